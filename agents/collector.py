@@ -1,0 +1,244 @@
+"""Stepping a policy through a vector environment and writing down what it chose."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from agents.rollout import Rollout
+from policies import Policy, Step
+
+_PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
+
+
+class Collector:
+    """Collects rollouts from any vector environment whose observations are padded token ids.
+
+    Each row's running episode is kept in arrays aligned with its observation; when it ends, or the
+    rollout does, they become a sequence of the rollout. An episode that is cut by the end of a
+    rollout goes on in the next one.
+
+    Args:
+        policy: Who acts.
+        envs: A vector environment in any autoreset mode.
+        temperature: Of the sampling.
+        seed: Of the environment's first reset.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        envs: VectorEnv[Any, Any, Any],
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ):
+        self.policy, self.envs, self.temperature = policy, envs, temperature
+        self.mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        shape = envs.observation_space.shape
+        assert shape is not None
+        rows, length = shape
+        self.cache = policy.new_cache(rows, length)
+        self._rows = np.arange(rows)
+        self._observations, infos = envs.reset(seed=seed)
+        self._action_mask = infos.get("action_mask")
+        self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
+        self._scores = np.zeros(rows)
+        self._open: dict[str, NDArray[Any]] = {
+            "mask": np.zeros(shape, dtype=bool),
+            "logprobs": np.zeros(shape, dtype=np.float32),
+            "values": np.zeros(shape, dtype=np.float32),
+            "rewards": np.zeros(shape, dtype=np.float32),
+            "mask_ids": np.zeros(shape, dtype=np.int64),
+        }
+        self._masks: dict[bytes, int] = {}  # packed action mask -> row of the mask table
+        self._closed: list[dict[str, Any]] = []
+
+    # ---------------------------------------------------------------- collecting
+
+    def collect_steps(self, n_steps: int) -> Rollout:
+        """Step every row `n_steps` times; running episodes are cut, and go on next time."""
+        for _ in range(n_steps):
+            self._step()
+        values = self.policy.value(self._observations, self.cache).cpu().numpy()
+        for row in np.flatnonzero(self._open["mask"].any(1)):
+            self._close(row, self._observations[row], bootstrap=float(values[row]))
+        return self._rollout()
+
+    def collect_episodes(self, n_episodes: int) -> Rollout:
+        """Step until `n_episodes` have ended, in whole groups where the environment has groups.
+
+        Running episodes are not cut: their tokens come with the rollout in which they end, with
+        the log-probabilities under which they were sampled.
+        """
+        while True:
+            ready, early = _whole_groups(self._closed, self._group_size)
+            if len(ready) >= n_episodes:
+                break
+            ended = len(self._closed)
+            while len(self._closed) == ended:
+                self._step()
+        self._closed = ready[:n_episodes]
+        rollout = self._rollout()
+        self._closed = ready[n_episodes:] + early
+        return rollout
+
+    def _step(self) -> None:
+        observations = self._observations
+        step = self.policy.act(
+            observations,
+            self.cache,
+            temperature=self.temperature,
+            action_masks=self._action_mask,
+        )
+        chosen = ~self._waiting
+        positions = (observations != self.policy.pad_token).sum(1)
+        following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
+        self._write(chosen, positions, step, rewards)
+        self._observations = following
+        self._action_mask = infos.get("action_mask")
+        over = (terminated | truncated) & chosen
+        if over.any():
+            self._end_episodes(over, terminated, infos)
+        if self.mode is AutoresetMode.NEXT_STEP:
+            self._waiting = over
+
+    def _write(
+        self,
+        chosen: NDArray[np.bool_],
+        positions: NDArray[np.int64],
+        step: Step,
+        rewards: NDArray[Any],
+    ) -> None:
+        rows, at = self._rows[chosen], positions[chosen]
+        self._open["mask"][rows, at] = True
+        self._open["logprobs"][rows, at] = step.logprobs[chosen]
+        self._open["values"][rows, at] = step.values[chosen]
+        self._open["rewards"][rows, at] = rewards[chosen]
+        if self._action_mask is not None:
+            self._open["mask_ids"][rows, at] = [
+                self._masks.setdefault(packed.tobytes(), len(self._masks))
+                for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
+            ]
+        self._scores[chosen] += rewards[chosen]
+
+    def _end_episodes(
+        self, over: NDArray[np.bool_], terminated: NDArray[np.bool_], infos: dict[str, Any]
+    ) -> None:
+        same_step = self.mode is AutoresetMode.SAME_STEP
+        ends = infos["final_info"] if same_step else infos
+        for row in np.flatnonzero(over):
+            final = infos["final_obs"][row] if same_step else self._observations[row]
+            bootstrap = 0.0
+            if not terminated[row]:
+                bootstrap = float(self.policy.value(final[None])[0])
+            group = ends["group"][row] if "group" in ends else None
+            self._close(row, final, bootstrap, bool(terminated[row]), not terminated[row], group)
+            self._scores[row] = 0.0
+        if self.mode is AutoresetMode.DISABLED:
+            self._observations, infos = self.envs.reset(options={"reset_mask": over})
+            self._action_mask = infos.get("action_mask")
+
+    def _close(
+        self,
+        row: int,
+        tokens: NDArray[Any],
+        bootstrap: float,
+        terminated: bool = False,
+        truncated: bool = False,
+        group: int | None = None,
+    ) -> None:
+        """Turn a row's arrays into a sequence and clear them."""
+        mask = self._open["mask"][row]
+        # Checked against the text itself, so that no action is learned from at a wrong place.
+        if self.policy.pad_token in tokens[mask]:
+            raise ValueError(
+                f"row {row}: the observation does not hold the chosen tokens at positions "
+                f"{np.flatnonzero(mask).tolist()}; observations must grow by the chosen token"
+            )
+        self._closed.append(
+            {name: self._open[name][row].copy() for name in _PER_TOKEN}
+            | {
+                "tokens": np.asarray(tokens).astype(np.int64),
+                "bootstrap_values": bootstrap,
+                "terminated": terminated,
+                "truncated": truncated,
+                "scores": float(self._scores[row]),
+                "groups": -1 if group is None else int(group),
+            }
+        )
+        for name in _PER_TOKEN:
+            self._open[name][row] = 0
+
+    # ---------------------------------------------------------------- the rollout
+
+    @property
+    def _group_size(self) -> int:
+        return int(getattr(self.envs.unwrapped, "group_size", 1))
+
+    def _rollout(self) -> Rollout:
+        closed, self._closed = self._closed, []
+        arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in closed[0]}
+        tensors = {
+            name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
+            for name, x in arrays.items()
+        }
+        if not (tensors["groups"] >= 0).all():  # no groups: every episode is its own
+            tensors["groups"] = torch.arange(len(closed))
+        table = None
+        if self._masks:
+            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in self._masks])
+            bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
+            table = torch.from_numpy(bits.astype(bool))
+        else:
+            del tensors["mask_ids"]
+        return Rollout(**tensors, mask_table=table).to(self.policy.device)
+
+    # ---------------------------------------------------------------- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next rollout depends on, as arrays and plain types.
+
+        The environment's own state is part of it if it has a `state_dict`, as ours have.
+        """
+        inner = self.envs.unwrapped
+        masks = [np.frombuffer(mask, np.uint8).copy() for mask in self._masks]
+        return {
+            "observations": np.array(self._observations),
+            "action_mask": None if self._action_mask is None else np.array(self._action_mask),
+            "waiting": self._waiting.copy(),
+            "scores": self._scores.copy(),
+            "open": {name: array.copy() for name, array in self._open.items()},
+            "masks": masks,
+            "closed": [dict(c) for c in self._closed],
+            "env": inner.state_dict() if hasattr(inner, "state_dict") else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; an environment that cannot be restored starts anew."""
+        if state["env"] is None:
+            return
+        self.envs.unwrapped.load_state_dict(state["env"])
+        self._observations = state["observations"]
+        self._action_mask = state["action_mask"]
+        self._waiting = state["waiting"]
+        self._scores = state["scores"]
+        self._open = state["open"]
+        self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
+        self._closed = state["closed"]
+        self.cache.clear()
+
+
+def _whole_groups(
+    closed: list[dict[str, Any]], group_size: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Episodes whose group is complete, group by group, and the others."""
+    if group_size == 1:
+        return closed, []
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for episode in closed:
+        groups.setdefault(episode["groups"], []).append(episode)
+    ready = [e for group in groups.values() if len(group) == group_size for e in group]
+    early = [e for group in groups.values() if len(group) < group_size for e in group]
+    return ready, early

@@ -1,0 +1,329 @@
+"""The learner: collect a rollout, ask the algorithm for advantages, take optimiser steps, repeat."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from agents import losses, returns
+from agents.algorithm import Algorithm
+from agents.collector import Collector
+from agents.kl import FixedKL, KLController
+from agents.rollout import Rollout
+from policies import Policy, Scores
+from textenv.errors import RewardError
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one rollout and the optimiser steps on it did.
+
+    Attributes:
+        number: Updates so far, from 1.
+        tokens: Chosen tokens so far.
+        episodes: Episodes that ended so far.
+        episode_return: Mean score of the episodes that ended in this rollout, before any KL
+            penalty; NaN if none did.
+        kl: KL(policy || reference) in nats per token, estimator k1; NaN without a reference.
+        entropy: Mean entropy of the choices in nats.
+        tokens_per_second: Of the whole update, rollout included.
+        metrics: What the algorithm reports, and the learner's own: `approx_kl`, `grad_norm`,
+            `explained_variance`, `learning_rate`, `kl_coef`, `rollout_seconds`.
+        rollout: What was learned from.
+    """
+
+    number: int
+    tokens: int
+    episodes: int
+    episode_return: float
+    kl: float
+    entropy: float
+    tokens_per_second: float
+    metrics: dict[str, float]
+    rollout: Rollout = field(repr=False)
+
+
+class Learner:
+    """Trains a policy on a vector environment.
+
+    Args:
+        policy: What learns.
+        envs: Any vector environment of padded token ids, such as `TextVectorEnv`.
+        algorithm: PPO or any other `Algorithm`.
+        reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
+            reward of every token (Ziegler et al., 2019).
+        kl_coef: A number, or a controller such as `AdaptiveKL` (its KL is in nats per token).
+        learning_rate: A number, or a function from the share of `total_tokens` done (0 to 1) to one.
+        n_steps: Environment steps of a rollout; running episodes are cut and go on next time.
+        n_episodes: Instead of `n_steps`: a rollout is so many whole episodes.
+        temperature: Of the sampling, and so of the log-probabilities.
+        max_grad_norm: Gradients are scaled down to this norm.
+        optimizer: Makes an optimiser from parameters and a learning rate.
+        seed: Of the environment, of the sampling and of the minibatches.
+
+    Raises:
+        ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        envs: VectorEnv[Any, Any, Any],
+        algorithm: Algorithm,
+        *,
+        reference: Policy | None = None,
+        kl_coef: float | KLController = 0.0,
+        learning_rate: float | Callable[[float], float] = 3e-4,
+        n_steps: int | None = None,
+        n_episodes: int | None = None,
+        temperature: float = 1.0,
+        max_grad_norm: float = 1.0,
+        optimizer: Callable[..., Optimizer] = Adam,
+        seed: int = 0,
+    ):
+        if (n_steps is None) == (n_episodes is None):
+            raise ValueError(
+                f"n_steps is {n_steps} and n_episodes is {n_episodes}: give one of them, which "
+                "says how long a rollout is"
+            )
+        self.kl = FixedKL(kl_coef) if isinstance(kl_coef, int | float) else kl_coef
+        if reference is None and self.kl.coef != 0:
+            raise ValueError(
+                f"kl_coef is {self.kl.coef} but there is no reference: pass "
+                "reference=policy.frozen_copy()"
+            )
+        self.policy, self.envs, self.algorithm = policy, envs, algorithm
+        self.reference = reference
+        self.n_steps, self.n_episodes = n_steps, n_episodes
+        self.temperature, self.max_grad_norm = temperature, max_grad_norm
+        self._rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = optimizer(trained, lr=self._rate(0.0))
+        policy.generator = np.random.default_rng([seed, 0])
+        self.generator = np.random.default_rng([seed, 1])
+        self.collector = Collector(policy, envs, temperature, seed)
+        self.updates_done = self.tokens_done = self.episodes_done = 0
+        self._rollout_start: dict[str, Any] | None = None
+
+    # ---------------------------------------------------------------- the loop
+
+    def updates(self, total_tokens: int) -> Iterator[Update]:
+        """Train until `total_tokens` have been chosen in all, one update at a time.
+
+        Raises:
+            RewardError: From the environment's reward. The learner is saved first, as it was at
+                the start of the rollout; the error says where.
+        """
+        while self.tokens_done < total_tokens:
+            try:
+                yield self.update(progress=self.tokens_done / total_tokens)
+            except (RewardError, KeyboardInterrupt) as error:
+                folder = self._save_interrupted()
+                error.add_note(
+                    f"The learner was saved in {folder}: make it again with the same arguments, "
+                    f"call learner.load({str(folder)!r}), and go on."
+                )
+                raise
+
+    def learn(self, total_tokens: int, *, progress: bool = True, **outputs: Any) -> list[Update]:
+        """Run `updates` to the end with a progress bar; see `agents.progress.learn`."""
+        from agents.progress import learn
+
+        return learn(self, total_tokens, progress=progress, **outputs)
+
+    def update(self, progress: float = 0.0) -> Update:
+        """One rollout and the optimiser steps on it.
+
+        Args:
+            progress: Share of the training done, for the learning rate.
+        """
+        begin = time.perf_counter()
+        rollout = self.collect()
+        rollout_seconds = time.perf_counter() - begin
+        rate = self._rate(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rollout, metrics = self.learn_from(rollout)
+        self.collector.cache.clear()
+        kl = _mean_kl(rollout)
+        metrics |= {
+            "learning_rate": rate,
+            "kl_coef": self.kl.coef,
+            "rollout_seconds": rollout_seconds,
+        }
+        finished = rollout.finished
+        self.updates_done += 1
+        self.tokens_done += rollout.num_tokens
+        self.episodes_done += int(finished.sum())
+        if not np.isnan(kl):
+            self.kl = self.kl.update(kl, int(finished.sum()))
+        seconds = time.perf_counter() - begin
+        return Update(
+            number=self.updates_done,
+            tokens=self.tokens_done,
+            episodes=self.episodes_done,
+            episode_return=rollout.scores[finished].mean().item(),
+            kl=kl,
+            entropy=metrics.pop("entropy"),
+            tokens_per_second=rollout.num_tokens / seconds,
+            metrics=metrics,
+            rollout=rollout,
+        )
+
+    def collect(self) -> Rollout:
+        """A rollout, with the reference's log-probabilities and the KL penalty in its rewards."""
+        self._rollout_start = self.runtime_state()
+        if self.n_steps is not None:
+            rollout = self.collector.collect_steps(self.n_steps)
+        else:
+            assert self.n_episodes is not None
+            rollout = self.collector.collect_episodes(self.n_episodes)
+        if self.reference is None:
+            return rollout
+        with torch.inference_mode():
+            reference = self._score(self.reference, rollout).logprobs.clone()
+        penalties = torch.where(rollout.mask, self.kl.coef * (rollout.logprobs - reference), 0.0)
+        return replace(
+            rollout,
+            rewards=rollout.rewards - penalties,
+            ref_logprobs=reference,
+            penalties=penalties,
+        )
+
+    def learn_from(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """The algorithm's epochs over a rollout.
+
+        Returns:
+            The rollout with advantages and value targets, and the mean of each metric.
+        """
+        advantages = self.algorithm.advantages(rollout)
+        rollout = replace(
+            rollout,
+            advantages=advantages,
+            value_targets=self.algorithm.value_targets(rollout, advantages),
+        )
+        assert rollout.value_targets is not None
+        record: dict[str, list[float]] = {}
+        for _ in range(self.algorithm.n_epochs):
+            moved = [self._optimise(batch, record) for batch in self._minibatches(rollout)]
+            limit = self.algorithm.target_kl
+            if limit is not None and np.mean(moved) > limit:
+                break
+        metrics = {name: float(np.mean(values)) for name, values in record.items()}
+        metrics["explained_variance"] = returns_explained(rollout)
+        return rollout, metrics
+
+    def _optimise(self, batch: Rollout, record: dict[str, list[float]]) -> float:
+        """One optimiser step; returns how far the policy has moved since it sampled (k3)."""
+        scores = self._score(self.policy, batch)
+        loss = self.algorithm.loss(batch, scores)
+        loss, reported = loss if isinstance(loss, tuple) else (loss, {})
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            # Under samples from the old policy, so the old one comes first.
+            moved = losses.masked_mean(
+                losses.kl_k3(batch.logprobs, scores.logprobs, batch.mask), batch.mask
+            )
+            entropy = losses.masked_mean(scores.entropies, batch.mask)
+        numbers = reported | {
+            "loss": loss, "entropy": entropy, "approx_kl": moved, "grad_norm": norm
+        }
+        for name, value in numbers.items():
+            record.setdefault(name, []).append(float(value))
+        return float(moved)
+
+    def _score(self, policy: Policy, batch: Rollout) -> Scores:
+        return policy.score(
+            batch.tokens,
+            batch.mask,
+            temperature=self.temperature,
+            action_masks=batch.action_masks,
+        )
+
+    def _minibatches(self, rollout: Rollout) -> Iterable[Rollout]:
+        """Random sequences, as many as make up `minibatch_tokens`."""
+        size = self.algorithm.minibatch_tokens
+        if size is None:
+            yield rollout
+            return
+        order = self.generator.permutation(len(rollout))
+        counts = rollout.mask.sum(1).cpu().numpy()[order]
+        # Equal shares: the last minibatch is not a small remainder.
+        pieces = max(1, round(counts.sum() / size))
+        middles = np.cumsum(counts) - counts / 2
+        piece = (middles * pieces / counts.sum()).astype(int)
+        for number in range(pieces):
+            chosen = order[piece == number]
+            if len(chosen):
+                yield rollout.select(torch.from_numpy(chosen).to(rollout.tokens.device))
+
+    # ---------------------------------------------------------------- saving
+
+    def save(self, folder: str | Path) -> Path:
+        """Write all that is needed to go on; see `agents.checkpoint.save_learner`."""
+        from agents.checkpoint import save_learner
+
+        return save_learner(self, folder)
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from what `save` wrote; the learner was made with the same arguments.
+
+        On a CPU the run continues bit for bit, if the environment has a `state_dict`.
+        """
+        from agents.checkpoint import load_learner
+
+        load_learner(self, folder)
+
+    def runtime_state(self) -> dict[str, Any]:
+        """Everything but weights and optimiser, as arrays and plain types."""
+        return {
+            "collector": self.collector.state_dict(),
+            "sampling": self.policy.generator.bit_generator.state,
+            "minibatches": self.generator.bit_generator.state,
+            "kl": self.kl.state(),
+            "updates": self.updates_done,
+            "tokens": self.tokens_done,
+            "episodes": self.episodes_done,
+        }
+
+    def load_runtime_state(self, state: dict[str, Any]) -> None:
+        """Restore what `runtime_state` returned."""
+        self.collector.load_state_dict(state["collector"])
+        self.policy.generator.bit_generator.state = state["sampling"]
+        self.generator.bit_generator.state = state["minibatches"]
+        self.kl = self.kl.with_state(state["kl"])
+        self.updates_done, self.tokens_done = state["updates"], state["tokens"]
+        self.episodes_done = state["episodes"]
+
+    def _save_interrupted(self) -> Path:
+        from agents.checkpoint import save_learner
+
+        folder = Path("runs") / time.strftime("interrupted-%Y%m%d-%H%M%S")
+        return save_learner(self, folder, self._rollout_start)
+
+
+def returns_explained(rollout: Rollout) -> float:
+    """Share of the value targets' variance that the values predicted when they were sampled."""
+    assert rollout.value_targets is not None
+    return losses.explained_variance(rollout.values, rollout.value_targets, rollout.mask).item()
+
+
+def _mean_kl(rollout: Rollout) -> float:
+    if rollout.ref_logprobs is None:
+        return float("nan")
+    estimate = losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask)
+    return losses.masked_mean(estimate, rollout.mask).item()
+
+
+def _constant(rate: float) -> Callable[[float], float]:
+    return lambda progress: rate

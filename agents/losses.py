@@ -1,0 +1,300 @@
+"""Losses: from log-probabilities, values and advantages to one number to minimise.
+
+A batch is S sequences padded to L tokens. Per-token arrays are (S, L) and aligned with the tokens;
+`mask[s, p]` is True where the agent chose token p. Elsewhere arrays may hold anything, NaN
+included: it reaches neither a result nor a gradient. Each function therefore blanks such entries
+with `torch.where` *before* they become a factor or an exponent: blanked afterwards alone, they
+would leave a gradient of 0 x NaN.
+
+Advantages, old log-probabilities, reference log-probabilities and value targets are constants: no
+gradient flows into them. Scalars are means over all chosen tokens of the batch (`masked_mean`);
+for a mean over sequences, reduce a per-token function with `sequence_mean`. Every function raises
+ValueError, naming the shapes, where they disagree or `mask` is not bool.
+"""
+
+import torch
+from torch import Tensor
+
+from agents.returns import check_aligned
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over all chosen tokens; 0 if there are none.
+
+        sum of the chosen x / number of chosen tokens
+
+    Long answers weigh more than short ones. Yu et al., "DAPO" (2025), arXiv:2503.14476, section
+    3.3, prefer this to `sequence_mean`.
+
+    Args:
+        x: Any shape.
+        mask: The same shape, bool.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, x=x)
+    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over sequences of each one's mean over its chosen tokens.
+
+        1/S' * sum_s (sum of the chosen x of s / number of chosen tokens of s)
+
+    over the S' sequences with a chosen token; 0 if there are none. Short answers weigh as much as
+    long ones. Shao et al., "DeepSeekMath" (2024), arXiv:2402.03300, equation 3.
+
+    Args:
+        x: (S, L).
+        mask: (S, L) bool.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, x=x)
+    if mask.dim() != 2:
+        raise ValueError(f"mask must be (sequences, tokens), got shape {tuple(mask.shape)}")
+    lengths = mask.sum(dim=1)
+    means = torch.where(mask, x, 0.0).sum(dim=1) / lengths.clamp(min=1)
+    return masked_mean(means, lengths > 0)
+
+
+def _constant_per_token(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Advantages (S, L), or (S,) spread over their tokens, without gradient, 0 outside `mask`."""
+    if mask.dim() == 2 and advantages.shape == mask.shape[:1]:
+        advantages = advantages[:, None].expand_as(mask)
+    check_aligned(mask, advantages=advantages)
+    return torch.where(mask, advantages.detach(), 0.0)
+
+
+def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """The loss whose gradient is the policy gradient (REINFORCE, A2C).
+
+        -mean over tokens of A_t * log pi(a_t)
+
+    Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning" (1992). With advantages of 1 it is the cross-entropy of supervised training.
+
+    Args:
+        logprobs: (S, L), log-probability of each chosen token under the policy.
+        advantages: (S, L), or (S,) for one a sequence.
+        mask: (S, L) bool.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, logprobs=logprobs)
+    advantages = _constant_per_token(advantages, mask)
+    return -masked_mean(advantages * logprobs, mask)
+
+
+def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """pi(a_t) / pi_old(a_t), (S, L), 1 outside the mask."""
+    check_aligned(mask, logprobs=logprobs, old_logprobs=old_logprobs)
+    return torch.where(mask, logprobs - old_logprobs.detach(), 0.0).exp()
+
+
+def clipped_surrogate(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> Tensor:
+    """PPO's objective for each token, to be maximised; `ppo_clip` is minus its token mean.
+
+        ratio_t = pi(a_t) / pi_old(a_t)
+        min(ratio_t * A_t, clip(ratio_t, 1 - clip_low, 1 + clip_high) * A_t)
+
+    The arguments are those of `ppo_clip`.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    advantages = _constant_per_token(advantages, mask)
+    ratio = _ratio(logprobs, old_logprobs, mask)
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def ppo_clip(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> Tensor:
+    """PPO's clipped loss.
+
+        -mean over tokens of min(ratio_t * A_t, clip(ratio_t, 1 - clip_low, 1 + clip_high) * A_t)
+
+    Schulman et al., "Proximal Policy Optimization Algorithms" (2017), arXiv:1707.06347, equation
+    7, where both clips are equal (0.2); Yu et al., "DAPO" (2025), arXiv:2503.14476, raise
+    `clip_high` alone (0.28) to keep the entropy up.
+
+    Args:
+        logprobs: (S, L), log-probability of each chosen token under the policy.
+        old_logprobs: (S, L), the same under the policy that chose.
+        advantages: (S, L), or (S,) for one a sequence.
+        mask: (S, L) bool.
+        clip_low: How far below 1 the ratio may fall.
+        clip_high: How far above 1 the ratio may rise.
+
+    Returns:
+        A scalar.
+    """
+    surrogate = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip_low, clip_high)
+    return -masked_mean(surrogate, mask)
+
+
+@torch.no_grad()
+def clip_fraction(
+    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip_low: float, clip_high: float
+) -> Tensor:
+    """The share of chosen tokens whose ratio has left the clipping range; 0 if none are chosen.
+
+        mean over tokens of [ratio_t < 1 - clip_low or ratio_t > 1 + clip_high]
+
+    Counted whatever the sign of the advantage, as Stable-Baselines3 and CleanRL do. The arguments
+    are those of `ppo_clip`; the result is a scalar without gradient.
+    """
+    ratio = _ratio(logprobs, old_logprobs, mask)
+    outside = (ratio < 1 - clip_low) | (ratio > 1 + clip_high)
+    return masked_mean(outside.to(ratio.dtype), mask)
+
+
+def value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Half the mean squared error of the values.
+
+        0.5 * mean over tokens of (V_t - target_t)^2
+
+    The half makes the gradient the plain error. The paper (Schulman et al., 2017,
+    arXiv:1707.06347, equation 9) and Stable-Baselines3 leave it out.
+
+    Args:
+        values: (S, L), the value of the text before each token.
+        targets: (S, L), such as `gae(...) + values` or `discounted_returns(...)`.
+        mask: (S, L) bool.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, values=values, targets=targets)
+    errors = torch.where(mask, values - targets.detach(), 0.0)
+    return 0.5 * masked_mean(errors.square(), mask)
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, targets: Tensor, mask: Tensor, clip: float
+) -> Tensor:
+    """Half the mean squared error, without reward for moving further than `clip` at once.
+
+        V'_t = V_old_t + clip(V_t - V_old_t, -clip, clip)
+        0.5 * mean over tokens of max((V_t - target_t)^2, (V'_t - target_t)^2)
+
+    From OpenAI Baselines' PPO; Huang et al., "The 37 Implementation Details of Proximal Policy
+    Optimization" (2022), detail 9, which also notes that it seldom helps.
+
+    Args:
+        values: (S, L), the value of the text before each token.
+        old_values: (S, L), the same at rollout.
+        targets: (S, L).
+        mask: (S, L) bool.
+        clip: The largest rewarded change, in units of return.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, values=values, old_values=old_values, targets=targets)
+    values = torch.where(mask, values, 0.0)
+    old_values = torch.where(mask, old_values.detach(), 0.0)
+    targets = torch.where(mask, targets.detach(), 0.0)
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(
+        torch.maximum((values - targets).square(), (near - targets).square()), mask
+    )
+
+
+@torch.no_grad()
+def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """The share of the targets' variance that the values predict.
+
+        1 - Var[target - V] / Var[target]
+
+    1 is perfect, 0 is no better than a constant, below 0 is worse. Where the targets have no
+    variance there is nothing to explain and the answer is 0.
+
+    Args:
+        values: (S, L).
+        targets: (S, L).
+        mask: (S, L) bool.
+
+    Returns:
+        A scalar, without gradient.
+    """
+    check_aligned(mask, values=values, targets=targets)
+    if not mask.any():
+        return values.new_zeros(())
+    errors, targets = (targets - values)[mask], targets[mask]
+    total = targets.var(correction=0)
+    return torch.where(total > 0, 1 - errors.var(correction=0) / total, 0.0)
+
+
+def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """How much likelier the policy finds each token, in nats, (S, L), 0 outside the mask."""
+    check_aligned(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
+    return torch.where(mask, logprobs - ref_logprobs.detach(), 0.0)
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Estimate KL(pi || pi_ref) at tokens drawn from pi: unbiased, may be negative.
+
+        k1 = log pi(a_t) - log pi_ref(a_t)
+
+    Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html. Use it
+    in the reward. In a loss it does nothing: its expected gradient is 0 (Tang & Munos, "On a few
+    pitfalls in KL divergence gradient estimation for RL", 2025, arXiv:2506.09477).
+
+    Args:
+        logprobs: (S, L), log-probability of each chosen token under the policy, which drew it.
+        ref_logprobs: (S, L), the same under the reference.
+        mask: (S, L) bool.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    return _log_ratio(logprobs, ref_logprobs, mask)
+
+
+def kl_k2(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Estimate KL(pi || pi_ref) at tokens drawn from pi: biased, small variance, never negative.
+
+        k2 = (log pi(a_t) - log pi_ref(a_t))^2 / 2
+
+    Schulman (2020), http://joschu.net/blog/kl-approx.html. Its expected *gradient* is exactly that
+    of the token's KL(pi || pi_ref), which makes it the one to use in a loss (Tang & Munos, 2025,
+    arXiv:2506.09477). The arguments are those of `kl_k1`.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    return 0.5 * _log_ratio(logprobs, ref_logprobs, mask).square()
+
+
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Estimate KL(pi || pi_ref) at tokens drawn from pi: unbiased and never negative.
+
+        d = log pi(a_t) - log pi_ref(a_t),    k3 = exp(-d) - 1 + d
+
+    Schulman (2020), http://joschu.net/blog/kl-approx.html. The one to report. In a loss (as GRPO
+    has it) its expected gradient is that of the reverse, KL(pi_ref || pi) (Tang & Munos, 2025,
+    arXiv:2506.09477). The arguments are those of `kl_k1`.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    difference = _log_ratio(logprobs, ref_logprobs, mask)
+    return torch.expm1(-difference) + difference

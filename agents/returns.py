@@ -1,0 +1,298 @@
+"""Returns, advantages and baselines: from rewards to what multiplies the gradient.
+
+A rollout is S sequences padded to L tokens. Per-token arrays are (S, L) and aligned with the
+tokens: entry [s, p] belongs to the choice of token p. `mask[s, p]` is True where the agent chose
+the token; elsewhere (prompts, tool outputs, padding) arrays may hold anything, NaN included, which
+is why values are selected with `torch.where` and never multiplied by the mask.
+
+Standard deviations are those of the population (divided by n, not n - 1), so one value has one.
+Nothing here carries a gradient to the policy: the results are constants of the loss.
+"""
+
+import torch
+from torch import Tensor
+
+
+def check_aligned(mask: Tensor, **arrays: Tensor) -> None:
+    """Check that `mask` is boolean and that every array has its shape.
+
+    Raises:
+        ValueError: If not; the message names the array and the shapes.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be a bool tensor, got {mask.dtype}; use mask.bool()")
+    for name, array in arrays.items():
+        if array.shape != mask.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}, but mask has {tuple(mask.shape)}"
+            )
+
+
+def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:
+    """Check (S, L) arrays and their (S,) bootstrap values."""
+    check_aligned(mask, **arrays)
+    if mask.dim() != 2:
+        raise ValueError(f"mask must be (sequences, tokens), got shape {tuple(mask.shape)}")
+    if bootstrap_values.shape != mask.shape[:1]:
+        raise ValueError(
+            f"bootstrap_values has shape {tuple(bootstrap_values.shape)}, but mask has "
+            f"{tuple(mask.shape)}: one value a sequence is needed"
+        )
+    if not bootstrap_values.is_floating_point():
+        raise ValueError(f"bootstrap_values must be floats, got {bootstrap_values.dtype}")
+
+
+def _columns_backwards(mask: Tensor) -> list[int]:
+    """The positions at which any sequence has a chosen token, last first."""
+    positions: list[int] = mask.any(dim=0).nonzero().flatten().flip(0).tolist()
+    return positions
+
+
+@torch.no_grad()
+def discounted_returns(
+    rewards: Tensor, mask: Tensor, bootstrap_values: Tensor, gamma: float
+) -> Tensor:
+    """The discounted sum of the rewards from each chosen token on.
+
+        G_t = r_t + gamma * G_{t+1},    G_T = bootstrap value
+
+    where t counts chosen tokens only: what lies between two of them is skipped undiscounted, and
+    so are rewards outside the mask. Sutton & Barto, "Reinforcement Learning" (2018), section 3.3.
+
+    Args:
+        rewards: (S, L), the reward paid for choosing each token.
+        mask: (S, L) bool.
+        bootstrap_values: (S,) floats, the value after the last chosen token; 0 where terminated.
+        gamma: Discount for each chosen token.
+
+    Returns:
+        (S, L), the dtype of `bootstrap_values`, 0 outside the mask.
+
+    Raises:
+        ValueError: If shapes disagree or a dtype is wrong.
+    """
+    _check_rollout(mask, bootstrap_values, rewards=rewards)
+    returns = bootstrap_values.new_zeros(mask.shape)
+    running = bootstrap_values
+    for p in _columns_backwards(mask):
+        running = torch.where(mask[:, p], rewards[:, p] + gamma * running, running)
+        returns[:, p] = running
+    return torch.where(mask, returns, 0.0)
+
+
+@torch.no_grad()
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_values: Tensor,
+    gamma: float,
+    lam: float,
+) -> Tensor:
+    """Generalised advantage estimation.
+
+        delta_t = r_t + gamma * V_{t+1} - V_t
+        A_t     = delta_t + gamma * lam * A_{t+1},    A_T = 0
+
+    where t counts chosen tokens only, so V_{t+1} is the value before the *next chosen* token.
+    Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation"
+    (2016), arXiv:1506.02438. `gae(...) + values` is the TD(lambda) target of the values.
+
+    Args:
+        rewards: (S, L), the reward paid for choosing each token.
+        values: (S, L), the value of the text before each token.
+        mask: (S, L) bool.
+        bootstrap_values: (S,) floats, the value after the last chosen token; 0 where terminated.
+        gamma: Discount for each chosen token.
+        lam: 0 trusts the values (one-step errors), 1 trusts the rewards (return minus value).
+
+    Returns:
+        (S, L), the dtype of `bootstrap_values`, 0 outside the mask.
+
+    Raises:
+        ValueError: If shapes disagree or a dtype is wrong.
+    """
+    _check_rollout(mask, bootstrap_values, rewards=rewards, values=values)
+    advantages = bootstrap_values.new_zeros(mask.shape)
+    next_value, running = bootstrap_values, torch.zeros_like(bootstrap_values)
+    for p in _columns_backwards(mask):
+        delta = rewards[:, p] + gamma * next_value - values[:, p]
+        running = torch.where(mask[:, p], delta + gamma * lam * running, running)
+        next_value = torch.where(mask[:, p], values[:, p], next_value)
+        advantages[:, p] = running
+    return torch.where(mask, advantages, 0.0)
+
+
+def standardise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Shift and scale to mean 0 and standard deviation 1 over the mask.
+
+        (x - mean) / (std + eps)
+
+    Equal values, and so a single one, become 0. Andrychowicz et al., "What Matters In On-Policy
+    Reinforcement Learning?" (2021), arXiv:2006.05990, choice C67.
+
+    Args:
+        x: Floats of any shape, such as advantages (S, L).
+        mask: The same shape, bool.
+        eps: Keeps tiny spreads from being blown up.
+
+    Returns:
+        The shape of `x`, 0 outside the mask.
+
+    Raises:
+        ValueError: If shapes disagree or `mask` is not bool.
+    """
+    check_aligned(mask, x=x)
+    if not mask.any():
+        return torch.zeros_like(x)
+    variance, mean = torch.var_mean(x[mask], correction=0)
+    return torch.where(mask, (x - mean) / (variance.sqrt() + eps), 0.0)
+
+
+def rescale(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale to standard deviation 1 over the mask and leave the mean's sign alone.
+
+        x / std
+
+    Values without spread (std <= eps, as for a single one) are left as they are: there is no scale
+    to divide by. Suited to rewards, whose sign means something.
+
+    Args:
+        x: Floats of any shape, such as rewards (S, L).
+        mask: The same shape, bool.
+        eps: The smallest standard deviation that is divided by.
+
+    Returns:
+        The shape of `x`, 0 outside the mask.
+
+    Raises:
+        ValueError: If shapes disagree or `mask` is not bool.
+    """
+    check_aligned(mask, x=x)
+    if not mask.any():
+        return torch.zeros_like(x)
+    std = torch.var(x[mask], correction=0).sqrt()
+    return torch.where(mask, x / torch.where(std > eps, std, 1.0), 0.0)
+
+
+def _group_numbers(returns: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the groups 0..G-1: each sequence's group (S,) and each group's size (G,)."""
+    if returns.dim() != 1 or groups.shape != returns.shape:
+        raise ValueError(
+            f"returns and groups must both be (sequences,), got {tuple(returns.shape)} and "
+            f"{tuple(groups.shape)}"
+        )
+    if groups.is_floating_point():
+        raise ValueError(f"groups must be integers, got {groups.dtype}")
+    _, index, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    return index, sizes
+
+
+def _group_means(x: Tensor, index: Tensor, sizes: Tensor) -> Tensor:
+    """The mean of each sequence's group, (S,)."""
+    sums = x.new_zeros(sizes.shape).index_add(0, index, x)
+    return (sums / sizes)[index]
+
+
+def group_centred(returns: Tensor, groups: Tensor) -> Tensor:
+    """Each return minus the mean of its group.
+
+        A_s = r_s - mean of the r of s's group
+
+    Equal returns give exactly 0. With the standard deviation left out on purpose: Liu et al.,
+    "Understanding R1-Zero-Like Training" (Dr. GRPO, 2025), arXiv:2503.20783.
+
+    Args:
+        returns: (S,) floats, the return of each episode.
+        groups: (S,) integers; sequences with the same number (and prompt) are compared.
+
+    Returns:
+        (S,); sums to 0 over each group, so a group of one gets 0.
+
+    Raises:
+        ValueError: If shapes disagree or `groups` is not integral.
+    """
+    index, sizes = _group_numbers(returns, groups)
+    # Subtracting the smallest first costs nothing and makes equal returns cancel exactly; a mean
+    # taken directly is off by a rounding error, which `group_standardised` would blow up.
+    lowest = returns.new_zeros(sizes.shape).scatter_reduce(
+        0, index, returns, "amin", include_self=False
+    )
+    above = returns - lowest[index]
+    return above - _group_means(above, index, sizes)
+
+
+def group_standardised(returns: Tensor, groups: Tensor, eps: float = 1e-4) -> Tensor:
+    """Each return, standardised within its group (GRPO).
+
+        A_s = (r_s - mean) / (std + eps)    over s's group
+
+    Shao et al., "DeepSeekMath" (2024), arXiv:2402.03300, section 4.1.2.
+
+    Args:
+        returns: (S,) floats, the return of each episode.
+        groups: (S,) integers; sequences with the same number (and prompt) are compared.
+        eps: Keeps tiny spreads from being blown up.
+
+    Returns:
+        (S,); sums to 0 over each group, so a group of one gets 0.
+
+    Raises:
+        ValueError: If shapes disagree or `groups` is not integral.
+    """
+    centred = group_centred(returns, groups)
+    variances = _group_means(centred.square(), *_group_numbers(returns, groups))
+    return centred / (variances.sqrt() + eps)
+
+
+def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:
+    """Each return minus the mean of the *others* of its group (RLOO).
+
+        A_s = r_s - mean of the other r = n / (n - 1) * (r_s - mean)    over s's group of n
+
+    The baseline does not depend on the answer it judges, so the gradient is unbiased. A group of
+    one has no others: it gets 0 and teaches nothing, rather than its raw return without a
+    baseline. Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!" (2019); Ahmadian et
+    al., "Back to Basics" (2024), arXiv:2402.14740.
+
+    Args:
+        returns: (S,) floats, the return of each episode.
+        groups: (S,) integers; sequences with the same number (and prompt) are compared.
+
+    Returns:
+        (S,); sums to 0 over each group.
+
+    Raises:
+        ValueError: If shapes disagree or `groups` is not integral.
+    """
+    index, sizes = _group_numbers(returns, groups)
+    others = (sizes - 1).clamp(min=1)
+    return group_centred(returns, groups) * (sizes / others)[index]
+
+
+def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
+    """1.0 for the best sequence of each group, 0.0 for the rest.
+
+    Exactly one of each group: the first of those that tie. As an advantage this learns from the
+    best of n alone: Dong et al., "RAFT" (2023), arXiv:2304.06767.
+
+    Args:
+        returns: (S,), the return of each episode.
+        groups: (S,) integers; sequences with the same number (and prompt) are compared.
+
+    Returns:
+        (S,) floats.
+
+    Raises:
+        ValueError: If shapes disagree or `groups` is not integral.
+    """
+    index, sizes = _group_numbers(returns, groups)
+    best = returns.new_zeros(sizes.shape).scatter_reduce(
+        0, index, returns, "amax", include_self=False
+    )
+    rows = torch.arange(len(returns), device=returns.device)
+    candidates = torch.where(returns == best[index], rows, len(returns))
+    first = rows.new_zeros(sizes.shape).scatter_reduce(
+        0, index, candidates, "amin", include_self=False
+    )
+    return (rows == first[index]).to(torch.get_default_dtype())

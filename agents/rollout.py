@@ -1,0 +1,107 @@
+"""Trajectories, each stored once.
+
+Observations of one episode are prefixes of one another. A rollout stores every sequence once and
+says at which places the agent chose the token: O(T) memory, and one causal pass scores all steps.
+Every array is aligned with the tokens: entry [s, p] belongs to the choice of token p of sequence s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """S sequences of at most L tokens, and what happened at each chosen token.
+
+    A sequence is an episode, or the part of one that was collected so far: tokens chosen in an
+    earlier rollout are there to be read, but not in the mask.
+
+    Attributes:
+        tokens: Prompt and answer, shape (S, L), int64, right-padded.
+        mask: True at the tokens chosen in this rollout, shape (S, L), bool.
+        logprobs: Log-probability of each when it was sampled, shape (S, L), float32.
+        values: Value of the text before it when it was sampled, shape (S, L), float32.
+        rewards: Reward for it, less the KL penalty once the learner has set it, (S, L), float32.
+        bootstrap_values: Value after the last chosen token, 0 where terminated, shape (S,).
+        terminated: The episode ended and was scored, shape (S,), bool.
+        truncated: The episode was cut short, shape (S,), bool. Neither: it goes on.
+        scores: Sum of the environment's rewards over the whole episode so far, shape (S,).
+        groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
+        ref_logprobs: Log-probabilities under the reference policy, shape (S, L).
+        penalties: KL penalty that was subtracted from each reward, shape (S, L).
+        advantages: What the algorithm says, shape (S, L) or (S,).
+        value_targets: What the values are fitted to, shape (S, L).
+        mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
+        mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    values: Tensor
+    rewards: Tensor
+    bootstrap_values: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    scores: Tensor
+    groups: Tensor
+    ref_logprobs: Tensor | None = None
+    penalties: Tensor | None = None
+    advantages: Tensor | None = None
+    value_targets: Tensor | None = None
+    mask_ids: Tensor | None = None
+    mask_table: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of chosen tokens."""
+        return int(self.mask.sum())
+
+    @property
+    def finished(self) -> Tensor:
+        """Sequences whose episode is over, shape (S,), bool."""
+        return self.terminated | self.truncated
+
+    @property
+    def episode_returns(self) -> Tensor:
+        """Undiscounted return of each sequence, shape (S,).
+
+        The score of the whole episode less the KL penalty of the tokens chosen in this rollout.
+        """
+        if self.penalties is None:
+            return self.scores
+        return self.scores - self.penalties.sum(1)
+
+    @property
+    def action_masks(self) -> Tensor | None:
+        """What could be chosen at each chosen token, (num_tokens, V), in the mask's order."""
+        if self.mask_ids is None or self.mask_table is None:
+            return None
+        return self.mask_table[self.mask_ids[self.mask]]
+
+    def select(self, sequences: Tensor) -> Rollout:
+        """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
+        length = int((self.mask[sequences].any(0)).nonzero().max()) + 1
+        parts = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and field.name != "mask_table":
+                value = value[sequences]
+                parts[field.name] = value[:, :length] if value.dim() == 2 else value
+        return dataclasses.replace(self, **parts)
+
+    def to(self, device: torch.device | str) -> Rollout:
+        """The same on another device."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(
+            self, **{k: v.to(device) for k, v in parts.items() if isinstance(v, Tensor)}
+        )

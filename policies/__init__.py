@@ -1,0 +1,22 @@
+"""Networks that read observations of token ids and choose tokens."""
+
+from policies.cache import PrefixCache
+from policies.checkpoint import load_policy, save_policy
+from policies.generation import generate, generate_tokens
+from policies.policy import Policy, Scores, Step
+from policies.transformer import Transformer, TransformerConfig
+from policies.transformer_policy import TransformerPolicy
+
+__all__ = [
+    "Policy",
+    "PrefixCache",
+    "Scores",
+    "Step",
+    "Transformer",
+    "TransformerConfig",
+    "TransformerPolicy",
+    "generate",
+    "generate_tokens",
+    "load_policy",
+    "save_policy",
+]

@@ -1,0 +1,196 @@
+"""The content-keyed prefix cache.
+
+A policy is a pure function of the observation. The cache remembers which tokens each row has
+encoded; for a new observation it keeps the longest prefix that some row has encoded already and
+names the tokens that are left. A reset, a jump of ten tokens or a branch need no signal: they are
+other contents. Nothing stale can be read, since what does not match is encoded again.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+_NOTHING = -1
+"""Marks a place that holds no encoded token; no token of an observation equals it."""
+
+WORTH_A_PASS = 8
+"""A row waits for another one's beginning only if that saves it so many tokens; below, the extra
+pass costs more than it saves."""
+
+
+class Store(Protocol):
+    """What a network keeps of encoded tokens, row by row: keys and values."""
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Let row `target` begin with the first `length` positions of row `source`."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        ...
+
+
+class Plan(NamedTuple):
+    """Tokens to encode, row after row in one flat list of N.
+
+    Attributes:
+        tokens: Their ids, shape (N,), int64.
+        rows: The row each belongs to, shape (N,).
+        positions: Its position in that row, shape (N,).
+        counts: Tokens of each row that takes part, shape (k,); they sum to N.
+    """
+
+    tokens: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+class PrefixCache:
+    """Which tokens each of `num_rows` rows has encoded under the present weights.
+
+    Args:
+        num_rows: Rows of the observations that will be shown.
+        capacity: Length of the observations.
+        store: Where the network keeps its keys and values.
+        weights: The parameters whose change makes everything stale.
+
+    Attributes:
+        encoded_tokens: How many tokens have been encoded so far; tests and benchmarks read it.
+    """
+
+    def __init__(self, num_rows: int, capacity: int, store: Store, weights: Iterable[Tensor]):
+        self.store = store
+        self.encoded_tokens = 0
+        self._tokens = np.full((num_rows, capacity), _NOTHING, dtype=np.int64)
+        self._all_rows = np.arange(num_rows)
+        self._weights = list(weights)
+        self._version = self._weights_version()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and capacity."""
+        rows, capacity = self._tokens.shape
+        return rows, capacity
+
+    def clear(self) -> None:
+        """Forget everything. Needed by hand only after writes through `parameter.data`."""
+        self._tokens.fill(_NOTHING)
+        self.store.clear()
+
+    def plans(
+        self, observations: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Iterable[Plan]:
+        """What has to be encoded, in order, so that every row's last token has a hidden state.
+
+        One plan as a rule. Where several rows need the same beginning, as at the start of a group,
+        a first plan encodes it for one of them and the others take it from there. The last plan
+        ends with the last token of every row, in the order of the rows.
+
+        Args:
+            observations: Shape (num_rows, capacity), int64, right-padded.
+            lengths: Tokens in each row, shape (num_rows,), at least 1.
+        """
+        self._drop_if_weights_changed()
+        # The last token is encoded anew in any case: its hidden state is what is asked for.
+        starts = np.minimum(_common_prefix(observations, self._tokens), lengths - 1)
+        behind = np.flatnonzero(lengths - starts > 1)
+        if len(behind):
+            self._borrow(observations, lengths, starts, behind)
+            leaders = _leaders(observations, lengths, starts, behind)
+            if len(leaders):
+                yield self._plan(observations, lengths - 1, starts, leaders)
+                starts[leaders] = lengths[leaders] - 1
+                self._borrow(observations, lengths, starts, behind)
+        yield self._plan(observations, lengths, starts, self._all_rows)
+
+    def _plan(
+        self,
+        observations: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> Plan:
+        """Encode `starts` to `ends` of `rows`, and note that it is done."""
+        counts = (ends - starts)[rows]
+        total = int(counts.sum())
+        if total == len(rows):
+            flat_rows, positions = rows, starts[rows]
+        else:
+            flat_rows = np.repeat(rows, counts)
+            offsets = np.repeat(np.cumsum(counts) - counts - starts[rows], counts)
+            positions = np.arange(total) - offsets
+        tokens = observations[flat_rows, positions]
+        self._remember(observations, ends, rows)
+        self.encoded_tokens += total
+        return Plan(tokens, flat_rows, positions, counts)
+
+    def _remember(
+        self, observations: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> None:
+        inside = np.arange(self._tokens.shape[1]) < ends[rows, None]
+        self._tokens[rows] = np.where(inside, observations[rows], _NOTHING)
+
+    def _borrow(
+        self,
+        observations: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        behind: NDArray[np.int64],
+    ) -> None:
+        """Let rows begin with the longest prefix that another row has encoded; raises `starts`."""
+        for row in behind:
+            matched = np.minimum(_common_prefix(observations[row], self._tokens), lengths[row] - 1)
+            source = int(matched.argmax())
+            if matched[source] > starts[row]:
+                starts[row] = matched[source]
+                self.store.copy_prefix(source, int(row), int(starts[row]))
+                self._tokens[row] = _NOTHING
+                self._tokens[row, : starts[row]] = observations[row, : starts[row]]
+
+    def _drop_if_weights_changed(self) -> None:
+        version = self._weights_version()
+        if version != self._version:
+            self.clear()
+            self._version = version
+
+    def _weights_version(self) -> tuple[int, ...]:
+        # In-place operations raise a tensor's version counter; replaced data has another address.
+        return tuple(w._version for w in self._weights) + tuple(
+            w.data_ptr() for w in self._weights
+        )
+
+
+def _common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Length of the common beginning along the last axis; the arrays broadcast."""
+    differ = a != b
+    first = differ.argmax(-1)
+    any_difference = np.take_along_axis(differ, np.expand_dims(first, -1), -1).squeeze(-1)
+    return np.where(any_difference, first, differ.shape[-1])
+
+
+def _leaders(
+    observations: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    behind: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Rows whose beginning is worth encoding first, since others in `behind` need it too."""
+    candidates: list[int] = []
+    leaders = set()
+    for row in behind:
+        missing = lengths[row] - 1 - starts[row]
+        if missing < WORTH_A_PASS:
+            continue
+        if candidates:
+            common = _common_prefix(observations[row], observations[candidates])
+            shared = np.minimum(common, np.minimum(lengths[candidates], lengths[row]) - 1)
+            best = int(shared.argmax())
+            if shared[best] - starts[row] >= WORTH_A_PASS:
+                leaders.add(candidates[best])
+                continue
+        candidates.append(int(row))
+    return np.array(sorted(leaders), dtype=np.int64)

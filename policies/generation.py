@@ -1,0 +1,139 @@
+"""Plain generation of answers, for people, evaluation and examples."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from policies.policy import Policy
+from policies.sampling import keep_top, mask_logits, sample_inverse_cdf
+from textenv.errors import PromptTooLongError, TokenizerError
+
+
+def generate_tokens(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int = 64,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_tokens: Sequence[int] | None = None,
+    action_masks: NDArray[np.bool_] | None = None,
+    batch_size: int = 64,
+    generator: np.random.Generator | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """Answers to prompts of token ids; rows that finish take up the next prompt at once.
+
+    Args:
+        policy: Who answers.
+        prompts: Token ids, none of them empty.
+        max_new_tokens: Token budget of an answer.
+        temperature: Logits are divided by it; 0 takes the likeliest token.
+        top_k: Keep only this many tokens.
+        top_p: Keep only the likeliest tokens that together reach this probability.
+        stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        action_masks: Tokens that may be chosen at all, shape (V,), bool.
+        batch_size: How many prompts are answered at a time.
+        generator: Source of random numbers; the policy's own if None.
+        on_token: Called with the prompt's number and each token of its answer, for streaming.
+
+    Returns:
+        The answers' ids in the order of the prompts, a chosen stop token included.
+
+    Raises:
+        PromptTooLongError: A prompt and its budget do not fit the policy's context.
+    """
+    for number, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= policy.context - max_new_tokens + 1:
+            raise PromptTooLongError(
+                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the "
+                f"policy's context of {policy.context} leaves room for 1 to "
+                f"{policy.context - max_new_tokens + 1}"
+            )
+    if stop_tokens is None:
+        stop = policy.tokenizer.stop_token if policy.tokenizer is not None else None
+        stop_tokens = () if stop is None else (stop,)
+    mask = None if action_masks is None else torch.from_numpy(action_masks).to(policy.device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    width = max((len(p) for p in prompts), default=0) + max_new_tokens
+    rows = min(batch_size, len(prompts))
+    texts = np.full((rows, width), policy.pad_token, dtype=np.int64)
+    lengths = np.zeros(rows, dtype=np.int64)
+    owner = list(range(rows))  # which prompt each row is answering
+
+    def begin(row: int, number: int) -> None:
+        texts[row] = policy.pad_token
+        texts[row, : len(prompts[number])] = prompts[number]
+        lengths[row], owner[row] = len(prompts[number]), number
+
+    for row in range(rows):
+        begin(row, row)
+    waiting = rows
+    running = set(range(rows))
+    cache = policy.new_cache(rows, width)
+    while running:
+        with torch.inference_mode():
+            logits = policy.logits(policy.last_hidden(texts, cache)).float()
+            chosen = _choose(
+                mask_logits(logits, mask), temperature, top_k, top_p, generator or policy.generator
+            )
+        for row in sorted(running):
+            token, number = int(chosen[row]), owner[row]
+            answers[number].append(token)
+            if on_token is not None:
+                on_token(number, token)
+            if token not in stop_tokens and len(answers[number]) < max_new_tokens:
+                texts[row, lengths[row]] = token
+                lengths[row] += 1
+            elif waiting < len(prompts):
+                begin(row, waiting)
+                waiting += 1
+            else:
+                running.remove(row)
+    return answers
+
+
+def generate(
+    policy: Policy,
+    prompts: Sequence[str] | Sequence[Sequence[int]],
+    max_new_tokens: int = 64,
+    **sampling: object,
+) -> list[str]:
+    """Answers to prompts as texts, without the stop token.
+
+    Args:
+        policy: Who answers; it must have a tokenizer.
+        prompts: Texts, or token ids.
+        max_new_tokens: Token budget of an answer.
+        **sampling: Arguments of `generate_tokens`.
+
+    Raises:
+        TokenizerError: The policy has no tokenizer.
+    """
+    tokenizer = policy.tokenizer
+    if tokenizer is None:
+        raise TokenizerError(
+            "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
+        )
+    ids = [tokenizer.encode(p) if isinstance(p, str) else p for p in prompts]
+    answers = generate_tokens(policy, ids, max_new_tokens, **sampling)  # type: ignore[arg-type]
+    stop = tokenizer.stop_token
+    return [tokenizer.decode(a[:-1] if a and a[-1] == stop else a) for a in answers]
+
+
+def _choose(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: np.random.Generator,
+) -> NDArray[np.int64]:
+    if temperature == 0:
+        return logits.argmax(-1).cpu().numpy()
+    kept = keep_top(logits / temperature, top_k, top_p)
+    uniforms = torch.from_numpy(generator.random(len(kept)))
+    return sample_inverse_cdf(kept.softmax(-1), uniforms).cpu().numpy()

@@ -1,0 +1,269 @@
+"""What every policy can do, whatever its network: act, score, generate.
+
+A policy reads observations, nothing else: right-padded rows of token ids. `act` chooses the next
+token of every row from a cached pass over what is new. `score` computes the log-probabilities,
+values and entropies of all choices in whole sequences by one causal pass.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from policies.cache import Plan, PrefixCache, Store
+from policies.sampling import mask_logits, sample_inverse_cdf
+from textenv.tokenizers import Tokenizer
+
+
+class Step(NamedTuple):
+    """One choice for every row, as numpy arrays of shape (num_rows,).
+
+    Attributes:
+        actions: Chosen tokens, int64.
+        logprobs: Their log-probabilities under the distribution that was sampled, float32.
+        values: Estimated value of the observations, float32; zeros without a value head.
+    """
+
+    actions: NDArray[np.int64]
+    logprobs: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+
+class Scores(NamedTuple):
+    """What the policy says of every choice in a batch of sequences; zero where mask is False.
+
+    Attributes:
+        logprobs: Log-probability of each chosen token, shape (S, L).
+        values: Value of the text before each chosen token, shape (S, L).
+        entropies: Entropy of each choice in nats, shape (S, L).
+    """
+
+    logprobs: Tensor
+    values: Tensor
+    entropies: Tensor
+
+
+class Policy(nn.Module, ABC):
+    """Base class: networks implement the three abstract methods.
+
+    Args:
+        vocab_size: Number of tokens V; `V` itself is the padding of observations.
+        context: Longest observation.
+        n_embd: Width of the hidden states.
+        tokenizer: Kept with the policy, so that a checkpoint knows its vocabulary.
+        seed: Seed of the policy's own random numbers.
+
+    Attributes:
+        generator: Where `act` takes its random numbers from unless it is given another one.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int,
+        n_embd: int,
+        tokenizer: Tokenizer | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.pad_token = vocab_size
+        self.context = context
+        self.tokenizer = tokenizer
+        self.generator = np.random.default_rng(seed)
+        self.value_head = nn.Linear(n_embd, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    # ---------------------------------------------------------------- what a network provides
+
+    @abstractmethod
+    def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Final hidden states of whole rows laid end to end.
+
+        Args:
+            tokens: The rows' tokens one after the other, shape (N,), int64.
+            lengths: Tokens of each row, shape (S,), int64; they sum to N.
+
+        Returns:
+            Shape (N, n_embd).
+        """
+
+    @abstractmethod
+    def extend(self, store: Store, plan: Plan) -> Tensor:
+        """Encode the tokens of `plan` behind what `store` holds of their rows.
+
+        Returns:
+            The hidden state of each taking-part row's last token, shape (k, n_embd).
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, n_embd) to logits (N, V)."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> Path:
+        """Write the policy into `folder`, as safetensors and JSON."""
+
+    @abstractmethod
+    def load_weights(self, folder: str | Path) -> None:
+        """Take the weights that `save` wrote for a policy of the same shape and vocabulary."""
+
+    @abstractmethod
+    def new_store(self, num_rows: int) -> Store:
+        """An empty store of keys and values for `num_rows` rows."""
+
+    # ---------------------------------------------------------------- acting
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.value_head.weight.device
+
+    def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
+        """A prefix cache for observations of `num_rows` rows and `capacity` columns."""
+        return PrefixCache(
+            num_rows, capacity or self.context, self.new_store(num_rows), self.parameters()
+        )
+
+    def act(
+        self,
+        observations: ArrayLike,
+        cache: PrefixCache | None = None,
+        *,
+        temperature: float = 1.0,
+        action_masks: ArrayLike | None = None,
+        deterministic: bool = False,
+        generator: np.random.Generator | None = None,
+    ) -> Step:
+        """Choose the next token of every row.
+
+        Args:
+            observations: Token ids, shape (num_rows, L), right-padded; floats are cast back.
+            cache: From `new_cache`, for the same rows at every call; without one all is encoded.
+            temperature: Logits are divided by it.
+            action_masks: Which tokens may be chosen, shape (num_rows, V), bool.
+            deterministic: Take the likeliest token instead of sampling.
+            generator: Source of the uniform numbers, one a row.
+
+        Returns:
+            Actions, log-probabilities and values.
+
+        Raises:
+            ValueError: Shapes do not fit, a row is empty, or `temperature` is not positive.
+        """
+        if temperature <= 0:
+            raise ValueError(
+                f"temperature is {temperature}; it must be positive (deterministic=True takes the "
+                "likeliest token)"
+            )
+        with torch.inference_mode():
+            hidden = self.last_hidden(observations, cache)
+            logits = self.logits(hidden).float()
+            if temperature != 1.0:
+                logits = logits / temperature
+            if action_masks is not None:
+                logits = mask_logits(logits, torch.as_tensor(action_masks, device=logits.device))
+            probabilities = logits.softmax(-1)
+            if deterministic:
+                actions = probabilities.argmax(-1)
+            else:
+                uniforms = (generator or self.generator).random(len(logits))
+                actions = sample_inverse_cdf(probabilities, torch.from_numpy(uniforms))
+            logprobs = probabilities.gather(1, actions[:, None]).squeeze(1).log()
+            values = self.value_head(hidden).float().squeeze(1)
+        return Step(actions.cpu().numpy(), logprobs.cpu().numpy(), values.cpu().numpy())
+
+    def value(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
+        """Estimated value of every observation, shape (num_rows,), float32, without gradient."""
+        with torch.inference_mode():
+            return self.value_head(self.last_hidden(observations, cache)).float().squeeze(1).clone()
+
+    def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
+        """Hidden state of each row's last token, shape (num_rows, n_embd); encodes what is new."""
+        if isinstance(observations, Tensor):
+            observations = observations.cpu().numpy()
+        ids = np.asarray(observations).astype(np.int64, copy=False)
+        if cache is None:
+            cache = self.new_cache(*ids.shape)
+        if ids.shape != cache.shape:
+            raise ValueError(
+                f"observations have shape {ids.shape}, the cache was made for {cache.shape}: use "
+                "policy.new_cache(num_rows, length of an observation)"
+            )
+        lengths = (ids != self.pad_token).sum(1)
+        if not lengths.all():
+            raise ValueError(
+                f"row {int(lengths.argmin())} of the observations is empty: a policy needs at "
+                "least one token to go on from"
+            )
+        for plan in cache.plans(ids, lengths):
+            hidden = self.extend(cache.store, plan)
+        return hidden
+
+    # ---------------------------------------------------------------- scoring
+
+    def score(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        *,
+        temperature: float = 1.0,
+        action_masks: Tensor | None = None,
+    ) -> Scores:
+        """Log-probabilities, values and entropies of all choices by one causal pass.
+
+        Args:
+            tokens: Sequences, shape (S, L), int64, right-padded.
+            mask: True at the tokens that were chosen, shape (S, L), bool; never at position 0.
+            temperature: The one the tokens were sampled with.
+            action_masks: What could be chosen at each chosen token, in the order of `mask`'s True
+                entries, shape (mask.sum(), V), bool.
+
+        Returns:
+            Three tensors of shape (S, L), zero outside the mask, with gradients if enabled.
+        """
+        lengths = (tokens != self.pad_token).sum(1)
+        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        hidden = self.hidden_states(tokens[inside], lengths)
+        # The choice of the token at p is made from the hidden state at p - 1.
+        before = torch.zeros_like(mask)
+        before[:, :-1] = mask[:, 1:]
+        hidden = hidden[before[inside]]
+        logits = self.logits(hidden).float() / temperature
+        log_all = mask_logits(logits, action_masks).log_softmax(-1)
+        logprobs = log_all.gather(1, tokens[mask][:, None]).squeeze(1)
+        # 0 log 0 = 0 where an action is masked.
+        entropies = -(log_all.exp() * log_all.masked_fill(log_all == -torch.inf, 0.0)).sum(-1)
+        values = self.value_head(hidden).float().squeeze(1)
+        return Scores(*(_spread(x, mask) for x in (logprobs, values, entropies)))
+
+    # ---------------------------------------------------------------- plain use
+
+    def generate(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        **sampling: Any,
+    ) -> list[str]:
+        """Answers to `prompts`; see `policies.generation.generate`."""
+        from policies.generation import generate
+
+        return generate(self, prompts, max_new_tokens, **sampling)
+
+    def frozen_copy(self) -> Self:
+        """A copy with the same weights that takes no gradient: the reference of a KL penalty."""
+        frozen = copy.deepcopy(self)
+        frozen.requires_grad_(False)
+        return frozen.eval()
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Flat values (mask.sum(),) at the True places of a zero tensor (S, L)."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)

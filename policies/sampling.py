@@ -1,0 +1,69 @@
+"""Choosing tokens from logits: one uniform number a row, and the log-probability of what it chose."""
+
+import torch
+from torch import Tensor
+
+BLOCK = 128
+"""Probabilities are first summed over blocks of this size, so that only one block is accumulated."""
+
+
+def mask_logits(logits: Tensor, action_masks: Tensor | None) -> Tensor:
+    """Logits with minus infinity where `action_masks` is False; both (..., V)."""
+    return logits if action_masks is None else logits.masked_fill(~action_masks, -torch.inf)
+
+
+def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """The token at which the cumulative distribution passes a uniform number.
+
+    `multinomial` draws an exponential for every entry of the vocabulary; this needs one number a
+    row. A token of probability zero is never chosen.
+
+    Args:
+        probabilities: Non-negative weights, shape (n, V), float; they need not sum to 1.
+        uniforms: Numbers in [0, 1), shape (n,), float64.
+
+    Returns:
+        Tokens, shape (n,), int64.
+    """
+    n, vocab_size = probabilities.shape
+    whole = vocab_size // BLOCK * BLOCK
+    sums = probabilities[:, :whole].unflatten(1, (whole // BLOCK, BLOCK)).sum(-1)
+    if whole < vocab_size:
+        sums = torch.cat([sums, probabilities[:, whole:].sum(-1, keepdim=True)], dim=1)
+    bounds = sums.to(uniforms.dtype).cumsum(-1)
+    target = (uniforms.to(bounds.device) * bounds[:, -1]).unsqueeze(1)
+    # The first block whose upper bound is above the target: it has a positive sum.
+    block = torch.searchsorted(bounds, target, right=True).clamp_(max=bounds.shape[1] - 1)
+    below = bounds.gather(1, block) - sums.gather(1, block)
+    places = block * BLOCK + torch.arange(BLOCK, device=block.device)
+    inside = torch.where(
+        places < vocab_size, probabilities.gather(1, places.clamp(max=vocab_size - 1)), 0.0
+    )
+    steps = inside.to(bounds.dtype).cumsum(-1)
+    # Sums of a block and its running sum may round apart: stay below the last positive entry.
+    remaining = torch.minimum(target - below, steps[:, -1:] * (1.0 - 2.0**-40))
+    offset = torch.searchsorted(steps, remaining.clamp_(min=0.0), right=True)
+    return (block * BLOCK + offset).squeeze(1)
+
+
+def keep_top(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Logits with minus infinity outside the likeliest tokens.
+
+    Args:
+        logits: Shape (n, V).
+        top_k: Keep this many tokens (Fan et al., 2018).
+        top_p: Keep the smallest set whose probability reaches this (Holtzman et al., 2020).
+
+    Returns:
+        Shape (n, V). Probabilities under it are not those of the model: for plain generation only.
+    """
+    if top_k is not None:
+        kth = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if top_p is not None:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        weights = ordered.softmax(-1)
+        before = weights.cumsum(-1) - weights  # the likeliest token always stays
+        drop = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    return logits

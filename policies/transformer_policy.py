@@ -1,0 +1,98 @@
+"""A transformer of our own as a policy."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from policies.cache import Plan, Store
+from policies.policy import Policy
+from policies.transformer import (
+    CachedRows,
+    CausalRows,
+    KeyValueStore,
+    Transformer,
+    TransformerConfig,
+)
+from textenv.errors import CheckpointError
+from textenv.tokenizers import Tokenizer
+
+
+class TransformerPolicy(Policy):
+    """A GPT-2 style decoder with a value head that starts at zero.
+
+    Args:
+        config: Shape of the network.
+        tokenizer: The vocabulary it speaks, kept with it.
+        seed: Seed of the initial weights and of the policy's random numbers.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, *, tokenizer: Tokenizer | None = None, seed: int = 0
+    ):
+        super().__init__(config.vocab_size, config.context, config.n_embd, tokenizer, seed)
+        self.config = config
+        self.transformer = Transformer(config, seed)
+
+    @classmethod
+    def for_env(cls, env: Any, *, seed: int = 0, **shape: int) -> Self:
+        """A policy that fits the spaces of `env`, a single or a vector environment.
+
+        Args:
+            env: Its observations are padded token ids (a one-dimensional Box), its actions
+                tokens (Discrete).
+            seed: Seed of the initial weights and of the policy's random numbers.
+            **shape: `n_layer`, `n_head`, `n_embd` of `TransformerConfig`; `context` if it is to be
+                longer than an observation.
+        """
+        actions = getattr(env, "single_action_space", env.action_space)
+        observations = getattr(env, "single_observation_space", env.observation_space)
+        shape.setdefault("context", observations.shape[0])
+        config = TransformerConfig(vocab_size=int(actions.n), **shape)
+        return cls(config, tokenizer=getattr(env.unwrapped, "tokenizer", None), seed=seed)
+
+    def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_states`."""
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths, output_size=len(tokens))
+        positions = torch.arange(len(tokens), device=tokens.device) - starts
+        return self.transformer(tokens, positions, CausalRows(lengths))  # type: ignore[no-any-return]
+
+    def extend(self, store: Store, plan: Plan) -> Tensor:
+        """See `Policy.extend`."""
+        tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
+        attention = CachedRows(store, rows, positions, counts)  # type: ignore[arg-type]
+        return self.transformer(tokens, positions, attention)[attention.last]  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Policy.logits`; the head is the token embedding."""
+        return torch.nn.functional.linear(hidden, self.transformer.token_embedding.weight)
+
+    def save(self, folder: str | Path) -> Path:
+        """See `policies.checkpoint.save_policy`."""
+        from policies.checkpoint import save_policy
+
+        return save_policy(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> "TransformerPolicy":
+        """See `policies.checkpoint.load_policy`."""
+        from policies.checkpoint import load_policy
+
+        return load_policy(folder, tokenizer)
+
+    def load_weights(self, folder: str | Path) -> None:
+        """See `Policy.load_weights`.
+
+        Raises:
+            CheckpointError: There is none, or it has another shape.
+            VocabularyMismatchError: It was made with another vocabulary.
+        """
+        saved = self.load(folder, self.tokenizer)
+        if saved.config != self.config:
+            raise CheckpointError(f"{folder} holds a policy of {saved.config}, not {self.config}")
+        self.load_state_dict(saved.state_dict())
+
+    def new_store(self, num_rows: int) -> KeyValueStore:
+        """See `Policy.new_store`."""
+        return KeyValueStore(self.config, num_rows, self.transformer.token_embedding.weight.detach())

@@ -1,0 +1,20 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vocabularies import missing
+
+
+@pytest.fixture(scope="session")
+def tiktoken_files() -> Iterator[Path]:
+    """A folder with the vocabularies of GPT-2, GPT-4 and GPT-4o, from which tiktoken reads."""
+    default = Path(__file__).parents[1] / ".vocabularies"
+    folder = Path(os.environ.get("TIKTOKEN_CACHE_DIR", default))
+    if names := missing(folder):
+        pytest.skip(f"{folder} lacks {names}: run python tests/vocabularies.py {folder}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield folder

@@ -1,0 +1,111 @@
+"""The single environment: a vector of one row."""
+
+import types
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from textenv.infos import row_info
+from textenv.rewards import shared
+from textenv.vector import TextVectorEnv
+
+
+class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
+    """One text that grows by one token at every step.
+
+    A view on a `TextVectorEnv` with one row, which is where everything is described; the arguments
+    are the same but for `num_envs`, `group_size` and `autoreset_mode`.
+
+    Args:
+        render_mode: None, `"ansi"` (`render` returns the text so far) or `"human"` (tokens are
+            printed as they come).
+        **kwargs: Arguments of `TextVectorEnv`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 30}
+
+    def __init__(self, *, render_mode: str | None = None, **kwargs: Any):
+        modes = self.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {modes}")
+        self._vector = TextVectorEnv(1, **kwargs, autoreset_mode=AutoresetMode.DISABLED)
+        self.render_mode = render_mode
+        self.action_space = self._vector.single_action_space
+        self.observation_space = self._vector.single_observation_space
+        self.tokenizer = self._vector.tokenizer
+        self.pad_token = self._vector.pad_token
+        self._shown = ""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        """Start a new episode; see `TextVectorEnv.reset`."""
+        super().reset(seed=seed)
+        observations, infos = self._vector.reset(seed=seed, options=options)
+        self._shown = ""
+        if self.render_mode == "human":
+            self.render()
+        return observations[0], row_info(infos, 0)
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[NDArray[np.int64], float, bool, bool, dict[str, Any]]:
+        """Append one token; see `TextVectorEnv.step`."""
+        observations, rewards, terminated, truncated, infos = self._vector.step(
+            np.asarray(action)[None]
+        )
+        if self.render_mode == "human":
+            self.render()
+            if terminated[0] or truncated[0]:
+                print(f"  [{infos['finish_reason'][0]}, reward {rewards[0]:.3f}]")
+        return (
+            observations[0],
+            float(rewards[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            row_info(infos, 0),
+        )
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which tokens may be chosen next, shape (V,), bool."""
+        return self._vector.action_masks()[0]
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The text so far (`"ansi"`), or print what is new of it (`"human"`)."""
+        if self.render_mode is None:
+            return None
+        text = self._vector.row_text(0)
+        if self.render_mode == "ansi":
+            return text
+        if not text.endswith("\ufffd"):  # half a character: wait for the rest of it
+            print(text.removeprefix(self._shown), end="", flush=True)
+            self._shown = text
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the environment; see `TextVectorEnv.state_dict`."""
+        return self._vector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> NDArray[np.int64]:
+        """Go on from a saved state; returns the observation at that point."""
+        return self._vector.load_state_dict(state)[0]
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How the environment was made."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        # Gymnasium deep-copies the arguments in a spec whenever it is read through a wrapper. A
+        # reward that holds a network must not be copied with them.
+        reward = None if spec is None else spec.kwargs.get("reward")
+        if spec is not None and not isinstance(reward, str | types.FunctionType | None):
+            spec.kwargs["reward"] = shared(reward)
+        self._spec = spec
+
+    _spec: EnvSpec | None = None

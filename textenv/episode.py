@@ -1,0 +1,39 @@
+"""The finished episode that a reward sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One prompt and the answer that was generated for it, from reset to end.
+
+    Attributes:
+        prompt: The text of the prompt.
+        prompt_tokens: Ids of the prompt, shape (prompt_length,), int64.
+        tokens: Ids of the answer exactly as they were chosen, shape (answer_length,), int64. A
+            sampled stop token is the last of them.
+        finish_reason: `"stop"` after a stop token, `"length"` when the token budget was used up.
+        columns: The other columns of the prompt's record, such as `answer`.
+        tokenizer: What turns ids into text.
+    """
+
+    prompt: str
+    prompt_tokens: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    finish_reason: str
+    columns: Mapping[str, Any] = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+
+    @cached_property
+    def text(self) -> str:
+        """The answer as text, without the stop token; decoded on first use."""
+        tokens = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
+        return self.tokenizer.decode(tokens.tolist())

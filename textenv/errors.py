@@ -1,0 +1,81 @@
+"""Every error that a user of textenv can cause, each with the offending value and the way out."""
+
+
+class TextEnvError(Exception):
+    """Base class of all errors raised by textenv, policies and agents on purpose."""
+
+
+class PromptError(TextEnvError, ValueError):
+    """A prompt, or a source of prompts, cannot be used."""
+
+
+class EmptyPromptsError(PromptError):
+    """A source holds no prompt, or a prompt encodes to no token."""
+
+
+class PromptTooLongError(PromptError):
+    """A prompt has more tokens than the environment has room for."""
+
+
+class MalformedRecordError(PromptError):
+    """A line of a prompt file cannot be read; the message names the file and the line."""
+
+
+class TokenizerError(TextEnvError, ValueError):
+    """A tokenizer cannot be loaded, trained or used."""
+
+
+class UnknownTokenizerError(TokenizerError):
+    """No tokenizer has the given name."""
+
+
+class TokenizerUnavailableError(TokenizerError):
+    """The tokenizer is known, but its files are not on this machine and cannot be fetched."""
+
+
+class RewardError(TextEnvError):
+    """A reward function failed; the message names the episode."""
+
+
+class InvalidRewardError(RewardError, TypeError):
+    """What was given as a reward cannot be used as one."""
+
+
+class RewardRaisedError(RewardError, RuntimeError):
+    """A reward function raised; the original exception is the cause."""
+
+
+class RewardCountError(RewardError, ValueError):
+    """A reward function returned the wrong number of values."""
+
+
+class RewardValueError(RewardError, ValueError):
+    """A reward function returned NaN, an infinity or something that is not a number."""
+
+
+class ActionError(TextEnvError, ValueError):
+    """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
+
+
+class EpisodeOverError(TextEnvError, RuntimeError):
+    """`step` was called on a row whose episode is over and that was not reset."""
+
+
+class ResetOptionsError(TextEnvError, ValueError):
+    """The `options` given to `reset` cannot be used."""
+
+
+class ObjectNotFoundError(TextEnvError, ImportError):
+    """A string such as `"package.module:name"` or `"file.py:name"` leads to no object."""
+
+
+class MissingExtraError(TextEnvError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class CheckpointError(TextEnvError):
+    """A saved policy or learner cannot be loaded."""
+
+
+class VocabularyMismatchError(CheckpointError, ValueError):
+    """A checkpoint was made with another vocabulary than the environment's."""

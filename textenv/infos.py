@@ -1,0 +1,34 @@
+"""Infos in the layout of Gymnasium's vector environments."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def masked_info(info: Mapping[str, Any], rows: NDArray[np.bool_]) -> dict[str, Any]:
+    """`info` with a mask beside every entry.
+
+    Gymnasium's vector environments put all rows' values of a key into one array and tell under the
+    same key with an underscore before it, shape (num_envs,), which rows have the entry.
+    """
+    masked: dict[str, Any] = {}
+    for key, value in info.items():
+        masked[key] = value
+        masked[f"_{key}"] = rows.copy()
+    return masked
+
+
+def row_info(info: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The entries that `row` has, as the info of a single environment."""
+    single: dict[str, Any] = {}
+    for key, value in info.items():
+        if key.startswith("_") or not info[f"_{key}"][row]:
+            continue
+        if isinstance(value, Mapping):
+            single[key] = row_info(value, row)
+        else:
+            item = value[row]
+            single[key] = item.item() if isinstance(item, np.generic) else item
+    return single

@@ -1,0 +1,88 @@
+"""Python objects named by strings, so that a command line or a saved spec can name user code."""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from textenv.errors import ObjectNotFoundError
+
+
+def load_object(spec: str) -> Any:
+    """The object that `"package.module:name"` or `"path/to/file.py:name"` stands for.
+
+    A file is executed once in a process, under a module name that depends on its path alone: a
+    second call gives the same object, and what the file defines can be pickled. The file's folder
+    is not put on the import path.
+
+    >>> load_object("math:sqrt")(9.0)
+    3.0
+
+    Raises:
+        ObjectNotFoundError: The string has another form, there is no such module, file or name, or
+            the module raised while it was imported (its exception is the cause).
+    """
+    location, _, name = spec.rpartition(":")
+    if not location or not name:
+        raise ObjectNotFoundError(
+            f"{spec!r} names no object: write 'package.module:name' or 'path/to/file.py:name'"
+        )
+    is_file = location.endswith(".py")
+    module = _module_from_file(Path(location)) if is_file else _module_from_name(location)
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        close = difflib.get_close_matches(name, dir(module))
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ObjectNotFoundError(f"{location} has no {name!r}{hint}") from error
+
+
+def _module_from_name(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ObjectNotFoundError(
+            f"{name!r} is not the name of a module: write 'package.module:name', or "
+            "'path/to/file.py:name' for a file"
+        )
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _raised_on_import(name, error) from error  # it imports something that is missing
+        raise ObjectNotFoundError(
+            f"there is no module {error.name!r} on the import path; a file that is not installed "
+            "is named by its path, 'path/to/file.py:name'"
+        ) from error
+    except Exception as error:
+        raise _raised_on_import(name, error) from error
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ObjectNotFoundError(f"there is no file {path}")
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
+    name = f"textenv_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # true of every path ending in .py
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses look their own module up, and so does pickle.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise _raised_on_import(str(path), error) from error
+        raise
+    return module
+
+
+def _raised_on_import(what: str, error: Exception) -> ObjectNotFoundError:
+    return ObjectNotFoundError(f"importing {what} raised {type(error).__name__}: {error}")

@@ -1,0 +1,297 @@
+"""Prompts and where they come from: lists, files and functions.
+
+A source holds no position: it maps 64-bit seeds to prompts, so a run is seeded and resumed by
+numbers alone. Files are read whole; nothing is streamed, and chats are not rendered to text.
+"""
+
+import codecs
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.errors import EmptyPromptsError, MalformedRecordError, PromptError
+from textenv.loading import load_object
+
+MAX_PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What an episode starts with.
+
+    Attributes:
+        text: The prompt as text; may be empty where `tokens` are given.
+        columns: What else the prompt's record holds, such as `answer`; rewards see it.
+        tokens: Ids to start from instead of the text, shape (prompt_length,), int64, or None.
+
+    Raises:
+        PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
+            strings, or the tokens are not a list of ids. EmptyPromptsError if they are no ids.
+    """
+
+    text: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    tokens: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise PromptError(
+                f"the prompt is {_short(self.text)} of type {type(self.text).__name__}, not a str; "
+                "a chat has to be rendered to text first"
+            )
+        try:
+            self.text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the prompt {_short(self.text)} is no valid text: {error}"
+            ) from error
+        if not all(isinstance(name, str) for name in self.columns):
+            raise PromptError(
+                f"the columns {_short(list(self.columns))} have names that are no str"
+            )
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", _token_ids(self.tokens))
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """A prompt from a record with a `prompt` (text) or `tokens` (ids); the rest are columns.
+
+        >>> Prompt.from_row({"prompt": "2 + 2 =", "answer": "4"})
+        Prompt(text='2 + 2 =', columns={'answer': '4'}, tokens=None)
+
+        Raises:
+            PromptError: Neither key or both are there, or the value is of the wrong kind.
+        """
+        columns = dict(row)
+        if ("prompt" in columns) == ("tokens" in columns):
+            number = "both" if "prompt" in columns else "neither"
+            raise PromptError(
+                f"the record has {number} of 'prompt' and 'tokens', it needs one of them; "
+                f"its keys are {_short(list(columns))}"
+            )
+        if "prompt" in columns:
+            return cls(columns.pop("prompt"), columns)
+        return cls("", tokens=_token_ids(columns.pop("tokens")), columns=columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """The prompt as a dict that `json.dumps` takes and `from_json` reads.
+
+        Numpy values in the columns become plain ones, tuples become lists.
+
+        Raises:
+            PromptError: A column holds something that JSON cannot.
+        """
+        try:
+            columns = json.loads(json.dumps(dict(self.columns), default=_plain))
+        except (TypeError, ValueError) as error:
+            raise PromptError(
+                f"the columns {_short(dict(self.columns))} cannot be saved: {error}"
+            ) from error
+        tokens = None if self.tokens is None else self.tokens.tolist()
+        return {"text": self.text, "columns": columns, "tokens": tokens}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The prompt that `to_json` wrote."""
+        return cls(data["text"], data["columns"], data["tokens"])
+
+
+@runtime_checkable
+class PromptSource(Protocol):
+    """Where prompts come from."""
+
+    def draw(self, seeds: NDArray[np.uint64]) -> Sequence[Prompt]:
+        """One prompt for each of `seeds`, shape (n,), uint64; depends on the seed alone."""
+        ...
+
+
+class ListPrompts:
+    """A uniform choice from finitely many prompts.
+
+    Args:
+        prompts: Texts, records (see `Prompt.from_row`) or `Prompt`s.
+
+    Attributes:
+        prompts: All of them, in the order given.
+
+    Raises:
+        EmptyPromptsError: There are none.
+        PromptError: One of them is unusable; the message says which.
+
+    >>> source = ListPrompts(["one", {"prompt": "two", "answer": "2"}])
+    >>> [prompt.text for prompt in source.draw(np.array([4, 7, 2], dtype=np.uint64))]
+    ['one', 'two', 'one']
+    """
+
+    def __init__(self, prompts: Iterable[str | Mapping[str, Any] | Prompt]):
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+            raise PromptError(f"{_short(prompts)} is no list of prompts; write [...] around one")
+        self.prompts = tuple(_numbered(prompts))
+        if not self.prompts:
+            raise EmptyPromptsError("the list of prompts is empty")
+
+    def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
+        """One prompt for each of `seeds`, shape (n,), uint64, which must be well mixed."""
+        return [self.prompts[i] for i in (seeds % np.uint64(len(self.prompts))).tolist()]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # never changes, and may be large
+
+
+class FunctionPrompts:
+    """Prompts that a function makes up.
+
+    Args:
+        function: Called with a fresh `numpy.random.Generator` for each prompt, from which all its
+            randomness must come. Returns a text, a record (see `Prompt.from_row`) or a `Prompt`.
+    """
+
+    def __init__(self, function: Callable[[np.random.Generator], str | Mapping[str, Any] | Prompt]):
+        self.function = function
+
+    def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
+        """One prompt for each of `seeds`, shape (n,), uint64.
+
+        Raises:
+            PromptError: The function returned something else than a prompt. What the function
+                itself raises passes through.
+        """
+        return [self._make(seed) for seed in seeds.tolist()]
+
+    def _make(self, seed: int) -> Prompt:
+        made = self.function(np.random.default_rng(seed))
+        try:
+            return _as_prompt(made)
+        except PromptError as error:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            message = f"the prompt function {name!r} returned {_short(made)}: {error}"
+            raise type(error)(message) from error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # the function is the user's, and may hold something large
+
+
+def load_prompts(source: Any) -> PromptSource:
+    """A source of prompts from anything that describes one.
+
+    Args:
+        source: One of
+            a list of texts, records (see `Prompt.from_row`) or `Prompt`s;
+            a path ending in `.txt` (UTF-8, a prompt on each line that is not blank);
+            a path ending in `.jsonl` (UTF-8, a record on each line that is not blank);
+            a callable that takes a `numpy.random.Generator` and returns a prompt;
+            a `PromptSource`;
+            a string `"package.module:name"` or `"file.py:name"` that leads to one of these.
+
+    Raises:
+        PromptError: `source` is nothing of the kind, or the file cannot be read.
+        EmptyPromptsError: There is no prompt in it.
+        MalformedRecordError: Lines of the file cannot be read; the first ten are listed.
+        ObjectNotFoundError: The string names an object that cannot be imported.
+    """
+    if isinstance(source, str) and re.fullmatch(r"(.+\.py|[\w.]+):\w+", source):
+        source = load_object(source)
+    if isinstance(source, str | os.PathLike):
+        return ListPrompts(_read_file(source))
+    is_class = isinstance(source, type)  # has the methods of its instances, but they need one
+    if isinstance(source, PromptSource) and not is_class:
+        return source
+    if isinstance(source, Sequence) and not isinstance(source, bytes):
+        return ListPrompts(source)
+    if callable(source) and not is_class:
+        return FunctionPrompts(source)
+    raise PromptError(
+        f"{_short(source)} of type {type(source).__name__} is no source of prompts: pass a list of "
+        "texts or records, a .txt or .jsonl path, or a function of a numpy Generator"
+    )
+
+
+def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
+    path = Path(source)
+    readers: dict[str, Callable[[str], Prompt]] = {".txt": Prompt, ".jsonl": _from_json_line}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise PromptError(
+            f"{_short(str(source))} is neither a path ending in .txt or .jsonl nor "
+            "'package.module:function'; if it is itself the prompt, pass a list: [...]"
+        )
+    try:
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise PromptError(f"the prompt file {path} cannot be read: {error}") from error
+    prompts: list[Prompt] = []
+    problems: list[str] = []
+    # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8")
+            if line.strip():
+                prompts.append(reader(line))
+        except (ValueError, RecursionError) as error:  # also what decode and PromptError raise
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = len(problems) - MAX_PROBLEMS_SHOWN
+        shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        raise MalformedRecordError("\n".join(["these lines are no prompts:", *shown]))
+    if not prompts:
+        raise EmptyPromptsError(f"there is no prompt in {path}")
+    return prompts
+
+
+def _from_json_line(line: str) -> Prompt:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PromptError(
+            f"not JSON, {error.msg} at column {error.colno}: {_short(line)}"
+        ) from error
+    if not isinstance(row, dict):
+        raise PromptError(f"not a JSON object: {_short(line)}")
+    return Prompt.from_row(row)
+
+
+def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:
+    for number, prompt in enumerate(prompts):
+        try:
+            yield _as_prompt(prompt)
+        except PromptError as error:
+            raise type(error)(f"prompts[{number}]: {error}") from error
+
+
+def _as_prompt(value: Any) -> Prompt:
+    if isinstance(value, Prompt):
+        return value
+    return Prompt.from_row(value) if isinstance(value, Mapping) else Prompt(value)
+
+
+def _token_ids(tokens: Any) -> NDArray[np.int64]:
+    try:
+        given = np.asarray(tokens)
+    except ValueError:  # lists of different lengths
+        given = np.array(None)
+    if given.shape == (0,):
+        raise EmptyPromptsError("the tokens of the prompt are an empty list")
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise PromptError(f"the tokens {_short(tokens)} are not a list of integers")
+    ids = given.astype(np.int64)
+    if ids.min() < 0:  # an id of 2**63 or more wraps to below 0
+        raise PromptError(f"the tokens {_short(tokens)} are outside every vocabulary")
+    return ids
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{_short(value)} of type {type(value).__name__} is not JSON")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

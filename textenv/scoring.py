@@ -1,0 +1,180 @@
+"""The terms of a reward, and calling them with every answer checked.
+
+A reward is user code in the middle of a long run: whatever goes wrong in it is reported with its
+name, the episode and the value, before it reaches a learner.
+"""
+
+import math
+import reprlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.episode import Episode
+from textenv.errors import RewardCountError, RewardError, RewardRaisedError, RewardValueError
+from textenv.tokenizers.base import Tokenizer
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+@dataclass(frozen=True, eq=False)
+class StepBatch:
+    """The rows that have just grown by one token: what a dense reward sees.
+
+    Attributes:
+        tokens: Prompt and answer so far, the new token included, right-padded with the vocabulary
+            size, shape (k, L), int64.
+        lengths: Number of ids that are not padding, shape (k,), int64.
+        prompt_lengths: How many of them are the prompt, shape (k,), int64.
+        actions: The new tokens, `tokens[i, lengths[i] - 1]`, shape (k,), int64.
+        ended: Whether this was the last step of the episode, shape (k,), bool.
+        tokenizer: What turns ids into text.
+    """
+
+    tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    prompt_lengths: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    ended: NDArray[np.bool_]
+    tokenizer: Tokenizer
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass(frozen=True, eq=False)
+class RewardTerm:
+    """One summand of a reward.
+
+    Attributes:
+        name: Under which its values are reported.
+        weight: By which the environment multiplies its values.
+        function: Of the finished episodes, or of a `StepBatch` if `dense`.
+        dense: Whether it is called at every step.
+    """
+
+    name: str
+    weight: float
+    function: Callable[[Any], Any]
+    dense: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # what it holds may be a network
+
+
+def score_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    """What `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
+
+    The function may return a list, a tuple, an array or a tensor of that shape. It is not called
+    for no episodes.
+
+    Raises:
+        RewardRaisedError: The function raised; its exception is the cause.
+        RewardCountError: It did not return one value for each episode.
+        RewardValueError: It returned something else than a finite number.
+    """
+    return _score(term, episodes, describe_episode)
+
+
+def score_steps(term: RewardTerm, batch: StepBatch) -> NDArray[np.float64]:
+    """What the dense `term` gives to the rows of `batch`, unweighted, shape (k,), float64.
+
+    Raises:
+        RewardError: As `score_episodes`.
+    """
+    return _score(term, batch, _describe_row)
+
+
+def describe_episode(episodes: Sequence[Episode], index: int) -> str:
+    """One of `episodes` in a few words, for an error message."""
+    episode = episodes[index]
+    return _describe(index, len(episodes), episode.prompt, episode.text)
+
+
+def raised(name: str, error: Exception, where: str) -> RewardRaisedError:
+    """The error to raise from `error`, which the reward `name` has raised."""
+    return RewardRaisedError(f"reward {name!r} raised {type(error).__name__}: {error}; on {where}")
+
+
+def _score(
+    term: RewardTerm, scored: Any, describe: Callable[[Any, int], str]
+) -> NDArray[np.float64]:
+    count = len(scored)
+    if count == 0:
+        return np.zeros(0)
+    try:
+        returned = term.function(scored)
+    except RewardError:  # an adapter that knows the episode has described it
+        raise
+    except Exception as error:
+        raise raised(term.name, error, f"a batch beginning with {describe(scored, 0)}") from error
+    if hasattr(returned, "detach"):  # a torch tensor, perhaps with a gradient or on a GPU
+        returned = returned.detach().cpu().double()
+    try:
+        values = np.asarray(returned)
+    except Exception:  # a ragged list, or a list of tensors that have gradients
+        values = np.array(None)
+    if values.shape == (count,) and values.dtype.kind in "fiub":
+        values = values.astype(np.float64)  # a copy: the function may use its array again
+        if np.isfinite(values).all():
+            return values
+    items = _items(term.name, returned, values, count)
+    return np.array([_number(term.name, scored, describe, i, x) for i, x in enumerate(items)])
+
+
+def _items(name: str, returned: Any, values: NDArray[Any], count: int) -> list[Any]:
+    """The values that a reward returned, one by one, if there are `count` of them."""
+    if isinstance(returned, list | tuple):
+        items = list(returned)
+    elif values.ndim == 1:
+        items = values.tolist()
+    else:
+        got = f"an array of shape {values.shape}" if values.ndim else _SHORT.repr(returned)
+        raise RewardCountError(
+            f"reward {name!r} returned {got}; it must return a list or array of shape ({count},), "
+            "one number for each episode"
+        )
+    if len(items) != count:
+        raise RewardCountError(
+            f"reward {name!r} returned {len(items)} values for {count} episodes; it must return "
+            "one number for each"
+        )
+    return items
+
+
+def _number(
+    name: str, scored: Any, describe: Callable[[Any, int], str], index: int, item: Any
+) -> float:
+    value = math.nan
+    if not isinstance(item, str | bytes) and getattr(item, "shape", ()) == ():
+        try:
+            value = float(item.detach() if hasattr(item, "detach") else item)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    if math.isfinite(value):
+        return value
+    shown = item.item() if isinstance(item, np.generic) else item  # nan, not np.float64(nan)
+    raise RewardValueError(
+        f"reward {name!r} returned {_SHORT.repr(shown)} for {describe(scored, index)}; "
+        "it must be a finite number"
+    )
+
+
+def _describe_row(batch: StepBatch, row: int) -> str:
+    start, end = batch.prompt_lengths[row], batch.lengths[row]
+    texts = [
+        batch.tokenizer.decode(ids.tolist())
+        for ids in (batch.tokens[row, :start], batch.tokens[row, start:end])
+    ]
+    return _describe(row, len(batch), *texts)
+
+
+def _describe(index: int, count: int, prompt: str, answer: str) -> str:
+    return (
+        f"episode {index} of {count} (counted from 0; prompt {_SHORT.repr(prompt)}, "
+        f"answer {_SHORT.repr(answer)})"
+    )

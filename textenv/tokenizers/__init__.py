@@ -1,0 +1,19 @@
+"""Text to token ids and back: bytes, tiktoken's vocabularies, Hugging Face's, and your own."""
+
+from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.bpe import train_bpe
+from textenv.tokenizers.bytes import BytesTokenizer
+from textenv.tokenizers.huggingface import HuggingFaceTokenizer
+from textenv.tokenizers.loading import load_tokenizer
+from textenv.tokenizers.rank_files import provide_ranks
+from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
+
+__all__ = [
+    "BytesTokenizer",
+    "HuggingFaceTokenizer",
+    "TiktokenTokenizer",
+    "Tokenizer",
+    "load_tokenizer",
+    "provide_ranks",
+    "train_bpe",
+]

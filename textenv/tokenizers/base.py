@@ -1,0 +1,37 @@
+"""What the environment asks of a tokenizer."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back.
+
+    Attributes:
+        name: A string from which `load_tokenizer` makes the same tokenizer again.
+        vocab_size: Number of ids; every id in `range(vocab_size)` can be decoded.
+        stop_token: The id that ends an answer, or None.
+        fingerprint: Hex digest of the vocabulary; two tokenizers with the same one give the same
+            ids for the same text.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def stop_token(self) -> int | None: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; never a special token, whatever the text spells."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`; ids that form no valid text become U+FFFD, and nothing raises."""
+        ...

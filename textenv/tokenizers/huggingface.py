@@ -1,0 +1,121 @@
+"""Vocabularies of Hugging Face models, loaded by transformers or made with tokenizers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from textenv.errors import MissingExtraError, TokenizerError, TokenizerUnavailableError
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of the transformers or the tokenizers library.
+
+    Text is encoded as it stands: no template, no beginning or end token. Decoding spells out
+    special tokens; ids that the vocabulary skips have no text. Not every such vocabulary gives the
+    text back that went in: some change case or white space.
+
+    Args:
+        tokenizer: A `transformers.PreTrainedTokenizerBase` or a `tokenizers.Tokenizer`. A copy is
+            taken of the latter, and of the one inside the former.
+        name: What `load_tokenizer` calls it; by default `"hf:"` and where it was loaded from.
+        stop: The token that ends an answer, such as `"<|im_end|>"`; by default transformers' end
+            of sequence. A `tokenizers.Tokenizer` knows of none.
+
+    Raises:
+        TokenizerError: `stop` is not in the vocabulary.
+    """
+
+    def __init__(self, tokenizer: Any, name: str | None = None, stop: str | None = None) -> None:
+        vocabulary = tokenizer.get_vocab()
+        if stop is not None and stop not in vocabulary:
+            raise TokenizerError(f"stop={stop!r} is not a token of {name or tokenizer!r}")
+        eos: int | None = getattr(tokenizer, "eos_token_id", None)
+        self.name = name or f"hf:{getattr(tokenizer, 'name_or_path', '')}"
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.stop_token: int | None = eos if stop is None else vocabulary[stop]
+
+        # Most of transformers' tokenizers wrap one of the tokenizers library; calling that directly
+        # takes half the time.
+        itself = tokenizer if hasattr(tokenizer, "to_str") else None
+        fast: Any = getattr(tokenizer, "backend_tokenizer", itself)
+        self._is_fast = fast is not None
+        self._tokenizer = type(fast).from_str(fast.to_str()) if self._is_fast else tokenizer
+        self._read_plainly()
+
+    def _read_plainly(self) -> None:
+        if self._is_fast:
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._tokenizer.encode_special_tokens = True  # as text: "</s>" is then four characters
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str) -> "HuggingFaceTokenizer":
+        """The tokenizer of a model, by its name on the hub or its folder.
+
+        Raises:
+            MissingExtraError: transformers is not installed.
+            TokenizerUnavailableError: It is not on this machine and cannot be downloaded.
+            TokenizerError: It is there but cannot be read.
+        """
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise MissingExtraError(
+                f"tokenizer 'hf:{name_or_folder}' needs the transformers package: "
+                "pip install 'textenv[huggingface]'"
+            ) from error
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+        except OSError as error:
+            raise TokenizerUnavailableError(
+                f"tokenizer 'hf:{name_or_folder}': no such folder, and the hub gives none of that "
+                "name. Check the spelling; without a network, copy the model's folder to this "
+                f"machine and use 'hf:<folder>'. transformers says: {error}"
+            ) from error
+        except (ValueError, ImportError) as error:
+            raise TokenizerError(f"tokenizer 'hf:{name_or_folder}': {error}") from error
+        return cls(tokenizer, name=f"hf:{name_or_folder}")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; a lone surrogate, which is no text, becomes "?"."""
+        text = text.encode("utf-8", errors="replace").decode()
+        ids: list[int]
+        if self._is_fast:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if self.stop_token in ids:
+            # Some vocabularies (T5's, for one) hold the stop token's spelling as a word as well.
+            ids = [token for token in ids if token != self.stop_token]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, with bytes that are no UTF-8 as U+FFFD where the vocabulary has bytes."""
+        text: str
+        if self._is_fast:
+            text = self._tokenizer.decode(ids, skip_special_tokens=False)
+        else:
+            text = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the vocabulary and of the rules that apply it."""
+        if self._is_fast:
+            rules = json.loads(self._tokenizer.to_str())
+            del rules["post_processor"]  # adds the special tokens that `encode` leaves out
+        else:
+            rules = {type(self._tokenizer).__name__: self._tokenizer.get_vocab()}
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._read_plainly()  # not all of it is part of the library's own pickle
+
+    def __deepcopy__(self, memo: object) -> "HuggingFaceTokenizer":
+        return self  # nothing in it ever changes
+
+    def __repr__(self) -> str:
+        return f"HuggingFaceTokenizer({self.name!r}, vocab_size={self.vocab_size})"

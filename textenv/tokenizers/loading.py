@@ -1,0 +1,65 @@
+"""From a name, a file or another library's object to a tokenizer."""
+
+import difflib
+import os
+from typing import Any
+
+import tiktoken
+
+from textenv.errors import TokenizerError, UnknownTokenizerError
+from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.bytes import BytesTokenizer
+from textenv.tokenizers.huggingface import HuggingFaceTokenizer
+from textenv.tokenizers.rank_files import load_encoding
+from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
+
+
+def load_tokenizer(spec: Any) -> Tokenizer:
+    """The tokenizer that `spec` means.
+
+    Args:
+        spec: One of
+
+            - `"bytes"`;
+            - a tiktoken encoding: `"gpt2"`, `"cl100k_base"`, `"o200k_base"`, ...;
+            - `"hf:"` and a model's name on the Hugging Face hub or its folder;
+            - a path that ends in `.json`, written by `TiktokenTokenizer.save`;
+            - a `Tokenizer`, which is returned as it is;
+            - a `tiktoken.Encoding`, a `tokenizers.Tokenizer` or a tokenizer of transformers.
+
+    Raises:
+        UnknownTokenizerError: No tokenizer has that name.
+        TokenizerUnavailableError: Its files are not on this machine and cannot be downloaded.
+        MissingExtraError: It needs a package that is not installed.
+        TokenizerError: `spec` or the file it names is no tokenizer.
+
+    >>> load_tokenizer("bytes").encode("hi")
+    [104, 105]
+    """
+    if isinstance(spec, str | os.PathLike):
+        return _by_name(os.fspath(spec))
+    if isinstance(spec, tiktoken.Encoding):
+        return TiktokenTokenizer(spec)
+    if isinstance(spec, Tokenizer):
+        return spec
+    if hasattr(spec, "get_vocab"):
+        return HuggingFaceTokenizer(spec)
+    raise TokenizerError(f"{spec!r} is neither a tokenizer nor the name of one")
+
+
+def _by_name(name: str) -> Tokenizer:
+    if name == BytesTokenizer.name:
+        return BytesTokenizer()
+    if name.startswith("hf:"):
+        return HuggingFaceTokenizer.from_pretrained(name.removeprefix("hf:"))
+    if name.endswith(".json"):
+        return TiktokenTokenizer.from_file(name)
+    known = [BytesTokenizer.name, *tiktoken.list_encoding_names()]
+    if name in known:
+        return TiktokenTokenizer(load_encoding(name), name)
+    close = difflib.get_close_matches(name, known, n=1) or [f"hf:{name}"] * ("/" in name)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UnknownTokenizerError(
+        f"no tokenizer is called {name!r}{hint} Known: {', '.join(known)}, "
+        "'hf:<name on the hub, or folder>' and '<file>.json'"
+    )

