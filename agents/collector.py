@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.rollout import Rollout
 from policies import Policy, Step
+from textenv.errors import VocabularyMismatchError
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 
@@ -25,6 +26,10 @@ class Collector:
         envs: A vector environment in any autoreset mode.
         temperature: Of the sampling.
         seed: Of the environment's first reset.
+
+    Raises:
+        VocabularyMismatchError: The policy knows other tokens than the environment.
+        ValueError: The policy's context is shorter than an observation.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class Collector:
         temperature: float = 1.0,
         seed: int | None = None,
     ):
+        _check_fit(policy, envs)
         self.policy, self.envs, self.temperature = policy, envs, temperature
         self.mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         shape = envs.observation_space.shape
@@ -42,17 +48,20 @@ class Collector:
         self.cache = policy.new_cache(rows, length)
         self._rows = np.arange(rows)
         self._observations, infos = envs.reset(seed=seed)
-        self._action_mask = infos.get("action_mask")
+        self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
         self._scores = np.zeros(rows)
+        self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
         self._open: dict[str, NDArray[Any]] = {
+            "actions": np.zeros(shape, dtype=np.int64),
             "mask": np.zeros(shape, dtype=bool),
             "logprobs": np.zeros(shape, dtype=np.float32),
             "values": np.zeros(shape, dtype=np.float32),
             "rewards": np.zeros(shape, dtype=np.float32),
             "mask_ids": np.zeros(shape, dtype=np.int64),
         }
-        self._masks: dict[bytes, int] = {}  # packed action mask -> row of the mask table
+        # Packed action mask -> row of the mask table. Row 0 rules nothing out.
+        self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
 
     # ---------------------------------------------------------------- collecting
@@ -61,17 +70,29 @@ class Collector:
         """Step every row `n_steps` times; running episodes are cut, and go on next time."""
         for _ in range(n_steps):
             self._step()
+        while not (self._closed or self._open["mask"].any()):  # NEXT_STEP: every row only reset
+            self._step()
         values = self.policy.value(self._observations, self.cache).cpu().numpy()
-        for row in np.flatnonzero(self._open["mask"].any(1)):
+        for row in np.flatnonzero(self._open["mask"].any(1)).tolist():
             self._close(row, self._observations[row], bootstrap=float(values[row]))
-        return self._rollout()
+        rollout = self._rollout()
+        self._masks = dict(list(self._masks.items())[:1])  # nothing refers to the others any more
+        return rollout
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
         """Step until `n_episodes` have ended, in whole groups where the environment has groups.
 
         Running episodes are not cut: their tokens come with the rollout in which they end, with
         the log-probabilities under which they were sampled.
+
+        Raises:
+            ValueError: `n_episodes` would split a group.
         """
+        if n_episodes % self._group_size:
+            raise ValueError(
+                f"n_episodes is {n_episodes}, which does not divide into the environment's groups "
+                f"of {self._group_size}"
+            )
         while True:
             ready, early = _whole_groups(self._closed, self._group_size)
             if len(ready) >= n_episodes:
@@ -97,7 +118,7 @@ class Collector:
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         self._write(chosen, positions, step, rewards)
         self._observations = following
-        self._action_mask = infos.get("action_mask")
+        self._action_mask = _action_mask(infos)
         over = (terminated | truncated) & chosen
         if over.any():
             self._end_episodes(over, terminated, infos)
@@ -112,6 +133,9 @@ class Collector:
         rewards: NDArray[Any],
     ) -> None:
         rows, at = self._rows[chosen], positions[chosen]
+        begun = self._prompt_lengths[rows]
+        self._prompt_lengths[rows] = np.where(begun < 0, at, begun)
+        self._open["actions"][rows, at] = step.actions[chosen]
         self._open["mask"][rows, at] = True
         self._open["logprobs"][rows, at] = step.logprobs[chosen]
         self._open["values"][rows, at] = step.values[chosen]
@@ -128,7 +152,7 @@ class Collector:
     ) -> None:
         same_step = self.mode is AutoresetMode.SAME_STEP
         ends = infos["final_info"] if same_step else infos
-        for row in np.flatnonzero(over):
+        for row in np.flatnonzero(over).tolist():
             final = infos["final_obs"][row] if same_step else self._observations[row]
             bootstrap = 0.0
             if not terminated[row]:
@@ -136,9 +160,13 @@ class Collector:
             group = ends["group"][row] if "group" in ends else None
             self._close(row, final, bootstrap, bool(terminated[row]), not terminated[row], group)
             self._scores[row] = 0.0
+            self._prompt_lengths[row] = -1
         if self.mode is AutoresetMode.DISABLED:
             self._observations, infos = self.envs.reset(options={"reset_mask": over})
-            self._action_mask = infos.get("action_mask")
+            before, mask = self._action_mask, _action_mask(infos)
+            if before is not None:
+                mask = np.where(over[:, None], True if mask is None else mask, before)
+            self._action_mask = mask
 
     def _close(
         self,
@@ -150,12 +178,12 @@ class Collector:
         group: int | None = None,
     ) -> None:
         """Turn a row's arrays into a sequence and clear them."""
-        mask = self._open["mask"][row]
-        # Checked against the text itself, so that no action is learned from at a wrong place.
-        if self.policy.pad_token in tokens[mask]:
+        # Compared with the text itself, so that no action is learned from at a wrong place.
+        differ = self._open["mask"][row] & (tokens != self._open["actions"][row])
+        if differ.any():
             raise ValueError(
                 f"row {row}: the observation does not hold the chosen tokens at positions "
-                f"{np.flatnonzero(mask).tolist()}; observations must grow by the chosen token"
+                f"{np.flatnonzero(differ).tolist()}; observations must grow by the chosen token"
             )
         self._closed.append(
             {name: self._open[name][row].copy() for name in _PER_TOKEN}
@@ -166,10 +194,11 @@ class Collector:
                 "truncated": truncated,
                 "scores": float(self._scores[row]),
                 "groups": -1 if group is None else int(group),
+                "prompt_lengths": int(self._prompt_lengths[row]),
             }
         )
-        for name in _PER_TOKEN:
-            self._open[name][row] = 0
+        for array in self._open.values():
+            array[row] = 0
 
     # ---------------------------------------------------------------- the rollout
 
@@ -184,10 +213,12 @@ class Collector:
             name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
             for name, x in arrays.items()
         }
-        if not (tensors["groups"] >= 0).all():  # no groups: every episode is its own
-            tensors["groups"] = torch.arange(len(closed))
+        # Without a group, or while it is not known since the episode goes on: one of its own.
+        groups = tensors["groups"]
+        alone = groups < 0
+        groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
-        if self._masks:
+        if len(self._masks) > 1:
             packed = np.stack([np.frombuffer(mask, np.uint8) for mask in self._masks])
             bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
             table = torch.from_numpy(bits.astype(bool))
@@ -203,14 +234,14 @@ class Collector:
         The environment's own state is part of it if it has a `state_dict`, as ours have.
         """
         inner = self.envs.unwrapped
-        masks = [np.frombuffer(mask, np.uint8).copy() for mask in self._masks]
         return {
             "observations": np.array(self._observations),
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
             "scores": self._scores.copy(),
+            "prompt_lengths": self._prompt_lengths.copy(),
             "open": {name: array.copy() for name, array in self._open.items()},
-            "masks": masks,
+            "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
             "closed": [dict(c) for c in self._closed],
             "env": inner.state_dict() if hasattr(inner, "state_dict") else None,
         }
@@ -219,15 +250,42 @@ class Collector:
         """Go on from a saved state; an environment that cannot be restored starts anew."""
         if state["env"] is None:
             return
-        self.envs.unwrapped.load_state_dict(state["env"])
+        inner: Any = self.envs.unwrapped
+        inner.load_state_dict(state["env"])
         self._observations = state["observations"]
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
         self._scores = state["scores"]
+        self._prompt_lengths = state["prompt_lengths"]
         self._open = state["open"]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
         self._closed = state["closed"]
         self.cache.clear()
+
+
+def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
+    vocab_size = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+    theirs, own = getattr(envs.unwrapped, "tokenizer", None), policy.tokenizer
+    same = own is None or theirs is None or own.fingerprint == theirs.fingerprint
+    if vocab_size != policy.vocab_size or not same:
+        raise VocabularyMismatchError(
+            f"the policy speaks {policy.vocab_size} tokens of {own!r}, the environment "
+            f"{vocab_size} of {theirs!r}: make the policy by TransformerPolicy.for_env(envs), or "
+            "the environment with tokenizer=policy.tokenizer"
+        )
+    length = envs.single_observation_space.shape
+    if length is None or len(length) != 1 or length[0] > policy.context:
+        raise ValueError(
+            f"observations of shape {length} do not fit the policy's context of {policy.context}"
+        )
+
+
+def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
+    """What each row may choose, shape (num_rows, V); a row that is told nothing, anything."""
+    mask, told = infos.get("action_mask"), infos.get("_action_mask")
+    if mask is None or told is None or told.all():
+        return mask
+    return np.asarray(mask | ~told[:, None])
 
 
 def _whole_groups(

@@ -1,4 +1,4 @@
-"""The learner: collect a rollout, ask the algorithm for advantages, take optimiser steps, repeat."""
+"""The learner: collect a rollout, get its advantages, take optimiser steps, repeat."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam, Optimizer
 
-from agents import losses, returns
+from agents import losses
 from agents.algorithm import Algorithm
 from agents.collector import Collector
 from agents.kl import FixedKL, KLController
@@ -36,7 +36,8 @@ class Update:
         tokens_per_second: Of the whole update, rollout included.
         metrics: What the algorithm reports, and the learner's own: `approx_kl`, `grad_norm`,
             `explained_variance`, `learning_rate`, `kl_coef`, `rollout_seconds`.
-        rollout: What was learned from.
+        rollout: What was learned from; None in the list that `Learner.learn` returns, which would
+            otherwise hold every rollout of the run in memory.
     """
 
     number: int
@@ -47,7 +48,7 @@ class Update:
     entropy: float
     tokens_per_second: float
     metrics: dict[str, float]
-    rollout: Rollout = field(repr=False)
+    rollout: Rollout | None = field(default=None, repr=False)
 
 
 class Learner:
@@ -60,7 +61,7 @@ class Learner:
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
         kl_coef: A number, or a controller such as `AdaptiveKL` (its KL is in nats per token).
-        learning_rate: A number, or a function from the share of `total_tokens` done (0 to 1) to one.
+        learning_rate: A number, or a function of the share of `total_tokens` done (0 to 1).
         n_steps: Environment steps of a rollout; running episodes are cut and go on next time.
         n_episodes: Instead of `n_steps`: a rollout is so many whole episodes.
         temperature: Of the sampling, and so of the log-probabilities.
@@ -187,8 +188,8 @@ class Learner:
             rollout = self.collector.collect_episodes(self.n_episodes)
         if self.reference is None:
             return rollout
-        with torch.inference_mode():
-            reference = self._score(self.reference, rollout).logprobs.clone()
+        with torch.no_grad():  # no inference tensors: a loss may use these numbers
+            reference = self._score(self.reference, rollout).logprobs
         penalties = torch.where(rollout.mask, self.kl.coef * (rollout.logprobs - reference), 0.0)
         return replace(
             rollout,
@@ -236,10 +237,13 @@ class Learner:
             )
             entropy = losses.masked_mean(scores.entropies, batch.mask)
         numbers = reported | {
-            "loss": loss, "entropy": entropy, "approx_kl": moved, "grad_norm": norm
+            "loss": loss,
+            "entropy": entropy,
+            "approx_kl": moved,
+            "grad_norm": norm,
         }
         for name, value in numbers.items():
-            record.setdefault(name, []).append(float(value))
+            record.setdefault(name, []).append(torch.as_tensor(value).detach().item())
         return float(moved)
 
     def _score(self, policy: Policy, batch: Rollout) -> Scores:

@@ -32,6 +32,8 @@ class Rollout:
         truncated: The episode was cut short, shape (S,), bool. Neither: it goes on.
         scores: Sum of the environment's rewards over the whole episode so far, shape (S,).
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
+        prompt_lengths: Tokens before the first chosen one of the episode, in whichever rollout
+            that was, shape (S,), int64; for people who read the texts.
         ref_logprobs: Log-probabilities under the reference policy, shape (S, L).
         penalties: KL penalty that was subtracted from each reward, shape (S, L).
         advantages: What the algorithm says, shape (S, L) or (S,).
@@ -50,6 +52,7 @@ class Rollout:
     truncated: Tensor
     scores: Tensor
     groups: Tensor
+    prompt_lengths: Tensor | None = None
     ref_logprobs: Tensor | None = None
     penalties: Tensor | None = None
     advantages: Tensor | None = None

@@ -7,11 +7,13 @@ other contents. Nothing stale can be read, since what does not match is encoded 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 _NOTHING = -1
 """Marks a place that holds no encoded token; no token of an observation equals it."""
@@ -49,6 +51,16 @@ class Plan(NamedTuple):
     counts: NDArray[np.int64]
 
 
+def _count_fused_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Raise the version counters of parameters that a fused kernel wrote to: it does not."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version(group["params"])
+
+
+register_optimizer_step_post_hook(_count_fused_writes)
+
+
 class PrefixCache:
     """Which tokens each of `num_rows` rows has encoded under the present weights.
 
@@ -77,18 +89,23 @@ class PrefixCache:
         return rows, capacity
 
     def clear(self) -> None:
-        """Forget everything. Needed by hand only after writes through `parameter.data`."""
+        """Forget everything.
+
+        Needed by hand only after changes that leave no trace in a parameter: writes through
+        `parameter.data`, or another parameter in its place (`load_state_dict(assign=True)`).
+        """
         self._tokens.fill(_NOTHING)
         self.store.clear()
 
-    def plans(
-        self, observations: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> Iterable[Plan]:
+    def plans(self, observations: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterable[Plan]:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
 
         One plan as a rule. Where several rows need the same beginning, as at the start of a group,
         a first plan encodes it for one of them and the others take it from there. The last plan
         ends with the last token of every row, in the order of the rows.
+
+        A plan counts as carried out when the next one is asked for: one that fails half-way, and
+        the rest with it, is forgotten.
 
         Args:
             observations: Shape (num_rows, capacity), int64, right-padded.
@@ -103,9 +120,11 @@ class PrefixCache:
             leaders = _leaders(observations, lengths, starts, behind)
             if len(leaders):
                 yield self._plan(observations, lengths - 1, starts, leaders)
+                self._remember(observations, lengths - 1, leaders)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
         yield self._plan(observations, lengths, starts, self._all_rows)
+        self._remember(observations, lengths, self._all_rows)
 
     def _plan(
         self,
@@ -114,7 +133,7 @@ class PrefixCache:
         starts: NDArray[np.int64],
         rows: NDArray[np.int64],
     ) -> Plan:
-        """Encode `starts` to `ends` of `rows`, and note that it is done."""
+        """Encode `starts` to `ends` of `rows`; what they hold from `starts` on will be lost."""
         counts = (ends - starts)[rows]
         total = int(counts.sum())
         if total == len(rows):
@@ -124,7 +143,7 @@ class PrefixCache:
             offsets = np.repeat(np.cumsum(counts) - counts - starts[rows], counts)
             positions = np.arange(total) - offsets
         tokens = observations[flat_rows, positions]
-        self._remember(observations, ends, rows)
+        self._tokens[rows, starts[rows]] = _NOTHING
         self.encoded_tokens += total
         return Plan(tokens, flat_rows, positions, counts)
 
@@ -147,8 +166,8 @@ class PrefixCache:
             source = int(matched.argmax())
             if matched[source] > starts[row]:
                 starts[row] = matched[source]
-                self.store.copy_prefix(source, int(row), int(starts[row]))
                 self._tokens[row] = _NOTHING
+                self.store.copy_prefix(source, int(row), int(starts[row]))
                 self._tokens[row, : starts[row]] = observations[row, : starts[row]]
 
     def _drop_if_weights_changed(self) -> None:
@@ -159,9 +178,7 @@ class PrefixCache:
 
     def _weights_version(self) -> tuple[int, ...]:
         # In-place operations raise a tensor's version counter; replaced data has another address.
-        return tuple(w._version for w in self._weights) + tuple(
-            w.data_ptr() for w in self._weights
-        )
+        return tuple(w._version for w in self._weights) + tuple(w.data_ptr() for w in self._weights)
 
 
 def _common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:

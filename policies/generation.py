@@ -9,7 +9,7 @@ from torch import Tensor
 
 from policies.policy import Policy
 from policies.sampling import keep_top, mask_logits, sample_inverse_cdf
-from textenv.errors import PromptTooLongError, TokenizerError
+from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 
 
 def generate_tokens(
@@ -45,18 +45,21 @@ def generate_tokens(
         The answers' ids in the order of the prompts, a chosen stop token included.
 
     Raises:
+        EmptyPromptsError: A prompt has no token.
         PromptTooLongError: A prompt and its budget do not fit the policy's context.
+        ValueError: A number is out of its range.
     """
+    _check_numbers(max_new_tokens, temperature, top_k, top_p, batch_size)
+    room = policy.context - max_new_tokens + 1  # the last token is not read any more
     for number, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= policy.context - max_new_tokens + 1:
+        if len(prompt) == 0:
+            raise EmptyPromptsError(f"prompt {number} has no token to go on from")
+        if len(prompt) > room:
             raise PromptTooLongError(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the "
-                f"policy's context of {policy.context} leaves room for 1 to "
-                f"{policy.context - max_new_tokens + 1}"
+                f"policy's context of {policy.context} leaves room for {room}"
             )
-    if stop_tokens is None:
-        stop = policy.tokenizer.stop_token if policy.tokenizer is not None else None
-        stop_tokens = () if stop is None else (stop,)
+    stop_tokens = _stop_tokens(policy, stop_tokens)
     mask = None if action_masks is None else torch.from_numpy(action_masks).to(policy.device)
     answers: list[list[int]] = [[] for _ in prompts]
     width = max((len(p) for p in prompts), default=0) + max_new_tokens
@@ -101,6 +104,8 @@ def generate(
     policy: Policy,
     prompts: Sequence[str] | Sequence[Sequence[int]],
     max_new_tokens: int = 64,
+    *,
+    stop_tokens: Sequence[int] | None = None,
     **sampling: object,
 ) -> list[str]:
     """Answers to prompts as texts, without the stop token.
@@ -109,7 +114,8 @@ def generate(
         policy: Who answers; it must have a tokenizer.
         prompts: Texts, or token ids.
         max_new_tokens: Token budget of an answer.
-        **sampling: Arguments of `generate_tokens`.
+        stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        **sampling: The other arguments of `generate_tokens`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
@@ -120,9 +126,42 @@ def generate(
             "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
         )
     ids = [tokenizer.encode(p) if isinstance(p, str) else p for p in prompts]
-    answers = generate_tokens(policy, ids, max_new_tokens, **sampling)  # type: ignore[arg-type]
-    stop = tokenizer.stop_token
-    return [tokenizer.decode(a[:-1] if a and a[-1] == stop else a) for a in answers]
+    stop_tokens = _stop_tokens(policy, stop_tokens)
+    answers = generate_tokens(
+        policy,
+        ids,
+        max_new_tokens,
+        stop_tokens=stop_tokens,
+        **sampling,  # type: ignore[arg-type]
+    )
+    return [tokenizer.decode(a[:-1] if a[-1] in stop_tokens else a) for a in answers]
+
+
+def _stop_tokens(policy: Policy, given: Sequence[int] | None) -> Sequence[int]:
+    if given is not None:
+        return given
+    own = policy.tokenizer.stop_token if policy.tokenizer is not None else None
+    return () if own is None else (own,)
+
+
+def _check_numbers(
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    batch_size: int,
+) -> None:
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(
+            f"max_new_tokens is {max_new_tokens} and batch_size {batch_size}; both must be 1 or "
+            "more"
+        )
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature}; it must be 0 or more")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}; it must be 1 or more, or None to keep all tokens")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None")
 
 
 def _choose(

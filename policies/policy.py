@@ -156,7 +156,9 @@ class Policy(nn.Module, ABC):
             Actions, log-probabilities and values.
 
         Raises:
-            ValueError: Shapes do not fit, a row is empty, or `temperature` is not positive.
+            ValueError: Shapes do not fit, a row is empty or too long, an id is no token,
+                `temperature` is not positive, or no action can be chosen: all of a row are masked,
+                or the weights are no longer numbers.
         """
         if temperature <= 0:
             raise ValueError(
@@ -171,6 +173,12 @@ class Policy(nn.Module, ABC):
             if action_masks is not None:
                 logits = mask_logits(logits, torch.as_tensor(action_masks, device=logits.device))
             probabilities = logits.softmax(-1)
+            sound = ~probabilities[:, 0].isnan()  # softmax makes all of a row NaN or nothing
+            if not sound.all():
+                raise ValueError(
+                    f"no action can be chosen for row {int(sound.int().argmin())}: its action mask "
+                    "leaves none, or its logits are NaN because training diverged"
+                )
             if deterministic:
                 actions = probabilities.argmax(-1)
             else:
@@ -185,8 +193,12 @@ class Policy(nn.Module, ABC):
         with torch.inference_mode():
             return self.value_head(self.last_hidden(observations, cache)).float().squeeze(1).clone()
 
+    @torch.inference_mode()
     def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden state of each row's last token, shape (num_rows, n_embd); encodes what is new."""
+        """Hidden state of each row's last token, shape (num_rows, n_embd), without gradient.
+
+        Only what `cache` does not hold yet is encoded.
+        """
         if isinstance(observations, Tensor):
             observations = observations.cpu().numpy()
         ids = np.asarray(observations).astype(np.int64, copy=False)
@@ -202,6 +214,16 @@ class Policy(nn.Module, ABC):
             raise ValueError(
                 f"row {int(lengths.argmin())} of the observations is empty: a policy needs at "
                 "least one token to go on from"
+            )
+        if lengths.max() > self.context:
+            raise ValueError(
+                f"row {int(lengths.argmax())} of the observations has {lengths.max()} tokens, the "
+                f"policy's context is {self.context}: make it with a longer context"
+            )
+        if ids.min() < 0 or ids.max() > self.pad_token:
+            raise ValueError(
+                f"observations hold ids from {ids.min()} to {ids.max()}; the policy knows tokens 0 "
+                f"to {self.pad_token - 1} and the padding {self.pad_token}"
             )
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
@@ -229,20 +251,30 @@ class Policy(nn.Module, ABC):
         Returns:
             Three tensors of shape (S, L), zero outside the mask, with gradients if enabled.
         """
-        lengths = (tokens != self.pad_token).sum(1)
-        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        hidden = self.hidden_states(tokens[inside], lengths)
-        # The choice of the token at p is made from the hidden state at p - 1.
+        # The choice of the token at p is made from the hidden state at p - 1: what comes after the
+        # last one of them need not be encoded.
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        lengths = (mask * places).amax(1).clamp(min=1)
+        inside = places < lengths[:, None]
         before = torch.zeros_like(mask)
         before[:, :-1] = mask[:, 1:]
-        hidden = hidden[before[inside]]
-        logits = self.logits(hidden).float() / temperature
-        log_all = mask_logits(logits, action_masks).log_softmax(-1)
-        logprobs = log_all.gather(1, tokens[mask][:, None]).squeeze(1)
-        # 0 log 0 = 0 where an action is masked.
-        entropies = -(log_all.exp() * log_all.masked_fill(log_all == -torch.inf, 0.0)).sum(-1)
+        hidden = self.hidden_states(tokens[inside], lengths)[before[inside]]
+        logprobs, entropies = self.token_scores(hidden, tokens[mask], temperature, action_masks)
         values = self.value_head(hidden).float().squeeze(1)
         return Scores(*(_spread(x, mask) for x in (logprobs, values, entropies)))
+
+    def token_scores(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of choices, both (N,); see `policies.head.token_scores`.
+
+        This is the plain form for any head; a network with a linear one can save its logits.
+        """
+        log_all = mask_logits(self.logits(hidden).float() / temperature, action_masks)
+        log_all = log_all.log_softmax(-1)
+        # 0 log 0 = 0 where an action is masked.
+        finite = log_all.masked_fill(log_all == -torch.inf, 0.0)
+        return log_all.gather(1, tokens[:, None]).squeeze(1), -(log_all.exp() * finite).sum(-1)
 
     # ---------------------------------------------------------------- plain use
 

@@ -1,10 +1,10 @@
-"""Choosing tokens from logits: one uniform number a row, and the log-probability of what it chose."""
+"""Choosing tokens from logits with one uniform number a row."""
 
 import torch
 from torch import Tensor
 
 BLOCK = 128
-"""Probabilities are first summed over blocks of this size, so that only one block is accumulated."""
+"""Probabilities are summed over blocks of this size, so that only one block is accumulated."""
 
 
 def mask_logits(logits: Tensor, action_masks: Tensor | None) -> Tensor:
@@ -25,7 +25,7 @@ def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     Returns:
         Tokens, shape (n,), int64.
     """
-    n, vocab_size = probabilities.shape
+    vocab_size = probabilities.shape[1]
     whole = vocab_size // BLOCK * BLOCK
     sums = probabilities[:, :whole].unflatten(1, (whole // BLOCK, BLOCK)).sum(-1)
     if whole < vocab_size:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from policies.cache import Plan, Store
+from policies.head import token_scores
+from policies.linear import PackedWeight
 from policies.policy import Policy
 from policies.transformer import (
     CachedRows,
@@ -34,6 +36,7 @@ class TransformerPolicy(Policy):
         super().__init__(config.vocab_size, config.context, config.n_embd, tokenizer, seed)
         self.config = config
         self.transformer = Transformer(config, seed)
+        self._head = PackedWeight()
 
     @classmethod
     def for_env(cls, env: Any, *, seed: int = 0, **shape: int) -> Self:
@@ -66,7 +69,14 @@ class TransformerPolicy(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Policy.logits`; the head is the token embedding."""
-        return torch.nn.functional.linear(hidden, self.transformer.token_embedding.weight)
+        return self._head.linear(hidden, self.transformer.token_embedding.weight, None)
+
+    def token_scores(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `policies.head.token_scores`."""
+        weight = self.transformer.token_embedding.weight
+        return token_scores(hidden, weight, tokens, temperature, action_masks)
 
     def save(self, folder: str | Path) -> Path:
         """See `policies.checkpoint.save_policy`."""

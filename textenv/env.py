@@ -1,16 +1,15 @@
 """The single environment: a vector of one row."""
 
-import types
+import os
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from textenv.infos import row_info
-from textenv.rewards import shared
+from textenv.spec import SharedRewardSpec
 from textenv.vector import TextVectorEnv
 
 
@@ -27,6 +26,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 30}
+    spec: Any = SharedRewardSpec()
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any):
         modes = self.metadata["render_modes"]
@@ -48,7 +48,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         observations, infos = self._vector.reset(seed=seed, options=options)
         self._shown = ""
         if self.render_mode == "human":
-            self.render()
+            self._print_news(is_last=False)
         return observations[0], row_info(infos, 0)
 
     def step(
@@ -59,8 +59,9 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
             np.asarray(action)[None]
         )
         if self.render_mode == "human":
-            self.render()
-            if terminated[0] or truncated[0]:
+            over = bool(terminated[0] or truncated[0])
+            self._print_news(is_last=over)
+            if over:
                 print(f"  [{infos['finish_reason'][0]}, reward {rewards[0]:.3f}]")
         return (
             observations[0],
@@ -75,16 +76,19 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         return self._vector.action_masks()[0]
 
     def render(self) -> str | None:  # type: ignore[override]
-        """The text so far (`"ansi"`), or print what is new of it (`"human"`)."""
-        if self.render_mode is None:
-            return None
+        """The text so far (`"ansi"`); None otherwise, `"human"` having printed it already."""
+        return self._vector.row_text(0) if self.render_mode == "ansi" else None
+
+    def _print_news(self, is_last: bool) -> None:
+        """Print what the text has more than at the last call."""
         text = self._vector.row_text(0)
-        if self.render_mode == "ansi":
-            return text
-        if not text.endswith("\ufffd"):  # half a character: wait for the rest of it
-            print(text.removeprefix(self._shown), end="", flush=True)
-            self._shown = text
-        return None
+        if text.endswith("\ufffd") and not is_last:
+            return  # perhaps half a character: wait for the rest of it
+        old = os.path.commonprefix(
+            [self._shown, text]
+        )  # some vocabularies rewrite what went before
+        print(text.removeprefix(old), end="", flush=True)
+        self._shown = text
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the environment; see `TextVectorEnv.state_dict`."""
@@ -92,20 +96,5 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
 
     def load_state_dict(self, state: dict[str, Any]) -> NDArray[np.int64]:
         """Go on from a saved state; returns the observation at that point."""
+        self._shown = ""
         return self._vector.load_state_dict(state)[0]
-
-    @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
-        """How the environment was made."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        # Gymnasium deep-copies the arguments in a spec whenever it is read through a wrapper. A
-        # reward that holds a network must not be copied with them.
-        reward = None if spec is None else spec.kwargs.get("reward")
-        if spec is not None and not isinstance(reward, str | types.FunctionType | None):
-            spec.kwargs["reward"] = shared(reward)
-        self._spec = spec
-
-    _spec: EnvSpec | None = None

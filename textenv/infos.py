@@ -1,10 +1,25 @@
 """Infos in the layout of Gymnasium's vector environments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def row_marks(count: int, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """True at `rows`, shape (count,), bool."""
+    marks = np.zeros(count, dtype=bool)
+    marks[rows] = True
+    return marks
+
+
+def object_array(count: int, rows: NDArray[np.intp], values: Sequence[Any]) -> NDArray[Any]:
+    """`values` at `rows` and None elsewhere, shape (count,), object."""
+    array = np.empty(count, dtype=object)
+    for row, value in zip(rows.tolist(), values, strict=True):  # numpy would take arrays apart
+        array[row] = value
+    return array
 
 
 def masked_info(info: Mapping[str, Any], rows: NDArray[np.bool_]) -> dict[str, Any]:

@@ -229,9 +229,9 @@ def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
     prompts: list[Prompt] = []
     problems: list[str] = []
     # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
-    for number, raw in enumerate(content.split(b"\n"), start=1):
+    for number, raw in enumerate(content.splitlines(), start=1):
         try:
-            line = raw.removesuffix(b"\r").decode("utf-8")
+            line = raw.decode("utf-8")
             if line.strip():
                 prompts.append(reader(line))
         except (ValueError, RecursionError) as error:  # also what decode and PromptError raise

@@ -1,6 +1,6 @@
 """Where an episode starts: a prompt, or any prefix of token ids."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,34 @@ from textenv.errors import PromptError, ResetOptionsError
 from textenv.prompts import ListPrompts, Prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Start:
     """The beginning of an episode.
 
     Attributes:
-        prompt: The prompt; its `tokens`, where given, may go on into the answer.
-        prompt_length: How many of the tokens are the prompt; all of them if None.
+        prompt: The prompt.
+        answer: Ids of an answer begun already, shape (answer_length,), int64, or None.
     """
 
     prompt: Prompt
-    prompt_length: int | None = None
+    answer: NDArray[np.int64] | None = None
+
+
+def rows_to_reset(mask: Any, count: int) -> NDArray[np.intp]:
+    """Numbers of the rows at which a reset mask is True; all of `count` rows if it is None.
+
+    Raises:
+        ResetOptionsError: It is no boolean array of shape (count,) with a True in it.
+    """
+    if mask is None:
+        return np.arange(count)
+    mask = np.asarray(mask)
+    if mask.shape != (count,) or mask.dtype != bool or not mask.any():
+        raise ResetOptionsError(
+            f"options['reset_mask'] is {mask!r}; it must be a boolean array of shape ({count},) "
+            "with at least one True"
+        )
+    return mask.nonzero()[0]
 
 
 def starts_from_options(
@@ -30,19 +47,21 @@ def starts_from_options(
     """The starts that reset options ask for, or None where they ask for nothing.
 
     Args:
-        options: `prompt` or `tokens`, `prompt_length` and `columns`, as `TextVectorEnv` describes them.
+        options: `prompt`, or `tokens` with or without `prompt_length` and `columns`, as
+            `TextVectorEnv` describes them.
         count: Number of rows to start; one value serves them all, a list has one a row.
         pad_token: Padding at the right end of `tokens`, as observations have it, is dropped.
 
     Raises:
-        ResetOptionsError: An unknown key, both kinds at once, or the wrong number of values.
+        ResetOptionsError: An unknown key, both kinds at once, the wrong number of values, or a
+            value that makes no start.
     """
     extras = {"prompt_length", "columns"}
     unknown = set(options) - {"prompt", "tokens"} - extras
     if unknown or {"prompt", "tokens"} <= set(options) or (options and set(options) <= extras):
         raise ResetOptionsError(
-            f"reset options {sorted(options)} cannot be used: give 'prompt', or 'tokens' with or "
-            "without 'prompt_length' and 'columns', and 'reset_mask' if you like"
+            f"reset options {sorted(map(str, options))} cannot be used: give 'prompt', or 'tokens' "
+            "with or without 'prompt_length' and 'columns', and 'reset_mask' if you like"
         )
     if "prompt" in options:
         if extras & set(options):
@@ -53,31 +72,63 @@ def starts_from_options(
         return [Start(prompt) for prompt in _prompts(options["prompt"], count)]
     if "tokens" not in options:
         return None
-    rows = _token_rows(options["tokens"], count, pad_token)
-    lengths = np.broadcast_to(np.asarray(options.get("prompt_length", -1)), (count,))
-    columns = options.get("columns", {})
-    columns = [columns] * count if isinstance(columns, Mapping) else columns
+    rows = _one_a_row(options["tokens"], count, "tokens", is_one=_is_flat)
+    lengths = _one_a_row(options.get("prompt_length"), count, "prompt_length", is_one=np.isscalar)
+    columns = _one_a_row(
+        options.get("columns", {}), count, "columns", is_one=lambda x: isinstance(x, Mapping)
+    )
     return [
-        Start(Prompt("", own, ids), None if length < 0 else int(length))
-        for ids, length, own in zip(rows, lengths, columns, strict=True)
+        _start(number, *parts, pad_token)
+        for number, parts in enumerate(zip(rows, lengths, columns, strict=True))
     ]
 
 
-def _prompts(given: Any, count: int) -> tuple[Prompt, ...]:
+def _prompts(given: Any, count: int) -> Sequence[Prompt]:
     one = isinstance(given, str | Mapping | Prompt)
     try:
         prompts = ListPrompts([given] if one else given).prompts
     except PromptError as error:
         raise ResetOptionsError(f"options['prompt'] cannot be used: {error}") from error
-    if not one and len(prompts) != count:
-        raise ResetOptionsError(f"options['prompt'] holds {len(prompts)} prompts for {count} rows")
-    return prompts * count if one else prompts
+    return _one_a_row(prompts[0] if one else prompts, count, "prompt", is_one=lambda _: one)
 
 
-def _token_rows(given: Any, count: int, pad_token: int) -> list[NDArray[np.int64]]:
-    one = np.ndim(given[0]) == 0 if len(given) else True
-    rows = [given] * count if one else list(given)
-    if len(rows) != count:
-        raise ResetOptionsError(f"options['tokens'] holds {len(rows)} rows for {count}")
-    ids = [np.asarray(row, dtype=np.int64) for row in rows]
-    return [row[row != pad_token] for row in ids]
+def _start(number: int, tokens: Any, prompt_length: Any, columns: Any, pad_token: int) -> Start:
+    where = f"options['tokens'], row {number}"
+    if not isinstance(columns, Mapping):
+        raise ResetOptionsError(f"options['columns'], row {number}: {columns!r} is no dict")
+    try:
+        ids = Prompt("", tokens=tokens, columns=columns).tokens
+    except PromptError as error:
+        raise ResetOptionsError(f"{where}: {error}") from error
+    assert ids is not None
+    used = (ids != pad_token).nonzero()[0]
+    if len(used) == 0:
+        raise ResetOptionsError(f"{where}: there is nothing but padding")
+    ids = ids[: used[-1] + 1]
+    if prompt_length is None:
+        return Start(Prompt("", columns, ids))
+    if not isinstance(prompt_length, int | np.integer) or not 1 <= prompt_length <= len(ids):
+        raise ResetOptionsError(
+            f"options['prompt_length'], row {number}: {prompt_length!r} is not within "
+            f"1..{len(ids)}, the number of tokens given"
+        )
+    return Start(Prompt("", columns, ids[:prompt_length]), ids[prompt_length:])
+
+
+def _is_flat(tokens: Any) -> bool:
+    return len(tokens) == 0 or np.ndim(tokens[0]) == 0
+
+
+def _one_a_row(given: Any, count: int, name: str, is_one: Any) -> Sequence[Any]:
+    """`given` for every row, if it is one value or None, or else itself if it has one a row."""
+    try:
+        if given is None or is_one(given):
+            return [given] * count
+        values = list(given)
+    except (TypeError, KeyError, IndexError) as error:
+        raise ResetOptionsError(f"options[{name!r}] is {given!r}, which is no list") from error
+    if len(values) != count:
+        raise ResetOptionsError(
+            f"options[{name!r}] holds {len(values)} values; {count} rows are to be reset"
+        )
+    return values

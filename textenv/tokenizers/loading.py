@@ -58,8 +58,8 @@ def _by_name(name: str) -> Tokenizer:
     if name in known:
         return TiktokenTokenizer(load_encoding(name), name)
     close = difflib.get_close_matches(name, known, n=1) or [f"hf:{name}"] * ("/" in name)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise UnknownTokenizerError(
-        f"no tokenizer is called {name!r}{hint} Known: {', '.join(known)}, "
+        f"no tokenizer is called {name!r}{hint}. Known: {', '.join(known)}, "
         "'hf:<name on the hub, or folder>' and '<file>.json'"
     )

@@ -1,0 +1,1 @@
+"""What textenv costs, side by side with its peers: `python -m benchmarks.NAME`."""

@@ -1,0 +1,177 @@
+"""What the benchmarks share: the models of the comparison, timing, and the report."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from policies import TransformerConfig, TransformerPolicy
+
+ROWS, MIN_PROMPT, MAX_PROMPT, MIN_ANSWER, MAX_ANSWER = 32, 16, 32, 8, 64
+
+
+class Ids:
+    """A vocabulary of bare token ids: the benchmarks measure no text."""
+
+    stop_token = None
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+        self.name = self.fingerprint = f"ids-{vocab_size}"
+
+    def encode(self, text: str) -> list[int]:
+        """Ids written as numbers."""
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Nothing: text is not part of what is measured."""
+        return ""
+
+
+def config(model: str, context: int = 256) -> TransformerConfig:
+    """Model S (4.3M parameters) or M (30M)."""
+    shapes = {
+        "S": {"vocab_size": 4096, "n_layer": 4, "n_head": 4, "n_embd": 256},
+        "M": {"vocab_size": 50257, "n_layer": 6, "n_head": 6, "n_embd": 384},
+    }
+    return TransformerConfig(context=context, **shapes[model])
+
+
+def make_policy(model: str, seed: int = 0, context: int = 256) -> TransformerPolicy:
+    """A policy of ours with random weights."""
+    shape = config(model, context)
+    return TransformerPolicy(shape, tokenizer=Ids(shape.vocab_size), seed=seed)
+
+
+def as_gpt2(policy: TransformerPolicy) -> Any:
+    """The same network with the same weights as `transformers`' GPT2LMHeadModel."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = policy.config
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=shape.vocab_size,
+            n_positions=shape.context,
+            n_embd=shape.n_embd,
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            activation_function="gelu",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    ours, theirs = policy.transformer, model.transformer
+    with torch.no_grad():
+        theirs.wte.weight.copy_(ours.token_embedding.weight)
+        theirs.wpe.weight.copy_(ours.position_embedding.weight)
+        pairs = [(ours.ln_f, theirs.ln_f)]
+        for block, other in zip(ours.blocks, theirs.h, strict=True):
+            pairs += [(block.ln_1, other.ln_1), (block.ln_2, other.ln_2)]
+            for linear, conv in (
+                (block.qkv, other.attn.c_attn),
+                (block.attn_out, other.attn.c_proj),
+                (block.mlp_in, other.mlp.c_fc),
+                (block.mlp_out, other.mlp.c_proj),
+            ):
+                conv.weight.copy_(linear.weight.T)
+                conv.bias.copy_(linear.bias)
+        for mine, its in pairs:
+            its.weight.copy_(mine.weight)
+            its.bias.copy_(mine.bias)
+    return model.eval()
+
+
+def random_prompts(count: int, vocab_size: int, seed: int = 0) -> list[list[int]]:
+    """Prompts of 16 to 32 random tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(MIN_PROMPT, MAX_PROMPT + 1, count)
+    return [rng.integers(0, vocab_size, length).tolist() for length in lengths]
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[], float]], repeats: int = 5
+) -> dict[str, list[float]]:
+    """Run every side in turn, `repeats` times; each call returns its own figure (a rate).
+
+    Sides alternate so that whatever else the machine does falls on all of them alike. One round
+    before the first is thrown away.
+    """
+    for run in sides.values():
+        run()
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, run in sides.items():
+            figures[name].append(run())
+    return figures
+
+
+def ratio(figures: Mapping[str, Sequence[float]], side: str, peer: str) -> float:
+    """Median over the rounds of the quotient of two sides."""
+    pairs = zip(figures[side], figures[peer], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds that `run` takes."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
+    """Print a table, then the same as one JSON line with what is needed to repeat it."""
+    table = Table(title=name)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    Console().print(table)
+    packages = ("textenv", "torch", "numpy", "gymnasium", "transformers", "trl", "stable-baselines3")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    machine = {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+    line = {"benchmark": name, "rows": list(rows), **facts, "machine": machine, "versions": versions}
+    print(json.dumps(line))
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor()
+    fields = dict(
+        line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line
+    )
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in named.get("flags", "")]
+    return f"{named.get('model name', '?')} ({', '.join(flags)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)

@@ -1,0 +1,201 @@
+"""Rollout: `envs.step` + `policy.act` against Hugging Face `generate` and a bare decode loop.
+
+Same weights, same prompts, 32 rows, fp32. "varied" answers have 8 to 64 tokens, "fixed" ones 64;
+the lengths are drawn beforehand, the same for both sides. Only useful tokens count.
+
+Run: taskset -c 0 python -m benchmarks.rollout --threads 1
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.common import (
+    MAX_ANSWER,
+    MIN_ANSWER,
+    ROWS,
+    Ids,
+    as_gpt2,
+    interleaved,
+    make_policy,
+    median,
+    random_prompts,
+    ratio,
+    report,
+)
+from policies import TransformerPolicy
+from policies.cache import Plan
+from policies.sampling import sample_inverse_cdf
+from textenv import TextVectorEnv
+
+
+class PlannedLengths(TextVectorEnv):
+    """Answers end at lengths drawn beforehand, as if a stop token had been chosen there."""
+
+    def __init__(self, lengths: np.ndarray, **kwargs):
+        super().__init__(ROWS, **kwargs)
+        self.lengths, self.begun = lengths, 0
+
+    def _begin(self, rows, starts):
+        super()._begin(rows, starts)
+        numbers = (self.begun + np.arange(len(rows))) % len(self.lengths)
+        self._budgets[rows] = self.lengths[numbers]
+        self.begun += len(rows)
+
+
+def no_reward(episodes):
+    """The reward is not what is measured."""
+    return [0.0] * len(episodes)
+
+
+def textenv_rate(policy: TransformerPolicy, prompts, lengths, tokens: int):
+    """Tokens per second of stepping; the environment runs on from call to call."""
+    envs = PlannedLengths(
+        lengths,
+        prompts=[{"tokens": p} for p in prompts],
+        reward=no_reward,
+        tokenizer=Ids(policy.vocab_size),
+        max_new_tokens=MAX_ANSWER,
+    )
+    observations, _ = envs.reset(seed=0)
+    cache = policy.new_cache(ROWS, observations.shape[1])
+    state = {"observations": observations}
+
+    def run() -> float:
+        observations = state["observations"]
+        steps = max(1, tokens // ROWS)
+        begin = time.perf_counter()
+        for _ in range(steps):
+            step = policy.act(observations, cache)
+            observations, *_ = envs.step(step.actions)
+        seconds = time.perf_counter() - begin
+        state["observations"] = observations
+        return steps * ROWS / seconds
+
+    return run
+
+
+def generate_rate(model, prompts, lengths, tokens: int):
+    """Useful tokens per second of `generate`, batch after batch of 32 left-padded prompts."""
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class Planned(StoppingCriteria):
+        def __init__(self, ends):
+            self.ends = ends
+
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids.shape[1] >= self.ends
+
+    state = {"next": 0}
+
+    def batch() -> int:
+        numbers = (state["next"] + np.arange(ROWS)) % len(prompts)
+        state["next"] += ROWS
+        chosen = [prompts[n] for n in numbers]
+        answer = torch.from_numpy(lengths[numbers % len(lengths)])
+        width = max(map(len, chosen))
+        ids = torch.zeros(ROWS, width, dtype=torch.long)
+        attention = torch.zeros(ROWS, width, dtype=torch.long)
+        for row, prompt in enumerate(chosen):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            attention[row, width - len(prompt) :] = 1
+        model.generate(
+            input_ids=ids,
+            attention_mask=attention,
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            pad_token_id=0,
+            eos_token_id=None,
+            max_new_tokens=int(answer.max()),
+            stopping_criteria=StoppingCriteriaList([Planned(width + answer)]),
+        )
+        return int(answer.sum())
+
+    def run() -> float:
+        done, begin = 0, time.perf_counter()
+        while done < tokens:
+            done += batch()
+        return done / (time.perf_counter() - begin)
+
+    return run
+
+
+def bare_rate(policy: TransformerPolicy, prompts, tokens: int):
+    """Tokens per second of a decode loop with the same kernels and sampler and no environment."""
+    state = {"next": 0}
+    generator = np.random.default_rng(0)
+
+    @torch.inference_mode()
+    def batch() -> int:
+        numbers = (state["next"] + np.arange(ROWS)) % len(prompts)
+        state["next"] += ROWS
+        chosen = [prompts[n] for n in numbers]
+        store = policy.new_store(ROWS)
+        counts = np.array([len(p) for p in chosen])
+        plan = Plan(
+            np.concatenate(chosen),
+            np.repeat(np.arange(ROWS), counts),
+            np.concatenate([np.arange(c) for c in counts]),
+            counts,
+        )
+        ones = np.ones(ROWS, dtype=np.int64)
+        for step in range(MAX_ANSWER):
+            probabilities = policy.logits(policy.extend(store, plan)).softmax(-1)
+            uniforms = torch.from_numpy(generator.random(ROWS))
+            actions = sample_inverse_cdf(probabilities, uniforms)
+            plan = Plan(actions.numpy(), np.arange(ROWS), counts + step, ones)
+        return ROWS * MAX_ANSWER
+
+    def run() -> float:
+        done, begin = 0, time.perf_counter()
+        while done < tokens:
+            done += batch()
+        return done / (time.perf_counter() - begin)
+
+    return run
+
+
+def main() -> None:
+    """Measure both models and both kinds of answers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--models", nargs="+", default=["S", "M"])
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = []
+    for name in arguments.models:
+        policy = make_policy(name)
+        model = as_gpt2(policy)
+        prompts = random_prompts(512, policy.vocab_size)
+        tokens = 6 * ROWS * MAX_ANSWER if name == "S" else 2 * ROWS * MAX_ANSWER
+        rng = np.random.default_rng(1)
+        for kind in ("varied", "fixed"):
+            low = MIN_ANSWER if kind == "varied" else MAX_ANSWER
+            lengths = rng.integers(low, MAX_ANSWER + 1, 512)
+            sides = {
+                "textenv": textenv_rate(policy, prompts, lengths, tokens),
+                "generate": generate_rate(model, prompts, lengths, tokens),
+            }
+            if kind == "fixed":
+                sides["bare"] = bare_rate(policy, prompts, tokens)
+            figures = interleaved(sides, arguments.repeats)
+            rows.append(
+                {
+                    "model": name,
+                    "answers": kind,
+                    "textenv tokens/s": median(figures["textenv"]),
+                    "generate tokens/s": median(figures["generate"]),
+                    "ratio": ratio(figures, "textenv", "generate"),
+                    "bare tokens/s": median(figures["bare"]) if "bare" in figures else "",
+                    "of bare": ratio(figures, "textenv", "bare") if "bare" in figures else "",
+                }
+            )
+    report("rollout", rows, seed=0, repeats=arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

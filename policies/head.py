@@ -1,0 +1,118 @@
+"""Log-probabilities and entropies of chosen tokens from hidden states, in slices.
+
+A vocabulary of 50,000 makes the logits of one batch the largest thing in memory by far. Here they
+exist slice by slice; only the probabilities are kept for the backward pass, (N, V) once, and become
+the gradient of the logits in place.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SLICE_ENTRIES = 2**21
+"""Logits are computed so many at a time, so that the passes over a slice stay near the cache."""
+
+_EXCLUDED = -1e9
+"""Logit of a masked token: its probability is exactly 0, and 0 times it is 0 rather than NaN."""
+
+
+def token_scores(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    temperature: float = 1.0,
+    action_masks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token and entropy of the distribution it was chosen from.
+
+        z = hidden @ weight.T / temperature (masked),   p = softmax(z)
+        logprob = log p[token],                         entropy = -sum p log p
+
+    Args:
+        hidden: Hidden states before the choices, shape (N, n_embd).
+        weight: The output head, shape (V, n_embd).
+        tokens: Chosen tokens, shape (N,), int64.
+        temperature: Divides the logits.
+        action_masks: Which tokens could be chosen, shape (N, V), bool.
+
+    Returns:
+        Two tensors of shape (N,), float32, differentiable (once) in `hidden` and `weight`.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+        weight = weight.to(hidden.dtype)
+    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _TokenScores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        action_masks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        n, vocab_size = len(hidden), len(weight)
+        keep = any(ctx.needs_input_grad)
+        kept = hidden.new_empty(n if keep else 0, vocab_size, dtype=torch.float32)
+        logprobs, entropies = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))
+        for part in _slices(n, vocab_size):
+            z = (hidden[part] @ weight.T).float()
+            if temperature != 1.0:
+                z.div_(temperature)
+            if action_masks is not None:
+                z.masked_fill_(~action_masks[part], _EXCLUDED)
+            z.sub_(z.amax(1, keepdim=True))
+            p = torch.exp(z, out=kept[part]) if keep else z.exp()
+            total = p.sum(1)
+            log_total = total.log()
+            chosen = z.gather(1, tokens[part, None]).squeeze(1)
+            logprobs[part] = chosen - log_total
+            entropies[part] = log_total - torch.einsum("nv,nv->n", p, z) / total
+            if keep:
+                p.div_(total[:, None])
+        if keep:
+            ctx.save_for_backward(hidden, weight, tokens, entropies)
+            ctx.probabilities, ctx.temperature = kept, temperature
+        ctx.set_materialize_grads(False)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, g_logprobs: Tensor | None, g_entropies: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        # d logprob / dz = onehot(token) - p;   d entropy / dz = -p (log p + entropy)
+        hidden, weight, tokens, entropies = ctx.saved_tensors
+        dz = ctx.probabilities
+        if dz is None:
+            raise RuntimeError("token_scores can be differentiated once; call score again")
+        ctx.probabilities = None  # overwritten below
+        for part in _slices(*dz.shape):
+            p = dz[part]
+            if g_entropies is not None:
+                g = g_entropies[part, None]
+                curve = torch.xlogy(p, p).add_(p * entropies[part, None]).mul_(g)
+            if g_logprobs is None:
+                p.zero_()
+            else:
+                p.mul_(-g_logprobs[part, None])
+                p.scatter_add_(1, tokens[part, None], g_logprobs[part, None])
+            if g_entropies is not None:
+                p.sub_(curve)
+        if ctx.temperature != 1.0:
+            dz.div_(ctx.temperature)
+        dz = dz.to(hidden.dtype)
+        d_hidden = dz @ weight if ctx.needs_input_grad[0] else None
+        d_weight = dz.T @ hidden if ctx.needs_input_grad[1] else None
+        return d_hidden, d_weight, None, None, None
+
+
+def _slices(n: int, vocab_size: int) -> list[slice]:
+    size = max(1, SLICE_ENTRIES // vocab_size)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

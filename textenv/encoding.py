@@ -1,0 +1,118 @@
+"""Prompts as token ids that an environment has room for."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.errors import (
+    EmptyPromptsError,
+    PromptError,
+    PromptTooLongError,
+    ResetOptionsError,
+)
+from textenv.prompts import ListPrompts, Prompt, PromptSource
+from textenv.tokenizers import Tokenizer
+
+
+class PromptEncoder:
+    """Turns prompts into ids, and refuses those that cannot start an episode.
+
+    The prompts of a list are encoded beforehand, once.
+
+    Args:
+        tokenizer: What encodes.
+        source: Where prompts will come from.
+        room: Tokens that a prompt may have; as many as the longest of a list if None.
+
+    Attributes:
+        room: The same, as a number.
+
+    Raises:
+        PromptError: A prompt of the list cannot be used, or `room` is needed or is below 1.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, source: PromptSource, room: int | None):
+        if room is not None and room < 1:
+            raise PromptError(f"max_prompt_tokens is {room}; a prompt has at least one token")
+        self.tokenizer = tokenizer
+        self._known: dict[str, NDArray[np.int64]] = {}
+        if not isinstance(source, ListPrompts):
+            if room is None:
+                raise PromptError(
+                    "max_prompt_tokens is needed where prompts are drawn from a function: the "
+                    "environment cannot know the longest one"
+                )
+            self.room = room
+            return
+        self.room = np.iinfo(np.int64).max if room is None else room
+        longest = 1
+        for number, prompt in enumerate(source.prompts):
+            ids = self.encode(prompt, f"prompts[{number}]")
+            longest = max(longest, len(ids))
+            if prompt.tokens is None:
+                self._known[prompt.text] = ids
+        self.room = longest if room is None else room
+
+    def encode(self, prompt: Prompt, name: str) -> NDArray[np.int64]:
+        """Ids of a prompt, shape (prompt_length,), int64; errors call it `name`.
+
+        Raises:
+            EmptyPromptsError: It has no token.
+            PromptTooLongError: It has more than there is room for.
+            PromptError: An id that was given directly is outside the vocabulary.
+        """
+        if prompt.tokens is None and prompt.text in self._known:
+            return self._known[prompt.text]
+        ids = prompt.tokens
+        if ids is None:
+            ids = np.array(self.tokenizer.encode(prompt.text), dtype=np.int64)
+        if len(ids) == 0:
+            raise EmptyPromptsError(
+                f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to begin "
+                "from: use a newline, or {'tokens': [the stop token]}"
+            )
+        if len(ids) > self.room:
+            hint = "shorten it, or make the environment with more room"
+            if prompt.tokens is not None:
+                hint += "; an answer begun already is told apart by 'prompt_length'"
+            raise PromptTooLongError(
+                f"{name}: the prompt {prompt.text[:60]!r} has {len(ids)} tokens, max_prompt_tokens "
+                f"is {self.room}: {hint}"
+            )
+        if ids.max() >= self.tokenizer.vocab_size or ids.min() < 0:
+            outside = ids[(ids < 0) | (ids >= self.tokenizer.vocab_size)][0]
+            raise PromptError(
+                f"{name}: the prompt has the token {outside}; tokens are 0 to "
+                f"{self.tokenizer.vocab_size - 1}"
+            )
+        return ids
+
+
+def check_answer(
+    answer: NDArray[np.int64], name: str, budget: int, is_stop: NDArray[np.bool_]
+) -> None:
+    """Refuse an answer begun already that leaves nothing to generate; errors call it `name`.
+
+    Args:
+        answer: Ids, shape (answer_length,), int64.
+        name: Which row it is for.
+        budget: Tokens that an answer may have.
+        is_stop: Tokens that end an answer, shape (V,), bool.
+
+    Raises:
+        ResetOptionsError: It is as long as the budget, has a stop token, or one that is no token.
+    """
+    if (outside := answer[answer >= len(is_stop)]).size:
+        raise ResetOptionsError(
+            f"{name}: the answer begun already has the token {outside[0]}; tokens are 0 to "
+            f"{len(is_stop) - 1}"
+        )
+    if (stops := answer[is_stop[answer]]).size:
+        raise ResetOptionsError(
+            f"{name}: the answer begun already has the stop token {stops[0]}: nothing is left to "
+            "generate"
+        )
+    if len(answer) >= budget:
+        raise ResetOptionsError(
+            f"{name}: the answer begun already has {len(answer)} tokens, max_new_tokens is "
+            f"{budget}: nothing is left to generate"
+        )

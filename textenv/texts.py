@@ -1,0 +1,104 @@
+"""Texts that grow by one token at a time, one a row: what the environment is about."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.prompts import Prompt
+
+EVERY_ROW = slice(None)
+"""The index of all rows; unlike an array of indices it selects without a copy."""
+
+
+class GrowingTexts:
+    """`count` rows of token ids, each a prompt and the answer to it so far.
+
+    Args:
+        count: Number of rows.
+        prompt_room: Tokens that a prompt may have.
+        budget: Tokens that an answer may have.
+        pad_token: Fills what is not used yet.
+
+    Attributes:
+        tokens: Right-padded ids, shape (count, prompt_room + budget), int64.
+        prompt_lengths: How many of them are the prompt, shape (count,), int64.
+        prompts: The prompts, one a row.
+    """
+
+    def __init__(self, count: int, prompt_room: int, budget: int, pad_token: int):
+        self._budget, self._pad_token = budget, pad_token
+        self.tokens = np.full((count, prompt_room + budget), pad_token, dtype=np.int64)
+        self.prompt_lengths = np.zeros(count, dtype=np.int64)
+        self.prompts = [Prompt("")] * count
+        # Places in the array of all tokens, read as one line: where each row begins, where its next
+        # token goes, and where it would go when the budget is spent. One place instead of a row and
+        # a column makes appending several times as fast.
+        self._origins = np.arange(count) * (prompt_room + budget)
+        self._next = self._origins.copy()
+        self._limits = self._origins + budget
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens, shape (count,), int64; 0 where no text was ever begun."""
+        return self._next - self._origins
+
+    @property
+    def answer_lengths(self) -> NDArray[np.int64]:
+        """Number of tokens after the prompt, shape (count,), int64."""
+        return self._next - self._limits + self._budget
+
+    def spent(self) -> NDArray[np.bool_]:
+        """Whether the answer has used up its budget, shape (count,), bool."""
+        return self._next == self._limits
+
+    def begin(
+        self,
+        row: int,
+        prompt: Prompt,
+        prompt_tokens: NDArray[np.int64],
+        answer: NDArray[np.int64] | None,
+    ) -> None:
+        """Replace the text of `row` by a prompt that fits, and an answer begun already."""
+        text, length = self.tokens[row], len(prompt_tokens)
+        text[:length] = prompt_tokens
+        text[length:] = self._pad_token
+        origin = self._origins[row]
+        self._limits[row] = origin + length + self._budget
+        if answer is not None:
+            text[length : length + len(answer)] = answer
+            length += len(answer)
+        self._next[row] = origin + length
+        self.prompt_lengths[row] = len(prompt_tokens)
+        self.prompts[row] = prompt
+
+    def append(self, rows: NDArray[np.intp] | slice, tokens: NDArray[np.int64]) -> None:
+        """Put one token behind each of `rows`, none of which may have spent its budget."""
+        self.tokens.put(self._next[rows], tokens)
+        self._next[rows] += 1
+
+    def prompt_tokens(self, row: int) -> NDArray[np.int64]:
+        """Ids of one prompt, shape (prompt_length,), int64; a copy."""
+        return self.tokens[row, : self.prompt_lengths[row]].copy()
+
+    def answer(self, row: int) -> NDArray[np.int64]:
+        """Ids of one answer so far, shape (answer_length,), int64; a copy."""
+        start, end = self.prompt_lengths[row], self._next[row] - self._origins[row]
+        return self.tokens[row, start:end].copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as numpy arrays and plain types."""
+        return {
+            "tokens": self.tokens.copy(),
+            "lengths": self.lengths,
+            "prompt_lengths": self.prompt_lengths.copy(),
+            "prompts": [prompt.to_json() for prompt in self.prompts],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave, of the same number of rows and the same room."""
+        self.tokens[...] = state["tokens"]
+        self.prompt_lengths[...] = state["prompt_lengths"]
+        self.prompts = [Prompt.from_json(prompt) for prompt in state["prompts"]]
+        self._next = self._origins + state["lengths"]
+        self._limits = self._origins + self.prompt_lengths + self._budget
