@@ -31,7 +31,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def advantages(self, rollout: Rollout) -> Tensor:
-        """How much better each choice was than expected, shape (S, L), or (S,) for whole episodes."""
+        """How much better each choice was than expected: (S, L), or (S,) for whole episodes."""
 
     @abstractmethod
     def loss(self, batch: Rollout, scores: Scores) -> Tensor | tuple[Tensor, Metrics]:

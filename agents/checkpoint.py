@@ -37,6 +37,7 @@ def save_learner(
     arrays: dict[str, torch.Tensor] = {}
     state = {
         "format": FORMAT,
+        "optimizer_kind": type(learner.optimizer).__name__,
         "optimizer": learner.optimizer.state_dict(),
         "runtime": runtime or learner.runtime_state(),
     }
@@ -57,10 +58,20 @@ def load_learner(learner: "Learner", folder: str | Path) -> None:
     try:
         plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
         state = _put_arrays(plain, load_file(folder / ARRAYS))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if state["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has checkpoint format {state['format']}, this version reads {FORMAT}"
+            )
+        kind = state["optimizer_kind"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} holds no learner that can be read ({type(error).__name__}: {error})"
         ) from error
+    if kind != type(learner.optimizer).__name__:
+        raise CheckpointError(
+            f"the learner in {folder} was made with other arguments: its optimiser is {kind}, this "
+            f"one's {type(learner.optimizer).__name__}"
+        )
     learner.policy.load_weights(folder / POLICY)
     if learner.reference is not None:
         learner.reference.load_weights(folder / REFERENCE)
@@ -69,7 +80,7 @@ def load_learner(learner: "Learner", folder: str | Path) -> None:
         learner.load_runtime_state(state["runtime"])
     except VocabularyMismatchError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, CheckpointError) as error:
         raise CheckpointError(
             f"the learner in {folder} was made with other arguments: {error}"
         ) from error

@@ -89,10 +89,7 @@ class Collector:
             ValueError: `n_episodes` would split a group.
         """
         if n_episodes % self._group_size:
-            raise ValueError(
-                f"n_episodes is {n_episodes}, which does not divide into the environment's groups "
-                f"of {self._group_size}"
-            )
+            raise ValueError(f"{n_episodes} episodes are no whole groups of {self._group_size}")
         while True:
             ready, early = _whole_groups(self._closed, self._group_size)
             if len(ready) >= n_episodes:
@@ -133,6 +130,9 @@ class Collector:
         rewards: NDArray[Any],
     ) -> None:
         rows, at = self._rows[chosen], positions[chosen]
+        again = self._open["mask"][rows, at]
+        if again.any():
+            raise _not_grown(int(rows[again][0]), at[again][:1])
         begun = self._prompt_lengths[rows]
         self._prompt_lengths[rows] = np.where(begun < 0, at, begun)
         self._open["actions"][rows, at] = step.actions[chosen]
@@ -181,10 +181,7 @@ class Collector:
         # Compared with the text itself, so that no action is learned from at a wrong place.
         differ = self._open["mask"][row] & (tokens != self._open["actions"][row])
         if differ.any():
-            raise ValueError(
-                f"row {row}: the observation does not hold the chosen tokens at positions "
-                f"{np.flatnonzero(differ).tolist()}; observations must grow by the chosen token"
-            )
+            raise _not_grown(row, np.flatnonzero(differ))
         self._closed.append(
             {name: self._open[name][row].copy() for name in _PER_TOKEN}
             | {
@@ -278,6 +275,13 @@ def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
         raise ValueError(
             f"observations of shape {length} do not fit the policy's context of {policy.context}"
         )
+
+
+def _not_grown(row: int, positions: NDArray[np.int64]) -> ValueError:
+    return ValueError(
+        f"row {row}: the observation does not hold the chosen tokens at positions "
+        f"{positions.tolist()}; observations must grow by the chosen token"
+    )
 
 
 def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:

@@ -69,6 +69,10 @@ class Learner:
         optimizer: Makes an optimiser from parameters and a learning rate.
         seed: Of the environment, of the sampling and of the minibatches.
 
+    Attributes:
+        rescue_folder: Where `updates` saves what it can when it is interrupted; None makes a new
+            folder in `runs`.
+
     Raises:
         ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
     """
@@ -111,6 +115,7 @@ class Learner:
         self.generator = np.random.default_rng([seed, 1])
         self.collector = Collector(policy, envs, temperature, seed)
         self.updates_done = self.tokens_done = self.episodes_done = 0
+        self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
 
     # ---------------------------------------------------------------- the loop
@@ -227,7 +232,7 @@ class Learner:
         loss = self.algorithm.loss(batch, scores)
         loss, reported = loss if isinstance(loss, tuple) else (loss, {})
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.optimizer.step()
         with torch.no_grad():
@@ -312,7 +317,8 @@ class Learner:
     def _save_interrupted(self) -> Path:
         from agents.checkpoint import save_learner
 
-        folder = Path("runs") / time.strftime("interrupted-%Y%m%d-%H%M%S")
+        stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
+        folder = self.rescue_folder or Path("runs") / stamp
         return save_learner(self, folder, self._rollout_start)
 
 

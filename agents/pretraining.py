@@ -6,7 +6,7 @@ larger than memory, gradient accumulation.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ def pretraining_steps(
         starts = generator.integers(0, len(stream) - window, batch_size)
         loss = next_token_loss(policy, _windows(stream, starts, window, policy.device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
         optimizer.step()
         yield PretrainingStep(number, number * batch_size * window, loss.item(), rate)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from policies import TransformerConfig, TransformerPolicy
 
+PACKAGES = ("textenv", "torch", "numpy", "gymnasium", "transformers", "trl", "stable-baselines3")
 ROWS, MIN_PROMPT, MAX_PROMPT, MIN_ANSWER, MAX_ANSWER = 32, 16, 32, 8, 64
 
 
@@ -138,9 +139,8 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
     Console().print(table)
-    packages = ("textenv", "torch", "numpy", "gymnasium", "transformers", "trl", "stable-baselines3")
     versions = {}
-    for package in packages:
+    for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -150,8 +150,8 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
     }
-    line = {"benchmark": name, "rows": list(rows), **facts, "machine": machine, "versions": versions}
-    print(json.dumps(line))
+    facts |= {"machine": machine, "versions": versions}
+    print(json.dumps({"benchmark": name, "rows": list(rows), **facts}))
 
 
 def median(values: Sequence[float]) -> float:
@@ -163,12 +163,12 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor()
-    fields = dict(
-        line.split(":", 1) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line
-    )
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in named.get("flags", "")]
-    return f"{named.get('model name', '?')} ({', '.join(flags)})"
+    first = cpuinfo.read_text().split("\n\n")[0].splitlines()
+    pairs = (line.split(":", 1) for line in first if ":" in line)
+    named = {key.strip(): value.strip() for key, value in pairs}
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    flags = ", ".join(flag for flag in known if flag in named.get("flags", "").split())
+    return f"{named.get('model name', '?')} ({flags})"
 
 
 def _shown(value: Any) -> str:

@@ -36,5 +36,7 @@ for _ in range(8):
 # Rows that ended were restarted in the same step; what they ended with is in the final info.
 final = infos["final_info"]
 for row in terminated.nonzero()[0]:
-    parts = {k: round(float(v[row]), 2) for k, v in final["reward_components"].items() if k[0] != "_"}
+    parts = {
+        k: round(float(v[row]), 2) for k, v in final["reward_components"].items() if k[0] != "_"
+    }
     print(f"{final['text'][row]!r:30} reward {rewards[row]:.2f} = {parts}")

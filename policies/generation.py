@@ -57,7 +57,7 @@ def generate_tokens(
         if len(prompt) > room:
             raise PromptTooLongError(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the "
-                f"policy's context of {policy.context} leaves room for {room}"
+                f"policy's context of {policy.context} leaves room for {max(room, 0)}"
             )
     stop_tokens = _stop_tokens(policy, stop_tokens)
     mask = None if action_masks is None else torch.from_numpy(action_masks).to(policy.device)

@@ -44,7 +44,7 @@ def token_scores(
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks)  # type: ignore[no-any-return, no-untyped-call]
+    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks)
 
 
 class _TokenScores(torch.autograd.Function):

@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         x = self.token_embedding(tokens) + self.position_embedding(positions)
         for block in self.blocks:
             x = block(x, attention)
-        return self.ln_f(x)  # type: ignore[no-any-return]
+        return self.ln_f(x)
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -169,6 +169,16 @@ class KeyValueStore:
         shape = (self.rows, 2, self.config.n_head, 0, head_dim)
         self.layers = [self.like.new_zeros(shape) for _ in range(self.config.n_layer)]
 
+    def places(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Where keys and values of N tokens go, if a layer is read as (*, head_dim).
+
+        Returns:
+            Shape (N * 2 * heads,), int64, for all layers alike.
+        """
+        _, two, heads, width, _ = self.layers[0].shape
+        each = torch.arange(two * heads, device=rows.device)
+        return ((rows[:, None] * two * heads + each) * width + positions[:, None]).flatten()
+
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Let row `target` begin with the first `length` positions of row `source`."""
         for layer in self.layers:
@@ -186,11 +196,12 @@ class CachedRows:
     """
 
     def __init__(self, store: KeyValueStore, rows: Tensor, positions: Tensor, counts: Tensor):
-        self.store, self.rows, self.positions = store, rows, positions
+        self.store = store
         ends = counts.cumsum(0)
         self.last = ends - 1  # flat index of each row's last new token
         self.width = int(positions.max()) + 1
         store.reserve(self.width)
+        self.places = store.places(rows, positions)
         self.last_mask = self._visible(positions[self.last], self.width)
         # Without copies if all rows take part, as they nearly always do.
         self.active = slice(None) if len(counts) == store.rows else rows[self.last]
@@ -210,7 +221,8 @@ class CachedRows:
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
         """See `Attention`. All rows' last tokens go through one call, longer runs through another."""
         stored = self.store.layers[layer]
-        stored[self.rows, :, :, self.positions] = qkv[:, 1:]
+        head_dim = stored.shape[-1]
+        stored.view(-1, head_dim).index_copy_(0, self.places, qkv[:, 1:].reshape(-1, head_dim))
         q = qkv[:, 0]
         last = q[self.last] if self.any_block else q
         keys, values = stored[self.active, :, :, : self.width].unbind(1)

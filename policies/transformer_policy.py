@@ -59,13 +59,13 @@ class TransformerPolicy(Policy):
         """See `Policy.hidden_states`."""
         starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths, output_size=len(tokens))
         positions = torch.arange(len(tokens), device=tokens.device) - starts
-        return self.transformer(tokens, positions, CausalRows(lengths))  # type: ignore[no-any-return]
+        return self.transformer(tokens, positions, CausalRows(lengths))
 
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""
         tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
         attention = CachedRows(store, rows, positions, counts)  # type: ignore[arg-type]
-        return self.transformer(tokens, positions, attention)[attention.last]  # type: ignore[no-any-return]
+        return self.transformer(tokens, positions, attention)[attention.last]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Policy.logits`; the head is the token embedding."""
@@ -105,4 +105,6 @@ class TransformerPolicy(Policy):
 
     def new_store(self, num_rows: int) -> KeyValueStore:
         """See `Policy.new_store`."""
-        return KeyValueStore(self.config, num_rows, self.transformer.token_embedding.weight.detach())
+        return KeyValueStore(
+            self.config, num_rows, self.transformer.token_embedding.weight.detach()
+        )

@@ -1,7 +1,6 @@
 """The single environment: a vector of one row."""
 
-import os
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,7 +24,10 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         **kwargs: Arguments of `TextVectorEnv`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 30}
+    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by Env)
+        "render_modes": ["ansi", "human"],
+        "render_fps": 30,
+    }
     spec: Any = SharedRewardSpec()
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any):
@@ -73,9 +75,10 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which tokens may be chosen next, shape (V,), bool."""
-        return self._vector.action_masks()[0]
+        masks: NDArray[np.bool_] = self._vector.action_masks()[0]
+        return masks
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The text so far (`"ansi"`); None otherwise, `"human"` having printed it already."""
         return self._vector.row_text(0) if self.render_mode == "ansi" else None
 
@@ -84,10 +87,9 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         text = self._vector.row_text(0)
         if text.endswith("\ufffd") and not is_last:
             return  # perhaps half a character: wait for the rest of it
-        old = os.path.commonprefix(
-            [self._shown, text]
-        )  # some vocabularies rewrite what went before
-        print(text.removeprefix(old), end="", flush=True)
+        # Some vocabularies rewrite what went before; then the text is shown anew.
+        is_longer = text.startswith(self._shown)
+        print(text.removeprefix(self._shown) if is_longer else f"\n{text}", end="", flush=True)
         self._shown = text
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,4 +99,5 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
     def load_state_dict(self, state: dict[str, Any]) -> NDArray[np.int64]:
         """Go on from a saved state; returns the observation at that point."""
         self._shown = ""
-        return self._vector.load_state_dict(state)[0]
+        observation: NDArray[np.int64] = self._vector.load_state_dict(state)[0]
+        return observation

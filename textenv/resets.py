@@ -1,7 +1,7 @@
 """Where an episode starts: a prompt, or any prefix of token ids."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def rows_to_reset(mask: Any, count: int) -> NDArray[np.intp]:
             f"options['reset_mask'] is {mask!r}; it must be a boolean array of shape ({count},) "
             "with at least one True"
         )
-    return mask.nonzero()[0]
+    return np.flatnonzero(mask)
 
 
 def starts_from_options(
@@ -97,7 +97,8 @@ def _start(number: int, tokens: Any, prompt_length: Any, columns: Any, pad_token
     if not isinstance(columns, Mapping):
         raise ResetOptionsError(f"options['columns'], row {number}: {columns!r} is no dict")
     try:
-        ids = Prompt("", tokens=tokens, columns=columns).tokens
+        ids = Prompt.from_row({"tokens": tokens}).tokens
+        prompt = Prompt("", columns)
     except PromptError as error:
         raise ResetOptionsError(f"{where}: {error}") from error
     assert ids is not None
@@ -106,20 +107,20 @@ def _start(number: int, tokens: Any, prompt_length: Any, columns: Any, pad_token
         raise ResetOptionsError(f"{where}: there is nothing but padding")
     ids = ids[: used[-1] + 1]
     if prompt_length is None:
-        return Start(Prompt("", columns, ids))
+        return Start(replace(prompt, tokens=ids))
     if not isinstance(prompt_length, int | np.integer) or not 1 <= prompt_length <= len(ids):
         raise ResetOptionsError(
             f"options['prompt_length'], row {number}: {prompt_length!r} is not within "
             f"1..{len(ids)}, the number of tokens given"
         )
-    return Start(Prompt("", columns, ids[:prompt_length]), ids[prompt_length:])
+    return Start(replace(prompt, tokens=ids[:prompt_length]), ids[prompt_length:])
 
 
 def _is_flat(tokens: Any) -> bool:
     return len(tokens) == 0 or np.ndim(tokens[0]) == 0
 
 
-def _one_a_row(given: Any, count: int, name: str, is_one: Any) -> Sequence[Any]:
+def _one_a_row(given: Any, count: int, name: str, is_one: Callable[[Any], bool]) -> Sequence[Any]:
     """`given` for every row, if it is one value or None, or else itself if it has one a row."""
     try:
         if given is None or is_one(given):

@@ -21,7 +21,7 @@ class SharedRewardSpec:
 
     def __set__(self, env: Any, spec: EnvSpec | None) -> None:
         if spec is not None:
-            reward = spec.kwargs.get("reward")
+            reward: Any = spec.kwargs.get("reward")
             copies_well = isinstance(reward, str | types.FunctionType | None)
             if not copies_well and not hasattr(reward, "__deepcopy__"):
                 spec.kwargs["reward"] = shared(reward)

@@ -50,7 +50,7 @@ class GrowingTexts:
 
     def spent(self) -> NDArray[np.bool_]:
         """Whether the answer has used up its budget, shape (count,), bool."""
-        return self._next == self._limits
+        return np.equal(self._next, self._limits)
 
     def begin(
         self,

@@ -188,10 +188,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         starts = starts_from_options(options, len(rows), self.pad_token)
         self._seed(rows, seed)
         if starts is None:
-            starts = self._draw(rows)
+            self._begin(rows, self._draw(rows))
         else:
+            self._begin(rows, starts)
             self._streams.groups[rows] = -1
-        self._begin(rows, starts)
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
 
     def step(
@@ -224,11 +224,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        some_ended = np.count_nonzero(ended)
+        if some_ended:  # noted first: a reward that raises must leave no row beyond its budget
+            self._over |= ended
         rewards = np.zeros(self.num_envs)
         if self._components.dense:
             batch = self._step_batch(moving, actions, ended)
             rewards[moving] = self._components.pay_step(moving, batch)
-        if np.count_nonzero(ended):
+        if some_ended:
             infos |= self._finish(ended, stopped, rewards)
         infos |= self._mask_info()
         observations = self._texts.tokens.copy()
@@ -312,7 +315,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self, ended: NDArray[np.bool_], stopped: NDArray[np.bool_], rewards: NDArray[np.float64]
     ) -> dict[str, Any]:
         """Score the rows that ended, into `rewards`, and restart them in SAME_STEP mode."""
-        self._over |= ended
         rows = ended.nonzero()[0]
         episodes = [self._episode(row, bool(stopped[row])) for row in rows.tolist()]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
@@ -430,7 +432,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             super().reset(seed=int(seed))
             seeds: list[int | None] = [int(seed) + row for row in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = [None if one is None else int(one) for one in seed]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} rows")
         self._streams.seed(rows, seeds)

@@ -1,4 +1,4 @@
-"""Whatever is shown to a cache: the answers are those of a pass without one, and no work is lost."""
+"""Whatever a cache is shown, its answers are those of a pass without one; no work is lost."""
 
 import numpy as np
 import pytest
@@ -232,12 +232,12 @@ def test_a_pass_that_was_interrupted_leaves_nothing_stale(monkeypatch):
         raise KeyboardInterrupt
 
     for failing in (never_begun, interrupted):
-        for texts in (new, old):
+        for shown_next in (old, new):
+            assert_agrees(policy, cache, old)
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(policy, "extend", failing)
-                policy.last_hidden(padded(texts), cache)
-        assert_agrees(policy, cache, new)
-        assert_agrees(policy, cache, old)
+                policy.last_hidden(padded(new), cache)
+            assert_agrees(policy, cache, shown_next)
 
 
 def test_the_interruption_of_a_shared_beginning_leaves_nothing_stale(monkeypatch):

@@ -257,7 +257,7 @@ def test_a_format_of_the_future(tmp_path):
 
 def test_another_vocabulary(tmp_path):
     make_policy(tokenizer=BytesTokenizer()).save(tmp_path / "bytes")
-    with pytest.raises(VocabularyMismatchError, match="'bytes'.*'letters'"):
+    with pytest.raises(VocabularyMismatchError, match=r"'bytes'.*'letters'"):
         load_policy(tmp_path / "bytes", Letters(VOCAB))
     make_policy().save(tmp_path / "none")
     with pytest.raises(VocabularyMismatchError, match="has 12 tokens, letters has 7"):
@@ -321,7 +321,7 @@ def test_rows_without_a_distribution():
     with pytest.raises(ValueError, match="chosen for row 1: its action mask leaves none"):
         policy.act([[1], [2], [3]], action_masks=masks)
     torch.nn.init.constant_(policy.transformer.ln_f.bias, torch.nan)
-    with pytest.raises(ValueError, match="row 0.*NaN because training diverged"):
+    with pytest.raises(ValueError, match=r"row 0.*NaN because training diverged"):
         policy.act([[1], [2], [3]])
 
 

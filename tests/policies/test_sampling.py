@@ -186,9 +186,7 @@ def probabilities_of(policy, temperature=1.0):
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 def test_act_takes_one_uniform_number_a_row(policy, temperature):
-    step = policy.act(
-        OBSERVATIONS, temperature=temperature, generator=np.random.default_rng(7)
-    )
+    step = policy.act(OBSERVATIONS, temperature=temperature, generator=np.random.default_rng(7))
     probabilities = probabilities_of(policy, temperature=temperature)
     bounds = probabilities.cumsum(-1).numpy()
     uniforms = np.random.default_rng(7).random(64)

@@ -17,16 +17,24 @@ class Tokenizer(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What `load_tokenizer` makes the same tokenizer from."""
+        ...
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
 
     @property
-    def stop_token(self) -> int | None: ...
+    def stop_token(self) -> int | None:
+        """The id that ends an answer, or None."""
+        ...
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Hex digest of the vocabulary."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; never a special token, whatever the text spells."""

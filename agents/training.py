@@ -1,0 +1,279 @@
+"""The job behind `textenv train`: PPO on a task, before and after compared, a run folder."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+
+from agents import PPO, Learner, demo
+from agents.checkpoint import POLICY, REFERENCE
+from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
+from agents.loggers import CSVLogger, TensorBoardLogger
+from agents.pretraining import PretrainingStep, held_out_loss
+from agents.progress import learn
+from agents.runs import RunFolder
+from agents.samples import append_samples
+from agents.stages import Stages
+from policies import TransformerPolicy
+from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
+from textenv.errors import CheckpointError, PromptTooLongError, RewardError, TokenizerError
+from textenv.rewards import reward_terms
+
+FEWEST_TO_SPLIT = 40
+"""From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; `config.json` of the run folder holds it.
+
+    Attributes:
+        prompts: A `.txt` or `.jsonl` file, or `file.py:name`; the demo's openings if None.
+        reward: `file.py:name` or `package.module:name`; the demo's sentiment if None.
+        policy: A folder written by `policy.save`; the demo's GPT if None.
+        tokens: Tokens to choose in PPO, in all.
+        rows: Answers written at a time.
+        max_new_tokens: Token budget of an answer.
+        kl_coef: Weight of the KL penalty for leaving the policy that training began with.
+        learning_rate: Of PPO; it falls linearly to a tenth.
+        temperature: Of the sampling, in training and evaluation.
+        pretrain_tokens: Tokens that the demo's GPT reads beforehand.
+        eval_answers: Answers of each evaluation; prompts that are fewer are answered repeatedly.
+        seed: Of everything.
+    """
+
+    prompts: str | None = None
+    reward: str | None = None
+    policy: str | None = None
+    tokens: int = 300_000
+    rows: int = 128
+    max_new_tokens: int = 24
+    kl_coef: float = 0.05
+    learning_rate: float = 5e-4
+    temperature: float = 1.0
+    pretrain_tokens: int = demo.Pretraining.total_tokens
+    eval_answers: int = 512
+    seed: int = 0
+
+    @classmethod
+    def of_run(cls, run: RunFolder) -> Self:
+        """The settings of an earlier run.
+
+        Raises:
+            CheckpointError: The folder is none of a run.
+        """
+        try:
+            return cls(**json.loads(run.config.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{run.path} is no folder of a run: {error}") from error
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job has shown.
+
+    Attributes:
+        run: Where all of it is kept.
+        before: Answers before PPO.
+        after: Answers to the same prompts after it.
+        held_out: Whether PPO has not seen these prompts.
+        gain: Mean difference of the scores, paired by prompt, and its interval.
+        seconds: What each stage took.
+    """
+
+    run: RunFolder
+    before: Evaluation
+    after: Evaluation
+    held_out: bool
+    gain: Interval
+    seconds: dict[str, float]
+
+    def numbers(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return {
+            "answers": len(self.before.samples),
+            "held_out": self.held_out,
+            "gain": self.gain._asdict(),
+            "before": self.before.numbers(),
+            "after": self.after.numbers(),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+        }
+
+
+def train(
+    settings: Settings, root: str | Path, console: Console, resume: RunFolder | None = None
+) -> Result:
+    """Do the whole job, with a progress bar for each stage.
+
+    Args:
+        settings: What to do.
+        root: Where the folder of the run is made.
+        console: Where to show it.
+        resume: Go on with this run instead of a new one.
+
+    Raises:
+        TextEnvError: Something given cannot be used, or a reward failed. If the learner was
+            running it is saved first, as it is on KeyboardInterrupt; a note says where.
+    """
+    stages = Stages(console)
+    training, asked, held_out = _prompts(settings)
+    reward = settings.reward or demo.sentiment_reward()
+    reward_terms(reward)  # a reward that cannot be used is found before the long work
+    policy, reference = _policies(settings, stages, resume)
+    envs = _environment(settings, policy, training, reward)
+    examination = _environment(settings, policy, ListPrompts(asked), reward)
+    run = resume or RunFolder.create(root)
+    run.write_config(asdict(settings))
+
+    def answers(name: str, who: TransformerPolicy) -> Evaluation:
+        with stages.bar(name, len(asked), "answers") as advance:
+            return evaluate(
+                who,
+                examination,
+                asked,
+                reference=reference,
+                temperature=settings.temperature,
+                seed=settings.seed,
+                on_answers=advance,
+            )
+
+    before = answers("Answers before", reference)
+    learner = Learner(
+        policy,
+        envs,
+        PPO(n_epochs=2, minibatch_tokens=1024),
+        reference=reference,
+        kl_coef=settings.kl_coef,
+        learning_rate=lambda done: settings.learning_rate * (1 - 0.9 * done),
+        temperature=settings.temperature,
+        n_steps=settings.max_new_tokens,
+        seed=settings.seed,
+    )
+    if resume:
+        learner.load(run.checkpoint)
+    with stages.timed("PPO"):
+        _learn(learner, settings.tokens, run, console)
+    after = answers("Answers after", policy)
+
+    gain = bootstrap_interval(after.scores - before.scores)
+    result = Result(run, before, after, held_out, gain, stages.seconds)
+    for updates, evaluation in ((0, before), (learner.updates_done, after)):
+        append_samples(run.samples, evaluation.samples, update=updates)
+    (run.path / "result.json").write_text(json.dumps(result.numbers(), indent=2), encoding="utf-8")
+    return result
+
+
+# -------------------------------------------------------------------- what the job is made of
+
+
+def _learn(learner: Learner, total_tokens: int, run: RunFolder, console: Console) -> None:
+    """Train to the end, and leave a checkpoint in `run` whatever happens."""
+    learner.rescue_folder = run.checkpoint
+    loggers = (CSVLogger(run.metrics), TensorBoardLogger(run.path / "tensorboard"))
+    try:
+        learn(learner, total_tokens, loggers=loggers, console=console)
+    except (RewardError, KeyboardInterrupt) as error:
+        if not hasattr(error, "__notes__"):  # between two updates: not yet saved
+            learner.save(run.checkpoint)
+        error.__notes__ = [f"Saved. To go on: textenv train --resume {run.path}"]
+        raise
+    finally:
+        for logger in loggers:
+            logger.close()
+    learner.save(run.checkpoint)
+
+
+def _policies(
+    settings: Settings, stages: Stages, resume: RunFolder | None
+) -> tuple[TransformerPolicy, TransformerPolicy]:
+    """What learns, and what it began as."""
+    if resume:
+        policy, reference = (
+            TransformerPolicy.load(resume.checkpoint / name) for name in (POLICY, REFERENCE)
+        )
+        return policy, reference.frozen_copy()
+    if settings.policy is not None:
+        policy = TransformerPolicy.load(settings.policy)
+    else:
+        policy = _demo_policy(settings, stages)
+    if policy.tokenizer is None:
+        raise TokenizerError(
+            f"the policy in {settings.policy} was saved without a tokenizer: set policy.tokenizer "
+            "and save it again"
+        )
+    return policy, policy.frozen_copy()
+
+
+def _demo_policy(settings: Settings, stages: Stages) -> TransformerPolicy:
+    """The GPT of the demo, from the cache if an earlier run has left it there."""
+    shape = demo.Pretraining(total_tokens=settings.pretrain_tokens, seed=settings.seed)
+    folder = demo.pretrained_folder(shape)
+    if folder.exists():
+        stages.console.print(f"Pretrained policy of an earlier run: {folder}", soft_wrap=True)
+        return TransformerPolicy.load(folder)
+    with stages.bar("Vocabulary", shape.vocab_size, "tokens") as advance:
+        tokenizer = demo.learn_vocabulary(shape)
+        advance(tokenizer.vocab_size)
+    with stages.bar("Pretraining", shape.total_tokens, "tokens") as advance:
+        begin = time.perf_counter()
+
+        def show(step: PretrainingStep) -> None:
+            speed = step.tokens / (time.perf_counter() - begin)
+            advance(step.tokens, f"loss {step.loss:.2f}  {speed:,.0f} tokens/s")
+
+        policy = demo.pretrain(shape, tokenizer, on_step=show)
+    _, kept = demo.speeches()
+    loss = held_out_loss(policy, demo.stream(kept, tokenizer), shape.window)
+    stages.console.print(f"Loss on held-out speeches: {loss:.3f} nats a token")
+    return policy
+
+
+def _prompts(settings: Settings) -> tuple[PromptSource, list[Prompt], bool]:
+    """Where the training prompts come from, those to evaluate on, and whether they are others."""
+    count = settings.eval_answers
+    if settings.prompts is None:
+        training, held_out = demo.prompts()
+        return ListPrompts(training), _spread(held_out, count), True
+    source = load_prompts(settings.prompts)
+    mixed = np.random.default_rng(settings.seed)
+    if not isinstance(source, ListPrompts):  # it makes new ones up for ever
+        seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
+        return source, list(source.draw(seeds)), True
+    if len(source.prompts) < FEWEST_TO_SPLIT:
+        return source, _spread(source.prompts, count), False
+    order = mixed.permutation(len(source.prompts))
+    cut = max(len(order) // 10, FEWEST_TO_SPLIT // 2)
+    held_out, training = ([source.prompts[i] for i in part] for part in np.split(order, [cut]))
+    return ListPrompts(training), _spread(held_out, count), True
+
+
+def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` of the prompts at even distances; all of them repeatedly if there are fewer."""
+    if len(prompts) < count:
+        return [prompts[i % len(prompts)] for i in range(count)]
+    return [prompts[i] for i in np.linspace(0, len(prompts) - 1, count).astype(int)]
+
+
+def _environment(
+    settings: Settings, policy: TransformerPolicy, prompts: PromptSource, reward: Any
+) -> TextVectorEnv:
+    """An environment for `policy`, whose context limits the prompts."""
+    room = policy.context - settings.max_new_tokens
+    if room < 1:
+        raise PromptTooLongError(
+            f"answers of {settings.max_new_tokens} tokens leave no room for a prompt in the "
+            f"policy's context of {policy.context}"
+        )
+    return TextVectorEnv(
+        settings.rows,
+        prompts=prompts,
+        reward=reward,
+        tokenizer=policy.tokenizer,
+        max_new_tokens=settings.max_new_tokens,
+        max_prompt_tokens=room,
+    )

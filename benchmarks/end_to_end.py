@@ -1,0 +1,145 @@
+"""One RL step, rollout and update: textenv's learner against TRL's GRPO and RLOO trainers.
+
+Same network and weights, 32 answers of 64 tokens (or stopping on their own: "varied") in groups of
+8, one epoch, AdamW. TRL in fp32, as shipped (bf16, gradient checkpointing) and at its strongest
+(bf16, no checkpointing). Useful tokens per second, medians over steps; sides are interleaved.
+
+Run: taskset -c 0 python -m benchmarks.end_to_end --threads 1
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import torch
+from torch.optim import AdamW
+
+from agents import Learner
+from agents.algorithms import GRPO
+from benchmarks.common import (
+    MAX_ANSWER,
+    ROWS,
+    Ids,
+    interleaved,
+    make_policy,
+    median,
+    random_prompts,
+    ratio,
+    report,
+)
+from benchmarks.peers import STOP, let_it_stop, run_trl
+from textenv import TextVectorEnv
+
+GROUP = 8
+
+
+def even_share(tokens) -> float:
+    """Share of even ids: any cheap reward would do."""
+    return sum(token % 2 == 0 for token in tokens) / max(len(tokens), 1)
+
+
+def textenv_rate(policy, prompts, varied: bool, steps: int):
+    """Tokens per second of a learner that runs on from call to call."""
+    envs = TextVectorEnv(
+        ROWS,
+        prompts=[{"tokens": p} for p in prompts],
+        reward=lambda episodes: [even_share(e.tokens) for e in episodes],
+        tokenizer=Ids(policy.vocab_size),
+        max_new_tokens=MAX_ANSWER,
+        stop_tokens=[STOP] if varied else [],
+        group_size=GROUP,
+    )
+    learner = Learner(policy, envs, GRPO(), learning_rate=1e-4, optimizer=AdamW, n_episodes=ROWS)
+
+    def run() -> float:
+        rates = [learner.update().tokens_per_second for _ in range(steps)]
+        return median(rates)
+
+    return run
+
+
+def trl_rate(policy, prompts, steps: int, **setting):
+    """Tokens per second of TRL, the first step left out."""
+
+    def run() -> float:
+        record = run_trl(policy, prompts, even_share, steps=steps + 1, group_size=GROUP, **setting)
+        pairs = list(zip(record["tokens"], record["seconds"], strict=True))[1:]
+        return median([tokens / seconds for tokens, seconds in pairs])
+
+    return run
+
+
+def compare(model: str, varied: bool, peers: dict[str, dict], repeats: int, steps: int):
+    """Rows of the table for one model and one kind of answers."""
+    policy = make_policy(model)
+    if varied:
+        let_it_stop(policy, mean_length=36)
+    prompts = random_prompts(256, policy.vocab_size - 2)
+    sides = {name: trl_rate(policy, prompts, steps, **setting) for name, setting in peers.items()}
+    sides["textenv"] = textenv_rate(policy.frozen_copy().requires_grad_(), prompts, varied, steps)
+    figures = interleaved(sides, repeats)
+    return [
+        {
+            "model": model,
+            "answers": "varied" if varied else "fixed",
+            "peer": name,
+            "textenv tokens/s": median(figures["textenv"]),
+            "peer tokens/s": median(figures[name]),
+            "ratio": ratio(figures, "textenv", name),
+        }
+        for name in peers
+    ]
+
+
+def peak_memory(model: str, side: str) -> float:
+    """Peak resident memory in GB of a few steps of one side, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.end_to_end", "--memory-of", model, side]
+    return float(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1])
+
+
+def memory_of(model: str, side: str) -> None:
+    """Print the peak resident memory of this process after a few steps."""
+    policy = make_policy(model)
+    prompts = random_prompts(256, policy.vocab_size - 2)
+    run = (
+        textenv_rate(policy, prompts, False, 2)
+        if side == "textenv"
+        else trl_rate(policy, prompts, 2)
+    )
+    run()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def main() -> None:
+    """Measure the settings asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--models", nargs="+", default=["S", "M"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--memory-of", nargs=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        memory_of(*arguments.memory_of)
+        return
+    rows = []
+    if "S" in arguments.models:
+        fixed = {
+            "TRL GRPO fp32": {},
+            "TRL GRPO as shipped": {"bf16": True, "checkpointing": True},
+            "TRL GRPO bf16": {"bf16": True},
+            "TRL RLOO fp32": {"trainer": "RLOO"},
+        }
+        rows += compare("S", False, fixed, arguments.repeats, arguments.steps)
+        rows += compare("S", True, {"TRL GRPO fp32": {}}, arguments.repeats, arguments.steps)
+    if "M" in arguments.models:
+        rows += compare("M", False, {"TRL GRPO fp32": {}}, arguments.repeats, 1)
+        memory = {side: peak_memory("M", side) for side in ("textenv", "trl")}
+        print(f"peak memory, model M: {memory}")
+    report("end_to_end", rows, seed=0, repeats=arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

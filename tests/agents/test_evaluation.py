@@ -1,0 +1,138 @@
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+
+from agents.evaluation import Evaluation, bootstrap_interval, evaluate
+from agents.samples import Sample
+from policies import TransformerConfig, TransformerPolicy
+from textenv import Prompt, TextVectorEnv
+
+PROMPTS = [Prompt("ab"), Prompt("c", {"bonus": 10.0}), Prompt("defg"), Prompt("h"), Prompt("ij")]
+
+
+def length_and_bonus(episodes):
+    return [len(e.tokens) + e.columns.get("bonus", 0.0) for e in episodes]
+
+
+def environment(**changes) -> TextVectorEnv:
+    arguments = {
+        "prompts": ["unused"],
+        "reward": length_and_bonus,
+        "max_new_tokens": 6,
+        "stop_tokens": tuple(range(0, 256, 4)),  # so that lengths differ
+    }
+    return TextVectorEnv(2, **arguments | changes)
+
+
+@pytest.fixture(scope="module")
+def policy() -> TransformerPolicy:
+    config = TransformerConfig(vocab_size=environment().pad_token, context=16, n_layer=1)
+    policy = TransformerPolicy(config, seed=1)
+    with torch.no_grad():
+        policy.transformer.token_embedding.weight.mul_(2)  # far from uniform
+    return policy
+
+
+def test_every_prompt_is_answered_once_and_scored(policy):
+    envs = environment()
+    result = evaluate(policy, envs, PROMPTS, reference=policy)
+    assert [sample.prompt for sample in result.samples] == [p.text for p in PROMPTS]
+    lengths = [len(answer) for answer in result.answers]
+    assert len(set(lengths)) > 1 and max(lengths) <= 6
+    bonus = np.array([0, 10, 0, 0, 0])
+    assert result.scores == pytest.approx(lengths + bonus)
+    for sample, answer in zip(result.samples, result.answers, strict=True):
+        ended = answer[-1] in envs.stop_tokens
+        text = envs.tokenizer.decode((answer[:-1] if ended else answer).tolist())
+        assert sample.text == text
+        assert ended or len(answer) == 6
+        assert not set(answer[:-1]) & set(envs.stop_tokens)
+
+
+def test_logprobs_are_those_of_the_answers(policy):
+    result = evaluate(policy, environment(), PROMPTS, temperature=0.7)
+    for prompt, answer, logprob in zip(PROMPTS, result.answers, result.logprobs, strict=True):
+        ids = [*prompt.text.encode(), *answer]
+        hidden = policy.hidden_states(torch.tensor(ids), torch.tensor([len(ids)]))
+        table = (policy.logits(hidden) / 0.7).log_softmax(-1)
+        first = len(prompt.text)
+        expected = sum(table[at - 1, ids[at]].item() for at in range(first, len(ids)))
+        assert logprob == pytest.approx(expected, abs=1e-4)
+    assert np.isnan(result.ref_logprobs).all()
+
+
+def test_the_seed_decides_and_the_policys_own_generator_is_left_alone(policy):
+    before = policy.generator.bit_generator.state
+    one, same, other = (
+        evaluate(policy, environment(), PROMPTS, seed=seed).samples for seed in (0, 0, 1)
+    )
+    assert one == same != other
+    assert policy.generator.bit_generator.state == before
+
+
+def test_kl_against_itself_is_zero_and_positive_against_another(policy):
+    itself = evaluate(policy, environment(), PROMPTS, reference=policy)
+    assert itself.kl_per_answer == 0
+    other = TransformerPolicy(policy.config, seed=2)
+    assert evaluate(policy, environment(), PROMPTS * 10, reference=other).kl_per_token > 0.1
+
+
+def test_masks_hold_in_sampling_and_in_log_probabilities(policy):
+    only = ord("x")
+    others = [token for token in range(policy.vocab_size) if token != only]
+    envs = environment(forbidden_tokens=others, stop_tokens=())
+    result = evaluate(policy, envs, PROMPTS)
+    assert {sample.text for sample in result.samples} == {"xxxxxx"}
+    assert result.logprobs == pytest.approx(np.zeros(5))  # there was no choice
+    lengths = map(len, evaluate(policy, environment(min_new_tokens=4), PROMPTS).answers)
+    assert min(lengths) >= 4
+
+
+def test_numbers_by_hand():
+    ids = [np.array([1, 2, 1, 2]), np.array([3]), np.array([1, 2, 3])]
+    samples = [Sample("p", "t", score) for score in (0.0, 1.0, 2.0)]
+    result = Evaluation(samples, ids, np.array([-1.0, -2.0, -3.0]), np.array([-3.0, -2.0, -5.0]))
+    assert result.scores.mean() == 1
+    assert result.num_tokens == 8
+    assert result.tokens_per_answer == pytest.approx(8 / 3)
+    assert result.kl_per_answer == pytest.approx(4 / 3)
+    assert result.kl_per_token == pytest.approx(4 / 8)
+    assert result.reference_perplexity == pytest.approx(math.exp(10 / 8))
+    assert result.distinct_2 == pytest.approx(3 / 5)  # 12 21 12 | | 12 23
+    assert set(result.numbers()) >= {"score", "score_low", "score_high", "kl_per_token"}
+
+
+def test_bootstrap_of_three_values_against_all_27_resamples():
+    values = [0.0, 1.0, 5.0]
+    means = [np.mean(resample) for resample in product(values, repeat=3)]
+    low, high = np.quantile(means, [0.1, 0.9], method="inverted_cdf")
+    interval = bootstrap_interval(values, confidence=0.8)
+    assert interval == pytest.approx((2.0, low, high))
+
+
+def test_bootstrap_of_many_values_against_the_normal_interval():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    half = 1.96 * values.std(ddof=1) / 20
+    interval = bootstrap_interval(values)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
+    assert str(interval).startswith(f"{values.mean():.3f} [")
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
+def test_bootstrap_refuses_what_is_no_list_of_numbers(values):
+    with pytest.raises(ValueError, match="flat list"):
+        bootstrap_interval(values)
+
+
+def test_refuses_no_prompts_and_other_modes(policy):
+    with pytest.raises(ValueError, match="no prompts"):
+        evaluate(policy, environment(), [])
+    envs = environment(autoreset_mode=AutoresetMode.NEXT_STEP)
+    with pytest.raises(ValueError, match="SAME_STEP"):
+        evaluate(policy, envs, PROMPTS)

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from letters import Letters
+
+from policies import TransformerConfig, TransformerPolicy, generate, generate_tokens
+from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+
+torch.set_num_threads(1)
+VOCAB = 9
+STOP = 8
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 0, 1], [3, 3], [0, 1, 2, 3], [2], [6, 5], [1, 2, 3]]
+
+
+def make_policy(tokenizer=None, context=30, scale=0.4):
+    config = TransformerConfig(VOCAB, context, n_layer=2, n_head=2, n_embd=16)
+    policy = TransformerPolicy(config, tokenizer=tokenizer)
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return policy
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return make_policy(Letters(VOCAB - 1, stop=True))
+
+
+def greedy(policy, prompt, max_new_tokens, stops=(STOP,)):
+    """The likeliest continuation, from the definition."""
+    text = list(prompt)
+    while len(text) < len(prompt) + max_new_tokens:
+        with torch.no_grad():
+            hidden = policy.hidden_states(torch.tensor(text), torch.tensor([len(text)]))[-1:]
+            text.append(int(policy.logits(hidden).argmax()))
+        if text[-1] in stops:
+            break
+    return text[len(prompt) :]
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_continuous_batching_gives_the_answers_of_one_at_a_time(policy, batch_size):
+    answers = generate_tokens(policy, PROMPTS, 12, temperature=0, batch_size=batch_size)
+    assert answers == [greedy(policy, prompt, 12) for prompt in PROMPTS]
+    assert len({len(answer) for answer in answers}) > 2  # some stopped, at different times
+
+
+def test_a_stop_token_ends_an_answer_and_belongs_to_it(policy):
+    answers = generate_tokens(policy, PROMPTS, 20, generator=np.random.default_rng(0))
+    stopped = [answer for answer in answers if answer[-1] == STOP]
+    assert 0 < len(stopped)
+    for answer in answers:
+        assert STOP not in answer[:-1]
+        assert len(answer) == 20 or answer[-1] == STOP
+
+
+def test_stop_tokens_can_be_chosen(policy):
+    for stops in ([0, 5], []):
+        answers = generate_tokens(policy, PROMPTS, 12, temperature=0, stop_tokens=stops)
+        assert answers == [greedy(policy, prompt, 12, stops) for prompt in PROMPTS]
+
+
+def test_texts_come_without_the_stop_token(policy):
+    for stops in (None, [2, 5], []):
+        texts = generate(policy, ["bcd", "fgh"], 12, temperature=0, stop_tokens=stops)
+        for prompt, text in zip(([1, 2, 3], [5, 6, 7]), texts, strict=True):
+            ends = (STOP,) if stops is None else stops
+            ids = greedy(policy, prompt, 12, ends)
+            assert text == policy.tokenizer.decode(ids[:-1] if ids[-1] in ends else ids)
+    assert policy.generate([[1, 2, 3]], 12, temperature=0) == generate(
+        policy, ["bcd"], 12, temperature=0
+    )
+
+
+def test_no_prompts_no_answers(policy):
+    assert generate_tokens(policy, []) == []
+
+
+def test_the_whole_context_can_be_used():
+    policy = make_policy(context=10)
+    (answer,) = generate_tokens(policy, [[1, 2, 3, 4]], 7, stop_tokens=[])
+    assert len(answer) == 7
+
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def test_sampling_follows_the_distribution(policy):
+    draws = 4000
+    answers = generate_tokens(
+        policy, [[1, 2]] * draws, 1, temperature=0.7, generator=np.random.default_rng(0)
+    )
+    counts = np.bincount([answer[0] for answer in answers], minlength=VOCAB)
+    with torch.no_grad():
+        hidden = policy.hidden_states(torch.tensor([1, 2]), torch.tensor([2]))[-1:]
+        expected = (policy.logits(hidden)[0] / 0.7).softmax(-1).numpy()
+    errors = np.sqrt(expected * (1 - expected) / draws)
+    assert (abs(counts / draws - expected) < 5 * errors + 1e-9).all()
+
+
+def test_masks_and_top_k_limit_the_choice(policy):
+    allowed = np.zeros(VOCAB, dtype=bool)
+    allowed[[2, 3, 5]] = True
+    answers = generate_tokens(policy, PROMPTS, 15, temperature=3.0, action_masks=allowed)
+    assert {token for answer in answers for token in answer} == {2, 3, 5}
+    likeliest = generate_tokens(policy, PROMPTS, 12, temperature=0)
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert generate_tokens(policy, PROMPTS, 12, **narrow) == likeliest
+
+
+def test_a_generator_makes_answers_repeatable(policy):
+    first, same, other = (
+        generate_tokens(policy, PROMPTS, 12, generator=np.random.default_rng(seed))
+        for seed in (1, 1, 2)
+    )
+    assert first == same != other
+
+
+# --- streaming ------------------------------------------------------------------------------------
+
+
+def test_tokens_are_streamed_as_they_come(policy):
+    streamed = [[] for _ in PROMPTS]
+    order = []
+
+    def on_token(number, token):
+        streamed[number].append(token)
+        order.append(number)
+
+    answers = generate_tokens(
+        policy, PROMPTS, 6, temperature=0, batch_size=2, stop_tokens=[], on_token=on_token
+    )
+    assert streamed == answers
+    assert order[:12] == [0, 1] * 6  # two rows at a time
+    assert order[12:14] == [2, 3]  # both take up the next prompts at once
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_does_not_fit():
+    policy = make_policy(context=10)
+    with pytest.raises(PromptTooLongError, match=r"prompt 1 has 5 tokens; with 7 .* room for 4"):
+        generate_tokens(policy, [[1], [1, 2, 3, 4, 5]], 7)
+
+
+def test_an_empty_prompt(policy):
+    with pytest.raises(EmptyPromptsError, match="prompt 1 has no token"):
+        generate_tokens(policy, [[1], []], 5)
+
+
+def test_a_policy_without_a_tokenizer():
+    with pytest.raises(TokenizerError, match=r"has no tokenizer: set policy\.tokenizer"):
+        make_policy().generate(["abc"])
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"temperature": -0.5},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
+)
+def test_numbers_out_of_range(policy, numbers):
+    ((name, value),) = numbers.items()
+    with pytest.raises(ValueError, match=rf"{name} (is )?{value}"):
+        generate_tokens(policy, PROMPTS, **({"max_new_tokens": 5} | numbers))
