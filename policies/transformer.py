@@ -219,7 +219,7 @@ class CachedRows:
             self.block_mask = mask.view(len(many), 1, len(steps), self.block_width)
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
-        """See `Attention`. All rows' last tokens go through one call, longer runs through another."""
+        """See `Attention`. All last tokens go through one call, longer runs through another."""
         stored = self.store.layers[layer]
         head_dim = stored.shape[-1]
         stored.view(-1, head_dim).index_copy_(0, self.places, qkv[:, 1:].reshape(-1, head_dim))

@@ -172,8 +172,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """Start new episodes in every row, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: Row i draws its prompts from the stream of `seed + i`, or of `seed[i]`. Where it
-                is None the stream goes on.
+            seed: Row i draws its prompts from the stream of `seed + i`, or of `seed[i]`, so that
+                processes that share the work need seeds `num_envs` apart. Where it is None the
+                stream goes on. A group has the seed of its first row.
             options: See "Starting state" above.
 
         Returns:
