@@ -61,7 +61,7 @@ class Pretraining:
         seed: Of the weights and of the windows.
     """
 
-    total_tokens: int = 900_000
+    total_tokens: int = 1_000_000
     learning_rate: float = 2.5e-3
     vocab_size: int = 4096
     n_layer: int = 3

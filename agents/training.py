@@ -50,12 +50,12 @@ class Settings:
     prompts: str | None = None
     reward: str | None = None
     policy: str | None = None
-    tokens: int = 300_000
+    tokens: int = 120_000
     rows: int = 128
     max_new_tokens: int = 24
-    kl_coef: float = 0.05
+    kl_coef: float = 0.08
     learning_rate: float = 5e-4
-    temperature: float = 1.0
+    temperature: float = 0.8
     pretrain_tokens: int = demo.Pretraining.total_tokens
     eval_answers: int = 512
     seed: int = 0

@@ -113,7 +113,7 @@ class PrefixCache:
         """
         self._drop_if_weights_changed()
         # The last token is encoded anew in any case: its hidden state is what is asked for.
-        starts = np.minimum(_common_prefix(observations, self._tokens), lengths - 1)
+        starts = np.minimum(common_prefix(observations, self._tokens), lengths - 1)
         behind = np.flatnonzero(lengths - starts > 1)
         if len(behind):
             self._borrow(observations, lengths, starts, behind)
@@ -162,7 +162,7 @@ class PrefixCache:
     ) -> None:
         """Let rows begin with the longest prefix that another row has encoded; raises `starts`."""
         for row in behind:
-            matched = np.minimum(_common_prefix(observations[row], self._tokens), lengths[row] - 1)
+            matched = np.minimum(common_prefix(observations[row], self._tokens), lengths[row] - 1)
             source = int(matched.argmax())
             if matched[source] > starts[row]:
                 starts[row] = matched[source]
@@ -181,7 +181,7 @@ class PrefixCache:
         return tuple(w._version for w in self._weights) + tuple(w.data_ptr() for w in self._weights)
 
 
-def _common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+def common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Length of the common beginning along the last axis; the arrays broadcast."""
     differ = a != b
     first = differ.argmax(-1)
@@ -203,7 +203,7 @@ def _leaders(
         if missing < WORTH_A_PASS:
             continue
         if candidates:
-            common = _common_prefix(observations[row], observations[candidates])
+            common = common_prefix(observations[row], observations[candidates])
             shared = np.minimum(common, np.minimum(lengths[candidates], lengths[row]) - 1)
             best = int(shared.argmax())
             if shared[best] - starts[row] >= WORTH_A_PASS:

@@ -254,11 +254,7 @@ class Policy(nn.Module, ABC):
         # The choice of the token at p is made from the hidden state at p - 1: what comes after the
         # last one of them need not be encoded.
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        lengths = (mask * places).amax(1).clamp(min=1)
-        inside = places < lengths[:, None]
-        before = torch.zeros_like(mask)
-        before[:, :-1] = mask[:, 1:]
-        hidden = self.hidden_states(tokens[inside], lengths)[before[inside]]
+        hidden = self.hidden_before(tokens, mask, (mask * places).amax(1).clamp(min=1))
         logprobs, entropies = self.token_scores(hidden, tokens[mask], temperature, action_masks)
         values = self.value_head(hidden).float().squeeze(1)
         return Scores(*(_spread(x, mask) for x in (logprobs, values, entropies)))
@@ -275,6 +271,19 @@ class Policy(nn.Module, ABC):
         # 0 log 0 = 0 where an action is masked.
         finite = log_all.masked_fill(log_all == -torch.inf, 0.0)
         return log_all.gather(1, tokens[:, None]).squeeze(1), -(log_all.exp() * finite).sum(-1)
+
+    def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states from which the chosen tokens were chosen, shape (mask.sum(), n_embd).
+
+        Args:
+            tokens: Sequences, shape (S, L), int64.
+            mask: True at the chosen tokens, shape (S, L), bool.
+            lengths: How many tokens of each sequence have to be read, shape (S,), int64.
+        """
+        inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        before = torch.zeros_like(mask)
+        before[:, :-1] = mask[:, 1:]
+        return self.hidden_states(tokens[inside], lengths)[before[inside]]
 
     # ---------------------------------------------------------------- plain use
 

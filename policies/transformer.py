@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies.linear import Linear
+from policies.sharing import SharedRows
 
 
 @dataclass(frozen=True)
@@ -114,27 +115,24 @@ class Transformer(nn.Module):
 class CausalRows:
     """Causal attention within whole rows that start at position 0.
 
+    Rows may share tokens: what is the same is encoded once and attended to by all.
+
     Args:
-        lengths: Tokens of each row, shape (S,), int64; the flat tokens are the rows end to end.
+        rows: Which flat token stands where.
     """
 
-    def __init__(self, lengths: Tensor):
-        self.shape = (len(lengths), int(lengths.max()))
-        # Where each flat token stands in the padded (S, longest) block; None if nothing is padded.
-        inside = torch.arange(self.shape[1], device=lengths.device) < lengths[:, None]
-        self.places = None if bool(inside.all()) else inside.flatten().nonzero().squeeze(1)
+    def __init__(self, rows: SharedRows):
+        self.shape, self.places = rows.index.shape, rows.places
+        full = len(rows.places) == rows.index.numel()  # nothing padded, nothing shared
+        self.index = None if full else rows.index.flatten()
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
         """See `Attention`. Padding stands behind the tokens, where causal attention never looks."""
-        q, k, v = self._pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.index is not None:
+            qkv = qkv.index_select(0, self.index)
+        q, k, v = qkv.unflatten(0, self.shape).permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(0, 1)
-        return out if self.places is None else out[self.places]
-
-    def _pad(self, x: Tensor) -> Tensor:
-        if self.places is None:
-            return x.unflatten(0, self.shape)
-        padded = x.new_zeros(self.shape[0] * self.shape[1], *x.shape[1:])
-        return padded.index_copy(0, self.places, x).unflatten(0, self.shape)
+        return out if self.index is None else out.index_select(0, self.places)
 
 
 class KeyValueStore:

