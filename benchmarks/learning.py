@@ -3,8 +3,8 @@
 "alt": the share of ids whose parity differs from the one before, from 0.5 to 0.9. "even": the
 share of even ids, from 0.5 to 0.9, with the entropy of the choices kept above 4 nats, since it can
 also be won by collapsing onto one even token. One score per answer; model S, 32 answers of 32
-tokens a step. Learning rates were chosen on seeds 100 to 102 for both sides, from the same grid. Entropy and the
-number of distinct tokens of the last step are printed beside the result.
+tokens a step. Learning rates were chosen on other seeds for both sides. Entropy and the number of
+distinct tokens of the last step are printed beside the result.
 
 Run: taskset -c 0 python -m benchmarks.learning --threads 1
 """

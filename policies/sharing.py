@@ -4,7 +4,7 @@ The answers of a group have one prompt, and the parts of an episode that was cut
 another. Like the prefix cache this goes by content: whatever begins alike is shared.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from policies.cache import common_prefix
 
 
-class SharedRows(NamedTuple):
+@dataclass(frozen=True)
+class SharedRows:
     """S rows of at most W tokens as one flat list of N distinct ones.
 
     Attributes:

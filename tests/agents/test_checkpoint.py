@@ -304,3 +304,25 @@ def test_a_format_of_the_future(saved):
 def test_a_learner_of_another_vocabulary(saved):
     with pytest.raises(VocabularyMismatchError):
         make_learner({"letters": 7}, n_steps=10).load(saved)
+
+
+def test_columns_that_json_cannot_hold_do_not_stop_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fail = []
+
+    def reward(episodes):
+        return [float("nan") if fail else 0.0 for _ in episodes]
+
+    envs = TextVectorEnv(
+        2, prompts=[{"prompt": "a", "checker": len}], reward=reward, max_new_tokens=2
+    )
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=1, n_embd=4)
+    learner = Learner(policy, envs, PPO(), n_steps=2)
+    updates = learner.updates(1_000)
+    assert next(updates).tokens == 4
+    fail.append(True)
+    with pytest.raises(RewardValueError) as caught:
+        next(updates)
+    assert "the whole learner cannot be" in caught.value.__notes__[0]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert TransformerPolicy.load(folder).config == policy.config

@@ -11,6 +11,7 @@ from toys import letters_env
 
 from agents import PPO, AdaptiveKL, Algorithm, Learner, losses, returns
 from policies import TransformerPolicy
+from textenv import TextVectorEnv
 
 torch.set_num_threads(1)
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16}
@@ -470,3 +471,15 @@ def test_a_rollout_replaced_by_a_users_own_is_learned_from():
     opposite = replace(rollout, rewards=-rollout.rewards)
     _, metrics = learner.learn_from(opposite)
     assert np.isfinite(metrics["loss"])
+
+
+def test_lower_precision_scores_nearly_alike():
+    envs = TextVectorEnv(4, prompts=["ab", "c"], reward=lambda e: [0.0] * len(e), max_new_tokens=4)
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
+    learner = Learner(policy, envs, PPO(), n_steps=4, precision=torch.bfloat16)
+    rollout = learner.collect()
+    scores = learner._score(policy, rollout)
+    assert scores.logprobs.dtype == torch.float32
+    assert 0 < (scores.logprobs - rollout.logprobs).abs().max() < 0.05
+    scores.logprobs.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in policy.parameters())

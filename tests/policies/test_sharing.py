@@ -45,7 +45,7 @@ def test_every_place_finds_its_token_and_no_token_is_encoded_twice(rows):
 @settings(deadline=None, max_examples=40)
 @given(texts, st.randoms(use_true_random=False))
 def test_scores_and_gradients_are_those_of_rows_encoded_apart(rows, random):
-    tokens, lengths = padded(rows)
+    tokens, _ = padded(rows)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     for number, row in enumerate(rows):
         mask[number, random.randrange(1, len(row)) : len(row)] = True
