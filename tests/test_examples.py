@@ -1,0 +1,46 @@
+"""The examples run as they are, and so do the snippets of the README and of the concepts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(script, *arguments):
+    command = [sys.executable, "-W", "error", str(script), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("01_environment.py", (), "ended by length"),
+        ("02_reward.py", (), "reward"),
+        ("03_ppo.py", ("8000",), "8192 tokens"),
+    ],
+)
+def test_examples_run(name, arguments, expected):
+    done = run(ROOT / "examples" / name, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+
+
+def test_every_example_is_run_here():
+    names = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert names == {"01_environment.py", "02_reward.py", "03_ppo.py"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/concepts.md"])
+def test_snippets_run_one_after_the_other(page, tmp_path):
+    """Pasted into one file in their order, as a reader would."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+    assert snippets
+    script = tmp_path / "pasted.py"
+    script.write_text("\n".join(snippets), encoding="utf-8")
+    done = run(script)
+    assert done.returncode == 0, done.stderr
