@@ -1,5 +1,6 @@
 """What the benchmarks share: the models of the comparison, timing, and the report."""
 
+import argparse
 import json
 import platform
 import statistics
@@ -92,6 +93,14 @@ def as_gpt2(policy: TransformerPolicy) -> Any:
             its.weight.copy_(mine.weight)
             its.bias.copy_(mine.bias)
     return model.eval()
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have: threads, and rounds."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser
 
 
 def random_prompts(count: int, vocab_size: int, seed: int = 0) -> list[list[int]]:

@@ -7,7 +7,6 @@ Same network and weights, 32 answers of 64 tokens (or stopping on their own: "va
 Run: taskset -c 0 python -m benchmarks.end_to_end --threads 1
 """
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from benchmarks.common import (
     MAX_ANSWER,
     ROWS,
     Ids,
+    command_line,
     interleaved,
     make_policy,
     median,
@@ -113,10 +113,8 @@ def memory_of(model: str, side: str) -> None:
 
 def main() -> None:
     """Measure the settings asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command_line(__doc__)
     parser.add_argument("--models", nargs="+", default=["S", "M"])
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--memory-of", nargs=2)
     arguments = parser.parse_args()

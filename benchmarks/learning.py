@@ -9,7 +9,6 @@ distinct tokens of the last step are printed beside the result.
 Run: taskset -c 0 python -m benchmarks.learning --threads 1
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.optim import AdamW
 
 from agents import Learner
 from agents.algorithms import GRPO
-from benchmarks.common import ROWS, Ids, make_policy, median, random_prompts, report
+from benchmarks.common import ROWS, Ids, command_line, make_policy, median, random_prompts, report
 from benchmarks.peers import run_trl
 from textenv import TextVectorEnv
 
@@ -106,8 +105,7 @@ def train_trl(task: str, seed: int, learning_rate: float):
 
 def main() -> None:
     """Five seeds of both tasks, sides in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     arguments = parser.parse_args()

@@ -3,12 +3,10 @@
 Run: taskset -c 0 python -m benchmarks.linear --threads 1
 """
 
-import argparse
-
 import torch
 from torch.nn import functional as F
 
-from benchmarks.common import interleaved, median, ratio, report, timed
+from benchmarks.common import command_line, interleaved, median, ratio, report, timed
 from policies.linear import _packed_product, small_layers_pay
 
 SHAPES = ((256, 768), (256, 1024), (1024, 256), (384, 1536), (256, 4096), (384, 50257))
@@ -30,9 +28,7 @@ def products_rate(x, weight, packed, repeats: int):
 
 def main() -> None:
     """Measure every shape with 32 rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = command_line(__doc__)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []

@@ -6,7 +6,6 @@ the lengths are drawn beforehand, the same for both sides. Only useful tokens co
 Run: taskset -c 0 python -m benchmarks.rollout --threads 1
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -18,6 +17,7 @@ from benchmarks.common import (
     ROWS,
     Ids,
     as_gpt2,
+    command_line,
     interleaved,
     make_policy,
     median,
@@ -114,13 +114,7 @@ def generate_rate(model, prompts, lengths, tokens: int):
         )
         return int(answer.sum())
 
-    def run() -> float:
-        done, begin = 0, time.perf_counter()
-        while done < tokens:
-            done += batch()
-        return done / (time.perf_counter() - begin)
-
-    return run
+    return batches_rate(batch, tokens)
 
 
 def bare_rate(policy: TransformerPolicy, prompts, tokens: int):
@@ -149,6 +143,12 @@ def bare_rate(policy: TransformerPolicy, prompts, tokens: int):
             plan = Plan(actions.numpy(), np.arange(ROWS), counts + step, ones)
         return ROWS * MAX_ANSWER
 
+    return batches_rate(batch, tokens)
+
+
+def batches_rate(batch, tokens: int):
+    """Tokens per second of batches that return how many tokens they made."""
+
     def run() -> float:
         done, begin = 0, time.perf_counter()
         while done < tokens:
@@ -160,10 +160,8 @@ def bare_rate(policy: TransformerPolicy, prompts, tokens: int):
 
 def main() -> None:
     """Measure both models and both kinds of answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command_line(__doc__)
     parser.add_argument("--models", nargs="+", default=["S", "M"])
-    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from agents import Collector
-from benchmarks.common import Ids, report
+from benchmarks.common import Ids, command_line, report
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -60,9 +60,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
 
 def main() -> None:
     """Measure every point in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = command_line(__doc__)
     parser.add_argument("--point", type=int, nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -8,7 +8,6 @@ side computes, and the peak memory of one update.
 Run: taskset -c 0 python -m benchmarks.update --threads 1
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -24,6 +23,7 @@ from benchmarks.common import (
     ROWS,
     Ids,
     as_gpt2,
+    command_line,
     interleaved,
     make_policy,
     median,
@@ -93,10 +93,8 @@ def plain_rate(policy, rollout):
 
 def main() -> None:
     """Measure both models and both kinds of answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = command_line(__doc__)
     parser.add_argument("--models", nargs="+", default=["S", "M"])
-    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []

@@ -7,7 +7,6 @@ rollout step of model S that the environment takes.
 Run: taskset -c 0 python -m benchmarks.vector_env --threads 1
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -15,7 +14,16 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from benchmarks.common import ROWS, Ids, interleaved, make_policy, median, ratio, report
+from benchmarks.common import (
+    ROWS,
+    Ids,
+    command_line,
+    interleaved,
+    make_policy,
+    median,
+    ratio,
+    report,
+)
 from textenv import TextEnv, TextVectorEnv
 
 VOCABULARY, PROMPT, ANSWER = 50257, 32, 64
@@ -88,9 +96,7 @@ def numpy_floor(steps: int):
 
 def main() -> None:
     """Measure all sides."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = command_line(__doc__)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     makers = [make_one] * ROWS
