@@ -7,21 +7,17 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.common import command_line, interleaved, median, ratio, report, timed
-from policies.linear import _packed_product, small_layers_pay
+from policies.linear import _packed_product, packing_pays
 
 SHAPES = ((256, 768), (256, 1024), (1024, 256), (384, 1536), (256, 4096), (384, 50257))
 
 
-def products_rate(x, weight, packed, repeats: int):
-    """Products per second."""
+def products_rate(product, x, weights):
+    """Products per second of `x` with each of `weights` in turn."""
 
+    @torch.inference_mode()
     def run() -> float:
-        with torch.inference_mode():
-            if packed is None:
-                return repeats / timed(lambda: [F.linear(x, weight) for _ in range(repeats)])
-            return repeats / timed(
-                lambda: [_packed_product(x, packed, None) for _ in range(repeats)]
-            )
+        return len(weights) / timed(lambda: [product(x, weight, None) for weight in weights])
 
     return run
 
@@ -33,12 +29,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rows = []
     for inside, outside in SHAPES:
-        x, weight = torch.randn(32, inside), torch.randn(outside, inside)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        repeats = max(5, int(2e9 / (64 * inside * outside)))
+        x = torch.randn(32, inside)
+        # As many matrices as fill 32 MB: a network streams its weights, it does not repeat one.
+        weights = [torch.randn(outside, inside) for _ in range(max(1, 2**23 // (inside * outside)))]
+        packed = [torch.ops.mkldnn._reorder_linear_weight(weight, None) for weight in weights]
         sides = {
-            "default": products_rate(x, weight, None, repeats),
-            "packed": products_rate(x, weight, packed, repeats),
+            "default": products_rate(F.linear, x, weights),
+            "packed": products_rate(_packed_product, x, packed),
         }
         figures = interleaved(sides, arguments.repeats)
         flops = 2 * 32 * inside * outside / 1e9
@@ -50,7 +47,7 @@ def main() -> None:
                 "ratio": ratio(figures, "packed", "default"),
             }
         )
-    report("linear", rows, small_layers_packed=small_layers_pay(), repeats=arguments.repeats)
+    report("linear", rows, packed_here=packing_pays(), repeats=arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Linear layers that multiply with weights packed once, where that pays.
 
 A rollout uses the same weights for thousands of tokens. oneDNN can lay a weight out once for its
-kernels; the product stays true fp32. Each such call has a fixed cost, so it pays for a head as
-wide as a vocabulary on AMD processors, and for every layer on those of them where the default
-library runs at half speed. `benchmarks/linear.py` measures both.
+kernels; the product stays true fp32. On AMD processors that is faster than the default library for
+all but small layers, whose time is the fixed cost of the call; elsewhere nothing is assumed. The
+choice depends on the processor and the shape alone, never on a measurement at run time, so that
+equal seeds give equal bits. `benchmarks/linear.py` measures both ways.
 """
 
 import functools
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +18,16 @@ from torch.nn import functional as F
 FEW_ROWS = 256
 """Packing is for products of few rows, as in generation; large ones are left to the default."""
 
-LARGE = 2**22
+LARGE = 2**16
 """Entries of a weight from which on the fixed cost of a packed product does not matter."""
-
-CLEARLY_FASTER = 1.4
-"""The quotient that decides for small layers. It is far from both that occur, 1 and 2, so that the
-same machine always decides alike, and equal seeds give equal bits."""
 
 
 @functools.cache
-def is_amd() -> bool:
-    """Whether the processor is one on which packed products are no slower than the default."""
+def packing_pays() -> bool:
+    """Whether this is a processor on which packed products were found to be faster."""
     cpuinfo = Path("/proc/cpuinfo")
     amd = cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text(encoding="utf-8")
     return amd and torch.backends.mkldnn.is_available()
-
-
-@functools.cache
-def small_layers_pay() -> bool:
-    """Whether packing is clearly faster for small layers, by a measurement of some milliseconds."""
-    if not is_amd():
-        return False
-    x, weight = torch.ones(32, 512), torch.ones(512, 512)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-    plain_seconds = packed_seconds = float("inf")
-    for _ in range(20):  # the best of many: other programs only ever add to a time
-        plain_seconds = min(plain_seconds, _seconds(lambda: F.linear(x, weight)))
-        packed_seconds = min(packed_seconds, _seconds(lambda: _packed_product(x, packed, None)))
-    return plain_seconds > CLEARLY_FASTER * packed_seconds
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
 
 
 def _packed_product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -82,7 +57,8 @@ class PackedWeight:
             and x.device.type == "cpu"
             and x.dtype == weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
-            and (is_amd() if weight.numel() >= LARGE else small_layers_pay())
+            and weight.numel() >= LARGE
+            and packing_pays()
         ):
             return F.linear(x, weight, bias)
         version = (weight._version, weight.data_ptr())
