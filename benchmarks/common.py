@@ -155,7 +155,7 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
         except metadata.PackageNotFoundError:
             versions[package] = None
     machine = {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
     }
@@ -168,7 +168,8 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor and those of its extensions that matter here."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor()
