@@ -227,7 +227,7 @@ class Learner:
             if limit is not None and np.mean(moved) > limit:
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
-        metrics["explained_variance"] = returns_explained(rollout)
+        metrics["explained_variance"] = _explained_variance(rollout)
         return rollout, metrics
 
     def _optimise(self, batch: Rollout, record: dict[str, list[float]]) -> float:
@@ -338,7 +338,7 @@ class Learner:
         )
 
 
-def returns_explained(rollout: Rollout) -> float:
+def _explained_variance(rollout: Rollout) -> float:
     """Share of the value targets' variance that the values predicted when they were sampled."""
     assert rollout.value_targets is not None
     return losses.explained_variance(rollout.values, rollout.value_targets, rollout.mask).item()

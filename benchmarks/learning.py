@@ -37,8 +37,8 @@ def evenness(tokens) -> float:
 
 TASKS = {"alt": alternation, "even": evenness}
 OURS = {
-    "alt": {"learning_rate": 3e-3, "algorithm": GRPO(n_epochs=2)},
-    "even": {"learning_rate": 3e-3, "algorithm": GRPO(n_epochs=2)},
+    "alt": {"learning_rate": 3e-3, "algorithm": GRPO()},
+    "even": {"learning_rate": 1e-2, "algorithm": GRPO()},
 }
 TRL = {"alt": {"learning_rate": 3e-3}, "even": {"learning_rate": 1e-2}}
 
