@@ -163,6 +163,15 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
     print(json.dumps({"benchmark": name, "rows": list(rows), **facts}))
 
 
+def peak_memory() -> float:
+    """Most memory that this process has held, in MB.
+
+    Not `ru_maxrss`: a process begins with the figure of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def median(values: Sequence[float]) -> float:
     """The median."""
     return statistics.median(values)

@@ -8,7 +8,6 @@ over steps; sides are interleaved.
 Run: taskset -c 0 python -m benchmarks.end_to_end --threads 1
 """
 
-import resource
 import subprocess
 import sys
 
@@ -25,6 +24,7 @@ from benchmarks.common import (
     interleaved,
     make_policy,
     median,
+    peak_memory,
     processor,
     random_prompts,
     ratio,
@@ -94,7 +94,7 @@ def compare(model: str, varied: bool, peers: dict[str, dict], repeats: int, step
     ]
 
 
-def peak_memory(model: str, side: str) -> float:
+def memory_of_side(model: str, side: str) -> float:
     """Peak resident memory in GB of a few steps of one side, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.end_to_end", "--memory-of", model, side]
     return float(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1])
@@ -110,7 +110,7 @@ def memory_of(model: str, side: str) -> None:
         else trl_rate(policy, prompts, 2)
     )
     run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    print(peak_memory() / 1024)
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def main() -> None:
         rows += compare("S", True, {"TRL GRPO fp32": {}}, arguments.repeats, arguments.steps)
     if "M" in arguments.models:
         rows += compare("M", False, {"TRL GRPO fp32": {}}, arguments.repeats, 1)
-        memory = {side: peak_memory("M", side) for side in ("textenv", "trl")}
+        memory = {side: memory_of_side("M", side) for side in ("textenv", "trl")}
         print(f"peak memory, model M: {memory}")
     report("end_to_end", rows, seed=0, repeats=arguments.repeats)
 

@@ -9,7 +9,6 @@ Run: taskset -c 0 python -m benchmarks.scaling --threads 1
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from agents import Collector
-from benchmarks.common import Ids, command_line, report
+from benchmarks.common import Ids, command_line, peak_memory, report
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -44,7 +43,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
         tokenizer=Ids(vocabulary),
         max_new_tokens=answer,
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     collector = Collector(policy, envs, seed=0)
     steps = answer if rows * answer <= 2**17 else max(1, 2**17 // rows)
     times = []
@@ -54,8 +53,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
         times.append((time.perf_counter() - begin) / (rows * steps))
         collector.cache.clear()
     assert rollout.num_tokens == rows * steps
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"ms": 1e3 * statistics.median(times), "mb": (peak - before) / 1024}
+    return {"ms": 1e3 * statistics.median(times), "mb": peak_memory() - before}
 
 
 def main() -> None:
