@@ -95,6 +95,11 @@ def as_gpt2(policy: TransformerPolicy) -> Any:
     return model.eval()
 
 
+def no_reward(episodes: Sequence[Any]) -> list[float]:
+    """A reward for benchmarks that measure something else."""
+    return [0.0] * len(episodes)
+
+
 def command_line(description: str) -> argparse.ArgumentParser:
     """A parser with the options that all benchmarks have: threads, and rounds."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])

@@ -21,6 +21,7 @@ from benchmarks.common import (
     interleaved,
     make_policy,
     median,
+    no_reward,
     random_prompts,
     ratio,
     report,
@@ -43,11 +44,6 @@ class PlannedLengths(TextVectorEnv):
         numbers = (self.begun + np.arange(len(rows))) % len(self.lengths)
         self._texts._limits[rows] += self.lengths[numbers] - MAX_ANSWER
         self.begun += len(rows)
-
-
-def no_reward(episodes):
-    """The reward is not what is measured."""
-    return [0.0] * len(episodes)
 
 
 def textenv_rate(policy: TransformerPolicy, prompts, lengths, tokens: int):

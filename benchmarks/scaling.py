@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from agents import Collector
-from benchmarks.common import Ids, command_line, peak_memory, report
+from benchmarks.common import Ids, command_line, no_reward, peak_memory, report
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -39,7 +39,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
     envs = TextVectorEnv(
         rows,
         prompts=[{"tokens": rng.integers(0, vocabulary, prompt).tolist()} for _ in range(256)],
-        reward=lambda episodes: [0.0] * len(episodes),
+        reward=no_reward,
         tokenizer=Ids(vocabulary),
         max_new_tokens=answer,
     )

@@ -21,17 +21,13 @@ from benchmarks.common import (
     interleaved,
     make_policy,
     median,
+    no_reward,
     ratio,
     report,
 )
 from textenv import TextEnv, TextVectorEnv
 
 VOCABULARY, PROMPT, ANSWER = 50257, 32, 64
-
-
-def no_reward(episodes):
-    """The reward is not what is measured."""
-    return [0.0] * len(episodes)
 
 
 def arguments_of_env():
