@@ -16,6 +16,7 @@ from agents import losses
 from agents.algorithm import Algorithm
 from agents.collector import Collector
 from agents.kl import FixedKL, KLController
+from agents.minibatches import split_evenly
 from agents.rollout import Rollout
 from policies import Policy, Scores
 from textenv.errors import PromptError, RewardError
@@ -273,15 +274,9 @@ class Learner:
             yield rollout
             return
         order = self.generator.permutation(len(rollout))
-        counts = rollout.mask.sum(1).cpu().numpy()[order]
-        # Equal shares: the last minibatch is not a small remainder.
-        pieces = max(1, round(counts.sum() / size))
-        middles = np.cumsum(counts) - counts / 2
-        piece = (middles * pieces / counts.sum()).astype(int)
-        for number in range(pieces):
-            chosen = order[piece == number]
-            if len(chosen):
-                yield rollout.select(torch.from_numpy(chosen).to(rollout.tokens.device))
+        counts = rollout.mask.sum(1).cpu().numpy()
+        for chosen in split_evenly(counts, order, size):
+            yield rollout.select(torch.from_numpy(chosen).to(rollout.tokens.device))
 
     # ---------------------------------------------------------------- saving
 

@@ -1,0 +1,29 @@
+"""Stable-Baselines3's algorithms, from the released package, on text.
+
+    PPO(SB3TokenPolicy, to_vec_env(envs), rollout_buffer_class=TrajectoryBuffer).learn(100_000)
+
+`to_vec_env` turns a vector environment into SB3's `VecEnv`. `SB3TokenPolicy` puts any policy of
+`policies` behind SB3's interface, with the prefix cache at rollout. `TrajectoryBuffer` stores each
+sequence once and has it scored in one causal pass. `TokenFeaturesExtractor` serves every other
+algorithm of SB3. What sb3-contrib's `MaskablePPO` needs is in `agents.sb3.maskable`.
+"""
+
+try:
+    import stable_baselines3  # noqa: F401
+except ImportError as error:  # pragma: no cover
+    raise ImportError('agents.sb3 needs Stable-Baselines3: pip install "textenv[sb3]"') from error
+
+from agents.sb3.buffer import TrajectoryBuffer
+from agents.sb3.features import TokenFeaturesExtractor
+from agents.sb3.policy import SB3TokenPolicy
+from agents.sb3.trajectories import Trajectories
+from agents.sb3.vec_env import TextVecEnv, to_vec_env
+
+__all__ = [
+    "SB3TokenPolicy",
+    "TextVecEnv",
+    "TokenFeaturesExtractor",
+    "Trajectories",
+    "TrajectoryBuffer",
+    "to_vec_env",
+]

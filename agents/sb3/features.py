@@ -1,0 +1,47 @@
+"""Texts as feature vectors, for every algorithm of Stable-Baselines3."""
+
+import copy
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from agents.sb3.trajectories import Trajectories
+from policies import Policy, PrefixCache, TransformerConfig, TransformerPolicy
+
+
+class TokenFeaturesExtractor(BaseFeaturesExtractor):
+    """The hidden state of a text's last token, as features (n, n_embd).
+
+    Serves DQN, QRDQN and others through `policy_kwargs`. Without gradients, only what the prefix
+    cache does not hold is encoded.
+
+    Args:
+        observation_space: Padded token ids 0 to V, Box of shape (L,); V is the padding.
+        policy: Whose network to begin with; each extractor (a target network has its own) takes a
+            copy. None makes a `TransformerPolicy` of `shape`.
+        **shape: `n_layer`, `n_head`, `n_embd`.
+    """
+
+    def __init__(self, observation_space: spaces.Box, policy: Policy | None = None, **shape: int):
+        if policy is None:
+            config = TransformerConfig(
+                vocab_size=int(observation_space.high.max()),
+                context=observation_space.shape[0],
+                **shape,
+            )
+            policy = TransformerPolicy(config, seed=int(torch.randint(2**31, ())))
+        super().__init__(observation_space, policy.value_head.in_features)
+        self.policy = copy.deepcopy(policy)
+        self.caches: dict[int, PrefixCache] = {}
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Observations (n, L), floats as SB3 makes them, to features (n, n_embd)."""
+        if torch.is_grad_enabled():
+            texts = Trajectories.from_observations(observations.long(), self.policy.pad_token)
+            return self.policy.hidden_before(texts.tokens, texts.mask, texts.lengths)
+        rows, length = observations.shape
+        if rows not in self.caches:
+            self.caches[rows] = self.policy.new_cache(rows, length)
+        return self.policy.last_hidden(observations, self.caches[rows]).clone()

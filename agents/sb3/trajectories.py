@@ -1,0 +1,54 @@
+"""What stands for N observations when they are prefixes of S sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N observations as the places before N choices in S sequences.
+
+    An observation is the text before a choice, and the texts before the choices of an episode are
+    prefixes of one another: the sequence, written down once, holds them all. `len`, slices and
+    tensors of indices count choices, as if these were the N observations themselves.
+
+    Attributes:
+        tokens: Sequences, shape (S, L), int64, right-padded.
+        mask: True at the N chosen tokens, shape (S, L), bool, never at position 0. Choices are in
+            the order of its True entries.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    @classmethod
+    def from_observations(
+        cls, observations: Tensor, pad_token: int, actions: Tensor | None = None
+    ) -> Trajectories:
+        """One sequence for each observation (N, L), with its one choice written behind it."""
+        tokens = torch.nn.functional.pad(observations.long(), (0, 1), value=pad_token)
+        lengths = (observations != pad_token).sum(1)
+        mask = torch.arange(tokens.shape[1], device=tokens.device) == lengths[:, None]
+        chosen = torch.zeros_like(lengths) if actions is None else actions.long()
+        return cls(tokens.masked_scatter(mask, chosen), mask)
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many tokens of each sequence precede its last choice, shape (S,), int64."""
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return (self.mask * places).amax(1).clamp(min=1)
+
+    def __len__(self) -> int:
+        """Number of choices N."""
+        return int(self.mask.sum())
+
+    def __getitem__(self, which: Any) -> Trajectories:
+        """The same sequences with only these choices; `which` indexes N choices."""
+        kept = torch.zeros_like(self.mask[self.mask])
+        kept[which] = True
+        return Trajectories(self.tokens, self.mask.masked_scatter(self.mask, kept))
