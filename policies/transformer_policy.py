@@ -49,9 +49,18 @@ class TransformerPolicy(Policy):
             seed: Seed of the initial weights and of the policy's random numbers.
             **shape: `n_layer`, `n_head`, `n_embd` of `TransformerConfig`; `context` if it is to be
                 longer than an observation.
+
+        Raises:
+            ValueError: Its observations have not one dimension.
         """
         actions = getattr(env, "single_action_space", env.action_space)
         observations = getattr(env, "single_observation_space", env.observation_space)
+        if observations.shape is None or len(observations.shape) != 1:
+            raise ValueError(
+                f"observations of shape {observations.shape} are not texts of shape (L,): an "
+                "observation already holds the whole text so far, so remove what stacks or "
+                "reshapes observations, such as FrameStackObservation"
+            )
         shape.setdefault("context", observations.shape[0])
         config = TransformerConfig(vocab_size=int(actions.n), **shape)
         return cls(config, tokenizer=getattr(env.unwrapped, "tokenizer", None), seed=seed)

@@ -40,6 +40,8 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         self.observation_space = self._vector.single_observation_space
         self.tokenizer = self._vector.tokenizer
         self.pad_token = self._vector.pad_token
+        self.stop_tokens = self._vector.stop_tokens
+        self.max_new_tokens = self._vector.max_new_tokens
         self._shown = ""
 
     def reset(

@@ -5,7 +5,10 @@ from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
-from textenv.rewards import shared
+from textenv.rewards import Dense, FromTRL, PerText, Shared, Weighted, shared
+
+# These are not copied with a spec, or cost nothing to copy.
+COPY_WELL = (str, types.FunctionType, types.NoneType, Dense, FromTRL, PerText, Shared, Weighted)
 
 
 class SharedRewardSpec:
@@ -13,7 +16,8 @@ class SharedRewardSpec:
 
     Gymnasium deep-copies the arguments in a spec whenever it is read through a wrapper or used to
     make an environment again. A reward that holds a network must not be copied with them, so it is
-    put into the spec as `textenv.rewards.shared`, unless it knows how to be copied.
+    put into the spec as `textenv.rewards.shared`. That it can be copied makes no difference: a
+    TorchScript module knows how, too.
     """
 
     def __get__(self, env: Any, owner: type) -> EnvSpec | None:
@@ -22,7 +26,6 @@ class SharedRewardSpec:
     def __set__(self, env: Any, spec: EnvSpec | None) -> None:
         if spec is not None:
             reward: Any = spec.kwargs.get("reward")
-            copies_well = isinstance(reward, str | types.FunctionType | None)
-            if not copies_well and not hasattr(reward, "__deepcopy__"):
+            if not isinstance(reward, COPY_WELL):
                 spec.kwargs["reward"] = shared(reward)
         env.__dict__["_spec"] = spec

@@ -69,6 +69,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     tokens are ruled out, `action_mask` after every reset and step, for every row. Vectors are laid
     out as Gymnasium's `SyncVectorEnv` does it, `final_obs` and `final_info` included.
 
+    ## Version history
+    - v0: the first version.
+
     Args:
         num_envs: Number of rows.
         prompts: A list of texts or records (`{"prompt": ..., "answer": ...}`), a `.txt` or `.jsonl`

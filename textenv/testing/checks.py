@@ -1,0 +1,140 @@
+"""Running the rules: all of them at once, or each as a test."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+from unittest import SkipTest
+
+from gymnasium.vector import VectorEnv
+
+from textenv.testing import env_rules, rules, step_rules, vector_rules
+from textenv.testing.making import AnyEnv, Maker
+
+Rule: TypeAlias = Callable[[Maker], None]
+
+# The order matters: a broken rule makes the later ones fail for no reason of their own.
+_SPACES = (rules.actions_are_tokens, rules.observations_are_token_ids)
+_STEPS = (
+    step_rules.observations_are_right_padded,
+    step_rules.steps_append_the_chosen_token,
+    step_rules.no_two_calls_share_an_observation,
+    step_rules.the_first_step_does_not_truncate,
+    step_rules.one_flag_ends_an_episode,
+    step_rules.finish_reason_tells_the_end,
+    step_rules.the_budget_counts_chosen_tokens,
+    step_rules.text_is_the_answer,
+    step_rules.values_are_finite,
+    rules.equal_seeds_repeat_episodes,
+    rules.seeds_choose_the_prompts,
+    rules.action_masks_are_consistent,
+    rules.render_modes_work,
+    rules.no_compute_reward,
+    rules.the_spec_goes_through_json,
+)
+
+ENV_RULES: tuple[Rule, ...] = (
+    *_SPACES,
+    step_rules.random_actions_never_raise,
+    env_rules.steps_return_python_types,
+    *_STEPS,
+    env_rules.reset_seeds_np_random,
+    env_rules.gymnasium_agrees,
+    env_rules.stable_baselines3_agrees,
+    rules.closing_twice_is_fine,
+)
+"""What a single environment keeps to; each docstring says it in a sentence."""
+
+VECTOR_RULES: tuple[Rule, ...] = (
+    *_SPACES,
+    vector_rules.spaces_are_batched,
+    vector_rules.the_autoreset_mode_is_declared,
+    vector_rules.steps_return_arrays,
+    step_rules.random_actions_never_raise,
+    vector_rules.ends_are_kept,
+    *_STEPS,
+    vector_rules.rows_equal_environments_of_their_own,
+    rules.closing_twice_is_fine,
+)
+"""What a vector environment keeps to."""
+
+
+def check_text_env(env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
+    """Check an environment, single or vector, wrapped or not, against every rule.
+
+    Random play only: it does not look for what happens after a particular text. The environment
+    must have the spaces of `TextVectorEnv`; those of images, dictionaries or stacked frames are
+    refused.
+
+    Args:
+        env: Something that makes the environment, such as its class or
+            `functools.partial(gym.make, "MyEnv-v0")`: called without arguments, and if it takes
+            them with `render_mode`, `autoreset_mode` or `num_envs`. Or the environment itself,
+            which cannot be checked in other modes than its own and is closed at the end.
+
+    Returns:
+        The rules that could not be checked, with the reason.
+
+    Raises:
+        AssertionError: The environment breaks a rule; the message has the rule's name, what was
+            seen and the way out.
+        TypeError: It is no environment, and nothing that makes one.
+    """
+    skipped = {}
+    for rule in _rules_for(env):
+        try:
+            _run(rule, env)
+        except SkipTest as reason:
+            skipped[rule.__name__] = str(reason)
+    return skipped
+
+
+class TextEnvContract:
+    """The rules for a single environment as tests; a test class inherits it and defines `make`."""
+
+    def make(self, **kwargs: Any) -> AnyEnv:
+        """The environment, with `kwargs` (`render_mode`) passed on to it."""
+        raise NotImplementedError("define make(self, **kwargs): it returns the environment")
+
+
+class TextVectorEnvContract:
+    """The rules for a vector environment as tests; see `TextEnvContract`."""
+
+    def make(self, **kwargs: Any) -> AnyEnv:
+        """The vector, with `kwargs` (`render_mode`, `autoreset_mode`, `num_envs`) passed on."""
+        raise NotImplementedError("define make(self, **kwargs): it returns the vector environment")
+
+
+def _rules_for(env: AnyEnv | Callable[..., AnyEnv]) -> tuple[Rule, ...]:
+    make = Maker(env)
+    is_vector = isinstance(make(), VectorEnv)
+    make.close()
+    return VECTOR_RULES if is_vector else ENV_RULES
+
+
+def _run(rule: Rule, env: AnyEnv | Callable[..., AnyEnv]) -> None:
+    """Check one rule; whatever it raises becomes an AssertionError with its name."""
+    make = Maker(env)
+    try:
+        rule(make)
+    except SkipTest:
+        raise
+    except AssertionError as error:
+        raise AssertionError(f"{rule.__name__}: {error}") from error
+    except Exception as error:
+        raise AssertionError(f"{rule.__name__}: {type(error).__name__}: {error}") from error
+    finally:
+        make.close()
+
+
+def _add_tests(contract: type, rules: Sequence[Rule]) -> None:
+    """A method `test_...` for each rule."""
+    for rule in rules:
+
+        def test(self: Any, rule: Rule = rule) -> None:
+            _run(rule, self.make)
+
+        test.__name__, test.__doc__ = f"test_{rule.__name__}", rule.__doc__
+        setattr(contract, test.__name__, test)
+
+
+_add_tests(TextEnvContract, ENV_RULES)
+_add_tests(TextVectorEnvContract, VECTOR_RULES)
