@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from letters import Letters
-from sb3_contrib import TRPO, MaskablePPO, QRDQN
+from sb3_contrib import QRDQN, TRPO, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
