@@ -1,7 +1,7 @@
 """The learner: collect a rollout, get its advantages, take optimiser steps, repeat."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from torch import nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from agents import losses
 from agents.algorithm import Algorithm
 from agents.collector import Collector
 from agents.kl import FixedKL, KLController
-from agents.minibatches import split_evenly
 from agents.rollout import Rollout
-from policies import Policy, Scores
+from agents.trainer import Trainer
+from policies import Policy
 from textenv.errors import PromptError, RewardError
 
 
@@ -52,7 +52,7 @@ class Update:
     rollout: Rollout | None = field(default=None, repr=False)
 
 
-class Learner:
+class Learner(Trainer):
     """Trains a policy on a vector environment.
 
     Args:
@@ -109,16 +109,19 @@ class Learner:
                 f"kl_coef is {self.kl.coef} but there is no reference: pass "
                 "reference=policy.frozen_copy()"
             )
-        self.policy, self.envs, self.algorithm = policy, envs, algorithm
-        self.reference = reference
-        self.n_steps, self.n_episodes = n_steps, n_episodes
-        self.temperature, self.max_grad_norm = temperature, max_grad_norm
-        self.precision = precision
-        self._rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
-        trained = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = optimizer(trained, lr=self._rate(0.0))
+        super().__init__(
+            policy,
+            algorithm,
+            reference=reference,
+            learning_rate=learning_rate,
+            temperature=temperature,
+            max_grad_norm=max_grad_norm,
+            precision=precision,
+            optimizer=optimizer,
+            seed=seed,
+        )
+        self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         policy.generator = np.random.default_rng([seed, 0])
-        self.generator = np.random.default_rng([seed, 1])
         self.collector = Collector(policy, envs, temperature, seed)
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
@@ -155,17 +158,10 @@ class Learner:
         begin = time.perf_counter()
         rollout = self.collect()
         rollout_seconds = time.perf_counter() - begin
-        rate = self._rate(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        rollout, metrics = self.learn_from(rollout)
+        learned, metrics = self.learn_from(rollout, progress)
         self.collector.cache.clear()
         kl = _mean_kl(rollout)
-        metrics |= {
-            "learning_rate": rate,
-            "kl_coef": self.kl.coef,
-            "rollout_seconds": rollout_seconds,
-        }
+        metrics |= {"kl_coef": self.kl.coef, "rollout_seconds": rollout_seconds}
         finished = rollout.finished
         self.updates_done += 1
         self.tokens_done += rollout.num_tokens
@@ -182,7 +178,7 @@ class Learner:
             entropy=metrics.pop("entropy"),
             tokens_per_second=rollout.num_tokens / seconds,
             metrics=metrics,
-            rollout=rollout,
+            rollout=learned,
         )
 
     def collect(self) -> Rollout:
@@ -191,92 +187,36 @@ class Learner:
             self._rollout_start = self.runtime_state()
         except PromptError:  # columns that JSON cannot hold: no reason not to train
             self._rollout_start = None
-        if self.n_steps is not None:
-            rollout = self.collector.collect_steps(self.n_steps)
-        else:
-            assert self.n_episodes is not None
-            rollout = self.collector.collect_episodes(self.n_episodes)
+        rollout = self.algorithm.gather(self._rollout)
         if self.reference is None:
             return rollout
-        with torch.no_grad():  # no inference tensors: a loss may use these numbers
-            reference = self._score(self.reference, rollout).logprobs
-        penalties = torch.where(rollout.mask, self.kl.coef * (rollout.logprobs - reference), 0.0)
-        return replace(
-            rollout,
-            rewards=rollout.rewards - penalties,
-            ref_logprobs=reference,
-            penalties=penalties,
-        )
+        rollout = self.with_reference(rollout)
+        return self._penalised(rollout, rollout.logprobs)
 
-    def learn_from(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
-        """The algorithm's epochs over a rollout.
+    def with_replay(self, rollout: Rollout) -> Rollout:
+        """As the trainer's; the KL penalty of past rollouts becomes that of the present policy.
 
-        Returns:
-            The rollout with advantages and value targets, and the mean of each metric.
+        A penalty of the time of sampling says nothing of where the policy has gone since, so that
+        it would go on past the optimum.
         """
-        advantages = self.algorithm.advantages(rollout)
-        rollout = replace(
-            rollout,
-            advantages=advantages,
-            value_targets=self.algorithm.value_targets(rollout, advantages),
-        )
-        assert rollout.value_targets is not None
-        record: dict[str, list[float]] = {}
-        for _ in range(self.algorithm.n_epochs):
-            moved = [self._optimise(batch, record) for batch in self._minibatches(rollout)]
-            limit = self.algorithm.target_kl
-            if limit is not None and np.mean(moved) > limit:
-                break
-        metrics = {name: float(np.mean(values)) for name, values in record.items()}
-        metrics["explained_variance"] = _explained_variance(rollout)
-        return rollout, metrics
+        together = super().with_replay(rollout)
+        if self.reference is None or together.present_logprobs is None:
+            return together
+        return self._penalised(together, together.present_logprobs)
 
-    def _optimise(self, batch: Rollout, record: dict[str, list[float]]) -> float:
-        """One optimiser step; returns how far the policy has moved since it sampled (k3)."""
-        scores = self._score(self.policy, batch)
-        loss = self.algorithm.loss(batch, scores)
-        loss, reported = loss if isinstance(loss, tuple) else (loss, {})
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.optimizer.step()
-        with torch.no_grad():
-            # Under samples from the old policy, so the old one comes first.
-            moved = losses.masked_mean(
-                losses.kl_k3(batch.logprobs, scores.logprobs, batch.mask), batch.mask
-            )
-            entropy = losses.masked_mean(scores.entropies, batch.mask)
-        numbers = reported | {
-            "loss": loss,
-            "entropy": entropy,
-            "approx_kl": moved,
-            "grad_norm": norm,
-        }
-        for name, value in numbers.items():
-            record.setdefault(name, []).append(torch.as_tensor(value).detach().item())
-        return float(moved)
+    def _penalised(self, rollout: Rollout, logprobs: Tensor) -> Rollout:
+        """The rollout with the KL penalty of these log-probabilities in its rewards."""
+        assert rollout.ref_logprobs is not None
+        before = 0.0 if rollout.penalties is None else rollout.penalties
+        ratios = torch.where(rollout.mask, logprobs - rollout.ref_logprobs, 0.0)
+        penalties = self.kl.coef * ratios
+        return replace(rollout, rewards=rollout.rewards + before - penalties, penalties=penalties)
 
-    def _score(self, policy: Policy, batch: Rollout) -> Scores:
-        device = batch.tokens.device.type
-        lower = self.precision != torch.float32
-        with torch.autocast(device, self.precision if lower else None, enabled=lower):
-            return policy.score(
-                batch.tokens,
-                batch.mask,
-                temperature=self.temperature,
-                action_masks=batch.action_masks,
-            )
-
-    def _minibatches(self, rollout: Rollout) -> Iterable[Rollout]:
-        """Random sequences, as many as make up `minibatch_tokens`."""
-        size = self.algorithm.minibatch_tokens
-        if size is None:
-            yield rollout
-            return
-        order = self.generator.permutation(len(rollout))
-        counts = rollout.mask.sum(1).cpu().numpy()
-        for chosen in split_evenly(counts, order, size):
-            yield rollout.select(torch.from_numpy(chosen).to(rollout.tokens.device))
+    def _rollout(self) -> Rollout:
+        if self.n_steps is not None:
+            return self.collector.collect_steps(self.n_steps)
+        assert self.n_episodes is not None
+        return self.collector.collect_episodes(self.n_episodes)
 
     # ---------------------------------------------------------------- saving
 
@@ -302,6 +242,7 @@ class Learner:
             "sampling": self.policy.generator.bit_generator.state,
             "minibatches": self.generator.bit_generator.state,
             "kl": self.kl.state(),
+            "replay": [rollout.arrays() for rollout in self.replay],
             "updates": self.updates_done,
             "tokens": self.tokens_done,
             "episodes": self.episodes_done,
@@ -313,6 +254,8 @@ class Learner:
         self.policy.generator.bit_generator.state = state["sampling"]
         self.generator.bit_generator.state = state["minibatches"]
         self.kl = self.kl.with_state(state["kl"])
+        self.replay.clear()
+        self.replay.extend(Rollout(**arrays) for arrays in state["replay"])
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
 
@@ -333,18 +276,8 @@ class Learner:
         )
 
 
-def _explained_variance(rollout: Rollout) -> float:
-    """Share of the value targets' variance that the values predicted when they were sampled."""
-    assert rollout.value_targets is not None
-    return losses.explained_variance(rollout.values, rollout.value_targets, rollout.mask).item()
-
-
 def _mean_kl(rollout: Rollout) -> float:
     if rollout.ref_logprobs is None:
         return float("nan")
     estimate = losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask)
     return losses.masked_mean(estimate, rollout.mask).item()
-
-
-def _constant(rate: float) -> Callable[[float], float]:
-    return lambda progress: rate

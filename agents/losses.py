@@ -8,8 +8,8 @@ would leave a gradient of 0 x NaN.
 
 Advantages, old log-probabilities, reference log-probabilities and value targets are constants: no
 gradient flows into them. Scalars are means over all chosen tokens of the batch (`masked_mean`);
-for a mean over sequences, reduce a per-token function with `sequence_mean`. Every function raises
-ValueError, naming the shapes, where they disagree or `mask` is not bool.
+for others, reduce a per-token function with `sequence_mean` or `sequence_sum`. Every function
+raises ValueError, naming the shapes, where they disagree or `mask` is not bool.
 """
 
 import torch
@@ -58,6 +58,26 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
     lengths = mask.sum(dim=1)
     means = torch.where(mask, x, 0.0).sum(dim=1) / lengths.clamp(min=1)
     return masked_mean(means, lengths > 0)
+
+
+def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over sequences of each one's sum over its chosen tokens.
+
+        1/S' * sum_s sum of the chosen x of s
+
+    over the S' sequences with a chosen token; 0 if there are none. Neither mean above estimates
+    the gradient of the expected return where lengths differ; this one does. Liu et al.,
+    "Understanding R1-Zero-Like Training" (Dr. GRPO, 2025), arXiv:2503.20783, section 3.
+
+    Args:
+        x: (S, L).
+        mask: (S, L) bool.
+
+    Returns:
+        A scalar.
+    """
+    check_aligned(mask, x=x)
+    return torch.where(mask, x, 0.0).sum() / mask.any(-1).sum().clamp(min=1)
 
 
 def _constant_per_token(advantages: Tensor, mask: Tensor) -> Tensor:

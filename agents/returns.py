@@ -296,3 +296,17 @@ def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
         0, index, candidates, "amin", include_self=False
     )
     return (rows == first[index]).to(torch.get_default_dtype())
+
+
+def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
+    """Which sequences belong to a group whose returns are not all equal, (S,) bool.
+
+    The others' group advantages are 0: they teach nothing (Yu et al., "DAPO", 2025,
+    arXiv:2503.14476, section 3.2). The arguments are those of `is_group_best`.
+    """
+    index, sizes = _group_numbers(returns, groups)
+    extremes = [
+        returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, kind, include_self=False)
+        for kind in ("amin", "amax")
+    ]
+    return (extremes[0] != extremes[1])[index]

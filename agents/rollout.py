@@ -8,10 +8,12 @@ Every array is aligned with the tokens: entry [s, p] belongs to the choice of to
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Rollout:
             that was, shape (S,), int64; for people who read the texts.
         ref_logprobs: Log-probabilities under the reference policy, shape (S, L).
         penalties: KL penalty that was subtracted from each reward, shape (S, L).
+        present_logprobs: Log-probabilities under the policy as it is at the start of an update, of
+            an algorithm that learns again from rollouts of the past, shape (S, L).
         advantages: What the algorithm says, shape (S, L) or (S,).
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
@@ -55,6 +59,7 @@ class Rollout:
     prompt_lengths: Tensor | None = None
     ref_logprobs: Tensor | None = None
     penalties: Tensor | None = None
+    present_logprobs: Tensor | None = None
     advantages: Tensor | None = None
     value_targets: Tensor | None = None
     mask_ids: Tensor | None = None
@@ -102,9 +107,36 @@ class Rollout:
                 parts[field.name] = value[:, :length] if value.dim() == 2 else value
         return dataclasses.replace(self, **parts)
 
+    @staticmethod
+    def cat(rollouts: Sequence[Rollout]) -> Rollout:
+        """One rollout of all their sequences; groups of different rollouts stay apart.
+
+        Raises:
+            ValueError: One has a field, such as `ref_logprobs`, that another lacks.
+        """
+        length = max(rollout.tokens.shape[1] for rollout in rollouts)
+        parts: list[dict[str, Tensor]] = []
+        first_group = first_mask = 0
+        for rollout in rollouts:
+            arrays = rollout.arrays()
+            arrays["groups"] = arrays["groups"] + first_group
+            first_group = int(arrays["groups"].max()) + 1
+            if rollout.mask_table is not None:
+                arrays["mask_ids"] = arrays["mask_ids"] + first_mask
+                first_mask += len(rollout.mask_table)
+            for name, value in arrays.items():
+                if value.dim() == 2 and name != "mask_table":
+                    arrays[name] = F.pad(value, (0, length - value.shape[1]))
+            parts.append(arrays)
+            if different := set(arrays) ^ set(parts[0]):
+                raise ValueError(f"some rollouts have {sorted(different)}, others do not")
+        return Rollout(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Its fields by name, without those that are None."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return dataclasses.replace(
-            self, **{k: v.to(device) for k, v in parts.items() if isinstance(v, Tensor)}
-        )
+        return Rollout(**{name: value.to(device) for name, value in self.arrays().items()})

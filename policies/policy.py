@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from policies.cache import Plan, PrefixCache, Store
 from policies.sampling import mask_logits, sample_inverse_cdf
@@ -191,13 +192,15 @@ class Policy(nn.Module, ABC):
     def value(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
         """Estimated value of every observation, shape (num_rows,), float32, without gradient."""
         with torch.inference_mode():
-            return self.value_head(self.last_hidden(observations, cache)).float().squeeze(1).clone()
+            values = self.value_head(self.last_hidden(observations, cache)).float().squeeze(1)
+        return values.clone()
 
     @torch.inference_mode()
     def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
         """Hidden state of each row's last token, shape (num_rows, n_embd), without gradient.
 
-        Only what `cache` does not hold yet is encoded.
+        Only what `cache` does not hold yet is encoded. The result is an inference tensor: clone it
+        before anything that needs a gradient may use it.
         """
         if isinstance(observations, Tensor):
             observations = observations.cpu().numpy()
@@ -228,6 +231,20 @@ class Policy(nn.Module, ABC):
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden
+
+    def read(self, observations: Tensor) -> Tensor:
+        """Hidden state of each row's last token, shape (n, n_embd), with gradient if enabled.
+
+        For libraries that score observation by observation; beginnings that rows have in common
+        are encoded once.
+
+        Args:
+            observations: Token ids, shape (n, L), right-padded; floats are cast back.
+        """
+        tokens = F.pad(observations.long(), (0, 1))
+        lengths = (observations != self.pad_token).sum(1)
+        after = torch.arange(tokens.shape[1], device=tokens.device) == lengths[:, None]
+        return self.hidden_before(tokens, after, lengths)
 
     # ---------------------------------------------------------------- scoring
 

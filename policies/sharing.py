@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cache import common_prefix
+
+_NOTHING = -1
+"""Stands where a row has ended; no token equals it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ def whole_rows(lengths: Tensor) -> SharedRows:
 
 
 def share_beginnings(tokens: Tensor, lengths: Tensor) -> SharedRows:
-    """Rows whose beginnings are taken from the row above with which each has most in common.
+    """Rows in which every distinct beginning stands once.
+
+    Sorted rows have the longest beginning that they share with any other in common with their
+    neighbour, so that comparing neighbours finds all there is to share.
 
     Args:
         tokens: Shape (S, L), int64.
@@ -49,19 +54,19 @@ def share_beginnings(tokens: Tensor, lengths: Tensor) -> SharedRows:
     """
     rows, ends = tokens.cpu().numpy(), lengths.cpu().numpy()
     width = int(ends.max())
-    index = np.zeros((len(rows), width), dtype=np.int64)
-    places: list[NDArray[np.int64]] = []
-    count = 0
-    for row, end in enumerate(ends):
-        shared = 0
-        if row:
-            common = np.minimum(common_prefix(rows[row], rows[:row]), ends[:row])
-            source = int(common.argmax())
-            shared = min(int(common[source]), int(end))
-            index[row, :shared] = index[source, :shared]
-        own = np.arange(shared, end)
-        index[row, shared:end] = count + own - shared
-        places.append(row * width + own)
-        count += len(own)
-    flat = torch.from_numpy(np.concatenate(places)).to(tokens.device)
-    return SharedRows(torch.from_numpy(index).to(tokens.device), flat, flat % width)
+    steps = np.arange(width)
+    inside = steps < ends[:, None]
+    # What does not count differs from every token: a common beginning ends with the shorter row.
+    order = np.lexsort(np.where(inside, rows[:, :width], _NOTHING).T[::-1])
+    ordered, inside = rows[order, :width], inside[order]
+    ends = ends[order]
+    shared = np.zeros(len(rows), dtype=np.int64)
+    shared[1:] = np.minimum(common_prefix(ordered[1:], ordered[:-1]), ends[:-1])
+    own = (steps >= shared[:, None]) & inside
+    number = own.cumsum().reshape(own.shape) - 1
+    # A shared place is the nearest row's above that has it for its own.
+    source = np.maximum.accumulate(np.where(own, np.arange(len(rows))[:, None], 0), axis=0)
+    index = np.empty_like(number)
+    index[order] = np.where(inside, np.take_along_axis(number, source, 0), 0)
+    places = torch.from_numpy((order[:, None] * width + steps)[own]).to(tokens.device)
+    return SharedRows(torch.from_numpy(index).to(tokens.device), places, places % width)

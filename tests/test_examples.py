@@ -34,7 +34,9 @@ def test_every_example_is_run_here():
     assert names == {"01_environment.py", "02_reward.py", "03_ppo.py"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/concepts.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/concepts.md", "docs/libraries.md", "docs/testing.md"]
+)
 def test_snippets_run_one_after_the_other(page, tmp_path):
     """Pasted into one file in their order, as a reader would."""
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -1,5 +1,10 @@
-"""Algorithms that compare answers to the same prompt, each an advantage and a loss."""
+"""Algorithms without a value head, most of which compare answers to the same prompt.
 
+They need whole episodes, and all but REINFORCE++ need groups: a learner with `n_episodes`, an
+environment with `group_size`.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,14 +16,125 @@ from policies import Scores
 
 
 @dataclass(frozen=True)
+class RLOO(Algorithm):
+    """REINFORCE with the mean of the others as baseline (Ahmadian et al., 2024).
+
+        A_s = r_s - mean of the other r,    loss = -mean over sequences of A_s sum_t log pi(a_t)
+
+    arXiv:2402.14740. One step on each rollout: its gradient is an unbiased estimate of that of the
+    expected return, KL penalty included. Left out: the clipped ratios of TRL's RLOO.
+    """
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Return minus the mean of the others, shape (S,)."""
+        return returns.leave_one_out(rollout.episode_returns, rollout.groups)
+
+    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+        """Policy gradient of whole answers."""
+        assert batch.advantages is not None
+        return -losses.sequence_sum(batch.advantages[:, None] * scores.logprobs, batch.mask)
+
+
+@dataclass(frozen=True)
 class GRPO(Algorithm):
-    """Group-relative policy optimisation (Shao et al., 2024), with DAPO's token mean.
+    """Group-relative policy optimisation (Shao et al., 2024).
 
         A_s = (r_s - group mean) / (group std + eps)
-        loss = -mean over tokens of min(ratio * A_s, clip(ratio) * A_s)
+        loss = -mean over sequences of the mean over tokens of
+               min(ratio_t A_s, clip(ratio_t) A_s)
 
-    Needs whole episodes in groups: an environment with `group_size`, a learner with `n_episodes`.
-    Left out: the KL term in the loss, for which the learner's KL penalty in the reward stands.
+    arXiv:2402.03300, equation 3. Dividing by each answer's length and by the group's spread biases
+    the gradient (see `DrGRPO`). Left out: the KL term in the loss, for which the learner's KL
+    penalty in the reward stands.
+
+    Attributes:
+        clip: How far the ratio of new to old probability may fall below 1.
+        clip_high: How far it may rise above 1; as far if None.
+    """
+
+    clip: float = 0.2
+    clip_high: float | None = None
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Standardised returns of each group, shape (S,)."""
+        return returns.group_standardised(rollout.episode_returns, rollout.groups)
+
+    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+        """Clipped surrogate."""
+        assert batch.advantages is not None
+        clips = (self.clip, self.clip if self.clip_high is None else self.clip_high)
+        arguments = (scores.logprobs, batch.logprobs)
+        surrogate = losses.clipped_surrogate(*arguments, batch.advantages, batch.mask, *clips)
+        clipped = losses.clip_fraction(*arguments, batch.mask, *clips)
+        return -self.mean(surrogate, batch.mask), {"clip_fraction": clipped}
+
+    def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
+        """One number from the surrogate of every token: each answer weighs the same."""
+        return losses.sequence_mean(surrogate, mask)
+
+
+@dataclass(frozen=True)
+class DrGRPO(GRPO):
+    """GRPO done right (Liu et al., 2025): without the biases of length and of spread.
+
+        A_s = r_s - group mean
+        loss = -mean over sequences of sum_t min(ratio_t A_s, clip(ratio_t) A_s)
+
+    arXiv:2503.20783. The gradient at the sampling policy is (n - 1) / n of the exact one for
+    groups of n. Left out: the paper's constant divisor, which belongs to the learning rate.
+    """
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Returns minus the mean of their group, shape (S,)."""
+        return returns.group_centred(rollout.episode_returns, rollout.groups)
+
+    def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
+        """Sums over tokens: each token weighs the same, whatever its answer's length."""
+        return losses.sequence_sum(surrogate, mask)
+
+
+@dataclass(frozen=True)
+class DAPO(GRPO):
+    """Decoupled clip and dynamic sampling (Yu et al., 2025).
+
+        loss = -mean over tokens of min(ratio_t A_s, clip(ratio_t, 1 - low, 1 + high) A_s)
+
+    arXiv:2503.14476. Groups whose answers all score alike teach nothing: they are replaced by
+    further ones. Left out: the soft punishment of overlong answers, which is a reward.
+
+    Attributes:
+        max_rollouts: Stop asking for more after so many rollouts, however little they teach.
+    """
+
+    clip_high: float | None = 0.28
+    max_rollouts: int = 5
+
+    def gather(self, collect: Callable[[], Rollout]) -> Rollout:
+        """Rollouts until there are as many answers that teach as one rollout has."""
+        kept: list[Rollout] = []
+        for _ in range(self.max_rollouts):
+            rollout = collect()
+            teaching = returns.differs_in_group(rollout.scores, rollout.groups)
+            if teaching.any():
+                kept.append(rollout.select(teaching.nonzero().squeeze(1)))
+            if sum(map(len, kept)) >= len(rollout):
+                break
+        return Rollout.cat(kept) if kept else rollout
+
+    def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
+        """The mean over all tokens: long answers weigh more."""
+        return losses.masked_mean(surrogate, mask)
+
+
+@dataclass(frozen=True)
+class REINFORCEPlusPlus(Algorithm):
+    """REINFORCE++ (Hu, 2025): PPO's clip, no value head, advantages standardised over the rollout.
+
+        A_t = sum of the rewards from t on, KL penalties included; standardised over all tokens
+        loss = -mean over tokens of min(ratio_t A_t, clip(ratio_t) A_t)
+
+    arXiv:2501.03262. The global mean is the baseline, so groups are not needed. Left out: the
+    clipping of rewards.
 
     Attributes:
         clip: The ratio of new to old probability earns nothing outside 1 - clip .. 1 + clip.
@@ -27,8 +143,11 @@ class GRPO(Algorithm):
     clip: float = 0.2
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Standardised returns of each group, shape (S,)."""
-        return returns.group_standardised(rollout.episode_returns, rollout.groups)
+        """Standardised returns from each token on, shape (S, L)."""
+        following = returns.discounted_returns(
+            rollout.rewards, rollout.mask, rollout.bootstrap_values, 1.0
+        )
+        return returns.standardise(following, rollout.mask)
 
     def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
         """Clipped surrogate, averaged over tokens."""

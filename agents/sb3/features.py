@@ -7,7 +7,6 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from agents.sb3.trajectories import Trajectories
 from policies import Policy, PrefixCache, TransformerConfig, TransformerPolicy
 
 
@@ -39,8 +38,7 @@ class TokenFeaturesExtractor(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """Observations (n, L), floats as SB3 makes them, to features (n, n_embd)."""
         if torch.is_grad_enabled():
-            texts = Trajectories.from_observations(observations.long(), self.policy.pad_token)
-            return self.policy.hidden_before(texts.tokens, texts.mask, texts.lengths)
+            return self.policy.read(observations)
         rows, length = observations.shape
         if rows not in self.caches:
             self.caches[rows] = self.policy.new_cache(rows, length)

@@ -20,7 +20,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from task import NETWORK, TASK
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
 
 from policies import TransformerConfig, TransformerPolicy
 
@@ -49,7 +48,7 @@ class TextModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Update and inference: whole texts, common beginnings once."""
-        hidden = self.read(batch)
+        hidden = self.policy.read(batch[Columns.OBS])
         return {
             Columns.ACTION_DIST_INPUTS: self.policy.logits(hidden),
             Columns.EMBEDDINGS: hidden,
@@ -57,16 +56,8 @@ class TextModule(TorchRLModule, ValueFunctionAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
         """Values of the observations, shape (N,)."""
-        hidden = self.read(batch) if embeddings is None else embeddings
+        hidden = self.policy.read(batch[Columns.OBS]) if embeddings is None else embeddings
         return self.policy.value_head(hidden).squeeze(-1)
-
-    def read(self, batch: dict[str, Any]) -> Tensor:
-        """Hidden states from which the next tokens are due, shape (N, n_embd)."""
-        tokens = batch[Columns.OBS]
-        lengths = (tokens != self.policy.pad_token).sum(1)
-        # True where those tokens go, in one column more: a finished text leaves no room for one.
-        mask = one_hot(lengths, tokens.shape[1] + 1).bool()
-        return self.policy.hidden_before(pad(tokens, (0, 1)), mask, lengths)
 
 
 def train(total_tokens: int, seed: int = 0) -> float:

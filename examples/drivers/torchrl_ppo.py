@@ -16,7 +16,6 @@ from task import NETWORK, make_envs
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.functional import one_hot, pad
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.envs import GymWrapper
@@ -45,15 +44,10 @@ class ReadText(nn.Module):
         if observation.shape == self.cache.shape and not torch.is_grad_enabled():
             hidden = self.policy.last_hidden(observation, self.cache).clone()
         else:
-            hidden = self.encode(observation.flatten(0, -2)).unflatten(0, observation.shape[:-1])
+            hidden = self.policy.read(observation.flatten(0, -2)).unflatten(
+                0, observation.shape[:-1]
+            )
         return hidden, self.policy.logits(hidden)
-
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Whole texts (N, L) to the hidden states (N, n_embd) from which the next token is due."""
-        lengths = (tokens != self.policy.pad_token).sum(1)
-        # True where that token goes, in one column more: a finished text leaves no room for it.
-        mask = one_hot(lengths, tokens.shape[1] + 1).bool()
-        return self.policy.hidden_before(pad(tokens, (0, 1)), mask, lengths)
 
 
 def train(total_tokens: int, seed: int = 0) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from letters import Letters
 
-from agents import PPO, AdaptiveKL, Learner
+from agents import PPO, AdaptiveKL, Learner, OffPolicyGradient
 from agents.checkpoint import _put_arrays, _take_arrays
 from policies import TransformerPolicy
 from textenv.errors import (
@@ -30,7 +30,7 @@ def share_of_a(episodes):
     return [float((e.tokens == 0).mean()) for e in episodes]
 
 
-def make_learner(env_options=None, **options):
+def make_learner(env_options=None, algorithm=None, **options):
     """A new learner in a new environment; the same whenever it is called."""
     env_options = {"num_envs": 8, "reward": share_of_a, "letters": 6} | (env_options or {})
     envs = TextVectorEnv(
@@ -47,7 +47,7 @@ def make_learner(env_options=None, **options):
         "temperature": 0.9,
         "seed": 5,
     }
-    algorithm = PPO(n_epochs=2, minibatch_tokens=20)
+    algorithm = algorithm or PPO(n_epochs=2, minibatch_tokens=20)
     return Learner(policy, envs, algorithm, **(defaults | options))
 
 
@@ -111,6 +111,22 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path, length, env_options):
     assert_same_state(first, resumed)
     assert run(resumed, 3) == expected[2:]
     assert_same_state(whole, resumed)
+
+
+def test_rollouts_of_the_past_are_resumed_too(tmp_path):
+    options = {
+        "env_options": GROUPS_AND_MASKS,
+        "algorithm": OffPolicyGradient(replay=3),
+        "n_episodes": 8,
+    }
+    whole = make_learner(**options)
+    expected = run(whole, 4)
+    first, second = make_learner(**options), make_learner(**options)
+    assert run(first, 2) == expected[:2]
+    first.save(tmp_path)
+    second.load(tmp_path)
+    assert [len(rollout) for rollout in second.replay] == [8, 8]
+    assert run(second, 2) == expected[2:]
 
 
 def test_saving_changes_nothing(tmp_path):

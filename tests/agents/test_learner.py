@@ -198,7 +198,8 @@ def test_every_epoch_sees_every_sequence_once(size):
     assert len(epochs) == 3 and not seen
     for epoch in epochs:
         assert sorted(epoch) == sorted(rollout.groups.tolist())
-    assert epochs[0] != epochs[1] != epochs[2]
+    if len(algorithm.batches) > 3:  # one minibatch an epoch has no order
+        assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_a_minibatch_is_a_part_of_the_rollout():
@@ -478,7 +479,7 @@ def test_lower_precision_scores_nearly_alike():
     policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
     learner = Learner(policy, envs, PPO(), n_steps=4, precision=torch.bfloat16)
     rollout = learner.collect()
-    scores = learner._score(policy, rollout)
+    scores = learner.score(rollout)
     assert scores.logprobs.dtype == torch.float32
     assert 0 < (scores.logprobs - rollout.logprobs).abs().max() < 0.05
     scores.logprobs.sum().backward()

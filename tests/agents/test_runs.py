@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import textenv
-from agents.algorithm import PPO
+from agents import PPO
 from agents.runs import RunFolder
 
 

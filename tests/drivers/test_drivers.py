@@ -1,5 +1,6 @@
 """One environment, several libraries: each of the drivers in `examples/drivers` learns the task."""
 
+import importlib
 import importlib.util
 import re
 import runpy
@@ -19,6 +20,8 @@ TASK = runpy.run_path(str(DRIVERS / "task.py"))
 # deprecations in their own code.
 STRICT, LENIENT = ("-W", "error"), ()
 LIBRARIES = [
+    ("own_ppo", "torch", STRICT),
+    ("sb3_ppo", "stable_baselines3", STRICT),
     ("cleanrl_ppo", "torch", STRICT),
     ("torchrl_ppo", "torchrl", LENIENT),
     ("rllib_ppo", "ray", LENIENT),
@@ -48,6 +51,22 @@ def test_driver_learns(name, package, warnings):
 def test_every_driver_is_run_here():
     scripts = {path.stem for path in DRIVERS.glob("*.py")} - {"task"}
     assert scripts == {name for name, _, _ in LIBRARIES}
+
+
+@pytest.mark.slow
+def test_three_libraries_learn_alike(monkeypatch, capsys):
+    """The same settings, five seeds each: the means differ by less than the seeds do."""
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.syspath_prepend(str(DRIVERS))
+    returns = {
+        name: [importlib.import_module(name).train(12_288, seed) for seed in range(5)]
+        for name in ("own_ppo", "sb3_ppo", "cleanrl_ppo")
+    }
+    capsys.readouterr()
+    means = {name: np.mean(runs) for name, runs in returns.items()}
+    spread = max(np.ptp(runs) for runs in returns.values())
+    assert min(means.values()) > 0.9
+    assert np.ptp(list(means.values())) < min(spread, 0.05), returns
 
 
 @pytest.mark.parametrize(

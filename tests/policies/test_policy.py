@@ -352,3 +352,11 @@ def test_observations_are_prefixes_whatever_the_path_to_them():
     fresh = policy.act(observation, generator=np.random.default_rng(0))
     np.testing.assert_allclose(cached.logprobs, fresh.logprobs, atol=1e-5)
     np.testing.assert_allclose(cached.values, fresh.values, atol=1e-5)
+
+
+def test_read_is_last_hidden_with_a_gradient():
+    policy = TransformerPolicy(TransformerConfig(5, 6, n_layer=2, n_head=2, n_embd=8), seed=1)
+    observations = torch.tensor([[1, 2, 3, 5, 5, 5], [1, 2, 3, 4, 0, 1], [4, 5, 5, 5, 5, 5]])
+    read = policy.read(observations.float())
+    assert read.requires_grad
+    torch.testing.assert_close(read, policy.last_hidden(observations).clone(), atol=1e-5, rtol=0)

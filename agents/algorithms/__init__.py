@@ -1,0 +1,29 @@
+"""The field's algorithms, each an advantage and a loss over the shared learner."""
+
+from agents.algorithms.actor_critic import A2C, REINFORCE
+from agents.algorithms.groups import DAPO, GRPO, RLOO, DrGRPO, REINFORCEPlusPlus
+from agents.algorithms.imitation import BestOfN, RewardWeightedRegression
+from agents.algorithms.off_policy import OffPolicyGradient, SoftQLearning
+from agents.algorithms.ppo import PPO, PPOPenalty
+from agents.algorithms.preferences import DPO, IPO, KTO
+from agents.algorithms.trpo import TRPO
+
+__all__ = [
+    "A2C",
+    "DAPO",
+    "DPO",
+    "GRPO",
+    "IPO",
+    "KTO",
+    "PPO",
+    "REINFORCE",
+    "RLOO",
+    "TRPO",
+    "BestOfN",
+    "DrGRPO",
+    "OffPolicyGradient",
+    "PPOPenalty",
+    "REINFORCEPlusPlus",
+    "RewardWeightedRegression",
+    "SoftQLearning",
+]

@@ -1,0 +1,80 @@
+"""Policy gradients with a value head as baseline."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from agents import losses, returns
+from agents.algorithm import Algorithm, Metrics
+from agents.rollout import Rollout
+from policies import Scores
+
+
+@dataclass(frozen=True)
+class REINFORCE(Algorithm):
+    """The policy gradient with a learned baseline (Williams, 1992; Sutton et al., 2000).
+
+        A_t = G_t - V_t,    loss = -mean over sequences of sum_t A_t log pi(a_t)
+
+    One step on each rollout: its gradient is an unbiased estimate of that of the expected return
+    where `gamma` is 1. Left out: discounting of the states' distribution.
+
+    Attributes:
+        value_coef: Weight of the value loss.
+        gamma: Discount of each chosen token.
+    """
+
+    value_coef: float = 0.5
+    gamma: float = 1.0
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Return minus value, shape (S, L)."""
+        following = returns.discounted_returns(
+            rollout.rewards, rollout.mask, rollout.bootstrap_values, self.gamma
+        )
+        return following - rollout.values
+
+    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+        """Policy gradient + value loss."""
+        assert batch.advantages is not None and batch.value_targets is not None
+        policy_loss = -losses.sequence_sum(batch.advantages * scores.logprobs, batch.mask)
+        value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
+        loss = policy_loss + self.value_coef * value_loss
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss}
+
+
+@dataclass(frozen=True)
+class A2C(Algorithm):
+    """Advantage actor-critic (Mnih et al., 2016), synchronous.
+
+        A_t = GAE,    loss = -mean over tokens of A_t log pi(a_t) + value loss - entropy bonus
+
+    One step on each rollout, made for short ones (`n_steps` of 5 to 20) that are cut and
+    bootstrapped. With `gae_lambda` below 1 the values' errors bias the gradient. Left out:
+    RMSProp, for which any optimiser of the learner stands.
+
+    Attributes:
+        value_coef: Weight of the value loss.
+        entropy_coef: Weight of the entropy bonus.
+        gamma: Discount of each chosen token.
+        gae_lambda: 1 is the n-step advantage of the paper.
+    """
+
+    value_coef: float = 0.5
+    entropy_coef: float = 0.0
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """GAE, shape (S, L)."""
+        arrays = (rollout.rewards, rollout.values, rollout.mask, rollout.bootstrap_values)
+        return returns.gae(*arrays, self.gamma, self.gae_lambda)
+
+    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+        """Policy gradient + value loss - entropy bonus."""
+        assert batch.advantages is not None and batch.value_targets is not None
+        policy_loss = losses.policy_gradient(scores.logprobs, batch.advantages, batch.mask)
+        value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
+        entropy = losses.masked_mean(scores.entropies, batch.mask)
+        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss}

@@ -1,0 +1,60 @@
+"""Supervised learning on answers that scored well."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents import losses, returns
+from agents.algorithm import Algorithm
+from agents.rollout import Rollout
+from policies import Scores
+
+
+@dataclass(frozen=True)
+class BestOfN(Algorithm):
+    """Best-of-n distillation: learn to give at once the best of n answers (Dong et al., 2023).
+
+        loss = -mean over the best answers of sum_t log pi(a_t)
+
+    RAFT, arXiv:2304.06767, repeated at every rollout. Needs groups. The best of n samples has KL
+    of at most log n - (n - 1) / n nats to the policy that sampled. Left out: a filter that drops
+    prompts whose best answer is poor.
+    """
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """1 for the best of each group, 0 for the others, shape (S,)."""
+        return returns.is_group_best(rollout.episode_returns, rollout.groups)
+
+    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+        """Cross-entropy of the best answers."""
+        assert batch.advantages is not None
+        best = batch.mask & (batch.advantages > 0)[:, None]
+        return -losses.sequence_sum(scores.logprobs, best)
+
+
+@dataclass(frozen=True)
+class RewardWeightedRegression(Algorithm):
+    """Maximum likelihood with weights that grow with the return (Peters & Schaal, 2007).
+
+        w_s = exp(r_s / beta) / mean of exp(r / beta),    loss = -mean of w_s sum_t log pi(a_t)
+
+    On answers that the reference gave, whose optimum is pi_ref exp(r / beta) / Z; no probability
+    is needed of whoever gave them, so that any log will do. On answers of the policy itself, every
+    rollout moves the optimum on. Left out: advantages instead of returns (AWR).
+
+    Attributes:
+        beta: Temperature of the weights, in units of return.
+    """
+
+    beta: float = 1.0
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """The weights, shape (S,)."""
+        scaled = rollout.scores / self.beta
+        return torch.softmax(scaled, 0) * len(scaled)
+
+    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+        """Weighted cross-entropy."""
+        assert batch.advantages is not None
+        return -losses.sequence_sum(batch.advantages[:, None] * scores.logprobs, batch.mask)

@@ -1,0 +1,99 @@
+"""Learning again from rollouts of the past."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents import losses, returns
+from agents.algorithm import Algorithm, Metrics
+from agents.rollout import Rollout
+from policies import Scores
+
+
+@dataclass(frozen=True)
+class OffPolicyGradient(Algorithm):
+    """The policy gradient on stale rollouts, with truncated importance weights.
+
+        w_t = min(pi(a_t) / pi_sampled(a_t), cap)
+        loss = -mean over sequences of sum_t stopped(w_t) A_s log pi(a_t)
+
+    Each token has its own weight, as in V-trace (Espeholt et al., 2018, arXiv:1802.01561) and in
+    IMPALA's descendants for language models: biased by the truncation, and since the probability
+    of reaching a token is not corrected, but of bounded variance. Exact on fresh rollouts. Needs
+    groups. The learner's KL penalty is that of the present policy, for stale rollouts too.
+
+    Attributes:
+        cap: The largest weight.
+        replay: Rollouts that are learned from at once.
+    """
+
+    cap: float = 2.0
+    replay: int = 4
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """Return minus the mean of the others, shape (S,)."""
+        return returns.leave_one_out(rollout.episode_returns, rollout.groups)
+
+    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+        """Weighted policy gradient of whole answers."""
+        assert batch.advantages is not None
+        moved = torch.where(batch.mask, scores.logprobs.detach() - batch.logprobs, 0.0)
+        weights = moved.exp().clamp(max=self.cap)
+        loss = -losses.sequence_sum(
+            weights * batch.advantages[:, None] * scores.logprobs, batch.mask
+        )
+        capped = losses.masked_mean((weights == self.cap).float(), batch.mask)
+        return loss, {"capped_fraction": capped}
+
+
+@dataclass(frozen=True)
+class SoftQLearning(Algorithm):
+    """Soft Q-learning over tokens: value-based and off-policy, for the KL-regularised return.
+
+        Q(s, a) = V(s) + beta log(pi(a|s) / pi_ref(a|s))
+        loss = mean over tokens of (Q(s_t, a_t) - target_t)^2 / 2
+        target_t = r_t + [soft lambda-return of the text after token t]
+
+    Any Q splits in one way into its soft value V and the policy that is optimal for it, so that
+    value head and logits together *are* Q (Nachum et al., "Bridging the Gap", 2017,
+    arXiv:1702.08892; for text Guo et al., 2022, arXiv:2106.07704). Targets come from the policy as
+    it was at the start of the update, a target network that is renewed each time. Whoever gave the
+    answers, the fixed point is the optimum pi_ref exp(r / beta) / Z; without a reference pi_ref is
+    uniform. Rewards are those of the environment: leave the learner's `kl_coef` at 0. Left out:
+    priorities.
+
+    Attributes:
+        beta: Weight of the KL to the reference.
+        gae_lambda: 0 is one-step Q-learning; near 1 the end's reward arrives at once.
+        replay: Rollouts that are learned from at once.
+    """
+
+    n_epochs: int = 4
+    beta: float = 0.1
+    gae_lambda: float = 0.95
+    replay: int = 4
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """What Q is too low by, under the target network, shape (S, L)."""
+        assert rollout.present_logprobs is not None
+        soft = rollout.rewards - self.beta * self._log_ratios(rollout, rollout.present_logprobs)
+        arrays = (soft, rollout.values, rollout.mask, rollout.bootstrap_values)
+        return returns.gae(*arrays, 1.0, self.gae_lambda)
+
+    def value_targets(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        """What Q is fitted to."""
+        assert rollout.present_logprobs is not None
+        own = self.beta * self._log_ratios(rollout, rollout.present_logprobs)
+        return super().value_targets(rollout, advantages) + torch.where(rollout.mask, own, 0.0)
+
+    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+        """Squared error of Q."""
+        assert batch.value_targets is not None
+        q = scores.values + self.beta * self._log_ratios(batch, scores.logprobs)
+        return losses.value_loss(q, batch.value_targets, batch.mask)
+
+    def _log_ratios(self, batch: Rollout, logprobs: Tensor) -> Tensor:
+        if batch.ref_logprobs is None:
+            raise ValueError("soft Q-learning needs a reference: reference=policy.frozen_copy()")
+        return logprobs - batch.ref_logprobs

@@ -1,0 +1,103 @@
+"""Proximal policy optimisation, with a clip and with a KL penalty."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents import losses, returns
+from agents.algorithm import Algorithm, Metrics
+from agents.rollout import Rollout
+from policies import Scores
+
+
+@dataclass(frozen=True)
+class PPO(Algorithm):
+    """Proximal policy optimisation with a clipped objective (Schulman et al., 2017).
+
+    Advantages by GAE, standardised within each minibatch as Stable-Baselines3 and CleanRL do. Left
+    out: advantage standardisation over the whole rollout, shared clip ranges that decay.
+
+    Attributes:
+        clip: The ratio of new to old probability earns nothing outside 1 - clip .. 1 + clip.
+        value_clip: Values may move so far in one update; None does not limit them.
+        value_coef: Weight of the value loss.
+        entropy_coef: Weight of the entropy bonus.
+        gamma: Discount of each chosen token.
+        gae_lambda: Trade of bias (0) for variance (1) in GAE.
+    """
+
+    n_epochs: int = 4
+    minibatch_tokens: int | None = 1024
+    clip: float = 0.2
+    value_clip: float | None = None
+    value_coef: float = 0.5
+    entropy_coef: float = 0.0
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """GAE, shape (S, L)."""
+        return returns.gae(
+            rollout.rewards,
+            rollout.values,
+            rollout.mask,
+            rollout.bootstrap_values,
+            self.gamma,
+            self.gae_lambda,
+        )
+
+    def policy_loss(self, batch: Rollout, scores: Scores, advantages: Tensor) -> Tensor:
+        """The clipped surrogate."""
+        return losses.ppo_clip(
+            scores.logprobs, batch.logprobs, advantages, batch.mask, self.clip, self.clip
+        )
+
+    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+        """Clipped surrogate + value loss - entropy bonus."""
+        assert batch.advantages is not None and batch.value_targets is not None
+        mask = batch.mask
+        advantages = returns.standardise(batch.advantages, mask)
+        policy_loss = self.policy_loss(batch, scores, advantages)
+        if self.value_clip is None:
+            value_loss = losses.value_loss(scores.values, batch.value_targets, mask)
+        else:
+            value_loss = losses.clipped_value_loss(
+                scores.values, batch.values, batch.value_targets, mask, self.value_clip
+            )
+        entropy = losses.masked_mean(scores.entropies, mask)
+        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "clip_fraction": losses.clip_fraction(
+                scores.logprobs, batch.logprobs, mask, self.clip, self.clip
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class PPOPenalty(PPO):
+    """PPO that is held near the sampling policy by a KL penalty instead of a clip.
+
+        loss = -mean over tokens of [ratio_t A_t - penalty KL_t(old || new)]
+
+    Schulman et al. (2017), equation 8, with a fixed coefficient (their table 1). The KL is
+    estimated at the sampled tokens by ratio - 1 - log ratio, whose expected gradient is the exact
+    one. Left out: the coefficient that adapts to a target. `clip` only says what `clip_fraction`
+    counts.
+
+    Attributes:
+        penalty: Weight of the KL to the sampling policy, in nats per token.
+    """
+
+    penalty: float = 1.0
+
+    def policy_loss(self, batch: Rollout, scores: Scores, advantages: Tensor) -> Tensor:
+        """Importance-weighted advantages less the penalty."""
+        arguments = (scores.logprobs, batch.logprobs, advantages, batch.mask)
+        moved = torch.where(batch.mask, scores.logprobs - batch.logprobs, 0.0)
+        penalty = losses.masked_mean(moved.expm1() - moved, batch.mask)
+        return self.penalty * penalty - losses.masked_mean(
+            losses.clipped_surrogate(*arguments, 1.0, torch.inf), batch.mask
+        )

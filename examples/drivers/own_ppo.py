@@ -1,0 +1,38 @@
+"""Our own PPO: the learner collects, scores and steps.
+
+Run: python examples/drivers/own_ppo.py [total_tokens]
+"""
+
+import sys
+
+import torch
+from task import NETWORK, make_envs
+
+from agents import PPO, Learner
+from policies import TransformerPolicy
+
+num_envs, num_steps = 32, 32
+learning_rate = 3e-3
+
+
+def train(total_tokens: int, seed: int = 0) -> float:
+    """Train a small transformer; the mean return of the last update's episodes."""
+    envs = make_envs(num_envs)
+    policy = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
+    learner = Learner(
+        policy,
+        envs,
+        PPO(n_epochs=4, minibatch_tokens=256, entropy_coef=0.01),
+        learning_rate=lambda progress: learning_rate * (1 - progress),
+        n_steps=num_steps,
+        max_grad_norm=0.5,
+        seed=seed,
+    )
+    for update in learner.updates(total_tokens):
+        print(f"{update.tokens:7d} tokens  return {update.episode_return:.3f}")
+    return update.episode_return
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
