@@ -3,7 +3,8 @@
 Both sides are the released `PPO`, with the same network and weights (model S), 32 rows, prompts of
 16 to 32 tokens, answers of 64, one rollout of 2,048 tokens and four epochs over it in minibatches
 of 256. The peer reads the whole observation with a transformer as features extractor, `MlpPolicy`
-and the plain buffer. A minute or more a round for the peer.
+and the plain buffer. Both have Adam's fused kernel. Four minutes and more
+a round for the peer.
 
 Run: taskset -c 0 python -m benchmarks.sb3 --threads 1
 """
@@ -26,7 +27,6 @@ from benchmarks.common import (
     interleaved,
     make_policy,
     median,
-    no_reward,
     random_prompts,
     ratio,
     report,
@@ -54,6 +54,11 @@ class WholeText(BaseFeaturesExtractor):
         return hidden[torch.arange(len(ids)), inside.sum(1) - 1]
 
 
+def evenness(episodes):
+    """Share of even ids: a reward of zeros alone would make Adam's moments denormal numbers."""
+    return [float((episode.tokens % 2 == 0).mean()) for episode in episodes]
+
+
 def environment() -> VecEnv:
     """Fixed answers to random prompts."""
     vocab_size = config("S").vocab_size
@@ -61,7 +66,7 @@ def environment() -> VecEnv:
         TextVectorEnv(
             ROWS,
             prompts=[{"tokens": prompt} for prompt in random_prompts(512, vocab_size)],
-            reward=no_reward,
+            reward=evenness,
             tokenizer=Ids(vocab_size),
             max_new_tokens=MAX_ANSWER,
         )
@@ -114,7 +119,11 @@ def main() -> None:
         "whole text": Timed(
             "MlpPolicy",
             environment(),
-            policy_kwargs={"features_extractor_class": WholeText, "net_arch": []},
+            policy_kwargs={
+                "features_extractor_class": WholeText,
+                "net_arch": [],
+                "optimizer_kwargs": {"eps": 1e-5, "fused": True},
+            },
             **shared,
         ),
     }

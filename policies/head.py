@@ -93,6 +93,8 @@ class _TokenScores(torch.autograd.Function):
         if dz is None:
             raise RuntimeError("token_scores can be differentiated once; call score again")
         ctx.probabilities = None  # overwritten below
+        if g_entropies is not None and not g_entropies.any():  # an entropy bonus of weight 0
+            g_entropies = None
         for part in _slices(*dz.shape):
             p = dz[part]
             if g_entropies is not None:

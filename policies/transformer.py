@@ -70,10 +70,13 @@ class Block(nn.Module):
         self.mlp_in = Linear(width, 4 * width)
         self.mlp_out = Linear(4 * width, width)
 
-    def forward(self, x: Tensor, attention: Attention) -> Tensor:
-        """Residual stream (N, n_embd) to the same."""
+    def forward(self, x: Tensor, attention: Attention, wanted: Tensor | None = None) -> Tensor:
+        """Residual stream (N, n_embd) to the same, or to the `wanted` (k,) of its N places."""
         qkv = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.n_head, -1))
-        x = x + self.attn_out(attention(self.layer, qkv).flatten(1))
+        attended = attention(self.layer, qkv).flatten(1)
+        if wanted is not None:
+            x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
+        x = x + self.attn_out(attended)
         return x + self.mlp_out(F.gelu(self.mlp_in(self.ln_2(x))))
 
 
@@ -94,12 +97,30 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd)
         self._initialise(torch.Generator().manual_seed(seed))
 
-    def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Final hidden states (N, n_embd) of flat tokens and positions, both (N,) int64."""
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states of flat tokens.
+
+        Args:
+            tokens: Ids, shape (N,), int64.
+            positions: Where each stands in its row, shape (N,), int64.
+            attention: Who may look at whom.
+            wanted: Whose states are asked for, shape (k,), int64; all if None. In the last block
+                the others, such as those of a prompt, are only looked at.
+
+        Returns:
+            Shape (k, n_embd), or (N, n_embd).
+        """
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        for block in self.blocks:
+        *others, last = self.blocks
+        for block in others:
             x = block(x, attention)
-        return self.ln_f(x)
+        return self.ln_f(last(x, attention, wanted))
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:

@@ -75,15 +75,18 @@ class TransformerPolicy(Policy):
         rows = share_beginnings(tokens, lengths)
         width = rows.index.shape[1]
         flat = tokens[:, :width].flatten()[rows.places]
-        hidden = self.transformer(flat, rows.positions, CausalRows(rows))
         chosen, positions = mask.nonzero(as_tuple=True)
-        return hidden.index_select(0, rows.index[chosen, positions - 1])
+        # Rows that share a beginning may choose from the same place.
+        wanted, place = rows.index[chosen, positions - 1].unique(return_inverse=True)
+        hidden = self.transformer(flat, rows.positions, CausalRows(rows), wanted)
+        return hidden.index_select(0, place)
 
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""
         tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
         attention = CachedRows(store, rows, positions, counts)  # type: ignore[arg-type]
-        return self.transformer(tokens, positions, attention)[attention.last]
+        wanted = attention.last if attention.any_block else None
+        return self.transformer(tokens, positions, attention, wanted)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Policy.logits`; the head is the token embedding."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from agents import losses, returns
@@ -32,7 +33,7 @@ class REINFORCE(Algorithm):
         following = returns.discounted_returns(
             rollout.rewards, rollout.mask, rollout.bootstrap_values, self.gamma
         )
-        return following - rollout.values
+        return torch.where(rollout.mask, following - rollout.values, 0.0)
 
     def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
         """Policy gradient + value loss."""

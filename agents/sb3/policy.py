@@ -33,7 +33,7 @@ class TokenActorCritic(BasePolicy):
         temperature: Of the sampling, and so of all log-probabilities.
         use_sde: Not for tokens; SB3's algorithms pass False.
         optimizer_class: SB3's, made over all parameters that take a gradient.
-        optimizer_kwargs: For it; without them Adam has SB3's `eps=1e-5`.
+        optimizer_kwargs: For it; without them Adam has SB3's `eps=1e-5` and the fused kernel.
         **shape: `n_layer`, `n_head`, `n_embd` of the `TransformerPolicy`.
 
     Raises:
@@ -66,6 +66,8 @@ class TokenActorCritic(BasePolicy):
                 f"the policy speaks {policy.vocab_size} tokens, the environment {vocab_size}: make "
                 "the policy by TransformerPolicy.for_env(envs)"
             )
+        if optimizer_kwargs is None and optimizer_class is torch.optim.Adam:
+            optimizer_kwargs = {"eps": 1e-5, "fused": True}
         super().__init__(
             observation_space,
             action_space,

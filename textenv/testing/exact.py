@@ -95,8 +95,9 @@ def expected_return(logprobs: ArrayLike, rewards: ArrayLike) -> float:
 
 def kl_divergence(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> float:
     """KL(pi || pi_ref) of whole answers in nats: the sum of pi (log pi - log pi_ref)."""
-    own = _floats(logprobs)
-    return float(np.exp(own) @ (own - _floats(ref_logprobs)))
+    own, ref = _floats(logprobs), _floats(ref_logprobs)
+    given = own > -np.inf  # 0 log 0 is 0
+    return float(np.exp(own[given]) @ (own[given] - ref[given]))
 
 
 def objective(
