@@ -134,7 +134,7 @@ def trl_loss(trainer, logprobs, inputs, **attributes):
         accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x),
         aux_loss_enabled=False,
         precompute_ref_logps=True,
-        _metrics=defaultdict(list),
+        _metrics=defaultdict(lambda: defaultdict(list)),
         _total_train_tokens=0,
         **attributes,
     )

@@ -13,21 +13,28 @@ each rule becomes a test of its own:
         def make(self, **kwargs):
             return MyEnv(prompts=["a", "b"], **kwargs)
 
-The rules are about environments. They do not look at learners, nor at whether a reward makes sense.
+`check_agent(agent, env)` does the same for a learner: whether what it samples is what it scores.
+Not covered: whether a reward makes sense, and whether an agent learns (`textenv.testing.exact` has
+exact answers for that).
 """
 
+from textenv.testing.agent_rules import AGENT_RULES, Agent
 from textenv.testing.checks import (
     ENV_RULES,
     VECTOR_RULES,
     TextEnvContract,
     TextVectorEnvContract,
+    check_agent,
     check_text_env,
 )
 
 __all__ = [
+    "AGENT_RULES",
     "ENV_RULES",
     "VECTOR_RULES",
+    "Agent",
     "TextEnvContract",
     "TextVectorEnvContract",
+    "check_agent",
     "check_text_env",
 ]

@@ -7,6 +7,7 @@ from unittest import SkipTest
 from gymnasium.vector import VectorEnv
 
 from textenv.testing import env_rules, rules, step_rules, vector_rules
+from textenv.testing.agent_rules import AGENT_RULES, Agent, trial
 from textenv.testing.making import AnyEnv, Maker
 
 Rule: TypeAlias = Callable[[Maker], None]
@@ -78,10 +79,36 @@ def check_text_env(env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
             seen and the way out.
         TypeError: It is no environment, and nothing that makes one.
     """
+    return _run_all(_rules_for(env), lambda rule: _run_on_env(rule, env))
+
+
+def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
+    """Check what a learner says of its choices, whoever wrote it, against every rule.
+
+    The weights must not change meanwhile. Texts come from random play of `env`.
+
+    Args:
+        agent: Anything with the methods of `Agent`, such as a few lines around a trained model.
+        env: The environment it was made for, or something that makes it.
+
+    Returns:
+        The rules that could not be checked, with the reason.
+
+    Raises:
+        AssertionError: A rule is broken; the message has its name, what was seen and the way out.
+    """
+    case = trial(agent, env)
+    try:
+        return _run_all(AGENT_RULES, lambda rule: _run(rule, case))
+    finally:
+        case.make.close()
+
+
+def _run_all(rules: Sequence[Any], run: Callable[[Any], None]) -> dict[str, str]:
     skipped = {}
-    for rule in _rules_for(env):
+    for rule in rules:
         try:
-            _run(rule, env)
+            run(rule)
         except SkipTest as reason:
             skipped[rule.__name__] = str(reason)
     return skipped
@@ -110,19 +137,24 @@ def _rules_for(env: AnyEnv | Callable[..., AnyEnv]) -> tuple[Rule, ...]:
     return VECTOR_RULES if is_vector else ENV_RULES
 
 
-def _run(rule: Rule, env: AnyEnv | Callable[..., AnyEnv]) -> None:
-    """Check one rule; whatever it raises becomes an AssertionError with its name."""
+def _run_on_env(rule: Rule, env: AnyEnv | Callable[..., AnyEnv]) -> None:
     make = Maker(env)
     try:
-        rule(make)
+        _run(rule, make)
+    finally:
+        make.close()
+
+
+def _run(rule: Callable[[Any], None], case: Any) -> None:
+    """Check one rule; whatever it raises becomes an AssertionError with its name."""
+    try:
+        rule(case)
     except SkipTest:
         raise
     except AssertionError as error:
         raise AssertionError(f"{rule.__name__}: {error}") from error
     except Exception as error:
         raise AssertionError(f"{rule.__name__}: {type(error).__name__}: {error}") from error
-    finally:
-        make.close()
 
 
 def _add_tests(contract: type, rules: Sequence[Rule]) -> None:
@@ -130,7 +162,7 @@ def _add_tests(contract: type, rules: Sequence[Rule]) -> None:
     for rule in rules:
 
         def test(self: Any, rule: Rule = rule) -> None:
-            _run(rule, self.make)
+            _run_on_env(rule, self.make)
 
         test.__name__, test.__doc__ = f"test_{rule.__name__}", rule.__doc__
         setattr(contract, test.__name__, test)

@@ -1,0 +1,171 @@
+"""Every rule for learners holds for ours, and for each there is a learner that breaks it."""
+
+import numpy as np
+import pytest
+import torch
+from letters import Letters
+
+from agents.sb3 import SB3TokenPolicy, Trajectories, to_vec_env
+from policies import TransformerConfig, TransformerPolicy
+from textenv import TextEnv, TextVectorEnv
+from textenv.testing import AGENT_RULES, check_agent
+
+torch.set_num_threads(1)
+ARGUMENTS = {
+    "prompts": ["a", "bcd", "fe"],
+    "reward": lambda episodes: [0.0] * len(episodes),
+    "tokenizer": Letters(8, stop=True),
+    "max_new_tokens": 6,
+}
+
+
+def make_env():
+    return TextEnv(**ARGUMENTS)
+
+
+class Ours:
+    """Any policy of ours, as `check_agent` wants it."""
+
+    sampling_temperature = scoring_temperature = 0.7
+
+    def __init__(self):
+        self.policy = TransformerPolicy(TransformerConfig(9, 9, 2, 2, 16), seed=1)
+        with torch.no_grad():
+            for parameter in self.policy.parameters():
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+                parameter.add_(0.3 * noise)
+        self.cache = self.policy.new_cache(64, 9)
+
+    def sample(self, observations, action_masks=None):
+        step = self.policy.act(
+            observations,
+            self.cache if len(observations) == 64 else None,
+            temperature=self.sampling_temperature,
+            action_masks=action_masks,
+        )
+        return step.actions, step.logprobs
+
+    def score(self, observations, actions, action_masks=None):
+        texts = Trajectories.from_observations(
+            torch.from_numpy(observations), 9, torch.from_numpy(actions)
+        )
+        masks = None if action_masks is None else torch.from_numpy(action_masks)
+        scores = self.policy.score(
+            texts.tokens, texts.mask, temperature=self.scoring_temperature, action_masks=masks
+        )
+        return scores.logprobs[texts.mask].detach().numpy()
+
+
+class PaddingChosen(Ours):
+    def sample(self, observations, action_masks=None):
+        actions, logprobs = super().sample(observations, action_masks)
+        return np.full_like(actions, 9), logprobs
+
+
+class ProbabilitiesForLogprobs(Ours):
+    def sample(self, observations, action_masks=None):
+        actions, logprobs = super().sample(observations, action_masks)
+        return actions, np.exp(logprobs)
+
+
+class TemperatureAtSamplingOnly(Ours):
+    scoring_temperature = 1.0
+
+
+class Dropout(Ours):
+    def score(self, observations, actions, action_masks=None):
+        scores = super().score(observations, actions, action_masks)
+        return scores + 0.01 * np.random.default_rng().random(len(scores))
+
+
+class PositionsFromTheEndOfTheBatch(Ours):
+    """Left padding whose positions count: the longest row of the batch shifts all others."""
+
+    def score(self, observations, actions, action_masks=None):
+        scores = super().score(observations, actions, action_masks)
+        lengths = (observations != 9).sum(1)
+        return scores - 0.01 * (lengths.max() - lengths)
+
+
+class TopThreeAtScoringOnly(Ours):
+    def score(self, observations, actions, action_masks=None):
+        scores = super().score(observations, actions, action_masks)
+        return np.where(scores > -2.0, scores, -50.0)
+
+
+class GreedyWithHonestNumbers(Ours):
+    """Takes the likeliest token and stores its true log-probability: the ratio is still 1."""
+
+    def sample(self, observations, action_masks=None):
+        step = self.policy.act(
+            observations, temperature=0.7, action_masks=action_masks, deterministic=True
+        )
+        return step.actions, step.logprobs
+
+
+class MaskForgottenAtSampling(Ours):
+    def sample(self, observations, action_masks=None):
+        return super().sample(observations)
+
+
+class MaskForgottenAtScoring(Ours):
+    def score(self, observations, actions, action_masks=None):
+        return super().score(observations, actions)
+
+
+class Unmasked(Ours):
+    def sample(self, observations):
+        return super().sample(observations)
+
+
+BROKEN = [
+    (PaddingChosen, "chosen_tokens_are_actions"),
+    (ProbabilitiesForLogprobs, "logprobs_are_logprobs"),
+    (Dropout, "scoring_twice_agrees"),
+    (PositionsFromTheEndOfTheBatch, "a_text_alone_scores_as_in_a_batch"),
+    (TopThreeAtScoringOnly, "probabilities_sum_to_one"),
+    (TemperatureAtSamplingOnly, "scoring_repeats_sampling"),
+    (GreedyWithHonestNumbers, "samples_follow_the_probabilities"),
+    (MaskForgottenAtSampling, "masked_tokens_are_never_chosen"),
+    (MaskForgottenAtScoring, "masks_hold_in_the_update_too"),
+]
+
+
+def test_our_policy_keeps_every_rule():
+    assert check_agent(Ours(), make_env) == {}
+
+
+@pytest.mark.parametrize(("agent", "rule"), BROKEN)
+def test_a_broken_learner_is_caught_by_name(agent, rule):
+    with pytest.raises(AssertionError, match=f"^{rule}: "):
+        check_agent(agent(), make_env)
+
+
+def test_every_rule_is_broken_by_somebody():
+    assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in AGENT_RULES]
+
+
+def test_a_learner_without_masks_is_checked_for_the_rest():
+    skipped = check_agent(Unmasked(), make_env)
+    assert set(skipped) == {"masked_tokens_are_never_chosen", "masks_hold_in_the_update_too"}
+
+
+def test_a_learner_of_another_library():
+    """Stable-Baselines3's interface, in a few lines."""
+    envs = to_vec_env(TextVectorEnv(1, **ARGUMENTS))
+    spaces = envs.observation_space, envs.action_space
+    torch.manual_seed(0)
+    model = SB3TokenPolicy(*spaces, lambda _: 1e-3, n_layer=1, n_head=2, n_embd=16)
+
+    class Theirs:
+        @torch.no_grad()
+        def sample(self, observations, action_masks=None):
+            actions, _, logprobs = model(torch.from_numpy(observations), action_masks=action_masks)
+            return actions.numpy(), logprobs.numpy()
+
+        @torch.no_grad()
+        def score(self, observations, actions, action_masks=None):
+            arguments = torch.from_numpy(observations), torch.from_numpy(actions), action_masks
+            return model.evaluate_actions(*arguments)[1].numpy()
+
+    assert check_agent(Theirs(), make_env) == {}
