@@ -126,6 +126,7 @@ class Learner(Trainer):
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
+        self._played: list[tuple[int, Tensor]] = []  # tokens, and scores of what ended
 
     # ---------------------------------------------------------------- the loop
 
@@ -162,21 +163,23 @@ class Learner(Trainer):
         self.collector.cache.clear()
         kl = _mean_kl(rollout)
         metrics |= {"kl_coef": self.kl.coef, "rollout_seconds": rollout_seconds}
-        finished = rollout.finished
+        # All that was played counts, whatever of it the algorithm has picked.
+        tokens = sum(count for count, _ in self._played)
+        scores = torch.cat([ended for _, ended in self._played])
         self.updates_done += 1
-        self.tokens_done += rollout.num_tokens
-        self.episodes_done += int(finished.sum())
+        self.tokens_done += tokens
+        self.episodes_done += len(scores)
         if not np.isnan(kl):
-            self.kl = self.kl.update(kl, int(finished.sum()))
+            self.kl = self.kl.update(kl, len(scores))
         seconds = time.perf_counter() - begin
         return Update(
             number=self.updates_done,
             tokens=self.tokens_done,
             episodes=self.episodes_done,
-            episode_return=rollout.scores[finished].mean().item(),
+            episode_return=scores.mean().item(),
             kl=kl,
             entropy=metrics.pop("entropy"),
-            tokens_per_second=rollout.num_tokens / seconds,
+            tokens_per_second=tokens / seconds,
             metrics=metrics,
             rollout=learned,
         )
@@ -187,7 +190,8 @@ class Learner(Trainer):
             self._rollout_start = self.runtime_state()
         except PromptError:  # columns that JSON cannot hold: no reason not to train
             self._rollout_start = None
-        rollout = self.algorithm.gather(self._rollout)
+        self._played.clear()
+        rollout = self.algorithm.gather(self._play)
         if self.reference is None:
             return rollout
         rollout = self.with_reference(rollout)
@@ -212,11 +216,14 @@ class Learner(Trainer):
         penalties = self.kl.coef * ratios
         return replace(rollout, rewards=rollout.rewards + before - penalties, penalties=penalties)
 
-    def _rollout(self) -> Rollout:
+    def _play(self) -> Rollout:
         if self.n_steps is not None:
-            return self.collector.collect_steps(self.n_steps)
-        assert self.n_episodes is not None
-        return self.collector.collect_episodes(self.n_episodes)
+            rollout = self.collector.collect_steps(self.n_steps)
+        else:
+            assert self.n_episodes is not None
+            rollout = self.collector.collect_episodes(self.n_episodes)
+        self._played.append((rollout.num_tokens, rollout.scores[rollout.finished]))
+        return rollout
 
     # ---------------------------------------------------------------- saving
 

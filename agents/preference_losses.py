@@ -27,9 +27,13 @@ def ranked_pairs(returns: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The better and the worse of each of P pairs, both (P,) int64. Ties make no pair.
     """
-    better = (groups[:, None] == groups) & (returns[:, None] > returns)
-    chosen, rejected = better.nonzero(as_tuple=True)
-    return chosen, rejected
+    order = groups.argsort(stable=True)
+    largest = int(torch.unique(groups, return_counts=True)[1].max()) if len(groups) else 0
+    pairs = [torch.stack([order[:-d], order[d:]]) for d in range(1, largest)]
+    both = torch.cat([order.new_zeros(2, 0), *pairs], dim=1)
+    both = both[:, (groups[both[0]] == groups[both[1]]) & (returns[both[0]] != returns[both[1]])]
+    better = returns[both[0]] > returns[both[1]]
+    return torch.where(better, both[0], both[1]), torch.where(better, both[1], both[0])
 
 
 def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:

@@ -21,6 +21,7 @@ def run(script, *arguments):
         ("01_environment.py", (), "ended by length"),
         ("02_reward.py", (), "reward"),
         ("03_ppo.py", ("8000",), "8192 tokens"),
+        ("04_algorithm.py", ("5",), "Ranked"),
     ],
 )
 def test_examples_run(name, arguments, expected):
@@ -31,11 +32,12 @@ def test_examples_run(name, arguments, expected):
 
 def test_every_example_is_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"01_environment.py", "02_reward.py", "03_ppo.py"}
+    assert names == {"01_environment.py", "02_reward.py", "03_ppo.py", "04_algorithm.py"}
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/concepts.md", "docs/libraries.md", "docs/testing.md"]
+    "page",
+    ["README.md", "docs/concepts.md", "docs/libraries.md", "docs/testing.md", "docs/algorithms.md"],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):
     """Pasted into one file in their order, as a reader would."""

@@ -7,6 +7,7 @@ environment with `group_size`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from agents import losses, returns
@@ -144,9 +145,9 @@ class REINFORCEPlusPlus(Algorithm):
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Standardised returns from each token on, shape (S, L)."""
-        following = returns.discounted_returns(
-            rollout.rewards, rollout.mask, rollout.bootstrap_values, 1.0
-        )
+        # The value head is not trained, so that what it says of a cut episode's end means nothing.
+        nothing = torch.zeros_like(rollout.bootstrap_values)
+        following = returns.discounted_returns(rollout.rewards, rollout.mask, nothing, 1.0)
         return returns.standardise(following, rollout.mask)
 
     def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:

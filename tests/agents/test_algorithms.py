@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import GRPO, Learner, losses
+from agents import DAPO, GRPO, Learner, losses
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -66,3 +66,24 @@ def test_it_learns_to_choose_even_ids(seed):
     for _ in range(24):
         last = learner.update().episode_return
     assert last > 0.9
+
+
+def test_dapo_asks_for_more_where_all_of_a_group_score_alike():
+    """All that was played counts as tokens and in the return; only what teaches is learned from."""
+    rewards = iter([0.0] * 32 + [0.0, 1.0] * 1000)
+    envs = TextVectorEnv(
+        32,
+        prompts=["the "],
+        reward=lambda episodes: [next(rewards) for _ in episodes],
+        max_new_tokens=2,
+        stop_tokens=[],
+        group_size=8,
+    )
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
+    update = Learner(policy, envs, DAPO(), n_episodes=32).update()
+    assert len(update.rollout) == 32 and set(update.rollout.scores.tolist()) == {0.0, 1.0}
+    assert (update.episodes, update.tokens, update.episode_return) == (64, 128, 0.25)
+    # Where nothing ever teaches it gives up.
+    rewards = iter([1.0] * 10_000)
+    update = Learner(policy, envs, DAPO(max_rollouts=3), n_episodes=32).update()
+    assert (update.episodes, len(update.rollout)) == (96, 32)

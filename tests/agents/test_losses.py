@@ -32,9 +32,10 @@ def test_means_by_hand():
     x = spread(1.0, 2.0, 3.0, 10.0)
     assert losses.masked_mean(x, MASK).item() == 4.0  # 16 / 4
     assert losses.sequence_mean(x, MASK).item() == 6.0  # (2 + 10) / 2; the empty row is no row
+    assert losses.sequence_sum(x, MASK).item() == 8.0  # (6 + 10) / 2
 
 
-@pytest.mark.parametrize("mean", [losses.masked_mean, losses.sequence_mean])
+@pytest.mark.parametrize("mean", [losses.masked_mean, losses.sequence_mean, losses.sequence_sum])
 def test_a_mean_over_nothing_is_0_with_gradient_0(mean):
     x = torch.full((2, 3), NAN, requires_grad=True)
     result = mean(x, torch.zeros(2, 3).bool())
@@ -267,6 +268,7 @@ def test_kl_of_equal_policies_is_exactly_0(estimator):
 LOSSES = {
     "masked_mean": lambda x, y, z: losses.masked_mean(x, MASK),
     "sequence_mean": lambda x, y, z: losses.sequence_mean(x, MASK),
+    "sequence_sum": lambda x, y, z: losses.sequence_sum(x, MASK),
     "policy_gradient": lambda x, y, z: losses.policy_gradient(x, y, MASK),
     "ppo_clip": lambda x, y, z: losses.ppo_clip(x, y, z, MASK, 0.2, 0.2),
     "value_loss": lambda x, y, z: losses.value_loss(x, y, MASK),
@@ -295,7 +297,9 @@ def test_nothing_outside_the_mask_reaches_a_loss_or_its_gradient(name, filler):
     assert not grad[~MASK].any()
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if "mean" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name.split("_")[-1] not in ("mean", "sum")]
+)
 def test_only_the_policy_or_the_values_are_trained(name):
     x, y, z = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(2)).unbind()
     for tensor in (x, y, z):

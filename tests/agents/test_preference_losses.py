@@ -129,9 +129,13 @@ def trl_loss(trainer, logprobs, inputs, **attributes):
     text = torch.ones(answers, tokens + 1, dtype=torch.int64)
     prompted = text.clone()
     prompted[:, 0] = 0  # the first token is the prompt
+
+    def same(x):
+        return x
+
     itself = SimpleNamespace(
         model=SimpleNamespace(training=False),
-        accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda x: x),
+        accelerator=SimpleNamespace(device="cpu", gather_for_metrics=same, gather=same),
         aux_loss_enabled=False,
         precompute_ref_logps=True,
         _metrics=defaultdict(lambda: defaultdict(list)),
@@ -143,7 +147,9 @@ def trl_loss(trainer, logprobs, inputs, **attributes):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("loss_type", "ours", "tokens"), [("sigmoid", pl.dpo, 5), ("ipo", pl.ipo, 1)])
+@pytest.mark.parametrize(
+    ("loss_type", "ours", "tokens"), [("sigmoid", pl.dpo, 5), ("ipo", pl.ipo, 1)]
+)
 def test_pairs_as_trl_writes_them(loss_type, ours, tokens):
     """TRL's IPO divides by the answers' lengths, so that it agrees for answers of one token."""
     logprobs, ref = random_answers(6, tokens)

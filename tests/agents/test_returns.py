@@ -253,6 +253,15 @@ def test_group_best():
     assert best.dtype == torch.float32
 
 
+def test_groups_that_differ():
+    """Groups in any order: 3, 3, 1 differ; 2, 2 and a group of one do not."""
+    values = torch.tensor([3.0, 2.0, 3.0, 5.0, 2.0, 1.0])
+    groups = torch.tensor([9, 4, 9, 7, 4, 9])
+    differs = returns.differs_in_group(values, groups)
+    assert differs.tolist() == [True, False, True, False, False, True]
+    assert differs.dtype == torch.bool
+
+
 grouped_returns = st.lists(
     st.tuples(st.floats(-1e3, 1e3), st.integers(-2, 3)), min_size=1, max_size=20
 )
@@ -283,6 +292,8 @@ def test_groups_against_a_loop(pairs):
             advantages = returns.leave_one_out(values, groups)[member]
             np.testing.assert_allclose(advantages, own - others, atol=1e-9)
         assert best[member].tolist() == [float(i == own.argmax()) for i in range(len(own))]
+        differs = returns.differs_in_group(values, groups)[member]
+        assert differs.tolist() == [len(set(own.tolist())) > 1] * len(own)
 
 
 def test_leave_one_out_baseline_ignores_its_own_answer():
