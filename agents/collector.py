@@ -295,12 +295,13 @@ def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
 def _whole_groups(
     closed: list[dict[str, Any]], group_size: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Episodes whose group is complete, group by group, and the others."""
+    """Episodes of complete groups, group by group, older prompts first; and the others."""
     if group_size == 1:
         return closed, []
     groups: dict[int, list[dict[str, Any]]] = {}
     for episode in closed:
         groups.setdefault(episode["groups"], []).append(episode)
-    ready = [e for group in groups.values() if len(group) == group_size for e in group]
-    early = [e for group in groups.values() if len(group) < group_size for e in group]
+    in_order = [groups[number] for number in sorted(groups)]
+    ready = [e for group in in_order if len(group) == group_size for e in group]
+    early = [e for group in in_order if len(group) < group_size for e in group]
     return ready, early

@@ -1,7 +1,9 @@
 """Random streams that are addressed, not advanced.
 
 The k-th prompt of a row is a pure function of the row's key and of k. Nothing but the counter k has
-to be saved to resume a stream, and the rows of a group read the same stream at their own pace.
+to be saved to resume a stream. Each prompt is given to as many rows as a group has: whichever of
+the group's rows start next, so that quick rows cannot run ahead of slow ones and leave a growing
+number of groups unfinished.
 """
 
 from collections.abc import Sequence
@@ -43,16 +45,16 @@ class PromptStreams:
         group_size: So many neighbouring rows read the same stream.
 
     Attributes:
-        keys: The stream of each row, shape (count,), uint64.
-        draws: How many prompts it was given from there, shape (count,), int64.
+        keys: The stream of each group of rows, shape (count // group_size,), uint64.
+        given: How many rows were given a prompt from there, shape (count // group_size,), int64.
         groups: A number that those rows share which were given the same draw, shape (count,),
             int64; -1 for a row that was started with something else.
     """
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
         self.source, self.group_size = source, group_size
-        self.keys = np.repeat([stream_key(None) for _ in range(count // group_size)], group_size)
-        self.draws = np.zeros(count, dtype=np.int64)
+        self.keys = np.array([stream_key(None) for _ in range(count // group_size)])
+        self.given = np.zeros(count // group_size, dtype=np.int64)
         self.groups = np.full(count, -1)
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
@@ -62,11 +64,16 @@ class PromptStreams:
             rows: Row numbers.
             seeds: A seed for every row of the environment. The first of a group is the group's.
         """
-        for row in rows.tolist():
-            seed = seeds[row - row % self.group_size]
+        for group in np.unique(rows // self.group_size).tolist():
+            seed = seeds[group * self.group_size]
             if seed is not None:
-                self.keys[row] = stream_key(seed)
-                self.draws[row] = 0
+                self.keys[group] = stream_key(seed)
+                self.given[group] = 0
+
+    def leave(self, rows: NDArray[np.intp]) -> None:
+        """Rows stop in the middle of an episode: its group will not be complete, so end it."""
+        of = np.unique(rows // self.group_size)
+        self.given[of] = -(-self.given[of] // self.group_size) * self.group_size
 
     def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt]:
         """The next prompts of `rows`.
@@ -74,24 +81,27 @@ class PromptStreams:
         Raises:
             PromptError: The source did not give one prompt for each.
         """
-        draws = self.draws[rows]
-        seeds = map(draw_seed, self.keys[rows].tolist(), draws.tolist())
+        of, given = rows // self.group_size, self.given.copy()
+        draws = np.empty(len(rows), dtype=np.int64)
+        for place, group in enumerate(of.tolist()):
+            draws[place] = given[group] // self.group_size
+            given[group] += 1
+        seeds = map(draw_seed, self.keys[of].tolist(), draws.tolist())
         prompts = self.source.draw(np.array(list(seeds), dtype=np.uint64))
         if len(prompts) != len(rows):
             raise PromptError(
                 f"{type(self.source).__name__}.draw gave {len(prompts)} prompts for "
                 f"{len(rows)} seeds; it must give one for each"
             )
-        number_of_groups = len(self.keys) // self.group_size
-        self.groups[rows] = draws * number_of_groups + rows // self.group_size
-        self.draws[rows] = draws + 1
+        self.groups[rows] = draws * len(self.keys) + of
+        self.given = given
         return prompts
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next draws depend on, but for the source."""
-        return {name: getattr(self, name).copy() for name in ("keys", "draws", "groups")}
+        return {name: getattr(self, name).copy() for name in ("keys", "given", "groups")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, of the same number of rows."""
-        for name in ("keys", "draws", "groups"):
+        for name in ("keys", "given", "groups"):
             getattr(self, name)[...] = state[name]

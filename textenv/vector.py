@@ -86,7 +86,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         stop_tokens: Ids that end an answer; the tokenizer's own if None, none if empty.
         forbidden_tokens: Ids that are always masked.
         budget: Which flag a spent budget sets.
-        group_size: So many neighbouring rows are given the same prompts, for algorithms that
+        group_size: So many neighbouring rows form a group. Each prompt drawn for it is given so
+            many times, to whichever of its rows start next, for algorithms that
             compare answers to one prompt; must divide `num_envs`.
         autoreset_mode: What happens to a row whose episode is over: restarted in the same step, at
             the next step, or never.
@@ -190,6 +191,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
         starts = starts_from_options(options, len(rows), self.pad_token)
+        self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
             self._begin(rows, self._draw(rows))

@@ -1,5 +1,6 @@
 """Policy gradients with a value head as baseline."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,12 @@ from policies import Scores
 class REINFORCE(Algorithm):
     """The policy gradient with a learned baseline (Williams, 1992; Sutton et al., 2000).
 
-        A_t = G_t - V_t,    loss = -mean over sequences of sum_t A_t log pi(a_t)
+        A_t = G_t - V_t,    loss = -mean over sequences of sum_t ratio_t A_t
 
     One step on each rollout: its gradient is an unbiased estimate of that of the expected return
-    where `gamma` is 1. Left out: discounting of the states' distribution.
+    where `gamma` is 1 and all was sampled by this policy, for the ratio is 1 then and its gradient
+    that of log pi(a_t). An episode that ran on across an update has tokens of an earlier policy,
+    which the ratio weighs. Left out: discounting of the states' distribution.
 
     Attributes:
         value_coef: Weight of the value loss.
@@ -38,7 +41,9 @@ class REINFORCE(Algorithm):
     def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
         """Policy gradient + value loss."""
         assert batch.advantages is not None and batch.value_targets is not None
-        policy_loss = -losses.sequence_sum(batch.advantages * scores.logprobs, batch.mask)
+        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
+        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        policy_loss = -losses.sequence_sum(weighted, batch.mask)
         value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
         loss = policy_loss + self.value_coef * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss}

@@ -4,6 +4,7 @@ They need whole episodes, and all but REINFORCE++ need groups: a learner with `n
 environment with `group_size`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,10 +21,12 @@ from policies import Scores
 class RLOO(Algorithm):
     """REINFORCE with the mean of the others as baseline (Ahmadian et al., 2024).
 
-        A_s = r_s - mean of the other r,    loss = -mean over sequences of A_s sum_t log pi(a_t)
+        A_s = r_s - mean of the other r,    loss = -mean over sequences of A_s sum_t ratio_t
 
     arXiv:2402.14740. One step on each rollout: its gradient is an unbiased estimate of that of the
-    expected return, KL penalty included. Left out: the clipped ratios of TRL's RLOO.
+    expected return, KL penalty included, on what this policy sampled, for the ratio is 1 then and
+    its gradient that of log pi(a_t). Tokens that an earlier policy sampled, in episodes that ran on
+    across an update, are weighed by it. Left out: the clip of TRL's RLOO.
     """
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -33,7 +36,9 @@ class RLOO(Algorithm):
     def loss(self, batch: Rollout, scores: Scores) -> Tensor:
         """Policy gradient of whole answers."""
         assert batch.advantages is not None
-        return -losses.sequence_sum(batch.advantages[:, None] * scores.logprobs, batch.mask)
+        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
+        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        return -losses.sequence_sum(weighted, batch.mask)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_draws_of_rows_advance_one_by_one():
     both, one = np.array([0, 2]), np.array([2])
     streams.draw(both)
     streams.draw(one)
-    assert streams.draws.tolist() == [1, 0, 2]
+    assert streams.given.tolist() == [1, 0, 2]
     state = streams.state_dict()
     third = streams.draw(both)
     streams.load_state_dict(state)
