@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[2]))  # the benchmarks are not instal
 from benchmarks import exact as tasks
 
 torch.set_num_threads(1)
-FIVE_SEEDS = ("PPO", "RLOO", "SoftQLearning", "DPO")
+FIVE_SEEDS = ("RLOO", "DPO")
 """Trained in full on five seeds, too; `benchmarks/algorithms.py` does so with all."""
 
 
