@@ -105,6 +105,8 @@ def rows_equal_environments_of_their_own(make: Maker) -> None:
                 return  # the first end of an episode is as far as they go without resets
         results = envs.step(np.array(actions))
         others = [env.step(np.array([a])) for env, a in zip(alone, actions, strict=True)]
+        if group_size > 1 and (results[2] | results[3]).any():
+            return  # the next prompt goes to whichever row of a group starts first
 
 
 def _compare(number: int, row: int, results: Any, alone: Any) -> None:
