@@ -96,6 +96,31 @@ class Rollout:
             return None
         return self.mask_table[self.mask_ids[self.mask]]
 
+    @staticmethod
+    def from_log(tokens: Tensor, mask: Tensor, scores: Tensor, groups: Tensor) -> Rollout:
+        """Finished answers of which no more is known: for losses that need no old probabilities.
+
+        Args:
+            tokens: Prompts and answers, shape (S, L), int64, right-padded.
+            mask: True at the answers' tokens, shape (S, L), bool.
+            scores: How good each answer is, shape (S,).
+            groups: Equal for answers that are compared, shape (S,), int64.
+        """
+        nothing = torch.zeros(mask.shape, device=tokens.device)
+        none = torch.zeros(len(tokens), device=tokens.device)
+        return Rollout(
+            tokens=tokens,
+            mask=mask,
+            logprobs=nothing,
+            values=nothing,
+            rewards=nothing,
+            bootstrap_values=none,
+            terminated=~none.bool(),
+            truncated=none.bool(),
+            scores=scores.float(),
+            groups=groups,
+        )
+
     def select(self, sequences: Tensor) -> Rollout:
         """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
         length = int((self.mask[sequences].any(0)).nonzero().max()) + 1

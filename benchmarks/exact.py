@@ -208,19 +208,8 @@ def train_offline(setting: Setting, seed: int) -> Iterator[tuple[Trainer, int]]:
 def logged(indices: Any, scores: Any, groups: Any) -> Rollout:
     """A rollout of the answers with these numbers, from someone who noted nothing else."""
     rows = torch.as_tensor(indices)
-    zeros = torch.zeros(MASK[rows].shape)
-    return Rollout(
-        tokens=TOKENS[rows],
-        mask=MASK[rows],
-        logprobs=zeros,
-        values=zeros,
-        rewards=zeros,
-        bootstrap_values=torch.zeros(len(rows)),
-        terminated=torch.ones(len(rows)).bool(),
-        truncated=torch.zeros(len(rows)).bool(),
-        scores=torch.as_tensor(scores, dtype=torch.float32),
-        groups=torch.as_tensor(groups),
-    )
+    scores, groups = torch.as_tensor(scores), torch.as_tensor(groups)
+    return Rollout.from_log(TOKENS[rows], MASK[rows], scores, groups)
 
 
 def scored_answers(rng: np.random.Generator, probabilities: exact.Floats, answers: int) -> Rollout:

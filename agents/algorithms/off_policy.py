@@ -59,9 +59,8 @@ class SoftQLearning(Algorithm):
     value head and logits together *are* Q (Nachum et al., "Bridging the Gap", 2017,
     arXiv:1702.08892; for text Guo et al., 2022, arXiv:2106.07704). Targets come from the policy as
     it was at the start of the update, a target network that is renewed each time. Whoever gave the
-    answers, the fixed point is the optimum pi_ref exp(r / beta) / Z; without a reference pi_ref is
-    uniform. Rewards are those of the environment: leave the learner's `kl_coef` at 0. Left out:
-    priorities.
+    answers, the fixed point is the optimum pi_ref exp(r / beta) / Z. Needs a reference. Rewards are
+    those of the environment: leave the learner's `kl_coef` at 0. Left out: priorities.
 
     Attributes:
         beta: Weight of the KL to the reference.

@@ -1,7 +1,7 @@
 """Learning from which answers are better: on preferences from a file, or on groups of a rollout.
 
 A preference is two sequences of a rollout in one group, the better one with the higher score;
-`agents.preferences` makes such rollouts from records. All of them need a reference.
+`Rollout.from_log` makes such rollouts. All of them need a reference.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from policies import Policy, PrefixCache, TransformerConfig, TransformerPolicy
+from agents.sb3.networks import cache_for, new_policy
+from policies import Policy, PrefixCache
 
 
 class TokenFeaturesExtractor(BaseFeaturesExtractor):
@@ -25,12 +26,8 @@ class TokenFeaturesExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box, policy: Policy | None = None, **shape: int):
         if policy is None:
-            config = TransformerConfig(
-                vocab_size=int(observation_space.high.max()),
-                context=observation_space.shape[0],
-                **shape,
-            )
-            policy = TransformerPolicy(config, seed=int(torch.randint(2**31, ())))
+            vocab_size = int(observation_space.high.max())
+            policy = new_policy(vocab_size, observation_space.shape[0], shape)
         super().__init__(observation_space, policy.value_head.in_features)
         self.policy = copy.deepcopy(policy)
         self.caches: dict[int, PrefixCache] = {}
@@ -39,7 +36,5 @@ class TokenFeaturesExtractor(BaseFeaturesExtractor):
         """Observations (n, L), floats as SB3 makes them, to features (n, n_embd)."""
         if torch.is_grad_enabled():
             return self.policy.read(observations)
-        rows, length = observations.shape
-        if rows not in self.caches:
-            self.caches[rows] = self.policy.new_cache(rows, length)
-        return self.policy.last_hidden(observations, self.caches[rows]).clone()
+        cache = cache_for(self.caches, self.policy, observations)
+        return self.policy.last_hidden(observations, cache).clone()

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from agents.sb3.networks import cache_for, new_policy, seed_from_torch
 from agents.sb3.trajectories import Trajectories
-from policies import Policy, PrefixCache, TransformerConfig, TransformerPolicy
+from policies import Policy, PrefixCache
 from textenv.errors import VocabularyMismatchError
 
 
@@ -56,6 +57,7 @@ class TokenActorCritic(BasePolicy):
         **shape: int,
     ):
         _check_spaces(observation_space, action_space)
+        assert observation_space.shape is not None
         if use_sde:
             raise ValueError("use_sde is True: gSDE explores continuous actions; tokens have none")
         if policy is not None and shape:
@@ -76,9 +78,9 @@ class TokenActorCritic(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
         )
         self._made_here = policy is None
-        self.policy = policy or _new_policy(observation_space, action_space, shape)
+        self.policy = policy or new_policy(vocab_size, observation_space.shape[0], shape)
         # SB3 seeds torch; what samples here follows from it.
-        self.policy.generator = np.random.default_rng(_seed_from_torch())
+        self.policy.generator = np.random.default_rng(seed_from_torch())
         self.temperature = temperature
         self.shape = shape
         self.caches: dict[int, PrefixCache] = {}
@@ -106,7 +108,7 @@ class TokenActorCritic(BasePolicy):
         """
         step = self.policy.act(
             obs.cpu().numpy(),
-            self._cache(obs),
+            cache_for(self.caches, self.policy, obs),
             temperature=self.temperature,
             action_masks=None if action_masks is None else np.asarray(action_masks, dtype=bool),
             deterministic=deterministic,
@@ -152,7 +154,7 @@ class TokenActorCritic(BasePolicy):
         """Hidden states (N, n_embd) at the ends of N texts."""
         if isinstance(obs, Tensor) and not torch.is_grad_enabled():
             # Cloned: what inference mode has made cannot enter a graph later on.
-            return self.policy.last_hidden(obs, self._cache(obs)).clone()
+            return self.policy.last_hidden(obs, cache_for(self.caches, self.policy, obs)).clone()
         texts = self._trajectories(obs)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
             return self.policy.hidden_before(texts.tokens, texts.mask, texts.lengths)
@@ -165,12 +167,6 @@ class TokenActorCritic(BasePolicy):
         return Trajectories.from_observations(obs, self.policy.pad_token, actions)
 
     # ---------------------------------------------------------------- state
-
-    def _cache(self, obs: Tensor) -> PrefixCache:
-        rows, length = obs.shape
-        if rows not in self.caches:
-            self.caches[rows] = self.policy.new_cache(rows, length)
-        return self.caches[rows]
 
     def set_training_mode(self, mode: bool) -> None:
         """See `BasePolicy`; training makes caches stale, so that their memory is set free."""
@@ -196,22 +192,6 @@ class TokenActorCritic(BasePolicy):
 
 class SB3TokenPolicy(TokenActorCritic, ActorCriticPolicy):
     """For SB3's PPO and A2C and sb3-contrib's TRPO; see `TokenActorCritic` for its arguments."""
-
-
-def _new_policy(
-    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], shape: dict[str, int]
-) -> TransformerPolicy:
-    assert observation_space.shape is not None
-    config = TransformerConfig(
-        vocab_size=int(action_space.n),  # type: ignore[attr-defined]
-        context=observation_space.shape[0],
-        **shape,
-    )
-    return TransformerPolicy(config, seed=_seed_from_torch())
-
-
-def _seed_from_torch() -> int:
-    return int(torch.randint(2**31, ()))
 
 
 def _as_bool(action_masks: Any, device: torch.device) -> Tensor | None:

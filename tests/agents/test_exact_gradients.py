@@ -117,19 +117,8 @@ def rollout_of(rows, groups, beta=BETA):
     """What the learner would have collected had it drawn these answers."""
     trainer = Trainer(POLICY, RLOO(), reference=REFERENCE)
     rows = torch.as_tensor(rows)
-    zeros = torch.zeros(MASK[rows].shape)
-    rollout = Rollout(
-        tokens=TOKENS[rows],
-        mask=MASK[rows],
-        logprobs=zeros,
-        values=zeros,
-        rewards=zeros,
-        bootstrap_values=torch.zeros(len(rows)),
-        terminated=torch.ones(len(rows)).bool(),
-        truncated=torch.zeros(len(rows)).bool(),
-        scores=torch.as_tensor(ANSWERS.rewards)[rows].float(),
-        groups=torch.as_tensor(groups),
-    )
+    rewards, groups = torch.as_tensor(ANSWERS.rewards)[rows], torch.as_tensor(groups)
+    rollout = Rollout.from_log(TOKENS[rows], MASK[rows], rewards, groups)
     with torch.no_grad():
         scores = trainer.score(rollout)
     last = rollout.mask & (rollout.mask.flip(1).cumsum(1).flip(1) == 1)

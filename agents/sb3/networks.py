@@ -1,0 +1,25 @@
+"""What the actor-critic and the features extractor have in common: a network and its caches."""
+
+import torch
+from torch import Tensor
+
+from policies import Policy, PrefixCache, TransformerConfig, TransformerPolicy
+
+
+def seed_from_torch() -> int:
+    """A seed that follows from torch's own, which SB3 sets."""
+    return int(torch.randint(2**31, ()))
+
+
+def new_policy(vocab_size: int, length: int, shape: dict[str, int]) -> TransformerPolicy:
+    """A `TransformerPolicy` of `shape` for observations of `length` tokens."""
+    config = TransformerConfig(vocab_size=vocab_size, context=length, **shape)
+    return TransformerPolicy(config, seed=seed_from_torch())
+
+
+def cache_for(caches: dict[int, PrefixCache], policy: Policy, observations: Tensor) -> PrefixCache:
+    """The one of `caches` for so many rows (n, L); made where there is none."""
+    rows, length = observations.shape
+    if rows not in caches:
+        caches[rows] = policy.new_cache(rows, length)
+    return caches[rows]
