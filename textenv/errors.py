@@ -18,7 +18,7 @@ class PromptTooLongError(PromptError):
 
 
 class MalformedRecordError(PromptError):
-    """A line of a prompt file cannot be read; the message names the file and the line."""
+    """Lines of a file cannot be read; the message names the file and every line."""
 
 
 class TokenizerError(TextEnvError, ValueError):

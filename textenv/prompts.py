@@ -4,7 +4,6 @@ A source holds no position: it maps 64-bit seeds to prompts, so a run is seeded 
 numbers alone. Files are read whole; nothing is streamed, and chats are not rendered to text.
 """
 
-import codecs
 import json
 import os
 import re
@@ -16,10 +15,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from textenv.errors import EmptyPromptsError, MalformedRecordError, PromptError
+from textenv.errors import EmptyPromptsError, PromptError
 from textenv.loading import load_object
-
-MAX_PROBLEMS_SHOWN = 10
+from textenv.records import read_jsonl, read_lines, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +41,15 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise PromptError(
-                f"the prompt is {_short(self.text)} of type {type(self.text).__name__}, not a str; "
+                f"the prompt is {short(self.text)} of type {type(self.text).__name__}, not a str; "
                 "a chat has to be rendered to text first"
             )
         try:
             self.text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the prompt {_short(self.text)} is no valid text: {error}"
-            ) from error
+            raise PromptError(f"the prompt {short(self.text)} is no valid text: {error}") from error
         if not all(isinstance(name, str) for name in self.columns):
-            raise PromptError(
-                f"the columns {_short(list(self.columns))} have names that are no str"
-            )
+            raise PromptError(f"the columns {short(list(self.columns))} have names that are no str")
         if self.tokens is not None:
             object.__setattr__(self, "tokens", _token_ids(self.tokens))
 
@@ -74,7 +68,7 @@ class Prompt:
             number = "both" if "prompt" in columns else "neither"
             raise PromptError(
                 f"the record has {number} of 'prompt' and 'tokens', it needs one of them; "
-                f"its keys are {_short(list(columns))}"
+                f"its keys are {short(list(columns))}"
             )
         if "prompt" in columns:
             return cls(columns.pop("prompt"), columns)
@@ -92,7 +86,7 @@ class Prompt:
             columns = json.loads(json.dumps(dict(self.columns), default=_plain))
         except (TypeError, ValueError) as error:
             raise PromptError(
-                f"the columns {_short(dict(self.columns))} cannot be saved: {error}"
+                f"the columns {short(dict(self.columns))} cannot be saved: {error}"
             ) from error
         tokens = None if self.tokens is None else self.tokens.tolist()
         return {"text": self.text, "columns": columns, "tokens": tokens}
@@ -132,7 +126,7 @@ class ListPrompts:
 
     def __init__(self, prompts: Iterable[str | Mapping[str, Any] | Prompt]):
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-            raise PromptError(f"{_short(prompts)} is no list of prompts; write [...] around one")
+            raise PromptError(f"{short(prompts)} is no list of prompts; write [...] around one")
         self.prompts = tuple(_numbered(prompts))
         if not self.prompts:
             raise EmptyPromptsError("the list of prompts is empty")
@@ -171,7 +165,7 @@ class FunctionPrompts:
             return _as_prompt(made)
         except PromptError as error:
             name = getattr(self.function, "__name__", type(self.function).__name__)
-            message = f"the prompt function {name!r} returned {_short(made)}: {error}"
+            message = f"the prompt function {name!r} returned {short(made)}: {error}"
             raise type(error)(message) from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -208,53 +202,30 @@ def load_prompts(source: Any) -> PromptSource:
     if callable(source) and not is_class:
         return FunctionPrompts(source)
     raise PromptError(
-        f"{_short(source)} of type {type(source).__name__} is no source of prompts: pass a list of "
+        f"{short(source)} of type {type(source).__name__} is no source of prompts: pass a list of "
         "texts or records, a .txt or .jsonl path, or a function of a numpy Generator"
     )
 
 
 def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
     path = Path(source)
-    readers: dict[str, Callable[[str], Prompt]] = {".txt": Prompt, ".jsonl": _from_json_line}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    readers: dict[str, Callable[[Path], list[Prompt]]] = {
+        ".txt": lambda path: read_lines(path, Prompt, "prompts"),
+        ".jsonl": lambda path: read_jsonl(path, Prompt.from_row, "prompts"),
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
         raise PromptError(
-            f"{_short(str(source))} is neither a path ending in .txt or .jsonl nor "
+            f"{short(str(source))} is neither a path ending in .txt or .jsonl nor "
             "'package.module:function'; if it is itself the prompt, pass a list: [...]"
         )
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        prompts = read(path)
     except OSError as error:
         raise PromptError(f"the prompt file {path} cannot be read: {error}") from error
-    prompts: list[Prompt] = []
-    problems: list[str] = []
-    # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
-    for number, raw in enumerate(content.splitlines(), start=1):
-        try:
-            line = raw.decode("utf-8")
-            if line.strip():
-                prompts.append(reader(line))
-        except (ValueError, RecursionError) as error:  # also what decode and PromptError raise
-            problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = len(problems) - MAX_PROBLEMS_SHOWN
-        shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise MalformedRecordError("\n".join(["these lines are no prompts:", *shown]))
     if not prompts:
         raise EmptyPromptsError(f"there is no prompt in {path}")
     return prompts
-
-
-def _from_json_line(line: str) -> Prompt:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PromptError(
-            f"not JSON, {error.msg} at column {error.colno}: {_short(line)}"
-        ) from error
-    if not isinstance(row, dict):
-        raise PromptError(f"not a JSON object: {_short(line)}")
-    return Prompt.from_row(row)
 
 
 def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:
@@ -279,19 +250,14 @@ def _token_ids(tokens: Any) -> NDArray[np.int64]:
     if given.shape == (0,):
         raise EmptyPromptsError("the tokens of the prompt are an empty list")
     if given.ndim != 1 or given.dtype.kind not in "iu":
-        raise PromptError(f"the tokens {_short(tokens)} are not a list of integers")
+        raise PromptError(f"the tokens {short(tokens)} are not a list of integers")
     ids = given.astype(np.int64)
     if ids.min() < 0:  # an id of 2**63 or more wraps to below 0
-        raise PromptError(f"the tokens {_short(tokens)} are outside every vocabulary")
+        raise PromptError(f"the tokens {short(tokens)} are outside every vocabulary")
     return ids
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"{_short(value)} of type {type(value).__name__} is not JSON")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    raise TypeError(f"{short(value)} of type {type(value).__name__} is not JSON")

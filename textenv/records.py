@@ -1,0 +1,83 @@
+"""Lines of a file as records, with every line that cannot be read reported at once.
+
+Files are read whole; nothing is streamed.
+"""
+
+import codecs
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from textenv.errors import MalformedRecordError
+
+MAX_PROBLEMS_SHOWN = 10
+
+T = TypeVar("T")
+
+
+def read_jsonl(
+    path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], T], what: str = "records"
+) -> list[T]:
+    """The records of a JSON-lines file, UTF-8, one JSON object a line; blank lines are skipped.
+
+    Args:
+        path: Ends in `.jsonl`, or in `.jsonl.gz` if it is compressed.
+        parse: Makes of each object what is wanted; raises ValueError if it cannot.
+        what: What the records should be, for the message.
+
+    Raises:
+        MalformedRecordError: Lines cannot be read; the first ten are listed, each with the file
+            and the line.
+        OSError: The file cannot be read.
+    """
+    return read_lines(path, lambda line: parse(_json_object(line)), what)
+
+
+def read_lines(
+    path: str | os.PathLike[str], parse: Callable[[str], T], what: str = "records"
+) -> list[T]:
+    """As `read_jsonl`, for lines of any kind: `parse` takes the line's text."""
+    records: list[T] = []
+    problems: list[str] = []
+    # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
+    for number, raw in enumerate(_content(Path(path)).splitlines(), start=1):
+        try:
+            line = raw.decode("utf-8")
+            if line.strip():
+                records.append(parse(line))
+        except (ValueError, RecursionError) as error:  # also what decode and TextEnvErrors raise
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = len(problems) - MAX_PROBLEMS_SHOWN
+        shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        raise MalformedRecordError("\n".join([f"these lines are no {what}:", *shown]))
+    return records
+
+
+def short(value: object) -> str:
+    """At most 80 characters of how Python writes a value, for error messages."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except EOFError as error:
+            raise OSError(f"{path} ends in the middle: {error}") from error
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON, {error.msg} at column {error.colno}: {short(line)}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"not a JSON object: {short(line)}")
+    return row
