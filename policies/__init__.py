@@ -4,13 +4,17 @@ from policies.cache import PrefixCache
 from policies.checkpoint import load_policy, save_policy
 from policies.generation import generate, generate_tokens
 from policies.policy import Policy, Scores, Step
+from policies.reward_model import RewardModel
+from policies.separate_value import SeparateValue
 from policies.transformer import Transformer, TransformerConfig
 from policies.transformer_policy import TransformerPolicy
 
 __all__ = [
     "Policy",
     "PrefixCache",
+    "RewardModel",
     "Scores",
+    "SeparateValue",
     "Step",
     "Transformer",
     "TransformerConfig",

@@ -1,8 +1,8 @@
 """Next-token training: a policy learns to continue text before it learns from rewards.
 
-The text is one long stream of token ids; every step draws windows from it at random places and
-fits the policy to the token that follows each token. Left out: dropout, several devices, streams
-larger than memory, gradient accumulation.
+The text is one long stream of token ids, in memory or mapped from a file; every step draws windows
+from it at random places and fits the policy to the token that follows each token. Left out:
+dropout, several devices.
 """
 
 import math
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW
 
+from agents.supervised.fitting import Fitting
 from policies import Policy
 
 VALIDATION_WINDOWS = 64
@@ -41,33 +41,37 @@ class PretrainingStep:
 
 def pretraining_steps(
     policy: Policy,
-    stream: NDArray[np.int64],
+    stream: NDArray[np.integer],
     *,
     total_tokens: int,
     window: int = 64,
     batch_size: int = 16,
+    accumulate: int = 1,
     learning_rate: float = 3e-3,
     weight_decay: float = 0.1,
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
+    precision: torch.dtype = torch.float32,
     seed: int = 0,
+    fitting: Fitting | None = None,
 ) -> Iterator[PretrainingStep]:
     """Train `policy` on windows of `stream`, one optimiser step at a time.
 
-    The recipe of GPT-2 and GPT-3: AdamW (Loshchilov and Hutter, 2019) with decay on matrices alone,
-    a linear warm-up, then half a cosine to a tenth of the learning rate, clipped gradients.
-
     Args:
         policy: What learns; its value head is left alone.
-        stream: Token ids, shape (N,), int64.
+        stream: Token ids, shape (N,), any integers; a memory map is read window by window.
         total_tokens: Predictions to make in all, rounded up to whole steps.
         window: Tokens that the policy reads in a row.
-        batch_size: Windows of a step.
-        learning_rate: At its peak.
+        batch_size: Windows of a forward pass.
+        accumulate: Forward passes of an optimiser step.
+        learning_rate: At its peak; with the next four, see `Fitting`.
         weight_decay: Of matrices and embeddings.
         warmup: Share of the steps in which the learning rate rises.
         max_grad_norm: Gradients are scaled down to this norm.
-        seed: Of the windows' places.
+        precision: dtype of the matrix products.
+        seed: Of the windows' places. Those of a step depend on the seed and its number alone.
+        fitting: To save its state, or to go on with one that was loaded; instead of
+            the arguments from `learning_rate` to `precision`.
 
     Raises:
         ValueError: The stream is no longer than a window, the window is longer than the policy's
@@ -79,29 +83,33 @@ def pretraining_steps(
         raise ValueError(f"the stream has {len(stream)} tokens; a window needs {window + 1}")
     if total_tokens < 1:
         raise ValueError(f"total_tokens is {total_tokens}; it must be 1 or more")
-    steps = math.ceil(total_tokens / (batch_size * window))
-    optimizer = AdamW(_groups(policy, weight_decay), learning_rate, betas=(0.9, 0.95), fused=True)
-    generator = np.random.default_rng(seed)
-    for number in range(1, steps + 1):
-        rate = learning_rate * learning_rate_factor(number / steps, warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        starts = generator.integers(0, len(stream) - window, batch_size)
-        loss = next_token_loss(policy, _windows(stream, starts, window, policy.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
-        optimizer.step()
-        yield PretrainingStep(number, number * batch_size * window, loss.item(), rate)
+    tokens = accumulate * batch_size * window
+    fitting = fitting or Fitting(
+        policy,
+        steps=math.ceil(total_tokens / tokens),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        max_grad_norm=max_grad_norm,
+        precision=precision,
+    )
+    while fitting.done < fitting.steps:
+        generator = np.random.default_rng([seed, fitting.done])
+        step = fitting.step(
+            next_token_loss(policy, random_windows(stream, generator, batch_size, window))
+            for _ in range(accumulate)
+        )
+        yield PretrainingStep(step.number, step.number * tokens, step.loss, step.learning_rate)
 
 
-def next_token_loss(policy: Policy, windows: Tensor) -> Tensor:
+def next_token_loss(policy: Policy, windows: NDArray[np.int64] | Tensor) -> Tensor:
     """Mean cross-entropy in nats of each window's tokens after the first.
 
     Args:
         policy: Who predicts.
         windows: Token ids, shape (B, T + 1), int64: T tokens to read and one more.
     """
+    windows = torch.as_tensor(windows, device=policy.device)
     inputs, targets = windows[:, :-1], windows[:, 1:]
     lengths = torch.full((len(windows),), inputs.shape[1], device=windows.device)
     logits = policy.logits(policy.hidden_states(inputs.flatten(), lengths))
@@ -109,34 +117,41 @@ def next_token_loss(policy: Policy, windows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def held_out_loss(policy: Policy, stream: NDArray[np.int64], window: int = 64) -> float:
-    """Mean cross-entropy in nats per token on text that was kept apart, shape (N,), int64."""
+def held_out_loss(
+    policy: Policy,
+    stream: NDArray[np.integer],
+    window: int = 64,
+    windows: int = VALIDATION_WINDOWS,
+    batch_size: int = 64,
+) -> float:
+    """Mean cross-entropy in nats per token on text that was kept apart.
+
+    Args:
+        policy: Who predicts.
+        stream: Token ids, shape (N,), N >= 2.
+        window: Tokens read in a row; its first tokens are predicted from few.
+        windows: At most so many, spread evenly; as many as the text has room for if that is less.
+        batch_size: Windows of a forward pass.
+    """
     window = min(window, len(stream) - 1)
-    count = min(VALIDATION_WINDOWS, (len(stream) - 1) // window)
+    count = min(windows, (len(stream) - 1) // window)
     starts = np.linspace(0, len(stream) - window - 1, count).astype(np.int64)
-    return next_token_loss(policy, _windows(stream, starts, window, policy.device)).item()
-
-
-def learning_rate_factor(done: float, warmup: float, floor: float = 0.1) -> float:
-    """Linear warm-up to 1, then half a cosine down to `floor`; `done` runs from 0 to 1."""
-    if done < warmup:
-        return done / warmup
-    rest = (done - warmup) / (1 - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def _groups(policy: Policy, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in policy.parameters() if p.requires_grad and p.dim() >= 2]
-    vectors = [p for p in policy.parameters() if p.requires_grad and p.dim() < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    losses = [
+        next_token_loss(policy, _windows(stream, some, window)).item() * len(some)
+        for some in np.split(starts, range(batch_size, count, batch_size))
     ]
+    return sum(losses) / count
+
+
+def random_windows(
+    stream: NDArray[np.integer], generator: np.random.Generator, count: int, window: int
+) -> NDArray[np.int64]:
+    """`count` windows of `window` tokens and one more from anywhere in the stream, int64."""
+    return _windows(stream, generator.integers(0, len(stream) - window, count), window)
 
 
 def _windows(
-    stream: NDArray[np.int64], starts: NDArray[np.int64], window: int, device: torch.device
-) -> Tensor:
+    stream: NDArray[np.integer], starts: NDArray[np.int64], window: int
+) -> NDArray[np.int64]:
     """Windows (B, window + 1) of the stream beginning at `starts`, shape (B,)."""
-    places = starts[:, None] + np.arange(window + 1)
-    return torch.from_numpy(stream[places]).to(device)
+    return np.asarray(stream[starts[:, None] + np.arange(window + 1)], dtype=np.int64)

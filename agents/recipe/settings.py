@@ -1,0 +1,95 @@
+"""How large a run of the recipe is."""
+
+from dataclasses import dataclass, replace
+
+from policies import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of the network, shared by all stages."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+
+    def config(self, vocab_size: int, context: int) -> TransformerConfig:
+        """The network's full shape."""
+        return TransformerConfig(vocab_size, context, self.n_layer, self.n_head, self.n_embd)
+
+
+SIZES = {"small": Size(2, 3, 96), "medium": Size(3, 4, 128), "large": Size(4, 6, 192)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done in each stage; the defaults fit six minutes on two processor cores.
+
+    Attributes:
+        language: `en` or `zh`.
+        size: One of `SIZES`.
+        seed: Of everything random.
+        vocab_size: Of the byte-pair encoding.
+        context: Tokens of the longest text: two examples, a prompt and an answer.
+        max_new_tokens: Longest answer.
+        temperature: Of all sampling.
+        pretrain_tokens: To be predicted in pretraining.
+        pretrain_rate: Peak learning rate of pretraining.
+        demonstrations: Examples of SFT.
+        sft_epochs: Passes over them.
+        sft_rate: Peak learning rate of SFT.
+        ranked_prompts: Prompts whose answers are ranked.
+        answers_per_prompt: K, how many answers are ranked at a time.
+        reward_model_epochs: Passes over the rankings.
+        reward_model_rate: Peak learning rate of the reward model.
+        ppo_tokens: To be chosen in PPO, and again in PPO-ptx.
+        ppo_rows: Answers written at a time.
+        ppo_rate: Learning rate at the start; falls to a tenth.
+        kl_coef: Weight of the KL to the SFT model.
+        ptx_coef: Weight of the pretraining text in PPO-ptx.
+        dpo_rate: Learning rate of DPO.
+        dpo_beta: Leash of DPO.
+        dpo_epochs: Passes of DPO over the rankings.
+        best_of: n of best-of-n.
+        eval_prompts: Held-out prompts that every stage answers.
+        curve_points: Evaluations along PPO, for the over-optimisation curve.
+    """
+
+    language: str = "en"
+    size: str = "medium"
+    seed: int = 0
+    vocab_size: int = 4096
+    context: int = 96
+    max_new_tokens: int = 24
+    temperature: float = 0.8
+    pretrain_tokens: int = 900_000
+    pretrain_rate: float = 2.5e-3
+    demonstrations: int = 3000
+    sft_epochs: int = 2
+    sft_rate: float = 5e-4
+    ranked_prompts: int = 1200
+    answers_per_prompt: int = 4
+    reward_model_epochs: int = 2
+    reward_model_rate: float = 5e-4
+    ppo_tokens: int = 60_000
+    ppo_rows: int = 96
+    ppo_rate: float = 5e-4
+    kl_coef: float = 0.1
+    ptx_coef: float = 1.0
+    dpo_rate: float = 1e-4
+    dpo_beta: float = 0.1
+    dpo_epochs: int = 1
+    best_of: int = 8
+    eval_prompts: int = 400
+    curve_points: int = 6
+
+    def scaled(self, budget: float) -> "Settings":
+        """The same with `budget` times as much of everything that takes time."""
+        counts = (
+            "pretrain_tokens",
+            "demonstrations",
+            "ranked_prompts",
+            "ppo_tokens",
+            "eval_prompts",
+        )
+        return replace(self, **{name: round(getattr(self, name) * budget) for name in counts})

@@ -1,0 +1,33 @@
+"""Learning from text and from examples, before any reward: pretraining and fine-tuning."""
+
+from agents.supervised.chat_template import ChatTemplate
+from agents.supervised.fitting import FitStep, Fitting, adamw, learning_rate_factor
+from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
+from agents.supervised.sft import (
+    Example,
+    answer_loss,
+    read_examples,
+    sft_steps,
+    whole_loss,
+    with_language_modelling,
+)
+from agents.supervised.token_stream import open_stream, write_stream
+
+__all__ = [
+    "ChatTemplate",
+    "Example",
+    "FitStep",
+    "Fitting",
+    "adamw",
+    "answer_loss",
+    "held_out_loss",
+    "learning_rate_factor",
+    "next_token_loss",
+    "open_stream",
+    "pretraining_steps",
+    "read_examples",
+    "sft_steps",
+    "whole_loss",
+    "with_language_modelling",
+    "write_stream",
+]

@@ -1,0 +1,97 @@
+"""A conversation as text, and which of it the assistant said.
+
+The roles are spelt out in plain text, so that any vocabulary can carry them; only the stop token
+behind each answer is special. What a person types can therefore spell a role too: fit for
+experiments and chats with oneself, not for guarding a system prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from textenv import Tokenizer
+
+ROLES = ("system", "user", "assistant")
+FOLLOWS: dict[str | None, tuple[str, ...]] = {
+    None: ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+}
+"""Whose message may come after whose."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    r"""What stands around the messages.
+
+    Attributes:
+        system: Around a system message.
+        user: Around what the person says, up to where the answer begins.
+        answer: Around an answer; a stop token follows it.
+        between: Between an answer and the next question.
+
+    >>> ChatTemplate().prompt([{"role": "user", "content": "Hello!"}])
+    'User: Hello!\nAssistant:'
+    """
+
+    system: str = "{content}\n"
+    user: str = "User: {content}\nAssistant:"
+    answer: str = " {content}"
+    between: str = "\n"
+
+    def pieces(self, messages: Sequence[Mapping[str, str]]) -> list[tuple[str, bool]]:
+        """The conversation in pieces of text, and whether each is an answer.
+
+        Args:
+            messages: Each with a `role` (system, user or assistant) and a `content`.
+
+        Raises:
+            ValueError: A message has another form or role, or they do not take turns.
+        """
+        pieces: list[tuple[str, bool]] = []
+        last: str | None = None
+        for number, message in enumerate(messages, start=1):
+            role, content = message.get("role"), message.get("content")
+            if role not in ROLES or not isinstance(content, str):
+                raise ValueError(
+                    f"message {number} has the role {role!r} and the content {content!r}: the role "
+                    f"must be one of {', '.join(ROLES)}, the content text"
+                )
+            if role not in FOLLOWS[last]:
+                raise ValueError(
+                    f"message {number} is of the role {role!r} and follows {last or 'nothing'}: "
+                    f"here {' or '.join(FOLLOWS[last])} is expected"
+                )
+            form = {"system": self.system, "user": self.user, "assistant": self.answer}[role]
+            before = self.between if last == "assistant" else ""
+            pieces.append((before + form.replace("{content}", content), role == "assistant"))
+            last = role
+        return pieces
+
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The conversation as text, up to where the next answer begins."""
+        return "".join(text for text, _ in self.pieces(messages))
+
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer
+    ) -> list[int]:
+        """The same as ids, with the stop token behind each answer, as in training."""
+        return encode_pieces(self.pieces(messages), tokenizer)[0]
+
+
+def encode_pieces(
+    pieces: Sequence[tuple[str, bool]], tokenizer: Tokenizer
+) -> tuple[list[int], list[bool]]:
+    """Ids of all pieces, and which of them belong to answers, their stop tokens included.
+
+    Each piece is encoded by itself, as the environment does it with prompts.
+    """
+    ids: list[int] = []
+    learned: list[bool] = []
+    for text, is_answer in pieces:
+        piece = tokenizer.encode(text)
+        if is_answer and tokenizer.stop_token is not None:
+            piece.append(tokenizer.stop_token)
+        ids += piece
+        learned += [is_answer] * len(piece)
+    return ids, learned

@@ -1,0 +1,137 @@
+"""Optimiser steps on a supervised loss, the same for pretraining, fine-tuning and reward models.
+
+The recipe of GPT-2 and GPT-3: AdamW (Loshchilov and Hutter, 2019) with decay on matrices alone, a
+linear warm-up, then half a cosine to a tenth of the learning rate, clipped gradients.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from agents.state_files import read_state, write_state
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """What one optimiser step did.
+
+    Attributes:
+        number: Steps so far, from 1.
+        loss: Mean of the losses it was made of, before the step.
+        learning_rate: The one that was used.
+        grad_norm: Norm of the gradient before it was clipped.
+    """
+
+    number: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+
+
+class Fitting:
+    """A model, its optimiser and its schedule.
+
+    Args:
+        model: What learns; parameters without gradient are left alone.
+        steps: Optimiser steps in all, for the schedule.
+        learning_rate: At its peak.
+        weight_decay: Of matrices and embeddings.
+        warmup: Share of the steps in which the learning rate rises.
+        max_grad_norm: Gradients are scaled down to this norm.
+        precision: dtype of the matrix products (autocast); `torch.bfloat16` is several times as
+            fast on processors and GPUs made for it.
+        beta2: Memory of AdamW's squared gradients; small batches want more of it.
+
+    Attributes:
+        done: Steps so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float = 0.1,
+        warmup: float = 0.05,
+        max_grad_norm: float = 1.0,
+        precision: torch.dtype = torch.float32,
+        beta2: float = 0.95,
+    ):
+        self.model, self.steps, self.done = model, steps, 0
+        self.learning_rate, self.warmup = learning_rate, warmup
+        self.max_grad_norm, self.precision = max_grad_norm, precision
+        self.optimizer = adamw(model, learning_rate, weight_decay, beta2)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+
+    def step(self, losses: Iterable[Tensor]) -> FitStep:
+        """One optimiser step down the mean of `losses`.
+
+        Args:
+            losses: Scalars. Each is differentiated before the next is taken, so that an iterator
+                that computes them one by one accumulates gradients in the memory of one.
+
+        Raises:
+            ValueError: There are none.
+        """
+        rate = self.learning_rate * learning_rate_factor((self.done + 1) / self.steps, self.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        values: list[float] = []
+        device = self._trained[0].device.type
+        lower = self.precision != torch.float32
+        with torch.autocast(device, self.precision if lower else None, enabled=lower):
+            for loss in losses:
+                loss.backward()
+                values.append(loss.item())
+        if not values:
+            raise ValueError("there is no loss to descend")
+        for parameter in self._trained:
+            if parameter.grad is not None and len(values) > 1:
+                parameter.grad /= len(values)
+        norm = nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        self.optimizer.step()
+        self.done += 1
+        return FitStep(self.done, sum(values) / len(values), rate, float(norm))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the optimiser's state and the number of steps into `folder`, not the model."""
+        write_state(
+            folder, "fitting", {"done": self.done, "optimizer": self.optimizer.state_dict()}
+        )
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            CheckpointError: It cannot be read, or is that of another model.
+        """
+        state = read_state(folder, "fitting")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]
+
+
+def adamw(
+    model: nn.Module, learning_rate: float, weight_decay: float, beta2: float = 0.95
+) -> AdamW:
+    """AdamW over what is trained of `model`, with decay on matrices and embeddings alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, learning_rate, betas=(0.9, beta2), fused=True)
+
+
+def learning_rate_factor(done: float, warmup: float, floor: float = 0.1) -> float:
+    """Linear warm-up to 1, then half a cosine down to `floor`; `done` runs from 0 to 1."""
+    if done < warmup:
+        return done / warmup
+    rest = (done - warmup) / (1 - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))

@@ -1,0 +1,264 @@
+"""Supervised fine-tuning: a policy learns to answer from examples of answers.
+
+An example is a text of which some pieces are answers, each with a stop token behind it that is
+learned too. Only answers count in the loss, unless another one is chosen. Examples of a batch are
+laid end to end and look only at themselves, so nothing is spent on padding and no document sees
+another.
+
+Ouyang et al., "Training language models to follow instructions with human feedback" (2022), stage
+one. Left out: dropout, learning an end of turn token of its own.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.supervised.chat_template import ChatTemplate, encode_pieces
+from agents.supervised.fitting import FitStep, Fitting
+from policies import Policy
+from textenv import Tokenizer
+from textenv.records import read_jsonl, short
+
+SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
+"""A function of a policy, tokens (S, L), learned places (S, L) and lengths (S,) to a scalar."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text in pieces.
+
+    Attributes:
+        pieces: Each with whether it is an answer, at least one of them.
+    """
+
+    pieces: tuple[tuple[str, bool], ...]
+
+    @classmethod
+    def from_record(
+        cls, record: Mapping[str, Any], template: ChatTemplate | None = None
+    ) -> "Example":
+        r"""An example from a record in one of three forms.
+
+        - `messages`: a list of messages with `role` and `content`, put into the template;
+        - `instruction`, `output` and perhaps `input` (Alpaca's form): one question and answer, put
+          into the template;
+        - `prompt` and `response` (or `completion`): the texts as they are.
+
+        >>> Example.from_record({"instruction": "Add.", "input": "1 + 1", "output": "2"}).pieces
+        (('User: Add.\n1 + 1\nAssistant:', False), (' 2', True))
+
+        Raises:
+            ValueError: It has another form, or no answer.
+        """
+        template = template or ChatTemplate()
+        if "messages" in record:
+            messages = record["messages"]
+            if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+                raise ValueError(f"'messages' is {short(messages)}, not a list of objects")
+            example = cls(tuple(template.pieces(messages)))
+        elif "instruction" in record:
+            parts = [_text(record, "instruction"), _text(record, "input", "")]
+            question = {"role": "user", "content": "\n".join(part for part in parts if part)}
+            answer = {"role": "assistant", "content": _text(record, "output")}
+            example = cls(tuple(template.pieces([question, answer])))
+        elif "prompt" in record:
+            key = "completion" if "completion" in record else "response"
+            example = cls(((_text(record, "prompt"), False), (_text(record, key), True)))
+        else:
+            raise ValueError(
+                "the record has neither 'messages' nor 'instruction' and 'output' nor 'prompt' and "
+                f"'response'; its keys are {short(list(record))}"
+            )
+        if not any(learned for _, learned in example.pieces):
+            raise ValueError("the record has no answer to learn")
+        return example
+
+    def encode(self, tokenizer: Tokenizer, context: int) -> tuple[list[int], list[bool]]:
+        """Ids and which of them are learned, cut to the first `context` + 1.
+
+        The last one is predicted but never read. The very first token cannot be learned: nothing
+        stands before it.
+        """
+        ids, learned = encode_pieces(self.pieces, tokenizer)
+        return ids[: context + 1], [False, *learned[1:]][: context + 1]
+
+
+def read_examples(path: str | Path, template: ChatTemplate | None = None) -> list[Example]:
+    """The examples of a JSON-lines file, `.jsonl` or `.jsonl.gz`; see `Example.from_record`.
+
+    Raises:
+        MalformedRecordError: Lines are no examples; the first ten of them are listed.
+    """
+    return read_jsonl(path, lambda record: Example.from_record(record, template), "examples")
+
+
+# -------------------------------------------------------------------- losses
+
+
+def answer_loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of the answers' tokens.
+
+    Args:
+        policy: Who predicts.
+        tokens: Examples, shape (S, L), int64, right-padded.
+        learned: True at the answers' tokens, shape (S, L), bool; never at the first place.
+        lengths: Tokens of each example, shape (S,), int64.
+    """
+    return _cross_entropy(policy, tokens, learned)
+
+
+def whole_loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of all tokens, questions included; see `answer_loss`."""
+    return _cross_entropy(policy, tokens, _all_but_first(tokens, lengths))
+
+
+def with_language_modelling(weight: float) -> SFTLoss:
+    """`answer_loss` + `weight` * `whole_loss`: the auxiliary term of GPT-1.
+
+    Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018),
+    equation 5, where the weight lambda is 0.5.
+    """
+
+    def loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
+        counted = _all_but_first(tokens, lengths)
+        losses = _cross_entropies(policy, tokens, counted)
+        return losses[learned[counted]].mean() + weight * losses.mean()
+
+    return loss
+
+
+def _cross_entropy(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
+    return _cross_entropies(policy, tokens, counted).mean()
+
+
+def _cross_entropies(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
+    """Of the counted tokens in the order of the mask, shape (counted.sum(),)."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    read = (counted * places).amax(1).clamp(min=1)  # what follows the last one says nothing of it
+    hidden = policy.hidden_before(tokens, counted, read)
+    return F.cross_entropy(policy.logits(hidden).float(), tokens[counted], reduction="none")
+
+
+def _all_but_first(tokens: Tensor, lengths: Tensor) -> Tensor:
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return (places > 0) & (places < lengths[:, None])
+
+
+# -------------------------------------------------------------------- training
+
+
+def sft_steps(
+    policy: Policy,
+    examples: Sequence[Example],
+    *,
+    epochs: int = 1,
+    batch_size: int = 16,
+    learning_rate: float = 3e-4,
+    weight_decay: float = 0.0,
+    warmup: float = 0.05,
+    max_grad_norm: float = 1.0,
+    precision: torch.dtype = torch.float32,
+    loss: SFTLoss = answer_loss,
+    seed: int = 0,
+) -> Iterator[FitStep]:
+    """Fine-tune `policy` on examples, one optimiser step at a time.
+
+    Examples that are longer than the policy's context are cut at the end; those of which no answer
+    is left are not used.
+
+    Args:
+        policy: What learns; it must have a tokenizer.
+        examples: What it learns from.
+        epochs: Passes over all of them, each in another order.
+        batch_size: Examples of an optimiser step.
+        learning_rate: At its peak; with the next four, see `Fitting`.
+        weight_decay: Of matrices and embeddings.
+        warmup: Share of the steps in which the learning rate rises.
+        max_grad_norm: Gradients are scaled down to this norm.
+        precision: dtype of the matrix products.
+        loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
+        seed: Of the order.
+
+    Raises:
+        ValueError: There is no example that can be learned from, or the policy has no tokenizer.
+    """
+    if policy.tokenizer is None:
+        raise ValueError("the policy has no tokenizer: set policy.tokenizer")
+    encoded = [example.encode(policy.tokenizer, policy.context) for example in examples]
+    encoded = [(ids, learned) for ids, learned in encoded if any(learned)]
+    if not encoded:
+        raise ValueError(
+            f"of {len(examples)} examples none has an answer within the policy's context of "
+            f"{policy.context} tokens"
+        )
+    fitting = Fitting(
+        policy,
+        steps=steps_of(len(encoded), epochs, batch_size),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        max_grad_norm=max_grad_norm,
+        precision=precision,
+    )
+    for batch in batches(len(encoded), epochs, batch_size, seed):
+        tokens, learned, lengths = pad([encoded[i] for i in batch], policy)
+        yield fitting.step([loss(policy, tokens, learned, lengths)])
+
+
+@torch.no_grad()
+def held_out_answer_loss(
+    policy: Policy, examples: Sequence[Example], loss: SFTLoss = answer_loss, batch_size: int = 64
+) -> float:
+    """Mean of `loss` over batches of examples that were kept apart, each example counted once."""
+    assert policy.tokenizer is not None
+    encoded = [example.encode(policy.tokenizer, policy.context) for example in examples]
+    encoded = [(ids, learned) for ids, learned in encoded if any(learned)]
+    total = 0.0
+    for begin in range(0, len(encoded), batch_size):
+        some = encoded[begin : begin + batch_size]
+        total += loss(policy, *pad(some, policy)).item() * len(some)
+    return total / len(encoded)
+
+
+def steps_of(count: int, epochs: int, batch_size: int) -> int:
+    """How many batches `batches` gives."""
+    return epochs * math.ceil(count / batch_size)
+
+
+def batches(count: int, epochs: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Every number below `count` once an epoch, in another order each time, in batches."""
+    generator = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = generator.permutation(count).tolist()
+        for begin in range(0, count, batch_size):
+            yield order[begin : begin + batch_size]
+
+
+def pad(
+    encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], policy: Policy
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids (S, L) padded on the right, which of them are learned (S, L), and lengths (S,)."""
+    rows = list(encoded)
+    lengths = np.array([len(ids) for ids, _ in rows])
+    tokens = np.full((len(rows), lengths.max()), policy.pad_token, dtype=np.int64)
+    learned = np.zeros(tokens.shape, dtype=bool)
+    for row, (ids, flags) in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+        learned[row, : len(ids)] = flags
+    arrays = (tokens, learned, lengths)
+    tokens_t, learned_t, lengths_t = (torch.from_numpy(x).to(policy.device) for x in arrays)
+    return tokens_t, learned_t, lengths_t
+
+
+def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = record.get(key, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{key!r} is {short(value)}, not text")
+    return value

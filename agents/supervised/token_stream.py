@@ -1,0 +1,62 @@
+"""Text as one long stream of token ids in a file, mapped into memory and never read whole.
+
+Documents stand end to end with a stop token behind each. The file `NAME.tokens` holds nothing but
+the ids, two bytes each where the vocabulary allows it, else four; `NAME.tokens.json` says which,
+and which vocabulary they are of.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv import Tokenizer
+from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
+
+
+def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Path:
+    """Encode `documents` one by one into the file `path`, and describe it in `path`.json.
+
+    Raises:
+        TokenizerError: The tokenizer has no stop token to put between documents.
+    """
+    path = Path(path)
+    if tokenizer.stop_token is None:
+        raise TokenizerError(f"{tokenizer.name} has no stop token to put between documents")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32).newbyteorder("<")
+    count = 0
+    with path.open("wb") as file:
+        for document in documents:
+            ids = np.array([*tokenizer.encode(document), tokenizer.stop_token], dtype=dtype)
+            file.write(ids.tobytes())
+            count += len(ids)
+    described = {"dtype": dtype.str, "tokens": count, "fingerprint": tokenizer.fingerprint}
+    _description(path).write_text(json.dumps(described), encoding="utf-8")
+    return path
+
+
+def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
+    """The ids in a file of `write_stream`, shape (N,), mapped from it and not to be changed.
+
+    Raises:
+        CheckpointError: The file or its description is missing or damaged.
+        VocabularyMismatchError: It was written with another vocabulary.
+    """
+    path = Path(path)
+    try:
+        described = json.loads(_description(path).read_text(encoding="utf-8"))
+        stream = np.memmap(path, np.dtype(described["dtype"]), "r", shape=(described["tokens"],))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no stream of tokens that can be read: {error}") from error
+    if described["fingerprint"] != tokenizer.fingerprint:
+        raise VocabularyMismatchError(
+            f"{path} was written with another vocabulary than {tokenizer.name!r}: write it again"
+        )
+    return stream
+
+
+def _description(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

@@ -1,0 +1,190 @@
+"""A policy's network with a scalar head that says how good an answer is.
+
+The model reads prompt and answer, and the head is applied to the hidden state of the last token, as
+in Ouyang et al., "Training language models to follow instructions with human feedback" (2022),
+arXiv:2203.02155. It is a reward like any other: an environment takes it as `reward=model`.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from policies.checkpoint import load_policy
+from policies.policy import Policy
+from textenv.episode import Episode
+from textenv.errors import CheckpointError, TokenizerError
+from textenv.tokenizers import Tokenizer
+
+DESCRIPTION = "reward_model.json"
+"""Lies beside the files of the trunk, which is saved as a policy."""
+
+BATCH = 64
+"""Answers that are scored in one pass, where no gradient is needed."""
+
+
+class RewardModel(nn.Module):
+    """Scores answers to prompts; higher is better, and only differences were ever trained.
+
+    What it reads is the prompt, the answer and the stop token of its own tokenizer, whether or not
+    the answer was ended by one; of texts longer than its context the beginning is dropped.
+
+    A deep copy of it is the model itself: environments deep-copy their arguments, and a reward
+    that goes on learning has to stay one object.
+
+    Args:
+        trunk: The network; its `value_head` is the scalar head. It is used as it is, not copied.
+
+    Attributes:
+        trunk: The same.
+        mean: Subtracted from what the head says, a scalar; see `agents.feedback.normalise`.
+
+    Raises:
+        TokenizerError: The trunk has no tokenizer.
+    """
+
+    mean: Tensor
+
+    def __init__(self, trunk: Policy):
+        super().__init__()
+        if trunk.tokenizer is None:
+            raise TokenizerError(
+                "a reward model reads texts and this policy has no tokenizer: set policy.tokenizer"
+            )
+        self.trunk = trunk
+        self.register_buffer("mean", torch.zeros((), device=trunk.device))
+
+    @classmethod
+    def from_policy(cls, policy: Policy, seed: int = 0) -> Self:
+        """A model that begins as a copy of `policy`, usually the fine-tuned one, with a fresh head.
+
+        The head's weights are drawn with variance 1 / (n_embd + 1), as in Stiennon et al.,
+        "Learning to summarize from human feedback" (2020), arXiv:2009.01325.
+
+        Args:
+            policy: Left as it is.
+            seed: Of the head.
+        """
+        trunk = copy.deepcopy(policy)
+        trunk.requires_grad_(True)
+        weight = trunk.value_head.weight
+        drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+            trunk.value_head.bias.zero_()
+        return cls(trunk)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary that it reads."""
+        assert self.trunk.tokenizer is not None
+        return self.trunk.tokenizer
+
+    # ---------------------------------------------------------------- what it reads
+
+    def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
+        """Ids of each prompt with its answer, as the model reads them."""
+        encode = self.tokenizer.encode
+        return [self._whole(encode(p), encode(a)) for p, a in zip(prompts, answers, strict=True)]
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows of ids as one tensor (S, L) on the model's device, right-padded."""
+        tokens = torch.full((len(rows), max(map(len, rows))), self.trunk.pad_token)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens.to(self.trunk.device)
+
+    def _whole(self, prompt: Iterable[int], answer: Iterable[int]) -> list[int]:
+        """Prompt, answer and stop token, without the beginning that does not fit."""
+        stop = self.tokenizer.stop_token
+        ids = [*prompt, *answer, *(() if stop is None else (stop,))]
+        if not ids:
+            raise ValueError(
+                "a prompt and its answer are both empty, and the tokenizer "
+                f"{self.tokenizer.name!r} has no stop token: there is nothing to score"
+            )
+        return ids[-self.trunk.context :]
+
+    # ---------------------------------------------------------------- scores
+
+    def score_tokens(self, tokens: Tensor) -> Tensor:
+        """Scores of whole texts, shape (S,), with gradient if enabled.
+
+        Beginnings that rows have in common, such as one prompt of several answers, are read once.
+
+        Args:
+            tokens: Rows of ids, shape (S, L), int64, right-padded with `trunk.pad_token`.
+        """
+        scores: Tensor = self.trunk.value_head(self.trunk.read(tokens))
+        return scores.float().squeeze(1) - self.mean
+
+    def score_texts(self, prompts: Iterable[str], answers: Iterable[str]) -> NDArray[np.float64]:
+        """Scores of n answers, one to each prompt, shape (n,)."""
+        return self._score(self.encode(prompts, answers))
+
+    def forward(self, episodes: Sequence[Episode]) -> list[float]:
+        """Scores of finished episodes: the model as a reward.
+
+        Ids of the model's own vocabulary are taken as they were chosen; texts of another one are
+        encoded again.
+        """
+        return self._score([self._of_episode(episode) for episode in episodes]).tolist()
+
+    def _of_episode(self, episode: Episode) -> list[int]:
+        if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
+            return self.encode([episode.prompt], [episode.text])[0]
+        stopped = episode.finish_reason == "stop"
+        answer = episode.tokens[:-1] if stopped else episode.tokens
+        return self._whole(episode.prompt_tokens.tolist(), answer.tolist())
+
+    @torch.inference_mode()
+    def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Rows of like length go together, so that little is spent on padding."""
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        scores = np.zeros(len(rows))
+        for begin in range(0, len(rows), BATCH):
+            chosen = order[begin : begin + BATCH]
+            scored = self.score_tokens(self.pad([rows[row] for row in chosen]))
+            scores[chosen] = scored.cpu().numpy()
+        return scores
+
+    # ---------------------------------------------------------------- on disk
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model into `folder`, as safetensors and JSON.
+
+        The trunk is saved as a policy, so that a value network can begin with it.
+        """
+        folder = self.trunk.save(folder)
+        description = {"mean": self.mean.item()}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises:
+            CheckpointError: Files are missing, damaged, or those of a policy that is no reward
+                model.
+        """
+        path = Path(folder) / DESCRIPTION
+        try:
+            mean = float(json.loads(path.read_text(encoding="utf-8"))["mean"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder} holds no reward model that can be read ({type(error).__name__}: "
+                f"{error}); `textenv reward-model` makes one"
+            ) from error
+        model = cls(load_policy(folder))
+        model.mean.fill_(mean)
+        return model
