@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.pretraining import PretrainingStep, pretraining_steps
+from agents.supervised.pretraining import PretrainingStep, pretraining_steps
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, Tokenizer
 from textenv.errors import MissingExtraError

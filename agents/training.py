@@ -10,18 +10,25 @@ from typing import Any, Self
 import numpy as np
 from rich.console import Console
 
-from agents import PPO, Learner, demo
+from agents import PPO, Learner, PPOPtx, demo
 from agents.checkpoint import POLICY, REFERENCE
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.loggers import CSVLogger, TensorBoardLogger
-from agents.pretraining import PretrainingStep, held_out_loss
 from agents.progress import learn
 from agents.runs import RunFolder
 from agents.samples import append_samples
 from agents.stages import Stages
-from policies import TransformerPolicy
+from agents.supervised.pretraining import PretrainingStep, held_out_loss
+from policies import Policy, RewardModel, SeparateValue, TransformerPolicy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
-from textenv.errors import CheckpointError, PromptTooLongError, RewardError, TokenizerError
+from textenv.errors import (
+    CheckpointError,
+    InvalidRewardError,
+    MalformedRecordError,
+    PromptTooLongError,
+    RewardError,
+    TokenizerError,
+)
 from textenv.rewards import reward_terms
 
 FEWEST_TO_SPLIT = 40
@@ -36,6 +43,10 @@ class Settings:
         prompts: A `.txt` or `.jsonl` file, or `file.py:name`; the demo's openings if None.
         reward: `file.py:name` or `package.module:name`; the demo's sentiment if None.
         policy: A folder written by `policy.save`; the demo's GPT if None.
+        reward_model: A folder written by `RewardModel.save`, instead of `reward`. The critic then
+            is a network of its own that begins as the reward model, if their vocabularies agree.
+        ptx_text: A text file, if PPO is to go on reading it (PPO-ptx).
+        ptx_coef: Weight of that text.
         tokens: Tokens to choose in PPO, in all.
         rows: Answers written at a time.
         max_new_tokens: Token budget of an answer.
@@ -50,6 +61,9 @@ class Settings:
     prompts: str | None = None
     reward: str | None = None
     policy: str | None = None
+    reward_model: str | None = None
+    ptx_text: str | None = None
+    ptx_coef: float = 1.0
     tokens: int = 120_000
     rows: int = 128
     max_new_tokens: int = 24
@@ -122,15 +136,17 @@ def train(
     """
     stages = Stages(console)
     training, asked, held_out = _prompts(settings)
-    reward = settings.reward or demo.sentiment_reward()
+    reward = _reward(settings)
     reward_terms(reward)  # a reward that cannot be used is found before the long work
-    policy, reference = _policies(settings, stages, resume)
-    envs = _environment(settings, policy, training, reward)
-    examination = _environment(settings, policy, ListPrompts(asked), reward)
+    actor, reference = _policies(settings, stages, resume)
+    policy = _with_critic(actor, reward)
+    envs = _environment(settings, actor, training, reward)
+    examination = _environment(settings, actor, ListPrompts(asked), reward)
+    algorithm = _algorithm(settings, actor)
     run = resume or RunFolder.create(root)
     run.write_config(asdict(settings))
 
-    def answers(name: str, who: TransformerPolicy) -> Evaluation:
+    def answers(name: str, who: Policy) -> Evaluation:
         with stages.bar(name, len(asked), "answers") as advance:
             return evaluate(
                 who,
@@ -146,7 +162,7 @@ def train(
     learner = Learner(
         policy,
         envs,
-        PPO(n_epochs=2, minibatch_tokens=1024),
+        algorithm,
         reference=reference,
         kl_coef=settings.kl_coef,
         learning_rate=lambda done: settings.learning_rate * (1 - 0.9 * done),
@@ -186,6 +202,41 @@ def _learn(learner: Learner, total_tokens: int, run: RunFolder, console: Console
         for logger in loggers:
             logger.close()
     learner.save(run.checkpoint)
+
+
+def _reward(settings: Settings) -> Any:
+    if settings.reward_model is not None:
+        if settings.reward is not None:
+            raise InvalidRewardError(
+                f"both a reward ({settings.reward}) and a reward model ({settings.reward_model}) "
+                "are given: give one of them"
+            )
+        return RewardModel.load(settings.reward_model)
+    return settings.reward or demo.sentiment_reward()
+
+
+def _with_critic(actor: TransformerPolicy, reward: Any) -> Policy:
+    """The actor with a critic that begins as the reward model, if that reads the same tokens."""
+    if not isinstance(reward, RewardModel) or actor.tokenizer is None:
+        return actor
+    if reward.tokenizer.fingerprint != actor.tokenizer.fingerprint:
+        return actor
+    return SeparateValue(actor, reward.as_critic())
+
+
+def _algorithm(settings: Settings, policy: TransformerPolicy) -> PPO:
+    """PPO, with a pretraining term if there is text for it."""
+    common: dict[str, Any] = {"n_epochs": 2, "minibatch_tokens": 1024}
+    if settings.ptx_text is None:
+        return PPO(**common)
+    assert policy.tokenizer is not None
+    try:
+        text = Path(settings.ptx_text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MalformedRecordError(f"{settings.ptx_text} cannot be read: {error}") from error
+    stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+    window = min(policy.context, len(stream) - 1)
+    return PPOPtx(**common, stream=stream, ptx_coef=settings.ptx_coef, ptx_window=window)
 
 
 def _policies(

@@ -14,6 +14,8 @@ from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchEr
 from textenv.tokenizers import Tokenizer, load_tokenizer
 
 WEIGHTS, DESCRIPTION, TOKENIZER = "policy.safetensors", "policy.json", "tokenizer.json"
+ACTOR, CRITIC = "actor", "critic"
+"""The two folders of a `SeparateValue` policy."""
 FORMAT = 1
 
 
@@ -44,7 +46,7 @@ def save_policy(policy: TransformerPolicy, folder: str | Path) -> Path:
 
 
 def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> TransformerPolicy:
-    """Read a policy written by `save_policy`.
+    """Read a policy written by `save_policy`; of one with a critic of its own, the actor.
 
     Args:
         folder: Where it was saved.
@@ -55,6 +57,8 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Trans
         VocabularyMismatchError: The checkpoint was made with another vocabulary.
     """
     folder = Path(folder)
+    if (folder / ACTOR).is_dir():
+        folder = folder / ACTOR
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS)

@@ -89,6 +89,16 @@ class RewardModel(nn.Module):
         assert self.trunk.tokenizer is not None
         return self.trunk.tokenizer
 
+    def as_critic(self) -> Policy:
+        """A copy of the trunk whose values are the model's scores: the critic PPO begins with.
+
+        See `SeparateValue`; Ouyang et al. (2022), appendix C.4.
+        """
+        critic = copy.deepcopy(self.trunk)
+        with torch.no_grad():
+            critic.value_head.bias.sub_(self.mean)
+        return critic
+
     # ---------------------------------------------------------------- what it reads
 
     def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
@@ -170,12 +180,17 @@ class RewardModel(nn.Module):
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
         """Read a model that `save` wrote.
+
+        Args:
+            folder: Where it was saved.
+            tokenizer: Its vocabulary, if that is none that `load_tokenizer` knows.
 
         Raises:
             CheckpointError: Files are missing, damaged, or those of a policy that is no reward
                 model.
+            VocabularyMismatchError: It was made with another vocabulary.
         """
         path = Path(folder) / DESCRIPTION
         try:
@@ -185,6 +200,6 @@ class RewardModel(nn.Module):
                 f"{folder} holds no reward model that can be read ({type(error).__name__}: "
                 f"{error}); `textenv reward-model` makes one"
             ) from error
-        model = cls(load_policy(folder))
+        model = cls(load_policy(folder, tokenizer))
         model.mean.fill_(mean)
         return model

@@ -19,7 +19,7 @@ def main() -> None:
         check_installation()
     except MissingExtraError as error:
         sys.exit(f"textenv: {error}")
-    importlib.import_module("agents.cli").main()
+    importlib.import_module("agents.commands").main()
 
 
 def check_installation() -> None:

@@ -219,10 +219,7 @@ def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
             f"{short(str(source))} is neither a path ending in .txt or .jsonl nor "
             "'package.module:function'; if it is itself the prompt, pass a list: [...]"
         )
-    try:
-        prompts = read(path)
-    except OSError as error:
-        raise PromptError(f"the prompt file {path} cannot be read: {error}") from error
+    prompts = read(path)
     if not prompts:
         raise EmptyPromptsError(f"there is no prompt in {path}")
     return prompts

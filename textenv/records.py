@@ -30,8 +30,7 @@ def read_jsonl(
 
     Raises:
         MalformedRecordError: Lines cannot be read; the first ten are listed, each with the file
-            and the line.
-        OSError: The file cannot be read.
+            and the line. Or the file itself cannot be read.
     """
     return read_lines(path, lambda line: parse(_json_object(line)), what)
 
@@ -43,7 +42,7 @@ def read_lines(
     records: list[T] = []
     problems: list[str] = []
     # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
-    for number, raw in enumerate(_content(Path(path)).splitlines(), start=1):
+    for number, raw in enumerate(_content(Path(path), what).splitlines(), start=1):
         try:
             line = raw.decode("utf-8")
             if line.strip():
@@ -63,13 +62,13 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
+def _content(path: Path, what: str) -> bytes:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
             content = gzip.decompress(content)
-        except EOFError as error:
-            raise OSError(f"{path} ends in the middle: {error}") from error
+    except (OSError, EOFError) as error:
+        raise MalformedRecordError(f"the file of {what} {path} cannot be read: {error}") from error
     return content.removeprefix(codecs.BOM_UTF8)
 
 

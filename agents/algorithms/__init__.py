@@ -6,6 +6,7 @@ from agents.algorithms.imitation import BestOfN, RewardWeightedRegression
 from agents.algorithms.off_policy import OffPolicyGradient, SoftQLearning
 from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
+from agents.algorithms.pretraining_mix import PPOPtx
 from agents.algorithms.trpo import TRPO
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DrGRPO",
     "OffPolicyGradient",
     "PPOPenalty",
+    "PPOPtx",
     "REINFORCEPlusPlus",
     "RewardWeightedRegression",
     "SoftQLearning",

@@ -4,7 +4,8 @@ A preference is two sequences of a rollout in one group, the better one with the
 `Rollout.from_log` makes such rollouts. All of them need a reference.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from agents import preference_losses
 from agents.algorithm import Algorithm, Metrics
 from agents.rollout import Rollout
 from policies import Scores
+
+if TYPE_CHECKING:
+    from agents.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class IPO(DPO):
 class KTO(Algorithm):
     """Kahneman-Tversky optimisation (Ethayarajh et al., 2024): see `preference_losses.kto`.
 
-    Answers are good or bad by themselves. The reference point is the mean log ratio of the
-    minibatch, at least 0. Left out: the paper's estimate of it by answers to other prompts.
+    Answers are good or bad by themselves. The reference point is the mean log ratio of the prompts
+    of the minibatch with answers to others of them, at least 0, as in the paper's section 4.1: so
+    a minibatch needs several prompts. Left out: weights of good and bad answers.
 
     Attributes:
         beta: Strength of the leash to the reference.
@@ -72,12 +77,50 @@ class KTO(Algorithm):
         """1 for desirable answers, -1 for others, shape (S,)."""
         return torch.where(rollout.scores > self.desirable_above, 1.0, -1.0)
 
-    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
-        """The loss over all answers."""
+    def loss(self, batch: Rollout, scores: Scores, point: Tensor | None = None) -> Tensor:
+        """The loss over all answers around a reference point, a scalar; 0 if None."""
         assert batch.advantages is not None
         log_ratios = _log_ratios(batch, scores)
-        kl = log_ratios.detach().mean().clamp(min=0)
+        kl = log_ratios.new_zeros(()) if point is None else point
         return preference_losses.kto(log_ratios, batch.advantages > 0, kl, self.beta)
+
+    def step(self, trainer: "Trainer", batch: Rollout) -> tuple[Scores, Metrics]:
+        """One optimiser step around the reference point of the present policy."""
+        others = mismatched(batch, trainer.policy.context)
+        with torch.no_grad():
+            others = trainer.with_reference(others)
+            point = _log_ratios(others, trainer.score(others)).mean().clamp(min=0)
+        scores = trainer.score(batch)
+        loss = self.loss(batch, scores, point)
+        return scores, {"loss": loss, "reference_point": point, "grad_norm": trainer.descend(loss)}
+
+
+def mismatched(batch: Rollout, context: int) -> Rollout:
+    """Each prompt with an answer to another one: that of the sequence half a batch away.
+
+    Not of the next one, since answers to the same prompt stand side by side.
+
+    Args:
+        batch: S sequences; an answer is all that follows the first chosen token.
+        context: Longer sequences lose their end.
+    """
+    length, away = batch.tokens.shape[1], len(batch) // 2
+    begins = batch.mask.int().argmax(1, keepdim=True)
+    places = torch.arange(min(2 * length, context), device=batch.tokens.device)
+    # Which place of the other sequence comes to stand at each place.
+    others = places - begins + begins.roll(away, 0)
+    answers = (places >= begins) & (others < length)
+    others = others.clamp(0, length - 1)
+
+    def moved(values: Tensor) -> Tensor:
+        return values.roll(away, 0).gather(1, others)
+
+    prompts = batch.tokens[:, places.clamp(max=length - 1)]
+    tokens = torch.where(answers, moved(batch.tokens), prompts)
+    log = Rollout.from_log(tokens, answers & moved(batch.mask), batch.scores, batch.groups)
+    if batch.mask_ids is None:
+        return log
+    return replace(log, mask_ids=moved(batch.mask_ids), mask_table=batch.mask_table)
 
 
 def _log_ratios(batch: Rollout, scores: Scores) -> Tensor:

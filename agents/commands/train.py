@@ -1,7 +1,5 @@
-"""The command line: `textenv train`."""
+"""`textenv train`: PPO on any reward."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,22 +8,12 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from agents.commands.errors import errors_as_messages
 from agents.evaluation import bootstrap_interval
 from agents.runs import RunFolder
 from agents.samples import comparison_table
 from agents.training import Result, Settings, train
-from textenv.errors import TextEnvError
-
-app = typer.Typer(
-    name="textenv",
-    help="Reinforcement learning on text.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
 
 TASK, SIZE, OUTPUT = "What to learn", "How to learn", "Where to"
 SHOWN_SAMPLES = 5
@@ -39,13 +27,6 @@ ROWS = (
 DEFAULT = Settings()
 
 
-@app.callback()
-def commands() -> None:
-    """Reinforcement learning on text."""
-    # With a callback, `train` stays a command of its own while it is the only one.
-
-
-@app.command("train")
 def train_command(
     context: typer.Context,
     prompts: Annotated[
@@ -66,6 +47,26 @@ def train_command(
             rich_help_panel=TASK,
         ),
     ] = None,
+    reward_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --reward: the folder of a reward model. The critic begins as its "
+            "copy.",
+            metavar="FOLDER",
+            rich_help_panel=TASK,
+        ),
+    ] = None,
+    ptx_text: Annotated[
+        str | None,
+        typer.Option(
+            help="A text file that PPO goes on reading, so that it forgets less (PPO-ptx).",
+            metavar="FILE",
+            rich_help_panel=TASK,
+        ),
+    ] = None,
+    ptx_coef: Annotated[
+        float, typer.Option(min=0, help="Weight of that text.", rich_help_panel=SIZE)
+    ] = DEFAULT.ptx_coef,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +147,9 @@ def train_command(
     settings = Settings(
         prompts=prompts,
         reward=reward,
+        reward_model=reward_model,
+        ptx_text=ptx_text,
+        ptx_coef=ptx_coef,
         policy=policy,
         tokens=tokens,
         rows=rows,
@@ -163,21 +167,6 @@ def train_command(
             run = RunFolder(resume)
             settings = _settings_to_resume(context, run, settings)
         _show(train(settings, run_folder, console, run), console)
-
-
-@contextmanager
-def errors_as_messages(debug: bool) -> Iterator[None]:
-    """Print what a user can mend as one message and exit with code 1, or 130 after Ctrl-C."""
-    try:
-        yield
-    except (TextEnvError, KeyboardInterrupt) as error:
-        if debug:
-            raise
-        stopped = isinstance(error, KeyboardInterrupt)
-        message = "Stopped." if stopped else f"{type(error).__name__}: {error}"
-        lines = [message, *getattr(error, "__notes__", [])]
-        Console(stderr=True).print(Text("\n".join(lines), style="yellow" if stopped else "red"))
-        raise typer.Exit(130 if stopped else 1) from error
 
 
 def _settings_to_resume(context: typer.Context, run: RunFolder, given: Settings) -> Settings:
@@ -220,8 +209,3 @@ def _title(result: Result) -> str:
     if result.held_out:
         return f"{count} answers to prompts that were held out"
     return f"{count} answers to the training prompts, too few to hold any out"
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

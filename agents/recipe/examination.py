@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from agents.evaluation import (
     perplexity,
 )
 from agents.feedback import sample_answers
-from agents.recipe.pipeline import Recipe
+from agents.recipe.caching import cached, key_of, made_from, seconds_of
+from agents.recipe.pipeline import STAGES, Recipe
 from agents.samples import Sample
 from policies import RewardModel, TransformerPolicy
 from textenv import Episode, Prompt
@@ -57,8 +59,22 @@ class Result:
         return f"best of {self.settings['best_of']}"
 
 
-def examine(recipe: Recipe) -> dict[str, Any]:
-    """Let every stage of a finished run answer the held-out prompts; the fields of a `Result`."""
+def examine(recipe: Recipe) -> Result:
+    """Let every stage of a finished run answer the held-out prompts; once, as all stages."""
+    folder = recipe.folder / "results"
+    seconds = {name: seconds_of(recipe.folder / name) for name in STAGES}
+
+    def make(empty: Path) -> None:
+        numbers = _measured(recipe) | {"settings": asdict(recipe.settings), "seconds": seconds}
+        (empty / "result.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+    made = [made_from(recipe.folder / name) for name in STAGES]
+    cached(folder, key_of(made, recipe.settings.eval_prompts, recipe.settings.best_of), make)
+    return Result(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def _measured(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a `Result` that have to be measured."""
     s, language = recipe.settings, recipe.language
     model, sft = recipe.reward_model(), recipe.sft()
     prompts = recipe.evaluation_prompts()

@@ -7,7 +7,6 @@ Ouyang et al., "Training language models to follow instructions with human feedb
 stage is a folder that is made once (`caching`), so that a run which was stopped goes on there.
 """
 
-import copy
 import fnmatch
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from agents import DPO, PPO, Learner, PPOPtx, Trainer
@@ -47,6 +45,8 @@ from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 RECIPE = 1
 """To be raised when the code below makes something else of the same settings."""
 
+STAGES = ("vocabulary", "pretrained", "sft", "preferences", "reward_model", "dpo", "ppo", "ppo_ptx")
+
 HELD_OUT_SHARE = 0.15
 """Of the rankings, to measure the reward model on."""
 SFT_BATCH, RANKING_BATCH, PRETRAIN_BATCH = 16, 16, 8
@@ -71,12 +71,15 @@ class Recipe:
 
     def run(self) -> None:
         """Make all stages that are not made yet."""
-        self.vocabulary()
-        self.pretrained()
-        self.sft()
-        self.preferences()
-        self.reward_model()
-        self.dpo()
+        for make in (
+            self.vocabulary,
+            self.pretrained,
+            self.sft,
+            self.preferences,
+            self.reward_model,
+            self.dpo,
+        ):
+            make()
         for name in ("ppo", "ppo_ptx"):
             self.ppo(name)
 
@@ -247,9 +250,6 @@ class Recipe:
 
         def make(folder: Path) -> None:
             actor, reward_model = self.sft(), self.reward_model()
-            critic = copy.deepcopy(reward_model.trunk)
-            with torch.no_grad():
-                critic.value_head.bias -= reward_model.mean
             common: dict[str, Any] = {"n_epochs": 2, "minibatch_tokens": 1024}
             algorithm = PPO(**common)
             if name == "ppo_ptx":
@@ -261,7 +261,7 @@ class Recipe:
                     ptx_batch=PRETRAIN_BATCH,
                 )
             learner = Learner(
-                SeparateValue(actor, critic),
+                SeparateValue(actor, reward_model.as_critic()),
                 self.environment(actor, reward_model, self.training_prompts),
                 algorithm,
                 reference=self.sft().frozen_copy(),
@@ -275,8 +275,8 @@ class Recipe:
             _write(folder / "history.json", history)
             actor.save(folder)
 
-        wanted = ("ppo_*", "kl_coef", "temperature", "curve_points")
-        wanted += ("ptx_*",) if name == "ppo_ptx" else ()
+        wanted = ["ppo_*", "kl_coef", "temperature", "curve_points"]
+        wanted += ["ptx_*"] if name == "ppo_ptx" else []
         self._cached(name, make, wanted, "reward_model")
         return TransformerPolicy.load(self.folder / name)
 

@@ -208,8 +208,8 @@ def sft_steps(
         precision=precision,
     )
     for batch in batches(len(encoded), epochs, batch_size, seed):
-        tokens, learned, lengths = pad([encoded[i] for i in batch], policy)
-        yield fitting.step([loss(policy, tokens, learned, lengths)])
+        arrays = pad([encoded[i] for i in batch], policy)
+        yield fitting.step(loss(policy, *some) for some in [arrays])
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from letters import Letters
 
 from agents import PPO, AdaptiveKL, Learner, OffPolicyGradient
-from agents.checkpoint import _put_arrays, _take_arrays
+from agents.state_files import _put_arrays, _take_arrays
 from policies import TransformerPolicy
 from textenv.errors import (
     CheckpointError,

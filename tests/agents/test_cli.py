@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from agents.cli import app
+from agents.commands import app
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
@@ -145,7 +145,7 @@ def test_mistakes_give_one_message(folder, arguments, message):
 
 def test_debug_shows_where_an_error_comes_from(folder):
     result = run(*own(), "--prompts", "absent.jsonl", "--debug")
-    assert "PromptError" in repr(result.exception)
+    assert "MalformedRecordError" in repr(result.exception)
 
 
 def test_what_is_no_run_cannot_be_resumed(folder):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agents import demo
-from agents.pretraining import held_out_loss
+from agents.supervised.pretraining import held_out_loss
 from textenv import Episode, load_tokenizer
 from textenv.errors import MissingExtraError
 from textenv.rewards import reward_terms, score_episodes

@@ -1,8 +1,9 @@
-"""Text to token ids and back: bytes, tiktoken's vocabularies, Hugging Face's, and your own."""
+"""Text to ids and back: bytes, characters, tiktoken's vocabularies, Hugging Face's, your own."""
 
 from textenv.tokenizers.base import Tokenizer
 from textenv.tokenizers.bpe import train_bpe
 from textenv.tokenizers.bytes import BytesTokenizer
+from textenv.tokenizers.characters import CharacterTokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 from textenv.tokenizers.loading import load_tokenizer
 from textenv.tokenizers.rank_files import provide_ranks
@@ -10,6 +11,7 @@ from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 __all__ = [
     "BytesTokenizer",
+    "CharacterTokenizer",
     "HuggingFaceTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",

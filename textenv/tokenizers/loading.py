@@ -1,14 +1,19 @@
 """From a name, a file or another library's object to a tokenizer."""
 
 import difflib
+import json
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import tiktoken
 
 from textenv.errors import TokenizerError, UnknownTokenizerError
+from textenv.tokenizers import characters
 from textenv.tokenizers.base import Tokenizer
 from textenv.tokenizers.bytes import BytesTokenizer
+from textenv.tokenizers.characters import CharacterTokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 from textenv.tokenizers.rank_files import load_encoding
 from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
@@ -23,7 +28,7 @@ def load_tokenizer(spec: Any) -> Tokenizer:
             - `"bytes"`;
             - a tiktoken encoding: `"gpt2"`, `"cl100k_base"`, `"o200k_base"`, ...;
             - `"hf:"` and a model's name on the Hugging Face hub or its folder;
-            - a path that ends in `.json`, written by `TiktokenTokenizer.save`;
+            - a path that ends in `.json`, written by the `save` of a tokenizer;
             - a `Tokenizer`, which is returned as it is;
             - a `tiktoken.Encoding`, a `tokenizers.Tokenizer` or a tokenizer of transformers.
 
@@ -53,7 +58,7 @@ def _by_name(name: str) -> Tokenizer:
     if name.startswith("hf:"):
         return HuggingFaceTokenizer.from_pretrained(name.removeprefix("hf:"))
     if name.endswith(".json"):
-        return TiktokenTokenizer.from_file(name)
+        return _from_file(name)
     known = [BytesTokenizer.name, *tiktoken.list_encoding_names()]
     if name in known:
         return TiktokenTokenizer(load_encoding(name), name)
@@ -63,3 +68,11 @@ def _by_name(name: str) -> Tokenizer:
         f"no tokenizer is called {name!r}{hint}. Known: {', '.join(known)}, "
         "'hf:<name on the hub, or folder>' and '<file>.json'"
     )
+
+
+def _from_file(name: str) -> Tokenizer:
+    with suppress(OSError, ValueError):  # then it is for the other reader to complain
+        contents = json.loads(Path(name).read_text())
+        if isinstance(contents, dict) and contents.get("format") == characters.FORMAT:
+            return CharacterTokenizer.from_contents(contents, name)
+    return TiktokenTokenizer.from_file(name)

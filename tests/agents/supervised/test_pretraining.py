@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.pretraining import (
+from agents.supervised import (
+    Fitting,
     held_out_loss,
     learning_rate_factor,
     next_token_loss,
@@ -83,6 +84,48 @@ def test_value_head_is_left_alone():
     policy = small_policy()
     list(pretraining_steps(policy, forks(100, 0), total_tokens=100, window=8))
     assert not policy.value_head.weight.any()
+
+
+def test_two_passes_of_a_step_are_one_of_twice_the_windows():
+    def weights(batch_size: int, accumulate: int) -> torch.Tensor:
+        policy = small_policy()
+        windows = iter(np.random.default_rng(0).integers(0, VOCAB, (4, 9)))
+        fitting = Fitting(policy, steps=1, learning_rate=0.1)
+        parts = [np.stack([next(windows) for _ in range(batch_size)]) for _ in range(accumulate)]
+        fitting.step(next_token_loss(policy, part) for part in parts)
+        return policy.transformer.token_embedding.weight.detach()
+
+    torch.testing.assert_close(weights(2, 2), weights(4, 1), atol=1e-5, rtol=0)
+
+
+def test_a_run_that_was_saved_goes_on_bit_for_bit(tmp_path):
+    def run(policy, fitting, until: int) -> None:
+        for step in pretraining_steps(
+            policy, forks(500, 0), total_tokens=10 * 128, window=8, seed=3, fitting=fitting
+        ):
+            if step.number == until:
+                return
+
+    whole = small_policy()
+    run(whole, Fitting(whole, steps=10, learning_rate=0.01), until=10)
+    first = small_policy()
+    fitting = Fitting(first, steps=10, learning_rate=0.01)
+    run(first, fitting, until=4)
+    fitting.save(tmp_path)
+    second = small_policy(seed=5)
+    second.load_state_dict(first.state_dict())
+    resumed = Fitting(second, steps=10, learning_rate=0.01)
+    resumed.load(tmp_path)
+    run(second, resumed, until=10)
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, second.state_dict()[name]), name
+
+
+def test_held_out_loss_over_all_windows_is_the_mean_of_theirs():
+    policy, stream = small_policy(), forks(41, 0)
+    by_hand = [next_token_loss(policy, stream[i : i + 9][None]).item() for i in range(0, 40, 8)]
+    measured = held_out_loss(policy, stream, window=8, windows=5, batch_size=2)
+    assert measured == pytest.approx(np.mean(by_hand), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
 import math
-from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from agents.evaluation import Evaluation, bootstrap_interval, evaluate
+from agents.evaluation import Evaluation, answer_prompts, evaluate
 from agents.samples import Sample
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
+from textenv.rewards import dense, weighted
 
 PROMPTS = [Prompt("ab"), Prompt("c", {"bonus": 10.0}), Prompt("defg"), Prompt("h"), Prompt("ij")]
 
@@ -106,33 +106,25 @@ def test_numbers_by_hand():
     assert set(result.numbers()) >= {"score", "score_low", "score_high", "kl_per_token"}
 
 
-def test_bootstrap_of_three_values_against_all_27_resamples():
-    values = [0.0, 1.0, 5.0]
-    means = [np.mean(resample) for resample in product(values, repeat=3)]
-    low, high = np.quantile(means, [0.1, 0.9], method="inverted_cdf")
-    interval = bootstrap_interval(values, confidence=0.8)
-    assert interval == pytest.approx((2.0, low, high))
-
-
-def test_bootstrap_of_many_values_against_the_normal_interval():
-    values = np.random.default_rng(0).normal(3, 2, 400)
-    half = 1.96 * values.std(ddof=1) / 20
-    interval = bootstrap_interval(values)
-    assert interval.mean == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.02)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
-    assert str(interval).startswith(f"{values.mean():.3f} [")
-
-
-@pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
-def test_bootstrap_refuses_what_is_no_list_of_numbers(values):
-    with pytest.raises(ValueError, match="flat list"):
-        bootstrap_interval(values)
-
-
 def test_refuses_no_prompts_and_other_modes(policy):
     with pytest.raises(ValueError, match="no prompts"):
         evaluate(policy, environment(), [])
     envs = environment(autoreset_mode=AutoresetMode.NEXT_STEP)
     with pytest.raises(ValueError, match="SAME_STEP"):
         evaluate(policy, envs, PROMPTS)
+
+
+def test_rewards_stand_at_the_tokens_that_were_paid_for(policy):
+    step_pay = dense(lambda batch: batch.actions / 256)
+    reward = weighted(steps=(1.0, step_pay), end=(1.0, length_and_bonus))
+    envs = environment(reward=reward, max_new_tokens=6)
+    generator = np.random.default_rng(0)
+    answers = answer_prompts(policy, envs, PROMPTS[:2], temperature=1.0, generator=generator)
+    for row, (sample, bonus) in enumerate(zip(answers.samples, (0, 10), strict=True)):
+        chosen = answers.tokens[row, answers.mask[row]]
+        expected = chosen / 256
+        expected[-1] += len(chosen) + bonus
+        assert answers.rewards[row, answers.mask[row]] == pytest.approx(expected)
+        assert sample.score == pytest.approx(expected.sum())
+    assert (answers.rewards[~answers.mask] == 0).all()
+    assert (answers.rewards[answers.mask] != 0).any()

@@ -1,37 +1,20 @@
-"""What a policy is worth on prompts it was not trained on, and how sure that is.
-
-Two policies are compared on the same prompts, prompt by prompt: what is common to both cancels, so
-the interval of the difference is narrower than those of the two means. Intervals are percentiles
-of the bootstrap (Efron, 1979): scores of texts pile up at a few values, and nothing is assumed
-about their distribution. They cover the choice of prompts and the chance of sampling, not that of
-training again with another seed.
-"""
+"""A policy's answers to given prompts, scored by an environment and by a reference."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from agents.evaluation.intervals import bootstrap_interval
+from agents.evaluation.text_measures import distinct_n
 from agents.samples import Sample
-from policies import Policy
+from policies import Policy, Scores
 from textenv import Prompt, TextVectorEnv
-
-
-class Interval(NamedTuple):
-    """A mean and the bounds within which it is known."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -82,13 +65,8 @@ class Evaluation:
 
     @property
     def distinct_2(self) -> float:
-        """Different pairs of neighbouring tokens, as a share of all of them (Li et al., 2016).
-
-        A policy that has collapsed to a few phrases comes close to 0. The share falls with the
-        number of answers, so only equally many can be compared.
-        """
-        pairs = [pair for answer in self.answers for pair in pairwise(answer.tolist())]
-        return len(set(pairs)) / len(pairs) if pairs else math.nan
+        """Different pairs of neighbouring tokens, as a share of all of them; see `distinct_n`."""
+        return distinct_n(self.answers, 2)
 
     def numbers(self) -> dict[str, float]:
         """All of these by name, the bounds of the mean score among them."""
@@ -134,8 +112,6 @@ def evaluate(
     """
     if not prompts:
         raise ValueError("there are no prompts to answer")
-    if envs.autoreset_mode is not AutoresetMode.SAME_STEP:
-        raise ValueError(f"envs has the autoreset mode {envs.autoreset_mode}; it must be SAME_STEP")
     generator = np.random.default_rng(seed)
     samples: list[Sample] = []
     answers: list[NDArray[np.int64]] = []
@@ -143,7 +119,7 @@ def evaluate(
     ref_logprobs: list[NDArray[np.float64]] = []
     for begin in range(0, len(prompts), envs.num_envs):
         some = prompts[begin : begin + envs.num_envs]
-        batch = _answer(policy, envs, some, temperature, generator)
+        batch = answer_prompts(policy, envs, some, temperature=temperature, generator=generator)
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for scorer, sums in ((policy, logprobs), (reference, ref_logprobs)):
@@ -152,36 +128,14 @@ def evaluate(
     return Evaluation(samples, answers, np.concatenate(logprobs), np.concatenate(ref_logprobs))
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """The mean of `values`, shape (n,), and its percentile bootstrap interval.
-
-    For a paired comparison pass the differences.
-
-    >>> print(bootstrap_interval([1.0, 1.0, 1.0]))
-    1.000 [1.000, 1.000]
-
-    Raises:
-        ValueError: There are no values, or they are no flat list.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or len(x) == 0:
-        raise ValueError(f"values must be a flat list of at least one number, got shape {x.shape}")
-    generator = np.random.default_rng(seed)
-    # One resample at a time: all at once would take resamples * n numbers.
-    means = [x[generator.integers(0, len(x), len(x))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(x.mean()), float(low), float(high))
-
-
-class _Batch(NamedTuple):
-    """Answers to k prompts.
+class Answers(NamedTuple):
+    """Answers to k prompts, token by token.
 
     Attributes:
         samples: As in `Evaluation`.
         tokens: Prompt and answer, right-padded, shape (k, L), int64.
         mask: True at the answer, shape (k, L), bool.
+        rewards: The environment's reward for each chosen token, 0 elsewhere, shape (k, L).
         allowed: What could be chosen at each chosen token, in the order of `mask`, shape
             (mask.sum(), V), bool; None without action masks.
     """
@@ -189,17 +143,28 @@ class _Batch(NamedTuple):
     samples: list[Sample]
     tokens: NDArray[np.int64]
     mask: NDArray[np.bool_]
+    rewards: NDArray[np.float64]
     allowed: NDArray[np.bool_] | None
 
 
-def _answer(
+@torch.inference_mode()
+def answer_prompts(
     policy: Policy,
     envs: TextVectorEnv,
     prompts: Sequence[Prompt],
+    *,
     temperature: float,
     generator: np.random.Generator,
-) -> _Batch:
-    """Let at most `envs.num_envs` prompts be answered, one a row; rows left over play along."""
+) -> Answers:
+    """Let at most `envs.num_envs` prompts be answered, one a row; rows left over play along.
+
+    Raises:
+        ValueError: `envs` is in another autoreset mode than SAME_STEP.
+        PromptError: A prompt cannot be used in `envs`.
+        RewardError: The reward failed.
+    """
+    if envs.autoreset_mode is not AutoresetMode.SAME_STEP:
+        raise ValueError(f"envs has the autoreset mode {envs.autoreset_mode}; it must be SAME_STEP")
     count, rows = len(prompts), envs.num_envs
     padded = [prompts[row % count] for row in range(rows)]
     observations, infos = envs.reset(seed=0, options={"prompt": padded})
@@ -210,6 +175,7 @@ def _answer(
     scores = np.zeros(rows)
     finals: list[Any] = [None] * rows
     samples: list[Any] = [None] * rows
+    paid: list[NDArray[np.float64]] = []
     masks: list[NDArray[np.bool_]] = []
     while running.any():
         allowed = infos.get("action_mask")
@@ -223,6 +189,7 @@ def _answer(
             generator=generator,
         )
         observations, rewards, terminated, truncated, infos = envs.step(step.actions)
+        paid.append(rewards)
         scores[running] += rewards[running]
         for row in np.flatnonzero(running & (terminated | truncated)):
             finals[row] = infos["final_obs"][row]
@@ -233,21 +200,30 @@ def _answer(
     lengths = (tokens != policy.pad_token).sum(1)
     places = np.arange(tokens.shape[1])
     mask = (places >= starts[:count, None]) & (places < lengths[:, None])
-    chosen = None
-    if masks:
-        of_row, at = np.nonzero(mask)
-        chosen = np.stack(masks, axis=1)[of_row, at - starts[of_row]]
-    return _Batch(samples[:count], tokens, mask, chosen)
+    of_row, at = np.nonzero(mask)
+    step_of = at - starts[of_row]
+    token_rewards = np.zeros(tokens.shape)
+    token_rewards[of_row, at] = np.stack(paid)[step_of, of_row]
+    chosen = np.stack(masks)[step_of, of_row] if masks else None
+    return Answers(samples[:count], tokens, mask, token_rewards, chosen)
+
+
+@torch.inference_mode()
+def score_answers(policy: Policy, answers: Answers, temperature: float) -> Scores:
+    """What `policy` says of each chosen token; tensors of shape (k, L), 0 outside the answers."""
+    tokens, mask = (torch.from_numpy(x).to(policy.device) for x in (answers.tokens, answers.mask))
+    allowed = None
+    if answers.allowed is not None:
+        allowed = torch.from_numpy(answers.allowed).to(policy.device)
+    return policy.score(tokens, mask, temperature=temperature, action_masks=allowed)
 
 
 def _answer_logprobs(
-    policy: Policy | None, batch: _Batch, temperature: float
+    policy: Policy | None, answers: Answers, temperature: float
 ) -> NDArray[np.float64]:
     """Log-probability of each answer, shape (k,); NaN without a policy."""
     if policy is None:
-        return np.full(len(batch.samples), np.nan)
-    tokens, mask = (torch.from_numpy(x).to(policy.device) for x in (batch.tokens, batch.mask))
-    allowed = None if batch.allowed is None else torch.from_numpy(batch.allowed).to(policy.device)
-    scores = policy.score(tokens, mask, temperature=temperature, action_masks=allowed)
+        return np.full(len(answers.samples), np.nan)
+    scores = score_answers(policy, answers, temperature)
     summed: NDArray[np.float64] = scores.logprobs.double().sum(1).cpu().numpy()
     return summed

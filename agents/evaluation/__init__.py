@@ -1,0 +1,76 @@
+"""What a policy is worth on prompts it was not trained on, and how sure that is."""
+
+from agents.evaluation.answers import Answers, Evaluation, answer_prompts, evaluate, score_answers
+from agents.evaluation.compare import (
+    Row,
+    compare,
+    compare_answers,
+    comparison_table,
+    table_cells,
+)
+from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
+from agents.evaluation.judges import (
+    JUDGES,
+    Judge,
+    afinn_judge,
+    chinese_judge,
+    judge_reward,
+    load_judge,
+    textblob_judge,
+)
+from agents.evaluation.prompting import (
+    Layout,
+    Worked,
+    ask_for_answer,
+    chain_of_thought,
+    extract_answer,
+    few_shot,
+    step_by_step,
+    with_template,
+)
+from agents.evaluation.safety import (
+    ToxicityClassifier,
+    profanity_classifier,
+    refuse_toxic,
+    toxicity_penalty,
+)
+from agents.evaluation.text_measures import distinct_n, lengths, perplexity, repetition
+
+__all__ = [
+    "JUDGES",
+    "Answers",
+    "Evaluation",
+    "Interval",
+    "Judge",
+    "Layout",
+    "Row",
+    "ToxicityClassifier",
+    "Worked",
+    "afinn_judge",
+    "answer_prompts",
+    "ask_for_answer",
+    "bootstrap_interval",
+    "chain_of_thought",
+    "chinese_judge",
+    "compare",
+    "compare_answers",
+    "comparison_table",
+    "distinct_n",
+    "evaluate",
+    "extract_answer",
+    "few_shot",
+    "judge_reward",
+    "lengths",
+    "load_judge",
+    "perplexity",
+    "profanity_classifier",
+    "refuse_toxic",
+    "repetition",
+    "score_answers",
+    "step_by_step",
+    "table_cells",
+    "textblob_judge",
+    "toxicity_penalty",
+    "win_rate",
+    "with_template",
+]

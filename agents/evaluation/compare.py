@@ -1,0 +1,197 @@
+"""Several policies side by side: one row of figures each.
+
+Everything is measured on answers to the same prompts. What gives the answers does not matter here:
+`compare_answers` takes the evaluations of policies, of best-of-n, or of a policy that was prompted
+in another way; `compare` makes those of policies.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from agents.evaluation.answers import Evaluation, evaluate
+from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
+from agents.evaluation.judges import Judge
+from agents.evaluation.safety import ToxicityClassifier
+from agents.evaluation.text_measures import distinct_n, perplexity
+from policies import Policy
+from textenv import Prompt, TextVectorEnv
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one policy's answers are worth.
+
+    Attributes:
+        name: Whose they are.
+        reward: Mean of the environment's reward.
+        wins: Share of the prompts won against each other policy, by its name: as the judge says,
+            or by the reward if there is no judge.
+        tokens_per_answer: Mean length.
+        distinct_2: See `distinct_n`.
+        judge: Mean of the judge's scores, if there is one.
+        kl: KL(policy || reference) of an answer in nats, if there was a reference.
+        toxicity: Mean probability of being toxic, if there is a classifier.
+        perplexity: On held-out text, if there is one.
+    """
+
+    name: str
+    reward: Interval
+    wins: Mapping[str, Interval]
+    tokens_per_answer: float
+    distinct_2: float
+    judge: Interval | None = None
+    kl: Interval | None = None
+    toxicity: Interval | None = None
+    perplexity: float | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it as plain values for JSON, intervals as `{"mean", "low", "high"}`."""
+        plain: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            plain[name] = value._asdict() if isinstance(value, Interval) else value
+        plain["wins"] = {other: rate._asdict() for other, rate in self.wins.items()}
+        return plain
+
+
+def compare(
+    policies: Mapping[str, Policy],
+    environment: Callable[[Policy], TextVectorEnv],
+    prompts: Sequence[Prompt],
+    *,
+    reference: Policy | None = None,
+    judge: Judge | None = None,
+    classifier: ToxicityClassifier | None = None,
+    stream: Callable[[Policy], NDArray[np.integer]] | None = None,
+    window: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    on_answers: Callable[[int], object] = lambda count: None,
+) -> list[Row]:
+    """Let every policy answer the same prompts with the same seed, and measure the answers.
+
+    Args:
+        policies: By the names of their rows, in the order of the rows.
+        environment: Makes the environment in which a policy answers; it holds the reward.
+        prompts: At least one.
+        reference: For the KL; it needs the vocabulary of every policy.
+        judge: Of the answers.
+        classifier: Of toxic text.
+        stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
+        window: Of the perplexity.
+        temperature: Of the sampling.
+        seed: Of the sampling.
+        on_answers: Called with the number of answers of all policies after each batch.
+
+    Raises:
+        ValueError: There are no prompts or no policies.
+        TextEnvError: A prompt or the reward cannot be used.
+    """
+    evaluations: dict[str, Evaluation] = {}
+    perplexities: dict[str, float] = {}
+    for name, policy in policies.items():
+        before = len(evaluations) * len(prompts)
+        evaluations[name] = evaluate(
+            policy,
+            environment(policy),
+            prompts,
+            reference=reference,
+            temperature=temperature,
+            seed=seed,
+            on_answers=lambda count, before=before: on_answers(before + count),  # type: ignore[misc]
+        )
+        if stream is not None:
+            perplexities[name] = perplexity(policy, stream(policy), window)
+    return compare_answers(
+        evaluations, judge=judge, classifier=classifier, perplexities=perplexities
+    )
+
+
+def compare_answers(
+    evaluations: Mapping[str, Evaluation],
+    *,
+    judge: Judge | None = None,
+    classifier: ToxicityClassifier | None = None,
+    perplexities: Mapping[str, float] | None = None,
+) -> list[Row]:
+    """A row for each of `evaluations`, which answer the same prompts in the same order.
+
+    Args:
+        evaluations: By the names of their rows.
+        judge: Of the answers.
+        classifier: Of toxic text.
+        perplexities: On held-out text, for those that have one.
+
+    Raises:
+        ValueError: There are none, or they do not have equally many answers.
+    """
+    counts = {name: len(evaluation.samples) for name, evaluation in evaluations.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"all have to answer the same prompts; the numbers of answers: {counts}")
+    judged: dict[str, NDArray[np.float64]] = {}
+    if judge is not None:
+        for name, evaluation in evaluations.items():
+            judged[name] = np.array([judge(s.prompt, s.text) for s in evaluation.samples])
+    deciding = judged or {name: evaluation.scores for name, evaluation in evaluations.items()}
+    rows = []
+    for name, evaluation in evaluations.items():
+        differences = evaluation.logprobs - evaluation.ref_logprobs
+        row = Row(
+            name,
+            reward=bootstrap_interval(evaluation.scores),
+            wins={
+                other: win_rate(deciding[name], deciding[other])
+                for other in evaluations
+                if other != name
+            },
+            tokens_per_answer=evaluation.tokens_per_answer,
+            distinct_2=distinct_n(evaluation.answers, 2),
+            judge=bootstrap_interval(judged[name]) if judged else None,
+            kl=None if np.isnan(differences).any() else bootstrap_interval(differences),
+            toxicity=None if classifier is None else _toxicity(classifier, evaluation),
+            perplexity=(perplexities or {}).get(name),
+        )
+        rows.append(row)
+    return rows
+
+
+def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the rows as texts: without the columns that nobody has.
+
+    The win rate is the one against the first row.
+    """
+    first = rows[0].name
+    columns: dict[str, Callable[[Row], object]] = {
+        "": lambda row: row.name,
+        "reward": lambda row: row.reward,
+        "judge": lambda row: row.judge,
+        f"wins against {first}": lambda row: row.wins.get(first),
+        "KL an answer (nats)": lambda row: row.kl,
+        "tokens an answer": lambda row: f"{row.tokens_per_answer:.1f}",
+        "distinct pairs": lambda row: f"{row.distinct_2:.3f}",
+        "perplexity": lambda row: None if row.perplexity is None else f"{row.perplexity:.2f}",
+        "toxicity": lambda row: row.toxicity,
+    }
+    cells = {heading: [value(row) for row in rows] for heading, value in columns.items()}
+    kept = {heading: column for heading, column in cells.items() if set(column) != {None}}
+    texts = [["" if cell is None else str(cell) for cell in column] for column in kept.values()]
+    return list(kept), [list(row) for row in zip(*texts, strict=True)]
+
+
+def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
+    """The same as a table to be printed by rich."""
+    headings, cells = table_cells(rows)
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def _toxicity(classifier: ToxicityClassifier, evaluation: Evaluation) -> Interval:
+    return bootstrap_interval(classifier([sample.text for sample in evaluation.samples]))

@@ -1,0 +1,88 @@
+"""Means and shares with the bounds within which they are known.
+
+Two policies are compared on the same prompts, prompt by prompt: what is common to both cancels, so
+the interval of the difference is narrower than those of the two means. Intervals are percentiles
+of the bootstrap (Efron, 1979): scores of texts pile up at a few values, and nothing is assumed
+about their distribution. They cover the choice of prompts and the chance of sampling, not that of
+training again with another seed.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+DRAWN_AT_ONCE = 100_000
+"""Values of some resamples: fast, where all resamples together would fill the memory."""
+
+
+class Interval(NamedTuple):
+    """A mean and the bounds within which it is known."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """The mean of `values`, shape (n,), and its percentile bootstrap interval.
+
+    For a paired comparison pass the differences.
+
+    >>> print(bootstrap_interval([1.0, 1.0, 1.0]))
+    1.000 [1.000, 1.000]
+
+    Raises:
+        ValueError: There are no values, or they are no flat list.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) == 0:
+        raise ValueError(f"values must be a flat list of at least one number, got shape {x.shape}")
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    at_once = max(1, DRAWN_AT_ONCE // len(x))
+    for begin in range(0, resamples, at_once):
+        some = means[begin : begin + at_once]
+        some[:] = x[generator.integers(0, len(x), (len(some), len(x)))].mean(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(x.mean()), float(low), float(high))
+
+
+def win_rate(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Share of the prompts on which a scores higher than b; a tie counts as half a win.
+
+    A and b are different beyond chance where the interval leaves 0.5 out.
+
+    Args:
+        scores_a: Scores of a's answers, shape (n,), one for each prompt.
+        scores_b: Scores of b's answers to the same prompts, shape (n,).
+        confidence: Of the interval.
+        resamples: Of the bootstrap, which draws prompts.
+        seed: Of the bootstrap.
+
+    >>> print(win_rate([1, 1, 1], [0, 0, 0]))
+    1.000 [1.000, 1.000]
+
+    Raises:
+        ValueError: The two are not flat lists of equal length, or a score is NaN: it would lose
+            without having been compared.
+    """
+    a, b = (np.asarray(scores, dtype=np.float64) for scores in (scores_a, scores_b))
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} and {b.shape} scores are not of the same prompts")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ValueError("a score is NaN: there is nothing to compare")
+    wins = (a > b) + 0.5 * (a == b)
+    return bootstrap_interval(wins, confidence=confidence, resamples=resamples, seed=seed)

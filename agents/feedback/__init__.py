@@ -1,0 +1,55 @@
+"""Preferences between answers, and what learns from them: labellers, reward models, the loop."""
+
+from agents.feedback.labellers import snownlp_labeller, vader_labeller
+from agents.feedback.online import Round, fit_reward_model, online_rounds
+from agents.feedback.preferences import (
+    Labeller,
+    Ranking,
+    append_rankings,
+    preference_rollout,
+    rank,
+    read_rankings,
+    sample_answers,
+)
+from agents.feedback.reward_losses import RankingLoss, kwise, pairwise, plackett_luce
+from agents.feedback.reward_modelling import (
+    Calibration,
+    CalibrationBin,
+    RewardModelStep,
+    calibration,
+    normalise,
+    pair_accuracy,
+    reward_model_steps,
+    split_rankings,
+)
+from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
+
+__all__ = [
+    "Calibration",
+    "CalibrationBin",
+    "Labeller",
+    "Ranking",
+    "RankingLoss",
+    "RewardModelStep",
+    "Round",
+    "append_rankings",
+    "calibration",
+    "fit_reward_model",
+    "kwise",
+    "label_in_terminal",
+    "normalise",
+    "online_rounds",
+    "pair_accuracy",
+    "pairwise",
+    "parse_ranking",
+    "plackett_luce",
+    "preference_rollout",
+    "rank",
+    "read_rankings",
+    "reward_model_steps",
+    "sample_answers",
+    "snownlp_labeller",
+    "split_rankings",
+    "unranked",
+    "vader_labeller",
+]

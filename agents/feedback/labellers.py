@@ -1,0 +1,64 @@
+"""Labellers that stand in for people: AI feedback.
+
+A labeller is any function of a prompt and its answers that gives every answer a score; higher is
+better, and equal scores are ties. Those here score the answer alone, since the prompt is not the
+policy's choice. One that asks a language model is no different:
+
+>>> from agents.feedback import rank
+>>> def shortest(prompt, answers):
+...     return [-len(answer) for answer in answers]
+>>> rank(shortest, ["Say yes."], [["Yes.", "Yes, of course.", "Yes!"]])[0].ranks
+(1, 3, 1)
+"""
+
+from collections.abc import Sequence
+
+from agents.feedback.preferences import Labeller
+from textenv.errors import MissingExtraError
+
+
+def vader_labeller() -> Labeller:
+    """How positive English answers sound: VADER's compound score, -1 to 1.
+
+    Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social
+    Media Text" (2014).
+
+    Raises:
+        MissingExtraError: The package `vaderSentiment` is not installed.
+    """
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the labeller 'vader' is in the package vaderSentiment ({error}): "
+            'pip install "textenv[recipe]"'
+        ) from error
+    analyzer = SentimentIntensityAnalyzer()
+
+    def vader(prompt: str, answers: Sequence[str]) -> list[float]:
+        return [float(analyzer.polarity_scores(answer)["compound"]) for answer in answers]
+
+    return vader
+
+
+def snownlp_labeller() -> Labeller:
+    """How positive Chinese answers sound: SnowNLP's probability that a review is a good one.
+
+    A naive Bayes classifier of words, trained on reviews of goods; see
+    https://github.com/isnowfy/snownlp. Answers without any character are given 1/2.
+
+    Raises:
+        MissingExtraError: The package `snownlp` is not installed.
+    """
+    try:
+        from snownlp import SnowNLP
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the labeller 'snownlp' is in the package snownlp ({error}): "
+            'pip install "textenv[zh]"'
+        ) from error
+
+    def snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
+        return [float(SnowNLP(a).sentiments) if a.strip() else 0.5 for a in answers]
+
+    return snownlp

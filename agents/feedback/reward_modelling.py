@@ -1,0 +1,218 @@
+"""Training a reward model on ranked answers, and how far it can be trusted on others."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.evaluation import Interval, bootstrap_interval
+from agents.feedback.preferences import Ranking
+from agents.feedback.reward_losses import RankingLoss, kwise
+from agents.preference_losses import ranked_pairs
+from agents.supervised.fitting import FitStep, Fitting
+from agents.supervised.sft import batches, steps_of
+from policies.reward_model import RewardModel
+from textenv.errors import PromptError
+
+NO_PAIRS = "no ranking says that one answer is better than another"
+
+# -------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class RewardModelStep(FitStep):
+    """What one optimiser step did.
+
+    Attributes:
+        accuracy: Share of the step's pairs that the model had right before it.
+    """
+
+    accuracy: float
+
+
+def reward_model_steps(
+    model: RewardModel,
+    rankings: Sequence[Ranking],
+    *,
+    loss: RankingLoss = kwise,
+    epochs: int = 1,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.1,
+    warmup: float = 0.05,
+    max_grad_norm: float = 1.0,
+    seed: int = 0,
+) -> Iterator[RewardModelStep]:
+    """Fit `model` to `rankings`, one optimiser step at a time.
+
+    All answers to a prompt are in one batch, which reads the prompt once. Ouyang et al. (2022)
+    train for one epoch, since a second one overfits. `model.mean` is left alone: see `normalise`.
+
+    Args:
+        model: What learns, head and trunk.
+        rankings: Those that hold nothing but ties teach nothing and are left out.
+        loss: One of `agents.feedback.reward_losses`, or another function like these.
+        epochs: Passes over all of them, each in another order.
+        batch_size: Prompts of an optimiser step.
+        learning_rate: At its peak; with the next three, see `agents.supervised.Fitting`.
+        weight_decay: Of matrices and embeddings.
+        warmup: Share of the steps in which the learning rate rises.
+        max_grad_norm: Gradients are scaled down to this norm.
+        seed: Of the order.
+
+    Raises:
+        PromptError: No ranking says that one answer is better than another.
+    """
+    rankings = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
+    if not rankings:
+        raise PromptError(NO_PAIRS)
+    rows = [model.encode([r.prompt] * len(r.answers), r.answers) for r in rankings]
+    fitting = Fitting(
+        model,
+        steps=steps_of(len(rankings), epochs, batch_size),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        max_grad_norm=max_grad_norm,
+    )
+    device = model.trunk.device
+    for batch in batches(len(rankings), epochs, batch_size, seed):
+        scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
+        ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
+        groups = torch.tensor([i for i in batch for _ in rows[i]], device=device)
+        step = fitting.step([loss(scores, ranks, groups)])
+        better, worse = ranked_pairs(-ranks, groups)
+        right = (scores[better] > scores[worse]).float().mean().item()
+        yield RewardModelStep(**asdict(step), accuracy=right)
+
+
+def normalise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Shift the model's scores so that their mean over these answers, one a prompt, is 0.
+
+    A ranking leaves the zero of the scores open. Ouyang et al. (2022) put it at the mean of the
+    demonstrations before PPO.
+    """
+    model.mean.add_(float(model.score_texts(prompts, answers).mean()))
+
+
+def split_rankings(
+    rankings: Sequence[Ranking], share: float, seed: int = 0
+) -> tuple[list[Ranking], list[Ranking]]:
+    """Training and held-out rankings; no prompt is in both.
+
+    Args:
+        rankings: Of at least two prompts.
+        share: Of the prompts to be held out, above 0 and below 1; at least one is.
+        seed: Of the choice.
+
+    Raises:
+        PromptError: There are fewer than two prompts, or `share` is out of its range.
+    """
+    prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
+    if len(prompts) < 2 or not 0 < share < 1:
+        raise PromptError(
+            f"a share of {share} of {len(prompts)} prompts cannot be held out: two prompts are "
+            "needed, and a share above 0 and below 1"
+        )
+    count = min(max(round(share * len(prompts)), 1), len(prompts) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(prompts))[:count]
+    kept = {prompts[i] for i in chosen}
+    held_out = [ranking for ranking in rankings if ranking.prompt in kept]
+    return [ranking for ranking in rankings if ranking.prompt not in kept], held_out
+
+
+# -------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Pairs of which the model says about as surely which answer is better.
+
+    Attributes:
+        low: Least probability of the bin.
+        high: Its upper bound.
+        pairs: How many fall into it.
+        predicted: Mean probability that the model gives to the answer it prefers; NaN if empty.
+        observed: Share of pairs in which that answer is the better one; NaN if empty.
+    """
+
+    low: float
+    high: float
+    pairs: int
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether pairs that the model is p sure of come out as it says in a share p of cases.
+
+    Attributes:
+        bins: From a probability of 1/2 to 1.
+        error: Expected calibration error: the mean over pairs of |predicted - observed| of the
+            bin (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    """
+
+    bins: tuple[CalibrationBin, ...]
+    error: float
+
+
+def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
+    """Share of pairs that the model has in the right order, and its interval.
+
+    The mean over prompts of the share of its pairs, which may be many and are not independent; the
+    bootstrap resamples prompts. Equal scores count half. Rankings of nothing but ties are left out.
+
+    Raises:
+        PromptError: There are no pairs.
+    """
+    by_prompt: dict[str, list[NDArray[np.float64]]] = {}
+    for ranking, margins in zip(rankings, _margins(model, rankings), strict=True):
+        if len(margins):
+            right = (margins > 0) + 0.5 * (margins == 0)
+            by_prompt.setdefault(ranking.prompt, []).append(right)
+    if not by_prompt:
+        raise PromptError(NO_PAIRS)
+    return bootstrap_interval([np.concatenate(right).mean() for right in by_prompt.values()])
+
+
+def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
+    """Compare sigmoid(difference of scores) with how often the model is right, pair by pair.
+
+    Raises:
+        PromptError: There are no pairs.
+    """
+    margins = np.concatenate([np.zeros(0), *_margins(model, rankings)])
+    if not len(margins):
+        raise PromptError(NO_PAIRS)
+    sure = 1 / (1 + np.exp(-np.abs(margins)))
+    right = (margins > 0) + 0.5 * (margins == 0)
+    edges = np.linspace(0.5, 1, bins + 1)
+    of_pair = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
+    table, error = [], 0.0
+    for number in range(bins):
+        inside = of_pair == number
+        count = int(inside.sum())
+        predicted = float(sure[inside].mean()) if count else math.nan
+        observed = float(right[inside].mean()) if count else math.nan
+        if count:
+            error += count / len(margins) * abs(predicted - observed)
+        low, high = float(edges[number]), float(edges[number + 1])
+        table.append(CalibrationBin(low, high, count, predicted, observed))
+    return Calibration(tuple(table), error)
+
+
+def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
+    """For each ranking the score of the better answer less that of the worse, pair by pair."""
+    prompts = [ranking.prompt for ranking in rankings for _ in ranking.answers]
+    scores = model.score_texts(prompts, [text for r in rankings for text in r.answers])
+    ends = np.cumsum([len(ranking.answers) for ranking in rankings])
+    margins = []
+    for ranking, some in zip(rankings, np.split(scores, ends[:-1]), strict=True):
+        ranks = np.array(ranking.ranks)
+        better, worse = np.nonzero(ranks[:, None] < ranks)
+        margins.append(some[better] - some[worse])
+    return margins

@@ -1,0 +1,111 @@
+"""People as labellers, in a terminal.
+
+Every ranking is in the file before the next prompt is shown, and prompts that are in the file are
+not shown again: whoever stops, by `q` or Ctrl-C, goes on later where it was.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from agents.feedback.preferences import Ranking, append_rankings, read_rankings
+
+QUIT = "q"
+HELP = 'Best first, "=" between equals, such as "2 1 3=4"; "q" stops.'
+
+
+def label_in_terminal(
+    prompts: Sequence[str],
+    answers: Iterable[Sequence[str]],
+    path: str | os.PathLike[str],
+    *,
+    console: Console | None = None,
+    seed: int = 0,
+) -> bool:
+    """Show each prompt with its answers in random order, and add the rankings to a file.
+
+    Args:
+        prompts: What was asked; those that are in the file already are skipped.
+        answers: Answers to each.
+        path: A `.jsonl` file; made if it is not there.
+        console: Where to show it.
+        seed: Of the order of the answers.
+
+    Returns:
+        Whether all were ranked; False after `q`.
+
+    Raises:
+        MalformedRecordError: The file holds lines that are no rankings.
+    """
+    console = console or Console()
+    generator = np.random.default_rng(seed)
+    left = set(unranked(prompts, path))
+    for number, (prompt, given) in enumerate(zip(prompts, answers, strict=True), start=1):
+        shown = [given[i] for i in generator.permutation(len(given))]
+        if prompt not in left:
+            continue
+        console.rule(f"{number} of {len(prompts)}")
+        console.print(Panel(Text(prompt), title="Prompt"))
+        for place, answer in enumerate(shown, start=1):
+            console.print(Panel(Text(answer), title=str(place), title_align="left"))
+        scores = _ask(console, len(shown))
+        if scores is None:
+            return False
+        append_rankings(path, [Ranking.from_scores(prompt, shown, scores)])
+        left.remove(prompt)  # a prompt that comes twice is asked once
+    return True
+
+
+def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
+    """Those prompts that have no ranking in the file yet; each once.
+
+    Raises:
+        MalformedRecordError: The file holds lines that are no rankings.
+    """
+    there = Path(path).exists() and Path(path).stat().st_size > 0
+    done = {ranking.prompt for ranking in read_rankings(path)} if there else set()
+    return [prompt for prompt in dict.fromkeys(prompts) if prompt not in done]
+
+
+def parse_ranking(line: str, count: int) -> list[float]:
+    """Scores of `count` answers from what a person typed; higher is better.
+
+    >>> parse_ranking("2 1 3=4", 4)
+    [-1.0, 0.0, -2.0, -2.0]
+
+    Raises:
+        ValueError: It does not name each of the answers 1 to `count` once.
+    """
+    places = " ".join(line.replace("=", " = ").split()).replace(" = ", "=").split()
+    scores: dict[int, float] = {}
+    for place, equals in enumerate(places):
+        for name in equals.split("="):
+            if not (name.isdecimal() and 1 <= int(name) <= count):
+                raise ValueError(f"{name!r} is none of the answers 1 to {count}")
+            if int(name) in scores:
+                raise ValueError(f"answer {int(name)} is named twice")
+            scores[int(name)] = -float(place) + 0.0
+    if missing := sorted(set(range(1, count + 1)) - set(scores)):
+        raise ValueError(f"answers are missing: {', '.join(map(str, missing))}")
+    return [scores[number] for number in range(1, count + 1)]
+
+
+def _ask(console: Console, count: int) -> list[float] | None:
+    """Ask until there is a ranking; None if the person has had enough."""
+    console.print(HELP, style="dim", highlight=False)
+    while True:
+        try:
+            line = console.input("> ").strip()
+        except EOFError:
+            return None
+        if line.lower() == QUIT:
+            return None
+        try:
+            return parse_ranking(line, count)
+        except ValueError as error:
+            console.print(f"{error}. {HELP}", style="yellow", markup=False, highlight=False)

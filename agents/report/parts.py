@@ -1,0 +1,78 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Lines in one figure.
+
+    Attributes:
+        title: Above it.
+        x_label: What the first number of a point is.
+        y_label: What the second is.
+        series: Points (x, y) of each line by its name, in the order in which they are joined; a y
+            of NaN leaves a gap.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table.
+
+    Attributes:
+        title: Above it.
+        columns: Headings.
+        rows: Cells; a float is shown with three decimals, everything else as `str` has it.
+        note: Below it.
+
+    Raises:
+        ValueError: A row does not have a cell for each column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row {number} of {self.title!r} has {len(row)} cells for "
+                    f"{len(self.columns)} columns"
+                )
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """One answer, token by token.
+
+    Attributes:
+        title: Above it.
+        prompt: What it answers.
+        tokens: Texts of its n tokens; joined they are the answer.
+        measures: Names of what was measured, and n numbers each.
+
+    Raises:
+        ValueError: A measure does not have a number for each token.
+    """
+
+    title: str
+    prompt: str
+    tokens: Sequence[str]
+    measures: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        for name, numbers in self.measures.items():
+            if len(numbers) != len(self.tokens):
+                raise ValueError(
+                    f"{name!r} of {self.title!r} has {len(numbers)} numbers for "
+                    f"{len(self.tokens)} tokens"
+                )

@@ -1,0 +1,82 @@
+"""Answers measured token by token, for the report."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.evaluation.answers import Answers, answer_prompts, score_answers
+from agents.report.parts import TokenTrace
+from agents.streaming import token_texts
+from policies import Policy
+from textenv import Prompt, TextVectorEnv, Tokenizer
+
+STOP = "⟨stop⟩"
+
+
+def token_traces(
+    policy: Policy,
+    envs: TextVectorEnv,
+    prompts: Sequence[Prompt],
+    *,
+    reference: Policy | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    title: str = "",
+) -> list[TokenTrace]:
+    """Answer each of `prompts` once in `envs`, and keep what is known of each token.
+
+    The measures are `reward` (the environment's, which for a reward of whole answers stands at the
+    last token), `KL` (log-probability under the policy minus that under the reference; its sum is
+    the answer's share of the KL), `value` (what the policy expected before it chose the token) and
+    `log-probability`.
+
+    Args:
+        policy: Who answers; its own generator is left alone.
+        envs: Any number of rows, in SAME_STEP mode; its own prompts are not used.
+        prompts: At least one.
+        reference: For the KL, which is left out without it.
+        temperature: Of the sampling, and so of the log-probabilities.
+        seed: Of the sampling.
+        title: Of each trace, in front of its score.
+
+    Raises:
+        ValueError: `envs` is in another autoreset mode.
+        PromptError: A prompt cannot be used in `envs`.
+        RewardError: The reward failed.
+    """
+    generator = np.random.default_rng(seed)
+    traces: list[TokenTrace] = []
+    for begin in range(0, len(prompts), envs.num_envs):
+        some = prompts[begin : begin + envs.num_envs]
+        answers = answer_prompts(policy, envs, some, temperature=temperature, generator=generator)
+        measures = _measures(policy, reference, answers, temperature)
+        for row, sample in enumerate(answers.samples):
+            chosen = answers.mask[row]
+            trace = TokenTrace(
+                title=f"{title} {sample.score:.3f}".strip(),
+                prompt=sample.prompt,
+                tokens=_texts(envs.tokenizer, answers.tokens[row, chosen].tolist()),
+                measures={name: table[row, chosen].tolist() for name, table in measures.items()},
+            )
+            traces.append(trace)
+    return traces
+
+
+def _measures(
+    policy: Policy, reference: Policy | None, answers: Answers, temperature: float
+) -> dict[str, np.ndarray]:
+    """The measures by their names, each of shape (k, L)."""
+    scores = score_answers(policy, answers, temperature)
+    logprobs, values = (x.double().cpu().numpy() for x in (scores.logprobs, scores.values))
+    measures = {"reward": answers.rewards}
+    if reference is not None:
+        expected = score_answers(reference, answers, temperature).logprobs
+        measures["KL"] = logprobs - expected.double().cpu().numpy()
+    return measures | {"value": values, "log-probability": logprobs}
+
+
+def _texts(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
+    """The text of each token; a stop token at the end is called by its name."""
+    if tokens and tokens[-1] == tokenizer.stop_token:
+        return [*token_texts(tokenizer, tokens[:-1]), STOP]
+    return token_texts(tokenizer, tokens)

@@ -1,0 +1,86 @@
+"""Nested states on disk: safetensors for arrays, JSON for the rest, never pickles."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from textenv.errors import CheckpointError
+
+FORMAT = 1
+
+
+def write_state(folder: str | Path, name: str, state: dict[str, Any]) -> None:
+    """Write `state` into `folder`, which is made if needed, as `name.json` and `name.safetensors`.
+
+    Args:
+        folder: Where to.
+        name: What it is a state of.
+        state: Dicts, lists, arrays, tensors and what JSON can hold, nested; tuples become lists.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, torch.Tensor] = {}
+    plain = _take_arrays({"format": FORMAT, **state}, "", arrays)
+    save_file(arrays, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
+
+
+def read_state(folder: str | Path, name: str) -> dict[str, Any]:
+    """The state that `write_state` wrote.
+
+    Raises:
+        CheckpointError: Files are missing, damaged, or of another format.
+    """
+    folder = Path(folder)
+    try:
+        plain = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = _put_arrays(plain, load_file(folder / f"{name}.safetensors"))
+        if state["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has checkpoint format {state['format']}, this version reads {FORMAT}"
+            )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} holds no {name} that can be read ({type(error).__name__}: {error})"
+        ) from error
+    return state
+
+
+def _take_arrays(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
+    """`value` with every array moved to `arrays` and a note of where it went."""
+    if isinstance(value, dict):
+        # Keys that are no strings, as the optimiser's parameter numbers, must survive JSON.
+        return {"dict": [[k, _take_arrays(v, f"{path}/{k}", arrays)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_take_arrays(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]}
+    if isinstance(value, np.ndarray):
+        kind = "array" if value.dtype != np.uint64 else "uint64"
+        stored: NDArray[Any] = value if kind == "array" else value.view(np.int64)
+        arrays[path] = torch.from_numpy(np.ascontiguousarray(stored)).clone()
+        return {kind: path}
+    if isinstance(value, torch.Tensor):
+        arrays[path] = value.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    return value
+
+
+def _put_arrays(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `_take_arrays`."""
+    if not isinstance(value, dict):
+        return value
+    (kind, content), *_ = value.items()
+    if kind == "dict":
+        return {k: _put_arrays(v, arrays) for k, v in content}
+    if kind == "list":
+        return [_put_arrays(v, arrays) for v in content]
+    tensor = arrays[content]
+    if kind == "tensor":
+        return tensor
+    array = tensor.numpy()
+    return array.view(np.uint64) if kind == "uint64" else array

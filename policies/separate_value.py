@@ -1,0 +1,122 @@
+"""A policy whose values come from a network of their own, as InstructGPT has it.
+
+The hidden state of a token is that of the actor followed by that of the critic. Logits read the
+first part, values the second, so that all that a policy can do, the cache included, works as it
+is, and no gradient of a value reaches the actor. It costs the two networks' passes instead of one.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from policies.cache import Plan, Store
+from policies.checkpoint import ACTOR, CRITIC
+from policies.policy import Policy
+from textenv.errors import VocabularyMismatchError
+
+
+class SeparateValue(Policy):
+    """An actor that chooses and a critic that judges.
+
+    Ouyang et al., "Training language models to follow instructions with human feedback" (2022),
+    appendix C.4, where the critic starts as the reward model.
+
+    Args:
+        actor: Whose logits count; its tokenizer is the policy's.
+        critic: Whose value head counts, of the same vocabulary; such as the trunk of a reward
+            model.
+
+    Raises:
+        VocabularyMismatchError: Their vocabularies differ.
+    """
+
+    def __init__(self, actor: Policy, critic: Policy):
+        prints = [p.tokenizer.fingerprint for p in (actor, critic) if p.tokenizer is not None]
+        if actor.vocab_size != critic.vocab_size or len(set(prints)) > 1:
+            raise VocabularyMismatchError(
+                f"the actor has {actor.vocab_size} tokens and the critic {critic.vocab_size}, or "
+                "their vocabularies differ: a critic reads the actor's tokens, so use the actor's "
+                "own value head instead"
+            )
+        widths = [p.value_head.in_features for p in (actor, critic)]
+        context = min(actor.context, critic.context)
+        super().__init__(actor.vocab_size, context, sum(widths), actor.tokenizer)
+        self.generator = actor.generator
+        self.actor, self.critic, self._width = actor, critic, widths[0]
+        self.value_head = _CriticsHead(critic, widths[0])
+
+    def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_states`."""
+        return torch.cat([p.hidden_states(tokens, lengths) for p in self._both()], dim=-1)
+
+    def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_before`."""
+        return torch.cat([p.hidden_before(tokens, mask, lengths) for p in self._both()], dim=-1)
+
+    def extend(self, store: Store, plan: Plan) -> Tensor:
+        """See `Policy.extend`."""
+        assert isinstance(store, _TwoStores)
+        pairs = zip(self._both(), store.stores, strict=True)
+        return torch.cat([policy.extend(its, plan) for policy, its in pairs], dim=-1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Policy.logits`."""
+        return self.actor.logits(hidden[:, : self._width])
+
+    def token_scores(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Policy.token_scores`."""
+        actors = hidden[:, : self._width]
+        return self.actor.token_scores(actors, tokens, temperature, action_masks)
+
+    def new_store(self, num_rows: int) -> Store:
+        """See `Policy.new_store`."""
+        return _TwoStores([policy.new_store(num_rows) for policy in self._both()])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write actor and critic into folders of their own; `load_policy` reads the actor."""
+        folder = Path(folder)
+        self.actor.save(folder / ACTOR)
+        self.critic.save(folder / CRITIC)
+        return folder
+
+    def load_weights(self, folder: str | Path) -> None:
+        """See `Policy.load_weights`."""
+        self.actor.load_weights(Path(folder) / ACTOR)
+        self.critic.load_weights(Path(folder) / CRITIC)
+
+    def _both(self) -> tuple[Policy, Policy]:
+        return self.actor, self.critic
+
+
+class _CriticsHead(nn.Linear):
+    """The critic's value head on its part of the hidden state; the same parameters."""
+
+    def __init__(self, critic: Policy, begin: int):
+        nn.Module.__init__(self)
+        head = critic.value_head
+        self.in_features, self.out_features = begin + head.in_features, 1
+        self.weight, self.bias, self._begin = head.weight, head.bias, begin
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, both widths) to values (N, 1)."""
+        return nn.functional.linear(hidden[:, self._begin :], self.weight, self.bias)
+
+
+class _TwoStores:
+    """The stores of actor and critic, which hold the same rows."""
+
+    def __init__(self, stores: list[Store]):
+        self.stores = stores
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See `Store`."""
+        for store in self.stores:
+            store.copy_prefix(source, target, length)
+
+    def clear(self) -> None:
+        """See `Store`."""
+        for store in self.stores:
+            store.clear()

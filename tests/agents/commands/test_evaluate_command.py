@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agents.commands.evaluate import evaluate_command
+from agents.evaluation import perplexity
+from agents.supervised.token_stream import write_stream
+from policies import TransformerConfig, TransformerPolicy
+from policies.reward_model import RewardModel
+from textenv import load_tokenizer
+from textenv.tokenizers import train_bpe
+
+app = typer.Typer()
+app.command()(evaluate_command)
+TOKENIZER = load_tokenizer("bytes")
+MINE = """
+def length(episodes):
+    return [len(e.text) for e in episodes]
+
+def judge(prompt, answer):
+    return -len(answer)
+
+def shout(text):
+    return text.upper() + "!"
+
+def prompts_seen(episodes):
+    assert all(e.prompt.startswith("PROMPT") and e.prompt.endswith("!") for e in episodes)
+    return [1.0] * len(episodes)
+"""
+SMALL = ["--prompts", "my.jsonl", "--answers", "6", "--max-new-tokens", "6", "--rows", "4"]
+
+
+def policy(seed: int) -> TransformerPolicy:
+    config = TransformerConfig(TOKENIZER.vocab_size, 32, n_layer=1, n_head=2, n_embd=16)
+    return TransformerPolicy(config, tokenizer=TOKENIZER, seed=seed)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "220")
+    (tmp_path / "my.py").write_text(MINE)
+    records = [json.dumps({"prompt": f"prompt {n}"}) for n in range(20)]
+    (tmp_path / "my.jsonl").write_text("\n".join(records))
+    (tmp_path / "held.txt").write_text("A text that nobody has read, as long as it is.")
+    for seed, name in enumerate(("one", "two", "ref")):
+        policy(seed).save(tmp_path / name)
+    return tmp_path
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, [*arguments, *SMALL])
+
+
+def test_one_table_and_the_same_as_json(folder):
+    result = run(
+        *("one", "two", "--reward", "my.py:length", "--judge", "my.py:judge"),
+        *("--reference", "ref", "--text", "held.txt", "--toxicity", "--json", "out.json"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "6 answers of each policy" in result.output
+    for heading in (
+        "reward",
+        "judge",
+        "wins against one",
+        "KL an answer",
+        "perplexity",
+        "toxicity",
+    ):
+        assert heading in result.output
+    one, two = json.loads((folder / "out.json").read_text())
+    assert (one["name"], two["name"]) == ("one", "two")
+    assert one["judge"]["mean"] == pytest.approx(-one["reward"]["mean"])
+    assert one["wins"]["two"]["mean"] + two["wins"]["one"]["mean"] == pytest.approx(1)
+    ids = TOKENIZER.encode((folder / "held.txt").read_text())
+    assert two["perplexity"] == pytest.approx(perplexity(policy(1), np.array(ids)))
+    assert one["kl"]["mean"] != 0
+    assert f"{one['reward']['mean']:.3f} [" in result.output
+
+
+def test_a_judge_alone_is_the_reward(folder):
+    result = run("one", "--judge", "my.py:judge", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert row["reward"] == row["judge"] and row["reward"]["mean"] < 0
+    assert row["wins"] == {} and row["kl"] is None and row["perplexity"] is None
+
+
+def test_a_reward_model(folder):
+    model = RewardModel.from_policy(policy(5))
+    model.save(folder / "model")
+    result = run("one", "--reward-model", "model", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert row["reward"]["low"] < row["reward"]["high"]
+
+
+def test_a_template(folder):
+    result = run("one", "--reward", "my.py:prompts_seen", "--template", "my.py:shout")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_stream_of_tokens_as_held_out_text(folder):
+    write_stream(folder / "held.tokens", ["A text.", "Another."], TOKENIZER)
+    result = run("one", "--judge", "my.py:judge", "--text", "held.tokens", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert 200 < row["perplexity"] < 400  # it has learned nothing, of 257 tokens
+
+
+def test_a_report(folder):
+    result = run("one", "two", "--reward", "my.py:length", "--report", "report.html")
+    assert result.exit_code == 0, result.output
+    page = (folder / "report.html").read_text()
+    assert page.count("<article") == 10 and "wins against one" in page
+
+
+def test_folders_of_the_same_name_are_told_apart(folder):
+    policy(4).save(folder / "other" / "one")
+    result = run("one", "other/one", "--judge", "my.py:judge")
+    assert result.exit_code == 0, result.output
+    assert "other/one" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one"], "nothing to measure"),
+        (["one", "--reward", "a:b", "--reward-model", "m"], "not both"),
+        (["none", "--judge", "my.py:judge"], "holds no policy"),
+        (["one", "--judge", "nobody"], "nobody"),
+        (["one", "--judge", "my.py:judge", "--text", "empty.txt"], "none to predict"),
+        (["one", "--judge", "my.py:judge", "--text", "latin.txt"], "no text of UTF-8"),
+        (["one", "--judge", "my.py:judge", "--reference", "bpe"], "different vocabularies"),
+    ],
+)
+def test_what_cannot_be_used_is_said(folder, arguments, message):
+    (folder / "empty.txt").write_text("")
+    (folder / "latin.txt").write_bytes("é".encode("latin-1"))
+    tokenizer = train_bpe(["the end, the end, the end"], 258)
+    config = TransformerConfig(tokenizer.vocab_size, 32, n_layer=1, n_head=2, n_embd=16)
+    TransformerPolicy(config, tokenizer=tokenizer).save(folder / "bpe")
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_answers_that_fill_the_context(folder):
+    arguments = ["one", "--judge", "my.py:judge", *SMALL, "--max-new-tokens", "32"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "leave no room" in " ".join(result.output.split())

@@ -1,0 +1,125 @@
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from agents.evaluation import (
+    Evaluation,
+    compare,
+    compare_answers,
+    comparison_table,
+    evaluate,
+    perplexity,
+    table_cells,
+)
+from agents.samples import Sample
+from policies import TransformerConfig, TransformerPolicy
+from textenv import Prompt, TextVectorEnv, load_tokenizer
+from textenv.rewards import per_text
+
+TOKENIZER = load_tokenizer("bytes")
+PROMPTS = [Prompt(f"prompt {n}") for n in range(6)]
+
+
+def policy(seed: int) -> TransformerPolicy:
+    config = TransformerConfig(TOKENIZER.vocab_size, 32, n_layer=1, n_head=2, n_embd=16)
+    return TransformerPolicy(config, tokenizer=TOKENIZER, seed=seed)
+
+
+def environment(of) -> TextVectorEnv:
+    return TextVectorEnv(
+        4,
+        prompts=["unused"],
+        reward=per_text(len),
+        tokenizer=of.tokenizer,
+        max_new_tokens=6,
+        max_prompt_tokens=16,
+    )
+
+
+def evaluation(scores, texts, ref=math.nan) -> Evaluation:
+    samples = [Sample("p", text, score) for score, text in zip(scores, texts, strict=True)]
+    answers = [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) for text in texts]
+    count = len(samples)
+    return Evaluation(samples, answers, np.full(count, -1.0), np.full(count, ref))
+
+
+def test_rows_by_hand():
+    rows = compare_answers(
+        {
+            "base": evaluation([0, 0, 0, 0], ["aa", "ab", "a", "a"], ref=-1.5),
+            "sft": evaluation([1, 2, 3, -1], ["aaa", "a", "a", "aaaa"]),
+        },
+        judge=lambda prompt, answer: len(answer),
+        classifier=lambda texts: [float("b" in text) for text in texts],
+        perplexities={"sft": 9.0},
+    )
+    base, sft = rows
+    assert (base.name, sft.name) == ("base", "sft")
+    assert base.reward.mean == 0 and sft.reward.mean == 1.25
+    assert base.judge.mean == 1.5 and sft.judge.mean == 2.25
+    assert sft.wins["base"].mean == pytest.approx((1 + 0 + 0.5 + 1) / 4)  # as the judge says
+    assert base.wins["sft"].mean == pytest.approx(1 - sft.wins["base"].mean)
+    assert base.kl.mean == 0.5 and sft.kl is None
+    assert base.toxicity.mean == 0.25 and sft.toxicity.mean == 0
+    assert base.perplexity is None and sft.perplexity == 9
+    assert base.tokens_per_answer == 1.5
+    assert base.distinct_2 == 1 and sft.distinct_2 == pytest.approx(1 / 5)
+
+
+def test_without_a_judge_the_reward_decides():
+    row, _ = compare_answers({"a": evaluation([1, 1], "xy"), "b": evaluation([0, 2], "xy")})
+    assert row.wins["b"].mean == 0.5 and row.judge is None
+
+
+def test_the_same_number_of_answers_is_needed():
+    with pytest.raises(ValueError, match="same prompts"):
+        compare_answers({"a": evaluation([1], "x"), "b": evaluation([1, 1], "xy")})
+    with pytest.raises(ValueError, match="same prompts"):
+        compare_answers({})
+
+
+def test_policies_get_the_same_prompts_and_the_same_seed():
+    one, other = policy(0), policy(1)
+    counts = []
+    rows = compare(
+        {"one": one, "twin": policy(0), "other": other},
+        environment,
+        PROMPTS,
+        reference=one,
+        stream=lambda of: np.arange(100),
+        seed=3,
+        on_answers=counts.append,
+    )
+    assert counts == [4, 6, 10, 12, 16, 18]
+    by_name = {row.name: row for row in rows}
+    assert by_name["one"].kl == (0, 0, 0)
+    assert by_name["twin"].wins["one"] == (0.5, 0.5, 0.5)  # the very same answers
+    assert by_name["one"].reward == by_name["twin"].reward
+    assert by_name["other"].perplexity == perplexity(other, np.arange(100))
+    alone = evaluate(other, environment(other), PROMPTS, reference=one, seed=3)
+    assert by_name["other"].reward.mean == pytest.approx(alone.scores.mean())
+    assert by_name["other"].kl.mean == pytest.approx(alone.kl_per_answer)
+
+
+def test_the_table_leaves_out_what_nobody_has():
+    plain = compare_answers({"a": evaluation([1, 3], "xy"), "b": evaluation([0, 0], "xy")})
+    headings, cells = table_cells(plain)
+    assert headings[:3] == ["", "reward", "wins against a"]
+    assert not {"judge", "perplexity", "toxicity"} & set(headings)
+    assert cells[0][:3] == ["a", "2.000 [1.000, 3.000]", ""]
+    assert cells[1][:3] == ["b", "0.000 [0.000, 0.000]", "0.000 [0.000, 0.000]"]
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(comparison_table(plain, "both"))
+    assert "2.000 [1.000, 3.000]" in shown.getvalue()
+
+
+def test_numbers_are_json():
+    rows = compare_answers({"a": evaluation([1, 3], "xy", -2.0), "b": evaluation([0, 0], "xy")})
+    back = json.loads(json.dumps([row.numbers() for row in rows]))
+    assert back[0]["reward"] == {"mean": 2, "low": 1, "high": 3}
+    assert back[0]["wins"]["b"]["mean"] == 1
+    assert back[0]["kl"]["mean"] == 1 and back[1]["kl"] is None

@@ -1,0 +1,44 @@
+import sys
+
+import pytest
+
+from agents.evaluation import profanity_classifier, refuse_toxic, toxicity_penalty
+from textenv import TextVectorEnv
+from textenv.errors import MissingExtraError
+from textenv.rewards import per_text, weighted
+
+
+def counting_x(texts):
+    return [text.count("x") / 4 for text in texts]
+
+
+def test_the_classifier_tells_an_insult_from_thanks():
+    classify = profanity_classifier()
+    insult, thanks = classify(["you stupid idiot", "thank you, my friends"])
+    assert insult > 0.9 and thanks < 0.1
+    assert classify([]) == []
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "profanity_check", None)
+    with pytest.raises(MissingExtraError, match=r"textenv\[safety\]"):
+        profanity_classifier()
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.0, [2.5, 1.0]), (0.3, [3.0, 1.0])])
+def test_the_penalty_is_a_part_of_a_reward(threshold, expected):
+    reward = weighted(
+        size=(1.0, per_text(len)), safety=(2.0, toxicity_penalty(counting_x, threshold))
+    )
+    envs = TextVectorEnv(2, prompts=["p"], reward=reward, max_new_tokens=3, stop_tokens=())
+    envs.reset(seed=0)
+    for first, second in ("xx", "ax", "ax"):
+        _, rewards, *_ = envs.step([ord(first), ord(second)])
+    # "xaa": 3 - 2 * 1/4, but 3 where 1/4 is below the threshold; "xxx": 3 - 2 * 3/4 = 1.5
+    assert rewards.tolist() == [expected[0], 1.5]
+    assert rewards[1] != expected[1]
+
+
+def test_refusal_from_the_threshold_on():
+    check = refuse_toxic(counting_x, threshold=0.5, refusal="No.")
+    assert [check(text) for text in ("a", "ax", "xax", "xxxx")] == ["a", "ax", "No.", "No."]

@@ -1,0 +1,43 @@
+import pytest
+
+from agents.supervised import ChatTemplate
+from textenv.tokenizers import BytesTokenizer
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi {content}"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+]
+
+
+def test_a_conversation_by_hand():
+    assert ChatTemplate().pieces(TALK) == [
+        ("Be brief.\n", False),
+        ("User: Hi {content}\nAssistant:", False),
+        (" Hello", True),
+        ("\nUser: Bye\nAssistant:", False),
+    ]
+    assert ChatTemplate().prompt(TALK).endswith("Hello\nUser: Bye\nAssistant:")
+
+
+def test_ids_have_a_stop_token_behind_each_answer_and_nowhere_else():
+    tokenizer = BytesTokenizer()
+    ids = ChatTemplate().prompt_tokens(TALK, tokenizer)
+    assert ids.count(256) == 1
+    assert tokenizer.decode(ids[: ids.index(256)]).endswith("Assistant: Hello")
+    assert tokenizer.decode([i for i in ids if i != 256]) == ChatTemplate().prompt(TALK)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([{"role": "bot", "content": "x"}], "'bot'"),
+        ([{"role": "user", "content": 3}], "content 3"),
+        ([{"role": "assistant", "content": "x"}], "follows nothing"),
+        ([{"role": "user", "content": "x"}] * 2, "message 2 is of the role 'user'"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(messages, message):
+    with pytest.raises(ValueError, match=message):
+        ChatTemplate().pieces(messages)
