@@ -53,10 +53,12 @@ class REINFORCE(Algorithm):
 class A2C(Algorithm):
     """Advantage actor-critic (Mnih et al., 2016), synchronous.
 
-        A_t = GAE,    loss = -mean over tokens of A_t log pi(a_t) + value loss - entropy bonus
+        A_t = GAE,    loss = -mean over tokens of ratio_t A_t + value loss - entropy bonus
 
     One step on each rollout, made for short ones (`n_steps` of 5 to 20) that are cut and
-    bootstrapped. With `gae_lambda` below 1 the values' errors bias the gradient. Left out:
+    bootstrapped. All their tokens are of the present policy: the ratio is 1 and its gradient that
+    of log pi(a_t). Whole episodes that ran on across an update have tokens of an earlier policy,
+    which it weighs. With `gae_lambda` below 1 the values' errors bias the gradient. Left out:
     RMSProp, for which any optimiser of the learner stands.
 
     Attributes:
@@ -79,7 +81,9 @@ class A2C(Algorithm):
     def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
         """Policy gradient + value loss - entropy bonus."""
         assert batch.advantages is not None and batch.value_targets is not None
-        policy_loss = losses.policy_gradient(scores.logprobs, batch.advantages, batch.mask)
+        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
+        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        policy_loss = -losses.masked_mean(weighted, batch.mask)
         value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
         entropy = losses.masked_mean(scores.entropies, batch.mask)
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy

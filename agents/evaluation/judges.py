@@ -10,7 +10,7 @@ over some hundred texts they tell two policies apart.
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from textenv.episode import Episode
 from textenv.errors import MissingExtraError
@@ -81,23 +81,38 @@ def chinese_judge() -> Judge:
     Raises:
         MissingExtraError: The package `pysenti` is not installed.
     """
+    quiet_jieba()
     try:
-        with warnings.catch_warnings():
-            # jieba, which cuts the words, still looks for setuptools' deprecated pkg_resources,
-            # and where it is compiled on first import, its regular expressions are complained of.
-            warnings.simplefilter("ignore")
-            import jieba
-            import pysenti
+        import pysenti
     except ImportError as error:
         raise MissingExtraError(
             f'the Chinese judge needs the package pysenti ({error}): pip install "textenv[zh]"'
         ) from error
-    jieba.setLogLevel(logging.WARNING)  # or it tells of its dictionary on first use
 
     def judge(prompt: str, answer: str) -> float:
         return float(pysenti.classify(answer)["score"])
 
     return judge
+
+
+def quiet_jieba() -> Any:
+    """The package jieba, which cuts Chinese texts into words, without its talk.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            # It still looks for setuptools' deprecated pkg_resources, and where it is compiled on
+            # first import, its regular expressions are complained of.
+            warnings.simplefilter("ignore")
+            import jieba
+    except ImportError as error:
+        raise MissingExtraError(
+            f'Chinese words are cut by the package jieba ({error}): pip install "textenv[zh]"'
+        ) from error
+    jieba.setLogLevel(logging.WARNING)  # or it tells of its dictionary on first use
+    return jieba
 
 
 JUDGES: dict[str, Callable[[], Judge]] = {

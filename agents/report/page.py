@@ -5,6 +5,7 @@ texts of policies and of people are escaped wherever they stand.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=title,
         paragraphs=[text for text in intro.split("\n\n") if text.strip()],
-        tables=tables,
+        tables=[(table, _kinds(table)) for table in tables],
         figures=[(c.title, curve_svg(c, f"figure{n}")) for n, c in enumerate(curves)],
         scales=scales,
         colours={"below": BELOW, "above": ABOVE},
@@ -113,6 +114,15 @@ def _colour(share: float) -> str:
     if not math.isfinite(share):
         return "transparent"
     return f"rgb({BELOW if share < 0 else ABOVE} / {0.75 * min(abs(share), 1):.2f})"
+
+
+def _kinds(table: TableData) -> list[str]:
+    """For each column how it is set: `number` if all that is in it begins like one, or `words`."""
+    columns = [[_cell(row[place]) for row in table.rows] for place in range(len(table.columns))]
+    return [
+        "number" if all(re.match(r"[-+.\d]|nan|$", cell) for cell in column) else "words"
+        for column in columns
+    ]
 
 
 def _cell(value: object) -> str:

@@ -102,6 +102,16 @@ def test_texts_are_escaped_everywhere(html):
     assert places >= 12  # title twice, intro, table, curve, trace, facts
 
 
+def test_numbers_are_set_as_numbers_and_words_as_words(tmp_path):
+    rows = [["a", 1.0, "-", "0.5 [0.4, 0.6]", "two"], ["3", 2, "", "nan", "3"]]
+    path = write_report(tmp_path / "r.html", "x", tables=[TableData("T", list("abcde"), rows)])
+    page = Page(path.read_text(encoding="utf-8"))
+    kinds = [cell["class"] for cell in page.all("td")]
+    assert kinds == ["words", "number", "number", "number", "words"] * 2
+    assert [heading["class"] for heading in page.all("th")] == kinds[:5]
+    assert page.cells[:5] == ["a", "1.000", "-", "0.5 [0.4, 0.6]", "two"]
+
+
 def test_an_answer_reads_as_its_tokens(html):
     assert Page(html).answers == [f"{EVIL}\n中·", "x"]
 

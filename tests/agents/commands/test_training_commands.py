@@ -1,0 +1,124 @@
+"""`textenv pretrain` and `textenv sft`, with files of a few lines."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from agents.commands import app
+from policies import TransformerConfig, TransformerPolicy
+from textenv.tokenizers import BytesTokenizer, CharacterTokenizer
+
+TEXT = "the cat sat on the mat. " * 60
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def small(text, out, **options) -> list[object]:
+    settings = {"tokenizer": "characters", "n-layer": 1, "n-head": 2, "n-embd": 16, "window": 16}
+    settings |= {"tokens": 4096, "batch-size": 4, "report-every": 20, "learning-rate": 1e-2}
+    settings |= options
+    return ["pretrain", "--text", text, "--out", out] + [
+        part for name, value in settings.items() for part in (f"--{name}", value)
+    ]
+
+
+def test_pretraining_reports_samples_and_saves(text, tmp_path):
+    result = run(*small(text, tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "step 64: loss" in result.output
+    policy = TransformerPolicy.load(tmp_path / "out")
+    assert isinstance(policy.tokenizer, CharacterTokenizer)
+    assert policy.tokenizer.alphabet == "".join(sorted(set(TEXT)))
+    assert policy.generate(["the cat s"], 5, temperature=0)[0].startswith("at")
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(text, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    assert run(*small(text, whole)).exit_code == 0
+    steps = []
+
+    def stop_once(*arguments):
+        steps.append(arguments[3])
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("agents.commands.pretrain._report", stop_once)
+    parts = tmp_path / "parts"
+    stopped = run(*small(text, parts))
+    assert stopped.exit_code == 130
+    assert "The same command goes on with it" in stopped.output
+    again = run(*small(text, parts))
+    assert "Going on after step 40 of 64" in again.output
+    first, second = (TransformerPolicy.load(folder).state_dict() for folder in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_run_is_not_overwritten(text, tmp_path):
+    assert run(*small(text, tmp_path / "out", tokens=128)).exit_code == 0
+    result = run(*small(text, tmp_path / "out", tokens=128, seed=1))
+    assert result.exit_code == 1
+    assert "other settings (seed)" in " ".join(result.output.split())
+
+
+def test_pretraining_goes_on_from_a_policy(text, tmp_path):
+    assert run(*small(text, tmp_path / "one")).exit_code == 0
+    result = run(*small(text, tmp_path / "two", policy=tmp_path / "one", tokens=640))
+    assert result.exit_code == 0, result.output
+    loss = float(result.output.split("loss ")[-1].split()[0])
+    assert loss < 1.0
+
+
+def test_records_without_a_text_are_all_reported(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "ok"}\n{"body": 1}\n{"text": 2}\n')
+    result = run("pretrain", "--text", bad, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    shown = result.output.replace("\n", "")
+    assert "bad.jsonl:2:" in shown and "bad.jsonl:3:" in shown
+
+
+def test_sft_learns_answers_and_says_by_how_much(tmp_path):
+    policy = TransformerPolicy(TransformerConfig(257, 32, 1, 2, 16), tokenizer=BytesTokenizer())
+    policy.save(tmp_path / "policy")
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text(
+        '{"prompt": "a=", "response": "b"}\n' * 40
+        + '{"prompt": "%s", "response": "x"}\n' % ("y" * 40)
+    )
+    arguments = (
+        "sft",
+        "--policy",
+        tmp_path / "policy",
+        "--examples",
+        examples,
+        "--out",
+        tmp_path / "out",
+    )
+    result = run(*arguments, "--epochs", 20, "--learning-rate", 1e-2, "--held-out", 0.0)
+    assert result.exit_code == 0, result.output
+    assert "1 of 41 examples have no answer" in result.output
+    assert TransformerPolicy.load(tmp_path / "out").generate(["a="], 4, temperature=0) == ["b"]
+    result = run(*arguments, "--epochs", 1)
+    assert "Loss of held-out answers, nats a token: 5." in result.output
+
+
+def test_bad_examples_are_reported_before_anything_is_trained(tmp_path):
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text(json.dumps({"prompt": "a"}) + "\n[]\n")
+    arguments = ("--policy", tmp_path / "absent", "--examples", examples, "--out", tmp_path / "out")
+    result = run("sft", *arguments)
+    assert result.exit_code == 1
+    shown = result.output.replace("\n", "")
+    assert "examples.jsonl:1:" in shown and "examples.jsonl:2:" in shown
+    assert not (tmp_path / "out").exists()
