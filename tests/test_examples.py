@@ -22,6 +22,7 @@ def run(script, *arguments):
         ("02_reward.py", (), "reward"),
         ("03_ppo.py", ("8000",), "8192 tokens"),
         ("04_algorithm.py", ("5",), "Ranked"),
+        ("05_feedback.py", ("4000",), "vowels an answer"),
     ],
 )
 def test_examples_run(name, arguments, expected):
@@ -32,12 +33,20 @@ def test_examples_run(name, arguments, expected):
 
 def test_every_example_is_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"01_environment.py", "02_reward.py", "03_ppo.py", "04_algorithm.py"}
+    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05"}
+    assert len(names) == 5
 
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/concepts.md", "docs/libraries.md", "docs/testing.md", "docs/algorithms.md"],
+    [
+        "README.md",
+        "docs/concepts.md",
+        "docs/libraries.md",
+        "docs/testing.md",
+        "docs/algorithms.md",
+        "docs/recipe.md",
+    ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):
     """Pasted into one file in their order, as a reader would."""

@@ -18,7 +18,7 @@ class Size:
         return TransformerConfig(vocab_size, context, self.n_layer, self.n_head, self.n_embd)
 
 
-SIZES = {"small": Size(2, 3, 96), "medium": Size(3, 4, 128), "large": Size(4, 6, 192)}
+SIZES = {"small": Size(2, 3, 96), "medium": Size(3, 4, 128), "large": Size(4, 5, 160)}
 
 
 @dataclass(frozen=True)
