@@ -23,7 +23,7 @@ from benchmarks.common import command_line, interleaved, report
 from policies import TransformerConfig, TransformerPolicy
 from textenv.tokenizers import CharacterTokenizer
 
-WINDOW, BATCH, STEPS, RATE = 64, 12, 2000, 1e-3
+WINDOW, BATCH, STEPS, RATE = 64, 12, 2000, 2e-3
 STEPS_OF_A_ROUND = 60
 
 

@@ -7,7 +7,7 @@ import codecs
 import gzip
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,30 @@ def read_lines(
         more = len(problems) - MAX_PROBLEMS_SHOWN
         shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise MalformedRecordError("\n".join([f"these lines are no {what}:", *shown]))
+    return records
+
+
+def read_files(
+    paths: Iterable[str | os.PathLike[str]], read: Callable[[str | os.PathLike[str]], list[T]]
+) -> list[T]:
+    """The records of several files, one after the other, with the bad lines of all of them.
+
+    Args:
+        paths: Of the files.
+        read: Such as a call of `read_jsonl`.
+
+    Raises:
+        MalformedRecordError: Lines of one file or of several cannot be read.
+    """
+    records: list[T] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            records += read(path)
+        except MalformedRecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise MalformedRecordError("\n".join(problems))
     return records
 
 

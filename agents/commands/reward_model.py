@@ -27,6 +27,7 @@ from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
 from policies import TransformerPolicy
 from policies.reward_model import RewardModel
+from textenv.records import read_files
 
 
 class Loss(StrEnum):
@@ -84,7 +85,7 @@ def reward_model_command(
     """
     console = Console()
     with errors_as_messages(debug):
-        rankings = [ranking for path in preferences for ranking in read_rankings(path)]
+        rankings = read_files(preferences, read_rankings)
         demonstrations = None if reference is None else _demonstrations(reference)
         training, kept = split_rankings(rankings, held_out, seed)
         model = RewardModel.from_policy(TransformerPolicy.load(policy), seed)

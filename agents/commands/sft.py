@@ -19,6 +19,7 @@ from agents.supervised import (
 from agents.supervised.sft import held_out_answer_loss, steps_of
 from policies import TransformerPolicy
 from textenv.errors import MalformedRecordError, TokenizerError
+from textenv.records import read_files
 
 
 def sft_command(
@@ -59,7 +60,7 @@ def sft_command(
     """
     console = Console()
     with errors_as_messages(debug):
-        found = [example for path in examples for example in read_examples(path)]
+        found = read_files(examples, read_examples)
         if len(found) < 2:
             raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
         order = np.random.default_rng(seed).permutation(len(found))

@@ -10,9 +10,9 @@ one. Left out: dropout, learning an end of turn token of its own.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,9 @@ class Example:
         return ids[: context + 1], [False, *learned[1:]][: context + 1]
 
 
-def read_examples(path: str | Path, template: ChatTemplate | None = None) -> list[Example]:
+def read_examples(
+    path: str | os.PathLike[str], template: ChatTemplate | None = None
+) -> list[Example]:
     """The examples of a JSON-lines file, `.jsonl` or `.jsonl.gz`; see `Example.from_record`.
 
     Raises:
