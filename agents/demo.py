@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from agents.feedback.labellers import vader_labeller
 from agents.supervised.pretraining import PretrainingStep, pretraining_steps
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, Tokenizer
@@ -134,17 +135,10 @@ def sentiment_reward() -> EpisodeReward:
     Raises:
         MissingExtraError: The package `vaderSentiment` is not installed.
     """
-    try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the sentiment reward is in the package vaderSentiment ({error}): {INSTALL}, or give "
-            "a --reward of your own"
-        ) from error
-    analyzer = SentimentIntensityAnalyzer()
+    label = vader_labeller()
 
     def sentiment(text: str) -> float:
-        return float(analyzer.polarity_scores(text)["compound"])
+        return label("", [text])[0]
 
     return per_text(sentiment)
 

@@ -8,12 +8,12 @@ step." alone does some of that (Kojima et al., "Large Language Models are Zero-S
 2022). Everything here is text to text; nothing looks whether a prompt fits a context.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from textenv import Prompt
 from textenv.errors import PromptError
+from textenv.tasks import stated
 
 STEP_BY_STEP = "Let's think step by step."
 ANSWER_IS = "The answer is"
@@ -98,7 +98,9 @@ def ask_for_answer(prompt: str, reasoning: str) -> str:
 
 
 def extract_answer(text: str) -> str | None:
-    """What stands behind the last "the answer is", up to the end of its sentence or line.
+    """What stands behind the last "the answer is"; `textenv.tasks.stated` under another name.
+
+    `textenv.tasks` has more of the kind, and compares numbers.
 
     >>> extract_answer("Three and 4 more. The answer is 7.5. Q: what")
     '7.5'
@@ -106,8 +108,7 @@ def extract_answer(text: str) -> str | None:
     Returns:
         None if the phrase does not occur, or nothing follows it.
     """
-    found = re.findall(r"the answer is:?[ \t]*(.*?)(?:[.!?](?=\s|$)|\n|$)", text, re.IGNORECASE)
-    return (found[-1].strip() or None) if found else None
+    return stated(text)
 
 
 def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> list[Prompt]:

@@ -11,14 +11,14 @@ policy's choice. One that asks a language model is no different:
 (1, 3, 1)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agents.evaluation.judges import quiet_jieba
 from agents.feedback.preferences import Labeller
 from textenv.errors import MissingExtraError
 
 
-def vader_labeller() -> Labeller:
+def vader_labeller() -> Callable[[str, Sequence[str]], list[float]]:
     """How positive English answers sound: VADER's compound score, -1 to 1.
 
     Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social
@@ -31,8 +31,7 @@ def vader_labeller() -> Labeller:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
         raise MissingExtraError(
-            f"the labeller 'vader' is in the package vaderSentiment ({error}): "
-            'pip install "textenv[recipe]"'
+            f'VADER is in the package vaderSentiment ({error}): pip install "textenv[demo]"'
         ) from error
     analyzer = SentimentIntensityAnalyzer()
 

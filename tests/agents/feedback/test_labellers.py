@@ -32,7 +32,7 @@ def test_snownlp_prefers_friendly_answers():
 @pytest.mark.parametrize(
     "make, module, extra",
     [
-        (labellers.vader_labeller, "vaderSentiment.vaderSentiment", "recipe"),
+        (labellers.vader_labeller, "vaderSentiment.vaderSentiment", "demo"),
         (labellers.snownlp_labeller, "snownlp", "zh"),
     ],
 )
