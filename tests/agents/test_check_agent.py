@@ -5,10 +5,11 @@ import pytest
 import torch
 from letters import Letters
 
+from agents import losses, returns
 from agents.sb3 import SB3TokenPolicy, Trajectories, to_vec_env
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextEnv, TextVectorEnv
-from textenv.testing import AGENT_RULES, check_agent
+from textenv.testing import AGENT_RULES, LEARNING_RULES, check_agent
 
 torch.set_num_threads(1)
 ARGUMENTS = {
@@ -55,6 +56,21 @@ class Ours:
         )
         return scores.logprobs[texts.mask].detach().numpy()
 
+    def advantages(self, rewards, values, mask, next_values, terminated, truncated):
+        after = np.where(terminated, 0.0, next_values)
+        arrays = (torch.from_numpy(x) for x in (rewards, values, mask, after))
+        return returns.gae(*arrays, gamma=1.0, lam=1.0).numpy()
+
+    def loss(self, logprobs, old, advantages, mask):
+        arrays = (torch.from_numpy(x) for x in (logprobs, old, advantages, mask))
+        return losses.ppo_clip(*arrays, 0.2, 0.2).item()
+
+    def kl(self, logprobs, ref_logprobs, mask):
+        return losses.kl_k3(*(torch.from_numpy(x) for x in (logprobs, ref_logprobs, mask))).numpy()
+
+    def standardise(self, values, mask):
+        return returns.standardise(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
+
 
 class PaddingChosen(Ours):
     def sample(self, observations, action_masks=None):
@@ -85,6 +101,14 @@ class PositionsFromTheEndOfTheBatch(Ours):
         scores = super().score(observations, actions, action_masks)
         lengths = (observations != 9).sum(1)
         return scores - 0.01 * (lengths.max() - lengths)
+
+
+class PositionsFromTheWidth(Ours):
+    """Left padding to the width of the array; the same for all rows, whatever batch they are in."""
+
+    def score(self, observations, actions, action_masks=None):
+        scores = super().score(observations, actions, action_masks)
+        return scores - 0.01 * observations.shape[1]
 
 
 class TopThreeAtScoringOnly(Ours):
@@ -118,17 +142,82 @@ class Unmasked(Ours):
         return super().sample(observations)
 
 
+class TerminationBootstraps(Ours):
+    def advantages(self, rewards, values, mask, next_values, terminated, truncated):
+        none = np.zeros_like(terminated)
+        return super().advantages(rewards, values, mask, next_values, none, truncated)
+
+
+class TruncationEnds(Ours):
+    def advantages(self, rewards, values, mask, next_values, terminated, truncated):
+        ended = terminated | truncated
+        return super().advantages(rewards, values, mask, next_values, ended, truncated)
+
+
+class TruncationByTheWidth(Ours):
+    def advantages(self, rewards, values, mask, next_values, terminated, truncated):
+        full = mask[:, -1]
+        return super().advantages(rewards, values, mask, next_values, terminated | ~full, truncated)
+
+
+class EveryTokenIsAStep(Ours):
+    def advantages(self, rewards, values, mask, next_values, terminated, truncated):
+        within = mask.argmax(1)[:, None] <= np.arange(mask.shape[1])
+        last = mask.shape[1] - mask[:, ::-1].argmax(1)[:, None]
+        within &= np.arange(mask.shape[1]) < last
+        return super().advantages(rewards, values, within, next_values, terminated, truncated)
+
+
+class MaskedByMultiplication(Ours):
+    def loss(self, logprobs, old, advantages, mask):
+        return float(-(np.exp(logprobs - old) * advantages * mask).sum() / mask.sum())
+
+
+class Ascends(Ours):
+    def loss(self, logprobs, old, advantages, mask):
+        return -super().loss(logprobs, old, advantages, mask)
+
+
+class ReverseKL(Ours):
+    def kl(self, logprobs, ref_logprobs, mask):
+        return super().kl(ref_logprobs, logprobs, mask)
+
+
+class KLMaskOffByOne(Ours):
+    def kl(self, logprobs, ref_logprobs, mask):
+        return np.where(np.roll(mask, 1, axis=1), logprobs - ref_logprobs, 0.0)
+
+
+class SampleDeviation(Ours):
+    def standardise(self, values, mask):
+        x = values[mask]
+        with np.errstate(all="ignore"):
+            deviation = np.sqrt(((x - x.sum() / max(len(x), 1)) ** 2).sum() / np.int64(len(x) - 1))
+            return np.where(mask, (values - x.sum() / max(len(x), 1)) / deviation, 0.0)
+
+
 BROKEN = [
     (PaddingChosen, "chosen_tokens_are_actions"),
     (ProbabilitiesForLogprobs, "logprobs_are_logprobs"),
     (Dropout, "scoring_twice_agrees"),
     (PositionsFromTheEndOfTheBatch, "a_text_alone_scores_as_in_a_batch"),
+    (PositionsFromTheWidth, "the_amount_of_padding_does_not_matter"),
     (TopThreeAtScoringOnly, "probabilities_sum_to_one"),
     (TemperatureAtSamplingOnly, "scoring_repeats_sampling"),
     (GreedyWithHonestNumbers, "samples_follow_the_probabilities"),
     (MaskForgottenAtSampling, "masked_tokens_are_never_chosen"),
     (MaskForgottenAtScoring, "masks_hold_in_the_update_too"),
+    (TerminationBootstraps, "terminated_episodes_are_worth_no_more"),
+    (TruncationEnds, "truncated_episodes_bootstrap"),
+    (TruncationByTheWidth, "short_sequences_are_cut_where_they_were_cut"),
+    (EveryTokenIsAStep, "tokens_of_others_are_no_steps"),
+    (MaskedByMultiplication, "only_chosen_tokens_are_in_the_loss"),
+    (Ascends, "better_choices_become_likelier"),
+    (ReverseKL, "the_kl_is_that_of_policy_to_reference"),
+    (KLMaskOffByOne, "the_kl_is_masked_where_the_tokens_are"),
+    (SampleDeviation, "standardising_survives_few_values"),
 ]
+ARITHMETIC = {rule.__name__ for rule in LEARNING_RULES}
 
 
 def test_our_policy_keeps_every_rule():
@@ -142,7 +231,7 @@ def test_a_broken_learner_is_caught_by_name(agent, rule):
 
 
 def test_every_rule_is_broken_by_somebody():
-    assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in AGENT_RULES]
+    assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in AGENT_RULES + LEARNING_RULES]
 
 
 def test_a_learner_without_masks_is_checked_for_the_rest():
@@ -168,4 +257,4 @@ def test_a_learner_of_another_library():
             arguments = torch.from_numpy(observations), torch.from_numpy(actions), action_masks
             return model.evaluate_actions(*arguments)[1].numpy()
 
-    assert check_agent(Theirs(), make_env) == {}
+    assert set(check_agent(Theirs(), make_env)) == ARITHMETIC

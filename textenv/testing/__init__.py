@@ -13,7 +13,8 @@ each rule becomes a test of its own:
         def make(self, **kwargs):
             return MyEnv(prompts=["a", "b"], **kwargs)
 
-`check_agent(agent, env)` does the same for a learner: whether what it samples is what it scores.
+`check_agent(agent, env)` does the same for a learner: whether what it samples is what it scores,
+and, if it offers them, whether its advantages, loss, KL and standardisation are right.
 Not covered: whether a reward makes sense, and whether an agent learns (`textenv.testing.exact` has
 exact answers for that).
 """
@@ -27,12 +28,15 @@ from textenv.testing.checks import (
     check_agent,
     check_text_env,
 )
+from textenv.testing.learning_rules import LEARNING_RULES, LearningFunctions
 
 __all__ = [
     "AGENT_RULES",
     "ENV_RULES",
+    "LEARNING_RULES",
     "VECTOR_RULES",
     "Agent",
+    "LearningFunctions",
     "TextEnvContract",
     "TextVectorEnvContract",
     "check_agent",

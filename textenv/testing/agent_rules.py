@@ -135,6 +135,23 @@ def a_text_alone_scores_as_in_a_batch(trial: Trial) -> None:
     )
 
 
+def the_amount_of_padding_does_not_matter(trial: Trial) -> None:
+    """A text scores the same whatever the width it is padded to."""
+    lengths = (trial.observations != trial.vocab_size).sum(1)
+    short = trial.observations[lengths <= np.median(lengths)]
+    longest = int((short != trial.vocab_size).sum(1).max())
+    actions, _ = trial.agent.sample(short)
+    widest = trial.agent.score(short, actions)
+    for more in (0, 3, 7):
+        narrow = short[:, : min(longest + more, short.shape[1])]
+        _require_same(
+            trial,
+            widest,
+            trial.agent.score(narrow, actions),
+            "padding shifts the score. Positions and attention must not count it",
+        )
+
+
 def probabilities_sum_to_one(trial: Trial) -> None:
     """The probabilities of all tokens after a text sum to 1."""
     for text in _some(trial):
@@ -191,6 +208,7 @@ AGENT_RULES: tuple[Callable[[Trial], None], ...] = (
     logprobs_are_logprobs,
     scoring_twice_agrees,
     a_text_alone_scores_as_in_a_batch,
+    the_amount_of_padding_does_not_matter,
     probabilities_sum_to_one,
     scoring_repeats_sampling,
     samples_follow_the_probabilities,

@@ -8,6 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from textenv.testing import env_rules, rules, step_rules, vector_rules
 from textenv.testing.agent_rules import AGENT_RULES, Agent, trial
+from textenv.testing.learning_rules import LEARNING_RULES
 from textenv.testing.making import AnyEnv, Maker
 
 Rule: TypeAlias = Callable[[Maker], None]
@@ -85,10 +86,12 @@ def check_text_env(env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
 def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
     """Check what a learner says of its choices, whoever wrote it, against every rule.
 
-    The weights must not change meanwhile. Texts come from random play of `env`.
+    The weights must not change meanwhile. Texts come from random play of `env`. Rules about
+    `LearningFunctions` (advantages, loss, KL, standardisation) are tried where the agent has them.
 
     Args:
-        agent: Anything with the methods of `Agent`, such as a few lines around a trained model.
+        agent: Anything with the methods of `Agent`, such as a few lines around a trained model,
+            and any of those of `LearningFunctions`.
         env: The environment it was made for, or something that makes it.
 
     Returns:
@@ -99,7 +102,7 @@ def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, 
     """
     case = trial(agent, env)
     try:
-        return _run_all(AGENT_RULES, lambda rule: _run(rule, case))
+        return _run_all(AGENT_RULES + LEARNING_RULES, lambda rule: _run(rule, case))
     finally:
         case.make.close()
 
