@@ -1,6 +1,7 @@
 """Networks that read observations of token ids and choose tokens."""
 
 from policies.cache import PrefixCache
+from policies.classifier_reward import ClassifierReward
 from policies.checkpoint import load_policy, save_policy
 from policies.generation import generate, generate_tokens
 from policies.policy import Policy, Scores, Step
@@ -10,6 +11,7 @@ from policies.transformer import Transformer, TransformerConfig
 from policies.transformer_policy import TransformerPolicy
 
 __all__ = [
+    "ClassifierReward",
     "Policy",
     "PrefixCache",
     "RewardModel",

@@ -46,6 +46,7 @@ def test_every_example_is_run_here():
         "docs/testing.md",
         "docs/algorithms.md",
         "docs/recipe.md",
+        "docs/rewards.md",
     ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):

@@ -79,3 +79,23 @@ class CheckpointError(TextEnvError):
 
 class VocabularyMismatchError(CheckpointError, ValueError):
     """A checkpoint was made with another vocabulary than the environment's."""
+
+
+class ModelError(TextEnvError, ValueError):
+    """A language model from outside cannot be loaded or used."""
+
+
+class ModelUnavailableError(ModelError):
+    """The model is not on this machine and cannot be fetched."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model is there, but it is of a kind that cannot be used."""
+
+
+class AdapterError(ModelError):
+    """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class RemoteError(TextEnvError, ConnectionError):
+    """A server could not be reached, refused, or answered with something else than was asked."""

@@ -1,25 +1,24 @@
 """Rewards: functions of finished episodes or of single steps, and what makes them from others.
 
 A reward is a function of a list of `Episode`s that gives one number for each. There are adapters
-for a function of one text (`per_text`), a TRL reward function (`from_trl`), a function of every
-step (`dense`) and several rewards with weights (`weighted`).
+for a function of one text (`per_text`), a TRL reward function (`from_trl`, `from_trl_chat`), a
+function of every step (`dense`) and several rewards with weights (`weighted`).
 
 What a reward holds is shared, never copied: Gymnasium deep-copies the arguments of an environment,
 and a reward model would be copied with them. Adapters are their own deep copies, and `shared` makes
 the same of any other callable object. They pickle where the function they wrap does.
 """
 
-import inspect
 import math
 import numbers
 import reprlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Self, TypeAlias
 
 from textenv.episode import Episode
 from textenv.errors import InvalidRewardError
 from textenv.loading import load_object
+from textenv.reward_adapters import Adapter, check_waits_for_nothing, name_of
 from textenv.scoring import (
     RewardTerm,
     StepBatch,
@@ -28,6 +27,7 @@ from textenv.scoring import (
     score_episodes,
     score_steps,
 )
+from textenv.trl import from_trl, from_trl_chat
 
 __all__ = [
     "EpisodeReward",
@@ -37,6 +37,7 @@ __all__ = [
     "StepReward",
     "dense",
     "from_trl",
+    "from_trl_chat",
     "per_text",
     "reward_terms",
     "score_episodes",
@@ -52,24 +53,7 @@ StepReward: TypeAlias = Callable[[StepBatch], Any]
 """A function of k rows at one step: k numbers."""
 
 
-class _Adapter:
-    """A function under a name; a deep copy of it is the adapter itself."""
-
-    def __init__(self, function: Callable[..., Any], name: str | None = None):
-        _check_callable(function)
-        if isinstance(function, _Adapter):
-            raise InvalidRewardError(f"{function!r} is a reward already; pass it as it is")
-        self.function = function
-        self.__name__ = _name_of(function) if name is None else name
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.__name__})"
-
-
-class PerText(_Adapter):
+class PerText(Adapter):
     """A function of one answer's text as a reward; see `per_text`."""
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Any]:
@@ -82,32 +66,14 @@ class PerText(_Adapter):
         return values
 
 
-class FromTRL(_Adapter):
-    """A TRL reward function as a reward; see `from_trl`."""
-
-    def __call__(self, episodes: Sequence[Episode]) -> Any:
-        values = self.function(
-            **_columns(episodes),
-            prompts=[episode.prompt for episode in episodes],
-            completions=[episode.text for episode in episodes],
-            completion_ids=[episode.tokens.tolist() for episode in episodes],
-            trainer_state=None,
-            log_extra=_log_nothing,
-            log_metric=_log_nothing,
-        )
-        if isinstance(values, list | tuple):
-            return [0.0 if value is None else value for value in values]
-        return values
-
-
-class Dense(_Adapter):
+class Dense(Adapter):
     """A reward that is paid at every step; see `dense`."""
 
     def __call__(self, batch: StepBatch) -> Any:
         return self.function(batch)
 
 
-class Shared(_Adapter):
+class Shared(Adapter):
     """A reward that deep copies leave alone; see `shared`."""
 
     def __call__(self, episodes: Sequence[Episode]) -> Any:
@@ -142,25 +108,6 @@ def per_text(function: Callable[[str], float], name: str | None = None) -> PerTe
     PerText(length)
     """
     return PerText(function, name)
-
-
-def from_trl(function: Callable[..., Any], name: str | None = None) -> FromTRL:
-    """A reward from a reward function written for TRL's trainers, in the standard (text) format.
-
-    It is called by keyword as TRL 1.x calls it: `prompts` and `completions` (lists of texts),
-    `completion_ids` (lists of ids, a stop token included), every column of the prompts' records
-    (a list, None where a record lacks it), `trainer_state` (None: there is no trainer),
-    `log_extra` and `log_metric` (which log nothing). A value None says that the function does not
-    apply to that episode and counts as 0, which is what TRL's weighted sum makes of it.
-
-    Functions that expect chat messages instead of texts, and `async` ones, are not supported.
-
-    >>> def exact(completions, answer, **kwargs):
-    ...     return [float(c == a) for c, a in zip(completions, answer)]
-    >>> from_trl(exact)
-    FromTRL(exact)
-    """
-    return FromTRL(function, name)
 
 
 def dense(function: StepReward, name: str | None = None) -> Dense:
@@ -231,47 +178,13 @@ def reward_terms(reward: Reward) -> tuple[RewardTerm, ...]:
     resolved = _resolve(reward)
     if isinstance(resolved, Weighted):
         return resolved.terms
-    _check_callable(resolved)
-    return (RewardTerm(_name_of(resolved), 1.0, resolved, isinstance(resolved, Dense)),)
+    check_waits_for_nothing(resolved)
+    return (RewardTerm(name_of(resolved), 1.0, resolved, isinstance(resolved, Dense)),)
 
 
 def _resolve(reward: Any) -> Any:
     return load_object(reward) if isinstance(reward, str) else reward
 
 
-def _check_callable(function: Any) -> None:
-    shown = reprlib.repr(function)
-    if isinstance(function, type):
-        raise InvalidRewardError(f"{shown} is a class; pass an instance of it")
-    if not callable(function):
-        raise InvalidRewardError(
-            f"{shown} of type {type(function).__name__} is not a reward: pass a function of a list "
-            "of episodes, something made by textenv.rewards, or a string 'package.module:name'"
-        )
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
-        raise InvalidRewardError(
-            f"{shown} is an async function; wrap it in a plain one that waits, with asyncio.run"
-        )
-
-
-def _name_of(function: Any) -> str:
-    """`length` for a function `_length`, `lambda` for a lambda, else the name of the class."""
-    if isinstance(function, partial):
-        return _name_of(function.func)
-    name = getattr(function, "__name__", type(function).__name__)
-    return str(name).strip("_<>") or "reward"
-
-
 def _is_weight(weight: Any) -> bool:
     return isinstance(weight, numbers.Real) and math.isfinite(weight)
-
-
-def _columns(episodes: Sequence[Episode]) -> dict[str, list[Any]]:
-    """The columns of the prompts' records as lists, without those that TRL leaves out too."""
-    names = {name for episode in episodes for name in episode.columns}
-    names -= {"prompt", "completion", "completion_ids"}
-    return {name: [episode.columns.get(name) for episode in episodes] for name in sorted(names)}
-
-
-def _log_nothing(name: str, value: object) -> None:
-    """Stand in for TRL's `log_extra` and `log_metric`."""

@@ -5,10 +5,11 @@ from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
-from textenv.rewards import Dense, FromTRL, PerText, Shared, Weighted, shared
+from textenv.reward_adapters import Adapter
+from textenv.rewards import Weighted, shared
 
 # These are not copied with a spec, or cost nothing to copy.
-COPY_WELL = (str, types.FunctionType, types.NoneType, Dense, FromTRL, PerText, Shared, Weighted)
+COPY_WELL = (str, types.FunctionType, types.NoneType, Adapter, Weighted)
 
 
 class SharedRewardSpec:

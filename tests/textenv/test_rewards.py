@@ -8,15 +8,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from episodes import EPISODES, episode, lengths, only_term, score, step_batch
+from episodes import EPISODES, lengths, only_term, score, step_batch
 
 from textenv.errors import (
     InvalidRewardError,
     ObjectNotFoundError,
-    RewardCountError,
     RewardError,
     RewardRaisedError,
-    RewardValueError,
 )
 from textenv.rewards import (
     Dense,
@@ -112,7 +110,7 @@ class AsyncJudge:
 def test_what_is_no_reward(reward, message):
     with pytest.raises(InvalidRewardError, match=message):
         reward_terms(reward)
-    for adapter in (per_text, from_trl, dense, shared):
+    for adapter in (per_text, dense, shared):
         with pytest.raises(InvalidRewardError, match=message):
             adapter(reward)
 
@@ -142,54 +140,6 @@ def test_per_text_knows_which_text_failed():
     ) as e:
         score(per_text(fussy))
     assert isinstance(e.value.__cause__, ZeroDivisionError)
-
-
-def test_a_trl_reward_function_is_called_by_trls_keywords():
-    seen = {}
-
-    def record(**kwargs):
-        seen.update(kwargs)
-        return [0.0, None]
-
-    episodes = [
-        episode("ab", "xyz", columns={"answer": "4", "prompt": "dropped"}),
-        episode("c", "hello", stop=True, columns={"level": 2}),
-    ]
-    assert score(from_trl(record), episodes) == [0.0, 0.0]
-    logs = [seen.pop("log_extra"), seen.pop("log_metric")]
-    assert [log("name", 1.0) for log in logs] == [None, None]
-    assert seen == {
-        "prompts": ["ab", "c"],
-        "completions": ["xyz", "hello"],
-        "completion_ids": [[120, 121, 122], [104, 101, 108, 108, 111, 256]],
-        "trainer_state": None,
-        "answer": ["4", None],
-        "level": [None, 2],
-    }
-
-
-def test_trl_columns_reach_their_parameters():
-    def exact(completions, answer, **kwargs):
-        return [1.0 if c == a else 0.0 for c, a in zip(completions, answer, strict=True)]
-
-    episodes = [episode("a", "xyz", columns={"answer": a}) for a in ("xyz", "no")]
-    assert score(from_trl(exact), episodes) == [1.0, 0.0]
-    with pytest.raises(RewardRaisedError, match="missing 1 required positional argument: 'answer'"):
-        score(from_trl(exact))
-
-
-def test_trl_nan_is_still_an_error_and_a_missing_return_too():
-    with pytest.raises(RewardValueError, match="nan for episode 0"):
-        score(from_trl(lambda **kwargs: [float("nan"), None]))
-    with pytest.raises(RewardCountError, match="returned None"):
-        score(from_trl(lambda **kwargs: None))
-
-
-def test_a_reward_shipped_with_trl():
-    rewards = pytest.importorskip("trl.rewards.other_rewards", reason="trl is not installed")
-    repetition = rewards.get_repetition_penalty_reward(ngram_size=1, max_penalty=-1.0)
-    # "hello" and the stop token: 5 different ids of 6.
-    assert score(from_trl(repetition)) == pytest.approx([0.0, -1 / 6])
 
 
 # ------------------------------------------------------------------ dense rewards

@@ -1,0 +1,120 @@
+"""The tasks of reasoning-gym: a hundred kinds of puzzles made up from seeds, with verifiers.
+
+Stojanovski et al., "Reasoning Gym: Reasoning Environments for Reinforcement Learning with
+Verifiable Rewards" (2025), arXiv:2505.24760.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.episode import Episode
+from textenv.errors import MissingExtraError, PromptError
+from textenv.prompts import Prompt
+from textenv.rewards import shared
+from textenv.tasks.final_answers import Extractor, whole_text
+from textenv.tasks.task import Task, Template, as_it_is
+
+SEEDS = np.uint64(2**32)
+"""How many puzzles of a kind there are; some are made by generators that take no larger seeds."""
+
+REMEMBERED = 4096
+"""Puzzles that are kept from the prompt to the score; others are made again from their seeds."""
+
+
+class Puzzles:
+    """Puzzles of one kind, made up from seeds; see `reasoning_gym_task`.
+
+    Args:
+        dataset: One of reasoning-gym's.
+        template: Makes the prompt of a question.
+        extract: Finds the answer in what the policy wrote.
+    """
+
+    def __init__(self, dataset: Any, template: Template, extract: Extractor):
+        self.dataset = dataset
+        self.template = template
+        self.extract = extract
+
+    def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
+        """One puzzle for each of `seeds`, shape (n,), uint64."""
+        return [self._prompt(seed) for seed in (seeds % SEEDS).tolist()]
+
+    def score(self, episodes: Sequence[Episode]) -> list[float]:
+        """What the puzzles' verifier gives to each answer."""
+        return [self._score(episode) for episode in episodes]
+
+    def _prompt(self, seed: int) -> Prompt:
+        puzzle = _puzzle(self.dataset, seed)
+        # The puzzle itself would not survive being saved as JSON: verifiers want its tuples.
+        return Prompt(
+            self.template(puzzle["question"]), {"answer": puzzle["answer"], "puzzle_seed": seed}
+        )
+
+    def _score(self, episode: Episode) -> float:
+        puzzle = _puzzle(self.dataset, episode.columns["puzzle_seed"])
+        try:
+            return float(self.dataset.score_answer(self.extract(episode.text), puzzle))
+        except Exception:
+            return 0.0  # some verifiers stumble over what is no answer at all
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # never changes, and may be large
+
+
+@lru_cache(REMEMBERED)
+def _puzzle(dataset: Any, seed: int) -> dict[str, Any]:
+    made: dict[str, Any]
+    try:
+        made = dataset[seed]
+    except IndexError:  # the kind has a list of puzzles
+        made = dataset[seed % len(dataset)]
+    return made
+
+
+def reasoning_gym_task(
+    name: str, *, template: Template = as_it_is, extract: Extractor = whole_text, **config: Any
+) -> Task:
+    """Puzzles of one kind without end, and their verifier.
+
+    The puzzle depends on the seed alone: the index of reasoning-gym's dataset is the prompt's seed
+    modulo 2**32. Few kinds, such as `word_ladder`, have no more puzzles than `size=500` says, and a
+    few, such as `ransom_note`, also depend on `PYTHONHASHSEED`. The prompts have the columns
+    `answer` (one that is right, or None where there is none to show) and `puzzle_seed`.
+
+    Scores are the verifier's, 0 to 1. Many kinds pay a share for an answer that contains the right
+    one, some for a good form. An answer over which a verifier stumbles scores 0.
+
+    Args:
+        name: Such as "chain_sum"; `reasoning_gym.factory.DATASETS` has them all.
+        template: Makes the prompt of a question.
+        extract: Finds the answer in what the policy wrote; `tagged` where a template or a system
+            prompt asks for <answer> tags.
+        **config: The kind's own settings, such as `min_terms`.
+
+    Raises:
+        MissingExtraError: The package `reasoning-gym` is not installed.
+        PromptError: There is no such kind, or its settings are wrong.
+    """
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the tasks of reasoning-gym need the package of this name ({error}): "
+            'pip install "textenv[tasks]"'
+        ) from error
+    if name not in DATASETS:
+        close = get_close_matches(name, DATASETS)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {sorted(DATASETS)}"
+        raise PromptError(f"reasoning-gym has no {name!r}; {hint}")
+    try:
+        dataset = reasoning_gym.create_dataset(name, **{"seed": 0, **config})
+    except (TypeError, ValueError, AssertionError) as error:
+        raise PromptError(f"reasoning-gym cannot make {name!r} from {config}: {error}") from error
+    puzzles = Puzzles(dataset, template, extract)
+    return Task(puzzles, shared(puzzles.score, name))

@@ -1,0 +1,110 @@
+"""Reward functions written for TRL's trainers, unmodified, as rewards.
+
+A function is called by keyword as the GRPO and RLOO trainers of TRL 1.x call it: `prompts`,
+`completions`, `completion_ids` (lists of ids, a sampled stop token included), every column of the
+prompts' records (a list, None where a record lacks it), `trainer_state` (None: there is no
+trainer), `log_extra` and `log_metric` (which log nothing). A value None says that the function does
+not apply to that episode and counts as 0, which is what TRL's weighted sum makes of it.
+
+`async` functions run in an event loop of their own, on a thread, as TRL's do; two of them in a
+weighted sum run one after the other. Reward models as TRL takes them, by name or as modules, are
+`policies.ClassifierReward`s here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from textenv.background import wait_for
+from textenv.episode import Episode
+from textenv.reward_adapters import Adapter, check_callable, is_async
+
+NOT_COLUMNS = {"prompt", "completion", "completion_ids"}
+"""What TRL leaves out of the columns too."""
+
+
+class FromTRL(Adapter):
+    """A TRL reward function as a reward; see `from_trl`."""
+
+    def _check(self, function: Any) -> None:
+        check_callable(function)  # async ones are welcome
+
+    def __call__(self, episodes: Sequence[Episode]) -> Any:
+        """What the function gives to each episode."""
+        values = self.function(
+            **_columns(episodes),
+            prompts=self.prompts(episodes),
+            completions=self.completions(episodes),
+            completion_ids=[episode.tokens.tolist() for episode in episodes],
+            trainer_state=None,
+            log_extra=_log_nothing,
+            log_metric=_log_nothing,
+        )
+        if is_async(self.function):
+            values = wait_for(values)
+        if isinstance(values, list | tuple):
+            return [0.0 if value is None else value for value in values]
+        return values
+
+    def prompts(self, episodes: Sequence[Episode]) -> list[Any]:
+        """As TRL's standard format has them: texts."""
+        return [episode.prompt for episode in episodes]
+
+    def completions(self, episodes: Sequence[Episode]) -> list[Any]:
+        """As TRL's standard format has them: texts, without the stop token."""
+        return [episode.text for episode in episodes]
+
+
+class FromTRLChat(FromTRL):
+    """A TRL reward function that reads messages as a reward; see `from_trl_chat`."""
+
+    def prompts(self, episodes: Sequence[Episode]) -> list[Any]:
+        """As TRL's conversational format has them: lists of messages."""
+        return [
+            episode.columns.get("messages") or [{"role": "user", "content": episode.prompt}]
+            for episode in episodes
+        ]
+
+    def completions(self, episodes: Sequence[Episode]) -> list[Any]:
+        """As TRL's conversational format has them: lists of one message."""
+        return [[{"role": "assistant", "content": episode.text}] for episode in episodes]
+
+
+def from_trl(function: Callable[..., Any], name: str | None = None) -> FromTRL:
+    """A reward from a TRL reward function in the standard format: prompts and answers are texts.
+
+    >>> def exact(completions, answer, **kwargs):
+    ...     return [float(c == a) for c, a in zip(completions, answer)]
+    >>> from_trl(exact)
+    FromTRL(exact)
+
+    Raises:
+        InvalidRewardError: It cannot be called.
+    """
+    return FromTRL(function, name)
+
+
+def from_trl_chat(function: Callable[..., Any], name: str | None = None) -> FromTRLChat:
+    """A reward from a TRL reward function in the conversational format.
+
+    Its completions are lists of one message, `[{"role": "assistant", "content": text}]`, as for the
+    functions in `trl.rewards`. Its prompts are the lists in the records' column `messages`, if they
+    have it, else one message of the user with the prompt's whole text.
+
+    >>> def polite(completions, **kwargs):
+    ...     return [float("please" in completion[0]["content"]) for completion in completions]
+    >>> from_trl_chat(polite)
+    FromTRLChat(polite)
+
+    Raises:
+        InvalidRewardError: It cannot be called.
+    """
+    return FromTRLChat(function, name)
+
+
+def _columns(episodes: Sequence[Episode]) -> dict[str, list[Any]]:
+    names = {name for episode in episodes for name in episode.columns} - NOT_COLUMNS
+    return {name: [episode.columns.get(name) for episode in episodes] for name in sorted(names)}
+
+
+def _log_nothing(name: str, value: object) -> None:
+    """Stand in for TRL's `log_extra` and `log_metric`."""
