@@ -68,8 +68,8 @@ class Learner(Trainer):
         temperature: Of the sampling, and so of the log-probabilities.
         max_grad_norm: Gradients are scaled down to this norm.
         precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is several
-            times as fast on processors and GPUs made for it. Log-probabilities stay fp32; the
-            rollout keeps the precision of the weights.
+            times as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
+            Log-probabilities stay fp32; the rollout keeps the precision of the weights.
         optimizer: Makes an optimiser from parameters and a learning rate.
         seed: Of the environment, of the sampling and of the minibatches.
 
@@ -249,6 +249,7 @@ class Learner(Trainer):
             "sampling": self.policy.generator.bit_generator.state,
             "minibatches": self.generator.bit_generator.state,
             "kl": self.kl.state(),
+            "precision": self.precision.state_dict(),
             "replay": [rollout.arrays() for rollout in self.replay],
             "updates": self.updates_done,
             "tokens": self.tokens_done,
@@ -261,6 +262,7 @@ class Learner(Trainer):
         self.policy.generator.bit_generator.state = state["sampling"]
         self.generator.bit_generator.state = state["minibatches"]
         self.kl = self.kl.with_state(state["kl"])
+        self.precision.load_state_dict(state["precision"])
         self.replay.clear()
         self.replay.extend(Rollout(**arrays) for arrays in state["replay"])
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]

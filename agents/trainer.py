@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from agents import losses
 from agents.algorithm import Algorithm
 from agents.minibatches import split_evenly
+from agents.precision import Precision
 from agents.rollout import Rollout
 from policies import Policy, Scores
 
@@ -27,8 +28,8 @@ class Trainer:
         temperature: That of the sampling, and so of the log-probabilities.
         max_grad_norm: Gradients are scaled down to this norm.
         precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is several
-            times as fast on processors and GPUs made for it. Log-probabilities stay fp32; the
-            rollout keeps the precision of the weights.
+            times as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
+            Log-probabilities stay fp32; the rollout keeps the precision of the weights.
         optimizer: Makes an optimiser from parameters and a learning rate.
         seed: Of the minibatches.
     """
@@ -48,7 +49,7 @@ class Trainer:
     ):
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.temperature, self.max_grad_norm = temperature, max_grad_norm
-        self.precision = precision
+        self.precision = Precision(precision, policy.device.type)
         self._rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
         self.trained = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.trained, lr=self._rate(0.0))
@@ -92,9 +93,7 @@ class Trainer:
 
     def score(self, batch: Rollout, policy: Policy | None = None) -> Scores:
         """What the policy (or another one) says of the choices of a batch."""
-        device = batch.tokens.device.type
-        lower = self.precision != torch.float32
-        with torch.autocast(device, self.precision if lower else None, enabled=lower):
+        with self.precision.autocast():
             return (policy or self.policy).score(
                 batch.tokens,
                 batch.mask,
@@ -105,10 +104,8 @@ class Trainer:
     def descend(self, loss: Tensor) -> Tensor:
         """One optimiser step down the gradient of `loss`; returns the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
-        self.optimizer.step()
-        return norm
+        self.precision.backward(loss)
+        return self.precision.step(self.optimizer, self.trained, self.max_grad_norm)
 
     def with_reference(self, rollout: Rollout) -> Rollout:
         """The rollout with `ref_logprobs`, by one pass of the reference if they are not there."""

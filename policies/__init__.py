@@ -1,8 +1,8 @@
 """Networks that read observations of token ids and choose tokens."""
 
 from policies.cache import PrefixCache
-from policies.classifier_reward import ClassifierReward
 from policies.checkpoint import load_policy, save_policy
+from policies.classifier_reward import ClassifierReward
 from policies.generation import generate, generate_tokens
 from policies.policy import Policy, Scores, Step
 from policies.reward_model import RewardModel

@@ -54,6 +54,7 @@ class PPOPtx(PPO):
         scores = trainer.score(batch)
         loss, reported = self.loss(batch, scores)
         windows = random_windows(self.stream, trainer.generator, self.ptx_batch, self.ptx_window)
-        text_loss = next_token_loss(trainer.policy, windows)
+        with trainer.precision.autocast():
+            text_loss = next_token_loss(trainer.policy, windows)
         norm = trainer.descend(loss + self.ptx_coef * text_loss)
         return scores, reported | {"loss": loss, "ptx_loss": text_loss, "grad_norm": norm}

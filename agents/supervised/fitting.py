@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from agents.precision import Precision
 from agents.state_files import read_state, write_state
 
 
@@ -44,7 +45,7 @@ class Fitting:
         warmup: Share of the steps in which the learning rate rises.
         max_grad_norm: Gradients are scaled down to this norm.
         precision: dtype of the matrix products (autocast); `torch.bfloat16` is several times as
-            fast on processors and GPUs made for it.
+            fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
         beta2: Memory of AdamW's squared gradients; small batches want more of it.
 
     Attributes:
@@ -65,9 +66,10 @@ class Fitting:
     ):
         self.model, self.steps, self.done = model, steps, 0
         self.learning_rate, self.warmup = learning_rate, warmup
-        self.max_grad_norm, self.precision = max_grad_norm, precision
+        self.max_grad_norm = max_grad_norm
         self.optimizer = adamw(model, learning_rate, weight_decay, beta2)
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        self.precision = Precision(precision, self._trained[0].device.type)
 
     def step(self, losses: Iterable[Tensor]) -> FitStep:
         """One optimiser step down the mean of `losses`.
@@ -84,27 +86,27 @@ class Fitting:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         values: list[float] = []
-        device = self._trained[0].device.type
-        lower = self.precision != torch.float32
-        with torch.autocast(device, self.precision if lower else None, enabled=lower):
+        with self.precision.autocast():
             for loss in losses:
-                loss.backward()
+                self.precision.backward(loss)
                 values.append(loss.item())
         if not values:
             raise ValueError("there is no loss to descend")
         for parameter in self._trained:
             if parameter.grad is not None and len(values) > 1:
                 parameter.grad /= len(values)
-        norm = nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
-        self.optimizer.step()
+        norm = self.precision.step(self.optimizer, self._trained, self.max_grad_norm)
         self.done += 1
         return FitStep(self.done, sum(values) / len(values), rate, float(norm))
 
     def save(self, folder: str | Path) -> None:
         """Write the optimiser's state and the number of steps into `folder`, not the model."""
-        write_state(
-            folder, "fitting", {"done": self.done, "optimizer": self.optimizer.state_dict()}
-        )
+        state = {
+            "done": self.done,
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+        }
+        write_state(folder, "fitting", state)
 
     def load(self, folder: str | Path) -> None:
         """Go on from what `save` wrote.
@@ -114,6 +116,7 @@ class Fitting:
         """
         state = read_state(folder, "fitting")
         self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
         self.done = state["done"]
 
 

@@ -177,3 +177,27 @@ def test_the_seed_makes_the_weights():
 def test_shapes_that_make_no_network_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         TransformerConfig(**({"vocab_size": 10, "context": 10} | shape))
+
+
+def test_recomputing_blocks_keeps_less_and_gives_the_same_gradients():
+    policy = TransformerPolicy(TransformerConfig(7, 12, n_layer=3, n_head=2, n_embd=16))
+    tokens = torch.randint(0, 7, (4, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[:, 0] = False
+    gradients, kept = [], []
+    for recompute in (False, True):
+        policy.transformer.recompute = recompute
+        policy.zero_grad()
+        sizes: list[int] = []
+
+        def note(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = policy.score(tokens, mask).logprobs.sum()
+        loss.backward()
+        gradients.append([p.grad.clone() for p in policy.transformer.parameters()])
+        kept.append(sum(sizes))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert kept[1] < 0.6 * kept[0]

@@ -1,0 +1,52 @@
+"""Matrix products in a lower precision, and optimiser steps that survive it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Precision:
+    """Autocast to a dtype; for `torch.float16` with a loss scale that adapts.
+
+    Weights, their gradients and the optimiser stay fp32. Small gradients vanish in float16, so the
+    loss is multiplied before it is differentiated and the gradients divided after; a step whose
+    gradients overflow is left out and the scale halved (Micikevicius et al., "Mixed Precision
+    Training", 2018, arXiv:1710.03740). `torch.bfloat16` has the range of fp32 and needs none of it.
+
+    Args:
+        dtype: `torch.float32` changes nothing.
+        device: Of the weights, such as `"cpu"` or `"cuda"`.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: str):
+        self.dtype, self.device = dtype, device
+        self.scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which losses are computed."""
+        lower = self.dtype != torch.float32
+        return torch.autocast(self.device, self.dtype if lower else None, enabled=lower)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, times the scale, to what the parameters have."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: Optimizer, parameters: Sequence[Tensor], max_norm: float) -> Tensor:
+        """One step down the true gradients, scaled down to `max_norm`; returns their norm."""
+        self.scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale; empty without one."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the scale that `state_dict` returned."""
+        if state:
+            self.scaler.load_state_dict(state)
