@@ -79,78 +79,61 @@ def _comparisons(results: Sequence[Result]) -> TableData:
                 f"{100 * (of[PPO]['perplexity'] / sft - 1):+.1f}%",
                 f"{100 * (of[PPO_PTX]['perplexity'] / sft - 1):+.1f}%",
                 _interval(result.reward_model["accuracy"]),
-                f"{sum(result.seconds.values()):.0f} s",
+                f"{sum(result.seconds.values()):.0f}",
             ]
         )
     columns = [
         "size",
         "seed",
-        "SFT over prompted base",
-        "PPO over SFT",
-        "PPO-ptx over SFT",
-        "perplexity, PPO",
-        "perplexity, PPO-ptx",
-        "reward model's accuracy",
-        "training",
+        "SFT : base",
+        "PPO : SFT",
+        "ptx : SFT",
+        "text, PPO",
+        "text, ptx",
+        "accuracy",
+        "seconds",
     ]
-    note = "Win rates by the judge with 95% intervals; perplexity on held-out text against SFT's."
+    note = (
+        "Win rates by the judge, SFT against the prompted base, PPO and PPO-ptx against SFT, with "
+        "95% intervals; perplexity on held-out text against SFT's; the reward model's accuracy on "
+        "held-out pairs; seconds of training, without evaluation."
+    )
     return TableData("Who is preferred, and what it costs", columns, rows, note)
 
 
 def curves(results: Sequence[Result]) -> list[Curve]:
-    """Learning curves, over-optimisation, and win rates by size if there are several."""
-    made = [
-        Curve(
-            "Return of PPO (reward model)",
-            "tokens chosen",
-            "mean score",
-            {
-                f"{name} {_label(r)}": _points(r, name, "updates", 0, 1)
-                for r in results
-                for name in ("ppo", "ppo_ptx")
-            },
-        )
-    ]
-    for title, column in (("the reward model says", 1), ("the judge says", 2)):
-        series = {
-            f"{name} {_label(r)}": _points(r, name, "points", 0, column)
-            for r in results
-            for name in ("ppo", "ppo_ptx")
-        }
-        series |= {
-            f"best of n {_label(r)}": [(point[0], point[column]) for point in r.best_of]
-            for r in results
-        }
-        made.append(
-            Curve(
-                f"Over-optimisation: what {title}",
-                "KL to SFT (nats an answer)",
-                "mean score",
-                series,
-            )
-        )
-    sizes = list(dict.fromkeys(result.settings["size"] for result in results))
-    if len(sizes) > 1:
-        series = {
+    """Learning curves, over-optimisation, and win rates by size if there are several.
+
+    Lines are means over the seeds of a size, point by point.
+    """
+    by_size: dict[str, list[Result]] = {}
+    for result in results:
+        by_size.setdefault(result.settings["size"], []).append(result)
+    trained = {"PPO": "ppo", "PPO-ptx": "ppo_ptx"}
+    returns = {
+        f"{name}, {size}": _mean_line(some, _history(stage, "updates"), 1)
+        for size, some in by_size.items()
+        for name, stage in trained.items()
+    }
+    made = [Curve("Return of PPO (reward model)", "tokens chosen", "mean score", returns)]
+    for who, column in (("the reward model", 1), ("the judge", 2)):
+        series = {}
+        for size, some in by_size.items():
+            for name, stage in trained.items():
+                series[f"{name}, {size}"] = _mean_line(some, _history(stage, "points"), column)
+            series[f"best of n, {size}"] = _mean_line(some, lambda r: r.best_of, column)
+        title = f"Over-optimisation: what {who} says"
+        made.append(Curve(title, "KL to SFT (nats an answer)", "mean score", series))
+    if len(by_size) > 1:
+        wins = {
             name: [
-                (
-                    place,
-                    float(
-                        np.mean(
-                            [
-                                r.rows[name]["wins"][SFT]["mean"]
-                                for r in results
-                                if r.settings["size"] == size
-                            ]
-                        )
-                    ),
-                )
-                for place, size in enumerate(sizes, start=1)
+                (place, float(np.mean([r.rows[name]["wins"][SFT]["mean"] for r in some])))
+                for place, some in enumerate(by_size.values(), start=1)
             ]
             for name in (BASE, PPO, PPO_PTX, DPO)
         }
-        label = "size: " + ", ".join(f"{i} {size}" for i, size in enumerate(sizes, start=1))
-        made.append(Curve("Preferred to SFT of the same size", label, "win rate", series))
+        label = "size: " + ", ".join(f"{i} {size}" for i, size in enumerate(by_size, start=1))
+        made.append(Curve("Preferred to SFT of the same size", label, "win rate", wins))
     return made
 
 
@@ -216,12 +199,21 @@ def _mean(
 
 
 def _interval(numbers: Mapping[str, float]) -> str:
-    return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+    return f"{numbers['mean']:.2f} [{numbers['low']:.2f}, {numbers['high']:.2f}]"
 
 
-def _points(result: Result, name: str, kind: str, x: int, y: int) -> list[tuple[float, float]]:
-    return [(point[x], point[y]) for point in result.history[name][kind]]
+def _mean_line(
+    results: Sequence[Result],
+    points_of: Callable[[Result], Sequence[Sequence[float]]],
+    column: int,
+) -> list[tuple[float, float]]:
+    """The mean over runs of the first and another column of their points, one after the other."""
+    together = zip(*map(points_of, results), strict=False)  # a run may have a point more
+    return [
+        (float(np.mean([p[0] for p in some])), float(np.mean([p[column] for p in some])))
+        for some in together
+    ]
 
 
-def _label(result: Result) -> str:
-    return f"({result.settings['size']}, seed {result.settings['seed']})"
+def _history(stage: str, kind: str) -> Callable[[Result], Sequence[Sequence[float]]]:
+    return lambda result: result.history[stage][kind]
