@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from agents.commands import app
-from policies import TransformerConfig, TransformerPolicy
+from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
 REWARD = """
@@ -235,3 +235,30 @@ def test_the_main_job_makes_answers_friendlier_and_leaves_them_text(folder, monk
     # No phrase said over and over, and nothing the first policy would be surprised by.
     assert after["distinct_2"] > 0.5 * before["distinct_2"]
     assert after["reference_perplexity"] < 1.5 * before["reference_perplexity"]
+
+
+def with_a_reward_model() -> list[str]:
+    RewardModel.from_policy(TransformerPolicy.load("policy")).save("model")
+    Path("text.txt").write_text("the cat sat on the mat. " * 20)
+    options = ["--prompts", "my.jsonl", "--policy", "policy", "--reward-model", "model", *SMALL]
+    return [*options, "--ptx-text", "text.txt", "--ptx-coef", "0.5"]
+
+
+def test_a_reward_model_with_its_critic_and_text_to_go_on_reading(folder):
+    result = run(*with_a_reward_model())
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    policy = made / "checkpoint" / "policy"
+    assert (policy / "actor").is_dir() and (policy / "critic").is_dir()
+    assert "ptx_loss" in (made / "metrics.csv").read_text()
+    assert TransformerPolicy.load(policy).config == TransformerPolicy.load("policy").config
+
+    again = run("--resume", str(made), "--tokens", "900")
+    assert again.exit_code == 0, again.output
+    assert run_folders(folder) == [made]
+
+
+def test_a_reward_and_a_reward_model_are_one_too_many(folder):
+    result = run(*with_a_reward_model(), "--reward", "my.py:vowels")
+    assert result.exit_code == 1
+    assert "give one of them" in result.output
