@@ -1,6 +1,6 @@
-"""No reward at all, only answers that somebody ranks: a reward model learns what is liked, PPO
-learns from the reward model.
+"""No reward at all, only answers that somebody ranks.
 
+A reward model learns from the rankings what is liked, and PPO learns from the reward model.
 The one who ranks is a function here; `textenv preferences --labeller terminal` asks you instead.
 
 Run: python examples/05_feedback.py [total_tokens]
@@ -38,7 +38,7 @@ rankings = rank(somebody, asked, answers)
 learned, kept = split_rankings(rankings, share=0.2)
 
 model = RewardModel.from_policy(policy)
-for step in reward_model_steps(model, learned, epochs=2, learning_rate=1e-3):
+for _ in reward_model_steps(model, learned, epochs=2, learning_rate=1e-3):
     pass
 normalise(model, asked, [some[0] for some in answers])
 print("reward model: pairs of unseen prompts in the right order:", pair_accuracy(model, kept))

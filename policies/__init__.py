@@ -4,6 +4,7 @@ from policies.cache import PrefixCache
 from policies.checkpoint import load_policy, save_policy
 from policies.classifier_reward import ClassifierReward
 from policies.generation import generate, generate_tokens
+from policies.huggingface import HuggingFacePolicy, train_last_layers
 from policies.policy import Policy, Scores, Step
 from policies.reward_model import RewardModel
 from policies.separate_value import SeparateValue
@@ -12,6 +13,7 @@ from policies.transformer_policy import TransformerPolicy
 
 __all__ = [
     "ClassifierReward",
+    "HuggingFacePolicy",
     "Policy",
     "PrefixCache",
     "RewardModel",
@@ -25,4 +27,5 @@ __all__ = [
     "generate_tokens",
     "load_policy",
     "save_policy",
+    "train_last_layers",
 ]

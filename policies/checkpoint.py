@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from policies.policy import Policy
 from policies.transformer import TransformerConfig
 from policies.transformer_policy import TransformerPolicy
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
@@ -45,7 +46,30 @@ def save_policy(policy: TransformerPolicy, folder: str | Path) -> Path:
     return folder
 
 
-def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> TransformerPolicy:
+def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Policy:
+    """Read any policy that was saved: ours, or one around a model of Hugging Face.
+
+    The arguments and errors are those of `load_transformer`.
+    """
+    folder = actors_folder(folder)
+    try:
+        kind = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None  # for the other reader to complain of
+    if kind == "huggingface":
+        from policies.huggingface import HuggingFacePolicy
+
+        return HuggingFacePolicy.load(folder, tokenizer=tokenizer)
+    return load_transformer(folder, tokenizer)
+
+
+def actors_folder(folder: str | Path) -> Path:
+    """The folder itself, or that of the actor in it if the policy had a critic of its own."""
+    folder = Path(folder)
+    return folder / ACTOR if (folder / ACTOR).is_dir() else folder
+
+
+def load_transformer(folder: str | Path, tokenizer: Tokenizer | None = None) -> TransformerPolicy:
     """Read a policy written by `save_policy`; of one with a critic of its own, the actor.
 
     Args:
@@ -56,9 +80,7 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Trans
         CheckpointError: Files are missing, damaged, or of another format.
         VocabularyMismatchError: The checkpoint was made with another vocabulary.
     """
-    folder = Path(folder)
-    if (folder / ACTOR).is_dir():
-        folder = folder / ACTOR
+    folder = actors_folder(folder)
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS)

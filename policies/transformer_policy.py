@@ -107,10 +107,10 @@ class TransformerPolicy(Policy):
 
     @classmethod
     def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> "TransformerPolicy":
-        """See `policies.checkpoint.load_policy`."""
-        from policies.checkpoint import load_policy
+        """See `policies.checkpoint.load_transformer`."""
+        from policies.checkpoint import load_transformer
 
-        return load_policy(folder, tokenizer)
+        return load_transformer(folder, tokenizer)
 
     def load_weights(self, folder: str | Path) -> None:
         """See `Policy.load_weights`.

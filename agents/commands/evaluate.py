@@ -25,7 +25,7 @@ from agents.evaluation import (
 from agents.report import TableData, token_traces, write_report
 from agents.stages import Stages
 from agents.supervised.token_stream import open_stream
-from policies import Policy, TransformerPolicy, load_policy
+from policies import Policy, load_policy
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import (
@@ -214,7 +214,7 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
 
 
-def _policy(folder: Path) -> TransformerPolicy:
+def _policy(folder: Path) -> Policy:
     policy = load_policy(folder)
     if policy.tokenizer is None:
         raise TokenizerError(
@@ -224,7 +224,7 @@ def _policy(folder: Path) -> TransformerPolicy:
     return policy
 
 
-def _reference(folder: Path, policies: Mapping[str, Policy]) -> TransformerPolicy:
+def _reference(folder: Path, policies: Mapping[str, Policy]) -> Policy:
     reference = _policy(folder)
     for name, policy in policies.items():
         if policy.tokenizer.fingerprint != reference.tokenizer.fingerprint:  # type: ignore[union-attr]

@@ -1,0 +1,162 @@
+"""References that share a policy's weights and differ from it by an adapter."""
+
+import copy
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from policies import adapters
+from policies.cache import Plan, PrefixCache, Store
+from policies.policy import Policy
+from textenv.errors import AdapterError
+
+
+class Setting(Protocol):
+    """What is in force while a reference computes."""
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """Puts it in force for as long as the context lasts."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what it consists of into `folder`."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take what `save` wrote."""
+        ...
+
+
+class AdaptersOff:
+    """No adapter of `module`; there is nothing to save."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """See `Setting`."""
+        return adapters.switched(self.module, None)
+
+    def save(self, folder: Path) -> None:
+        """See `Setting`."""
+
+    def load(self, folder: Path) -> None:
+        """See `Setting`."""
+
+
+class KeptAdapter:
+    """The adapter `name` of `model`, which nobody trains."""
+
+    def __init__(self, model: Any, name: str):
+        self.model, self.name = model, name
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """See `Setting`."""
+        return adapters.switched(self.model, self.name)
+
+    def save(self, folder: Path) -> None:
+        """See `Setting`."""
+        adapters.save_adapter(self.model, folder, self.name)
+
+    def load(self, folder: Path) -> None:
+        """See `Setting`."""
+        adapters.load_adapter(self.model, folder, self.name)
+
+
+class AdapterView(Policy):
+    """A policy that shares the weights of another one and computes with another adapter, or none.
+
+    It is a reference: it takes no gradient. Only what it has for itself is saved.
+
+    Args:
+        policy: Whose weights it uses.
+        setting: What is to be in force while it computes.
+    """
+
+    def __init__(self, policy: Policy, setting: Setting):
+        head = copy.deepcopy(policy.value_head).requires_grad_(False)
+        super().__init__(policy.vocab_size, policy.context, head.in_features, policy.tokenizer)
+        self.value_head = head
+        self._shared, self._setting = (policy,), setting  # in a tuple: its weights are not ours
+
+    def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_states`."""
+        with self._setting():
+            return self._shared[0].hidden_states(tokens, lengths)
+
+    def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """See `Policy.hidden_before`."""
+        with self._setting():
+            return self._shared[0].hidden_before(tokens, mask, lengths)
+
+    def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
+        """See `Policy.last_hidden`."""
+        with self._setting():
+            return self._shared[0].last_hidden(observations, cache)
+
+    def extend(self, store: Store, plan: Plan) -> Tensor:
+        """See `Policy.extend`."""
+        with self._setting():
+            return self._shared[0].extend(store, plan)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Policy.logits`."""
+        with self._setting():
+            return self._shared[0].logits(hidden)
+
+    def token_scores(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Policy.token_scores`."""
+        with self._setting():
+            return self._shared[0].token_scores(hidden, tokens, temperature, action_masks)
+
+    def new_store(self, num_rows: int) -> Store:
+        """See `Policy.new_store`."""
+        return self._shared[0].new_store(num_rows)
+
+    def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
+        """See `Policy.new_cache`."""
+        return self._shared[0].new_cache(num_rows, capacity)
+
+    def frozen_copy(self) -> Self:
+        """Itself: nothing in it changes."""
+        return self
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what it does not share with its policy, such as a copied adapter."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._setting.save(folder)
+        return folder
+
+    def load_weights(self, folder: str | Path) -> None:
+        """See `Policy.load_weights`; the policy is loaded on its own."""
+        self._setting.load(Path(folder))
+
+
+def base_view(policy: Policy) -> AdapterView:
+    """`policy` with its adapters off, as a policy; one copy of the weights in memory.
+
+    Raises:
+        AdapterError: There is no adapter.
+    """
+    adapters.import_peft()
+    if not adapters.layers(policy):
+        raise AdapterError(
+            "the policy has no adapter to switch off: add one first, or use policy.frozen_copy()"
+        )
+    return AdapterView(policy, AdaptersOff(policy))
+
+
+def snapshot_view(policy: Policy) -> AdapterView:
+    """`policy` as it is now; a copy of its active adapter is kept beside it, and nothing else.
+
+    Raises:
+        AdapterError: There is no adapter, or more than one is active.
+    """
+    model = getattr(policy, "model", policy)
+    return AdapterView(policy, KeptAdapter(model, adapters.copy_adapter(model)))

@@ -1,0 +1,305 @@
+"""Adapters of `peft` on a policy's network: adding, switching, copying, merging, saving.
+
+With an adapter the reference of a KL penalty need not be a second model: it is the same weights
+with the adapter off, or with the adapter as it was at some moment, of which only the adapter is
+copied. `policies.adapter_view` makes such references.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from policies.policy import Policy
+from textenv.errors import AdapterError, MissingExtraError
+
+REFERENCE = "reference"
+"""Name under which the adapter of a reference is kept beside the one that is trained."""
+
+WEIGHTS, ENCODER = "adapter_model.safetensors", "prompt_encoder.safetensors"
+
+
+def import_peft() -> Any:
+    """The peft package.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError(
+            "adapters need the peft package: pip install 'textenv[huggingface]'"
+        ) from error
+    return peft
+
+
+def base_model(model: Any) -> Any:
+    """The model inside a `PeftModel`, with its adapted layers; any other model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def wrap(model: Any, config: Any, name: str) -> Any:
+    """`model` with one more adapter, which is the active one.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+    """
+    peft = import_peft()
+    if config.task_type is None:
+        config = copy.copy(config)
+        config.task_type = "CAUSAL_LM"
+    try:
+        with _expected_warnings():
+            if not hasattr(model, "peft_config"):
+                return peft.get_peft_model(model, config, adapter_name=name)
+            model.add_adapter(name, config)
+            model.set_adapter(name)
+            return model
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"this adapter does not fit the model; peft says: {error}") from error
+
+
+def add_adapter(policy: Policy, config: Any, name: str = "default") -> None:
+    """Freeze a network of our own and train an adapter, with the value head.
+
+    Args:
+        policy: A `TransformerPolicy`, whose layers to adapt are called `qkv`, `attn_out`,
+            `mlp_in` and `mlp_out`. (A `HuggingFacePolicy` has a method of this name.)
+        config: Such as `peft.LoraConfig(target_modules=["qkv", "mlp_in"])`; no virtual tokens.
+        name: What to call it.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        AdapterError: The adapter does not fit the network.
+    """
+    peft = import_peft()
+    if config.is_prompt_learning:
+        raise AdapterError("virtual tokens need a Hugging Face model: use LoRA here")
+    heads = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
+    try:
+        with _expected_warnings():
+            peft.inject_adapter_in_model(config, policy, adapter_name=name)
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"this adapter does not fit the network; peft says: {error}") from error
+    for parameter in heads:
+        parameter.requires_grad_(True)
+
+
+def layers(module: nn.Module) -> list[Any]:
+    """Every layer of `module` that has adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return [m for m in module.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+
+
+def state(model: Any) -> tuple[Any, ...]:
+    """Changes when another adapter is active, or none, or one that was not there before."""
+    if not hasattr(model, "peft_config"):
+        return ()
+    return (
+        tuple(model.peft_config),
+        model.active_adapter,
+        *(
+            (
+                layer.disable_adapters,
+                tuple(layer.active_adapters),
+                tuple(getattr(layer, "merged_adapters", ())),
+                tuple(getattr(layer, "scaling", {}).values()),
+            )
+            for layer in layers(model)
+        ),
+        *((p._version, p.data_ptr()) for p in model.parameters()),
+    )
+
+
+def trains_more(model: Any) -> bool:
+    """Whether anything but adapters of `model` is trained."""
+    adapted = {id(p) for layer in layers(model) for p in layer.parameters()}
+    prompts = getattr(model, "prompt_encoder", None)
+    if prompts is not None:
+        adapted |= {id(p) for p in prompts.parameters()}
+    return any(p.requires_grad and id(p) not in adapted for p in model.parameters())
+
+
+def merged(model: Any) -> Any:
+    """The model without adapters, what they add being in its weights.
+
+    Raises:
+        AdapterError: There is none.
+    """
+    if not hasattr(model, "peft_config"):
+        raise AdapterError("there is no adapter to merge: policy.add_adapter(config) adds one")
+    return model.merge_and_unload(adapter_names=list(model.active_adapters))
+
+
+def merge(policy: Policy) -> None:
+    """Work the adapters of a network of our own into its weights, and train all of them again.
+
+    Raises:
+        AdapterError: There is none.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [
+        (parent, name, child)
+        for parent in policy.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, BaseTunerLayer)
+    ]
+    if not adapted:
+        raise AdapterError("there is no adapter to merge: add_adapter(policy, config) adds one")
+    for parent, name, child in adapted:
+        child.merge()
+        setattr(parent, name, child.get_base_layer())
+    del policy.peft_config
+    policy.requires_grad_(True)
+
+
+@contextmanager
+def switched(module: nn.Module, name: str | None) -> Iterator[None]:
+    """Compute with the adapter of that name, or with none; afterwards all is as it was."""
+    adapted = layers(module)
+    before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in adapted]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for layer in adapted:
+            if name is None:
+                layer.enable_adapters(False)
+            else:
+                layer.enable_adapters(True)
+                layer.set_adapter([name])
+        yield
+    finally:
+        for layer, (off, active) in zip(adapted, before, strict=True):
+            layer.enable_adapters(True)
+            layer.set_adapter(active)
+            if off:
+                layer.enable_adapters(False)
+        # Switching says anew what is trained: it is to be what it was.
+        module.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def copy_adapter(model: Any) -> str:
+    """Keep a copy of the active adapter of `model` beside it; returns its name.
+
+    Raises:
+        AdapterError: There is no adapter, or more than one is active.
+    """
+    peft = import_peft()
+    name = active_adapter(model)
+    adapted, configs = layers(model), model.peft_config
+    number = sum(other.startswith(REFERENCE) for other in configs)
+    kept = REFERENCE if not number else f"{REFERENCE}_{number + 1}"
+    weights = _weights(model, name)
+    weights = {key: value.detach().clone() for key, value in weights.items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    config = copy.deepcopy(configs[name])
+    config.inference_mode = True
+    with _expected_warnings():
+        if isinstance(model, peft.PeftModel):
+            model.add_adapter(kept, config)
+        else:
+            peft.inject_adapter_in_model(config, model, adapter_name=kept)
+    for layer in adapted:
+        layer.set_adapter([name])
+    peft.set_peft_model_state_dict(model, weights, adapter_name=kept)
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    model.eval()
+    return kept
+
+
+def active_adapter(model: Any) -> str:
+    """Name of the adapter that is active.
+
+    Raises:
+        AdapterError: There is none, or more than one.
+    """
+    names = {name for layer in layers(model) for name in layer.active_adapters}
+    if hasattr(model, "prompt_encoder"):
+        names = set(model.active_adapters)
+    if len(names) != 1:
+        raise AdapterError(f"one adapter has to be active, but there are {sorted(names)}")
+    return str(names.pop())
+
+
+def save_adapter(model: Any, folder: str | Path, name: str | None = None) -> Path:
+    """Write an adapter as `peft` does: adapter_config.json and adapter_model.safetensors.
+
+    Of virtual tokens peft keeps what their encoder makes of them; the encoder goes into a file of
+    its own, so that training can go on.
+
+    Args:
+        model: What has adapters.
+        folder: Made if needed.
+        name: The active adapter if None.
+    """
+    name = name or active_adapter(model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(_weights(model, name), folder / WEIGHTS)
+    if (encoder := _encoder(model, name)) is not None:
+        _write(encoder.state_dict(), folder / ENCODER)
+    config = copy.deepcopy(model.peft_config[name])
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    return folder
+
+
+def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> None:
+    """Take the weights of an adapter that `save_adapter` wrote; the active one if `name` is None.
+
+    Raises:
+        AdapterError: They are of another shape.
+    """
+    peft = import_peft()
+    name = name or active_adapter(model)
+    encoder = _encoder(model, name)
+    weights = load_file(Path(folder) / (WEIGHTS if encoder is None else ENCODER))
+    have = _weights(model, name)
+    have = have if encoder is None else encoder.state_dict()
+    shapes = [{key: tuple(value.shape) for key, value in w.items()} for w in (weights, have)]
+    if shapes[0] != shapes[1]:
+        raise AdapterError(f"the adapter in {folder} has another shape than the policy's")
+    if encoder is None:
+        peft.set_peft_model_state_dict(model, weights, adapter_name=name)
+    else:
+        encoder.load_state_dict(weights)
+
+
+def _weights(model: Any, name: str) -> dict[str, Tensor]:
+    """Of one adapter; never those of embeddings, for which peft would ask the hub."""
+    peft = import_peft()
+    weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
+        model, adapter_name=name, save_embedding_layers=False
+    )
+    return weights
+
+
+def _encoder(model: Any, name: str) -> Any:
+    """What makes the virtual tokens of an adapter; None if it has none."""
+    encoders = getattr(model, "prompt_encoder", {})
+    return encoders[name] if name in encoders else None
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Without what peft says of things that are as they should be."""
+    with warnings.catch_warnings():
+        for message in ("fan_in_fan_out", "`is_gradient_checkpointing`", "Already found a"):
+            warnings.filterwarnings("ignore", message=message)
+        yield

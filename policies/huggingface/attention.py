@@ -1,0 +1,53 @@
+"""The attention function that models of transformers call."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from policies.huggingface.rows import ROWS, Kind, Rows, attention, visible
+from textenv.errors import UnsupportedModelError
+
+
+def register_attention() -> None:
+    """Make `ROWS` known to transformers as an attention function."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def in_rows(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+    ) -> tuple[Tensor, None]:
+        rows: Rows | None = options.pop(ROWS, None)
+        if rows is None:  # the model is called by someone else, such as its own `generate`
+            if options.get("softcap") is not None:
+                return _soft_capped(query, key, value, mask, options), None
+            output: tuple[Tensor, None] = sdpa_attention_forward(
+                module, query, key, value, mask, **options
+            )
+            return output
+        if options.get("s_aux") is not None:
+            raise UnsupportedModelError("attention sinks are not supported")
+        kind = Kind(
+            int(module.layer_idx),  # type: ignore[arg-type]
+            options.get("scaling"),
+            options.get("sliding_window"),
+            options.get("softcap"),
+        )
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return rows.attend(kind, q, k, v)[None], None
+
+    AttentionInterface.register(ROWS, in_rows)
+    AttentionMaskInterface.register(ROWS, sdpa_mask)
+
+
+def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: Any) -> Tensor:
+    """Attention of a padded batch, with the mask that goes with `sdpa`, for models with a cap."""
+    length, total = q.shape[2], k.shape[2]
+    if mask is None:
+        positions = torch.arange(total - length, total, device=q.device)
+        mask = visible(positions, total, None, q.dtype)
+    elif mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    kind = Kind(0, options.get("scaling"), None, options["softcap"])
+    return attention(q, k, v, mask, kind).transpose(1, 2)

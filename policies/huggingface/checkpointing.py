@@ -1,0 +1,46 @@
+"""Activation checkpointing of a model that stays in evaluation.
+
+Layers of transformers make checkpoints only in training, where dropout is on too. So they are put
+in training for the pass alone, once what they drop has been set to nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def allow_checkpoints(model: nn.Module) -> None:
+    """Let the layers of `model` make checkpoints when they are in training."""
+    for layer in _layers(model):
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(
+            checkpoint, use_reentrant=False, preserve_rng_state=False
+        )
+        if isinstance(getattr(layer, "dropout", None), float):
+            layer.dropout = (
+                0.0  # what a layer drops itself, as in OPT; its modules stay as they are
+            )
+
+
+@contextmanager
+def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Make checkpoints in a pass whose gradient is asked for."""
+    layers = _layers(model) if wanted and torch.is_grad_enabled() else []
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]

@@ -1,0 +1,164 @@
+"""Language models and their tokenizers from the hub, a folder or a GGUF file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textenv.errors import (
+    MissingExtraError,
+    ModelUnavailableError,
+    TokenizerError,
+    TokenizerUnavailableError,
+    UnsupportedModelError,
+)
+from textenv.tokenizers import Tokenizer, load_tokenizer
+from textenv.tokenizers.huggingface import HuggingFaceTokenizer
+
+_PATIENCE = 10
+"""Seconds that the hub has to answer."""
+
+
+def load_model(
+    name_or_folder: str | Path,
+    *,
+    gguf_file: str | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Any:
+    """A causal language model of transformers.
+
+    Args:
+        name_or_folder: Its name on the hub, or the folder it was saved in.
+        gguf_file: The file of quantised weights to read, of those that are there.
+        dtype: Of the weights; fp32 if None, in which small steps of training are not rounded away.
+        revision: Branch, tag or commit on the hub.
+        **options: Further arguments of `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        MissingExtraError: transformers is not installed, or what it needs to read GGUF files.
+        ModelUnavailableError: The model is not on this machine and cannot be fetched.
+        UnsupportedModelError: It is no causal language model.
+    """
+    try:
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        raise MissingExtraError(
+            f"model {str(name_or_folder)!r} needs the transformers package: "
+            "pip install 'textenv[huggingface]'"
+        ) from error
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
+    if revision is not None:
+        options["revision"] = revision
+    _check_hub(name_or_folder, revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name_or_folder, dtype=dtype or torch.float32, **options
+        )
+    except ImportError as error:
+        raise MissingExtraError(
+            f"model {str(name_or_folder)!r} needs a package that is not installed: pip install "
+            f"'textenv[huggingface]' (for GGUF files: pip install gguf accelerate). transformers "
+            f"says: {error}"
+        ) from error
+    except OSError as error:
+        raise _unavailable(name_or_folder, error) from error
+    except (ValueError, KeyError) as error:
+        folder = Path(name_or_folder)
+        if folder.is_dir() and not (folder / (gguf_file or "config.json")).exists():
+            raise _unavailable(name_or_folder, error) from error
+        raise UnsupportedModelError(
+            f"model {str(name_or_folder)!r} cannot be read as a causal language model; encoders, "
+            "encoder-decoders such as T5, and damaged files are refused. transformers says: "
+            f"{error!s:.500}"
+        ) from error
+    if gguf_file is not None:
+        # The weights have been expanded: nothing of a quantised model is left but these marks,
+        # with which it could not be saved.
+        model.hf_quantizer, model.is_quantized = None, False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    return model
+
+
+def _check_hub(name_or_folder: str | Path, revision: str | None) -> None:
+    """Say at once that the hub cannot be reached; transformers tries for a minute.
+
+    Raises:
+        ModelUnavailableError: It cannot, and neither a folder nor the hub's cache has the model.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    name = str(name_or_folder)
+    if Path(name).exists() or try_to_load_from_cache(name, "config.json", revision=revision):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception as error:  # of the HTTP library that the hub's package uses in this version
+        raise _unavailable(name_or_folder, error) from error
+
+
+def _unavailable(name_or_folder: str | Path, error: Exception) -> ModelUnavailableError:
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return ModelUnavailableError(
+            f"the folder {str(folder)!r} holds no model that can be read; "
+            "model.save_pretrained(folder) writes config.json and model.safetensors (a GGUF file "
+            f"is named by gguf_file=...). transformers says: {error!s:.500}"
+        )
+    return ModelUnavailableError(
+        f"model {str(name_or_folder)!r}: there is no such folder, and the hub cannot be reached, "
+        "asks for a login, or has none of that name. Check the spelling; without a network "
+        "(or with HF_HUB_OFFLINE=1) copy the model's folder to this machine and give its path. "
+        f"transformers says: {error!s:.500}"
+    )
+
+
+def load_models_tokenizer(
+    name_or_folder: str | Path,
+    *,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+) -> Any:
+    """The tokenizer of transformers that lies beside a model.
+
+    Raises:
+        TokenizerUnavailableError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    options = {"gguf_file": gguf_file, "revision": revision}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, **given)
+    except Exception as error:  # of many classes, and not always of a narrow one
+        raise TokenizerUnavailableError(
+            f"the tokenizer of model {str(name_or_folder)!r} cannot be loaded: copy its files into "
+            f"the model's folder, or pass tokenizer=... . transformers says: {error!s:.500}"
+        ) from error
+
+
+def as_tokenizer(tokenizer: Any, stop: str | None = None) -> Tokenizer:
+    """What the environment speaks to, from a tokenizer of any library.
+
+    Args:
+        tokenizer: Anything `load_tokenizer` takes. One of textenv's own is taken as it is, even
+            without a stop token.
+        stop: The token that ends an answer, if it is not the tokenizer's end of sequence.
+
+    Raises:
+        TokenizerError: It has no stop token.
+    """
+    if isinstance(tokenizer, Tokenizer) and stop is None:
+        return tokenizer
+    made = HuggingFaceTokenizer(tokenizer, stop=stop) if stop else load_tokenizer(tokenizer)
+    if made.stop_token is None:
+        raise TokenizerError(
+            f"the tokenizer {made.name!r} has no token that ends an answer: answers would only end "
+            "with the token budget. Pass stop='<one of its tokens>', such as '</s>' or "
+            "'<|im_end|>'; if that is what you want, pass tokenizer=HuggingFaceTokenizer(...)"
+        )
+    return made

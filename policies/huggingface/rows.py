@@ -1,0 +1,265 @@
+"""Attention of a transformers model over tokens laid end to end, whatever rows they belong to.
+
+Linear layers do not care which row a token comes from; only attention does. So a model reads one
+flat list of N tokens as if it were a single row, and its attention layers ask one of the objects
+below, which know the rows. Nothing is spent on padding: rows that need one token and rows that need
+thirty share a pass. `policies.transformer` does the same for our own network.
+
+The objects travel to the attention layers as a keyword argument, `ROWS`, which transformers hands
+through to whatever attention function is registered. Query heads may share keys (GQA, MQA), layers
+may have a sliding window, and virtual tokens may stand in front of every row (prefix tuning).
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from policies.sharing import SharedRows
+
+ROWS = "textenv_rows"
+"""Name of the keyword argument, and of the attention function in transformers' register."""
+
+Prefix = list[tuple[Tensor, Tensor]]
+"""Keys and values of p virtual tokens, each (key heads, p, head_dim), for every layer."""
+
+
+class Kind(NamedTuple):
+    """What differs between the attention layers of models.
+
+    Attributes:
+        layer: Number of the layer.
+        scale: Queries are multiplied by it.
+        window: A token sees so many tokens, itself included; None is all.
+        softcap: Scores are squeezed into +-softcap; None leaves them.
+    """
+
+    layer: int
+    scale: float | None
+    window: int | None
+    softcap: float | None
+
+
+class Rows(Protocol):
+    """Attention over the rows that flat tokens belong to."""
+
+    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (N, heads, d), keys and values (N, key heads, d) to outputs (N, heads, d)."""
+        ...
+
+
+class WholeRows:
+    """Causal attention within whole rows; they may share tokens.
+
+    Args:
+        rows: Which flat token stands where.
+        prefix: Virtual tokens in front of every row.
+    """
+
+    def __init__(self, rows: SharedRows, prefix: Prefix | None = None):
+        self.shape, self.places, self.prefix = rows.index.shape, rows.places, prefix
+        full = len(rows.places) == rows.index.numel()  # nothing padded, nothing shared
+        self.index = None if full else rows.index.flatten()
+
+    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Rows`. Padding stands behind the tokens, where causal attention never looks."""
+        q, k, v = (self._as_rows(x) for x in (q, k, v))
+        before = 0
+        if self.prefix is not None:
+            (k, v), before = (
+                [
+                    torch.cat([p.to(x).expand(len(x), -1, -1, -1), x], dim=2)
+                    for p, x in zip(self.prefix[kind.layer], (k, v), strict=True)
+                ],
+                self.prefix[kind.layer][0].shape[1],
+            )
+        width = self.shape[1]
+        mask = None
+        if before or kind.softcap is not None or (kind.window or width) < width:
+            positions = torch.arange(before, before + width, device=q.device)
+            mask = visible(positions, before + width, kind.window, q.dtype)
+        out = attention(q, k, v, mask, kind).transpose(1, 2).flatten(0, 1)
+        return out if self.index is None else out.index_select(0, self.places)
+
+    def _as_rows(self, x: Tensor) -> Tensor:
+        """Flat (N, heads, head_dim) to padded (S, heads, W, head_dim)."""
+        x = x if self.index is None else x.index_select(0, self.index)
+        return x.unflatten(0, self.shape).transpose(1, 2)
+
+
+class Recorded:
+    """Another attention of which is written down what it was given.
+
+    Attributes:
+        prefix: Keys and values of every layer, which can be the prefix of other rows.
+        windows: The windows that layers have.
+    """
+
+    def __init__(self, rows: Rows):
+        self.rows, self.prefix = rows, Prefix()
+        self.windows: set[int | None] = set()
+
+    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Rows`."""
+        self.windows.add(kind.window)
+        self.prefix.append((k.transpose(0, 1), v.transpose(0, 1)))
+        return self.rows.attend(kind, q, k, v)
+
+
+class RowStore:
+    """Keys and values of every row, layer and position; grows as the texts do.
+
+    Args:
+        rows: Number of rows.
+        longest: Positions that a row can have, those of virtual tokens included.
+
+    Attributes:
+        layers: Keys and values of each layer, both (rows, key heads, width, head_dim).
+        before: Number of virtual tokens that every row begins with.
+        state: What the cache that owns this store was filled under, besides the weights.
+    """
+
+    def __init__(self, rows: int, longest: int):
+        self.rows, self.longest = rows, longest
+        self.state: object = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.width = self.before = 0
+
+    def begin_with(self, prefix: Prefix) -> None:
+        """Let every row begin with these virtual tokens."""
+        self.before = prefix[0][0].shape[1]
+        self.reserve(self.before)
+        for layer, pair in enumerate(prefix):
+            for stored, given in zip(self.layer(layer, *pair), pair, strict=True):
+                stored[:, :, : self.before] = given
+
+    def reserve(self, width: int) -> None:
+        """Make room for positions below `width`, at least doubling what there is."""
+        if width <= self.width:
+            return
+        more = max(width, min(max(2 * self.width, 64), self.longest)) - self.width
+        # Zeros, not garbage: what attention weighs with 0 must be finite.
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more))
+        self.width += more
+
+    def layer(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, which is made for keys like `k` (key heads, *, head_dim)."""
+        if layer not in self.layers:
+            self.layers[layer] = tuple(  # type: ignore[assignment]
+                x.new_zeros(self.rows, x.shape[0], self.width, x.shape[-1]) for x in (k, v)
+            )
+        return self.layers[layer]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Let row `target` begin with the first `length` positions of row `source`."""
+        end = self.before + length
+        for pair in self.layers.values():
+            for stored in pair:
+                stored[target, :, :end] = stored[source, :, :end]
+
+
+class ContinuedRows:
+    """Attention of new tokens over the stored rows they continue.
+
+    Args:
+        store: Keys and values so far; those of the new tokens are written into it.
+        rows: Row of each new token, shape (N,), int64, in ascending order.
+        positions: Its position, virtual tokens included, shape (N,), int64, ascending in a row.
+        counts: New tokens of each row that takes part, shape (k,), int64.
+    """
+
+    def __init__(self, store: RowStore, rows: Tensor, positions: Tensor, counts: Tensor):
+        self.store, self.rows, self.positions = store, rows, positions
+        ends = counts.cumsum(0)
+        self.last = ends - 1  # flat index of each row's last new token
+        self.width = int(positions.max()) + 1
+        store.reserve(self.width)
+        # Without copies if all rows take part, as they nearly always do.
+        self.active = slice(None) if len(counts) == store.rows else rows[self.last]
+        self._made: dict[Any, Tensor] = {}  # layers that are alike share places and masks
+        # Rows with several new tokens: these tokens as a padded block of queries.
+        many = (counts > 1).nonzero().squeeze(1)
+        self.any_block = len(many) > 0
+        if self.any_block:
+            counts, starts = counts[many, None], (ends - counts)[many, None]
+            steps = torch.arange(int(counts.max()), device=rows.device)
+            self.inside = steps < counts
+            self.block = starts + torch.minimum(steps, counts - 1)
+            self.block_rows = rows[starts.squeeze(1)]
+            self.block_width = int(positions[self.block[:, -1]].max()) + 1
+
+    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Rows`. All last tokens go through one call, longer runs through another."""
+        stored = self.store.layer(kind.layer, k.transpose(0, 1), v.transpose(0, 1))
+        for all_rows, new in zip(stored, (k, v), strict=True):
+            flat = all_rows.view(-1, all_rows.shape[-1])
+            flat.index_copy_(0, self._places(new.shape[1]), new.reshape(-1, new.shape[-1]))
+        last = q[self.last] if self.any_block else q
+        keys, values = (x[self.active, :, : self.width] for x in stored)
+        mask = self._mask("last", kind, q.dtype)
+        last = attention(last.unsqueeze(2), keys, values, mask, kind).squeeze(2)
+        if not self.any_block:
+            return last
+        keys, values = (x[self.block_rows, :, : self.block_width] for x in stored)
+        mask = self._mask("block", kind, q.dtype)
+        block = attention(q[self.block].transpose(1, 2), keys, values, mask, kind).transpose(1, 2)
+        out = last.new_empty(len(q), *last.shape[1:])
+        out[self.block[self.inside]] = block[self.inside]
+        out[self.last] = last
+        return out
+
+    def _places(self, heads: int) -> Tensor:
+        """Where N * heads new keys go, if a layer is read as (*, head_dim)."""
+        if heads not in self._made:
+            each = torch.arange(heads, device=self.rows.device)
+            first = (self.rows[:, None] * heads + each) * self.store.width
+            self._made[heads] = (first + self.positions[:, None]).flatten()
+        return self._made[heads]
+
+    def _mask(self, part: str, kind: Kind, dtype: torch.dtype) -> Tensor:
+        key = part, kind.window, dtype
+        if key not in self._made:
+            if part == "last":
+                positions, width = self.positions[self.last][:, None], self.width
+            else:
+                positions, width = self.positions[self.block], self.block_width
+            self._made[key] = visible(positions, width, kind.window, dtype)[:, None]
+        return self._made[key]
+
+
+def visible(positions: Tensor, width: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """Additive mask (*, width) of queries at `positions` (*): 0 where they may look, else -inf."""
+    places = torch.arange(width, device=positions.device)
+    hidden = places > positions[..., None]
+    if window is not None:
+        hidden |= places <= positions[..., None] - window
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
+        hidden, -torch.inf
+    )
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kind: Kind) -> Tensor:
+    """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask."""
+    heads, length = q.shape[1:3]
+    share = heads // k.shape[1]
+    if mask is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=kind.scale, enable_gqa=share > 1
+        )
+    # Heads that share keys become further queries of one head: keys need not be repeated.
+    q = q.unflatten(1, (-1, share)).flatten(2, 3)
+    if share > 1:
+        mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], share, *mask.shape[-2:]).flatten(-3, -2)
+    if kind.softcap is None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=kind.scale)
+    else:
+        scale = q.shape[-1] ** -0.5 if kind.scale is None else kind.scale
+        scores = kind.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / kind.softcap)
+        out = (scores + mask).float().softmax(-1).to(v.dtype) @ v
+    return out.unflatten(2, (share, length)).flatten(1, 2)

@@ -1,0 +1,139 @@
+"""Hugging Face policies on disk: a folder of transformers or peft, and a value head."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from policies import adapters
+from policies.huggingface.loading import load_model, load_models_tokenizer
+from textenv.errors import CheckpointError, ModelError, TokenizerError, VocabularyMismatchError
+from textenv.tokenizers import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from policies.huggingface.policy import HuggingFacePolicy
+
+DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "adapter_config.json"
+KIND, FORMAT = "huggingface", 1
+
+
+def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Path:
+    """Write `policy` into `folder`; see `HuggingFacePolicy.save`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    adapted = hasattr(policy.model, "peft_config")
+    model = adapters.base_model(policy.model)
+    if adapted:
+        adapters.save_adapter(policy.model, folder)
+    else:
+        model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    head = {name: weight.contiguous() for name, weight in policy.value_head.state_dict().items()}
+    save_file(head, folder / VALUE_HEAD)
+    assert policy.tokenizer is not None
+    stop = policy.tokenizer.stop_token
+    description = {
+        "format": FORMAT,
+        "kind": KIND,
+        "base": model.config._name_or_path if adapted else None,
+        "dtype": str(policy.dtype).removeprefix("torch."),
+        "context": policy.context,
+        "tokenizer": {
+            "name": None if tokenizer is not None else policy.tokenizer.name,
+            "fingerprint": policy.tokenizer.fingerprint,
+            "stop": None if stop is None else policy.tokenizer.decode([stop]),
+        },
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    return folder
+
+
+def load(made: type["HuggingFacePolicy"], folder: str | Path, model: Any, tokenizer: Any) -> Any:
+    """Read what `save` wrote; see `HuggingFacePolicy.load`."""
+    folder = Path(folder)
+    description = _description(folder)
+    adapted = (folder / ADAPTER).exists()
+    if model is None and adapted and not description["base"]:
+        raise CheckpointError(
+            f"{folder} holds an adapter, and its model has no name to load it by: pass model=..."
+        )
+    try:
+        if model is None:
+            dtype = getattr(torch, description["dtype"])
+            model = load_model(description["base"] if adapted else folder, dtype=dtype)
+        if adapted:
+            config = adapters.import_peft().PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = False
+            model = adapters.wrap(model, config, "default")
+            adapters.load_adapter(model, folder)
+        if tokenizer is None:
+            name = description["tokenizer"]["name"]
+            tokenizer = load_models_tokenizer(folder) if name is None else load_tokenizer(name)
+    except (ModelError, TokenizerError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"the policy in {folder} cannot be loaded: {error}") from error
+    foreign = not isinstance(tokenizer, Tokenizer)
+    stop = description["tokenizer"]["stop"] if foreign else None
+    policy = made(model, tokenizer, stop=stop)
+    policy.context = description["context"]
+    _check_vocabulary(policy, folder, description)
+    _load_value_head(policy, folder)
+    return policy
+
+
+def load_weights(policy: "HuggingFacePolicy", folder: str | Path) -> None:
+    """Take over the weights in `folder`; see `Policy.load_weights`."""
+    folder = Path(folder)
+    _check_vocabulary(policy, folder, _description(folder))
+    adapted = (folder / ADAPTER).exists()
+    if adapted != hasattr(policy.model, "peft_config"):
+        raise CheckpointError(
+            f"{folder} holds {'an adapter' if adapted else 'a whole model'}, the policy has "
+            f"{'none' if adapted else 'an adapter'}: make it as it was when it was saved"
+        )
+    try:
+        if adapted:
+            adapters.load_adapter(policy.model, folder)
+        else:
+            saved = load_model(folder, dtype=policy.dtype)
+            policy.model.load_state_dict(saved.state_dict())
+    except (ModelError, OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the weights in {folder} cannot be used: {error}") from error
+    _load_value_head(policy, folder)
+
+
+def _load_value_head(policy: "HuggingFacePolicy", folder: Path) -> None:
+    try:
+        policy.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / VALUE_HEAD} cannot be read: {error}") from error
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["kind"] != KIND or description["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} holds a policy of kind {description['kind']!r}, format "
+                f"{description['format']}; this reads {KIND!r}, format {FORMAT}"
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no policy that can be read ({type(error).__name__}: {error}); "
+            f"policy.save writes {DESCRIPTION}"
+        ) from error
+    return dict(description)
+
+
+def _check_vocabulary(
+    policy: "HuggingFacePolicy", folder: Path, description: dict[str, Any]
+) -> None:
+    assert policy.tokenizer is not None
+    if policy.tokenizer.fingerprint != description["tokenizer"]["fingerprint"]:
+        raise VocabularyMismatchError(
+            f"the policy in {folder} was made with another vocabulary than "
+            f"{policy.tokenizer.name!r}"
+        )
