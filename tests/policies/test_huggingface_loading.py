@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from hf_models import CONTEXT, VOCAB, cached, make, tiny, uncached
 from letters import Letters
 
+from policies import RewardModel, TransformerPolicy, load_policy
 from policies.huggingface import HuggingFacePolicy
 from textenv.errors import (
     CheckpointError,
@@ -245,3 +247,17 @@ def test_a_checkpoint_that_does_not_fit(tmp_path):
     (tmp_path / "value_head.safetensors").unlink()
     with pytest.raises(CheckpointError, match="value_head"):
         policy.load_weights(tmp_path)
+
+
+def test_whatever_was_saved_is_read_by_one_function(tmp_path):
+    policy = HuggingFacePolicy(tiny("llama"), word_tokenizer(), stop="5")
+    policy.save(tmp_path / "policy")
+    assert isinstance(load_policy(tmp_path / "policy"), HuggingFacePolicy)
+    model = RewardModel.from_policy(policy)
+    model.save(tmp_path / "model")
+    loaded = RewardModel.load(tmp_path / "model")
+    assert isinstance(loaded.trunk, HuggingFacePolicy)
+    texts = (["0 1", "2"], ["3 4 5", "6"])
+    np.testing.assert_allclose(loaded.score_texts(*texts), model.score_texts(*texts), atol=1e-5)
+    with pytest.raises(CheckpointError, match="holds no policy"):
+        TransformerPolicy.load(tmp_path / "policy")
