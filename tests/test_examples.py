@@ -1,5 +1,6 @@
 """The examples run as they are, and so do the snippets of the README and of the concepts."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 def run(script, *arguments):
     command = [sys.executable, "-W", "error", str(script), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # tiny networks: a second thread waits
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(
