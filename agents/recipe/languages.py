@@ -11,6 +11,8 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from agents import demo
 from agents.evaluation import Judge, afinn_judge, chinese_judge
 from agents.feedback import Labeller, snownlp_labeller, vader_labeller
@@ -154,7 +156,5 @@ def _chinese_sentences(reviews: Iterable[str]) -> Iterable[str]:
 
 
 def _shuffled(sentences: Sequence[str]) -> list[str]:
-    import numpy as np
-
     order = np.random.default_rng(0).permutation(len(sentences))
     return [sentences[i] for i in order]
