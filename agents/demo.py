@@ -33,7 +33,7 @@ from textenv.errors import MissingExtraError
 from textenv.rewards import EpisodeReward, per_text
 from textenv.tokenizers import TiktokenTokenizer, train_bpe
 
-RECIPE = 1
+RECIPE = 2
 """To be raised when the code below makes another policy from the same settings."""
 
 INSTALL = 'pip install "textenv[demo]"'
