@@ -13,9 +13,9 @@ import numpy as np
 
 from agents.streaming import TextStream
 from agents.supervised.chat_template import ChatTemplate
-from policies import Policy, generate_tokens
+from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
-from textenv.errors import PromptTooLongError, TokenizerError
+from textenv.errors import PromptTooLongError
 
 Show = Callable[[str], object]
 """Takes the next piece of an answer."""
@@ -60,11 +60,7 @@ class Voice:
     check: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
-        if self.policy.tokenizer is None:
-            raise TokenizerError(
-                "the policy was saved without a tokenizer: set policy.tokenizer and save it again"
-            )
-        self.tokenizer: Tokenizer = self.policy.tokenizer
+        self.tokenizer: Tokenizer = tokenizer_of(self.policy)
         if self.room < 1:
             raise PromptTooLongError(
                 f"answers of {self.sampling.max_new_tokens} tokens leave no room for a prompt in "

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.rollout import Rollout
+from agents.streaming import visible
 from textenv.tokenizers import Tokenizer
 
 
@@ -110,8 +111,5 @@ def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -
 
 
 def _visible(text: str) -> Text:
-    """`text` as it is, but for line ends and control characters, which are spelt out.
-
-    An untrained policy writes any byte, and some of them would repaint the terminal.
-    """
-    return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    """`text` with line ends and control characters spelt out."""
+    return Text(visible(text, kept=""))

@@ -58,13 +58,12 @@ def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
     return texts
 
 
-def visible(text: str) -> str:
-    r"""`text` with control characters but for line ends and tabs spelt out.
+def visible(text: str, kept: str = "\n\t") -> str:
+    r"""`text` with control characters but for `kept`, line ends and tabs, spelt out.
 
     An untrained policy writes any byte, and some would repaint the terminal or break a page.
 
     >>> visible("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
-    kept = "\n\t"
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)

@@ -19,7 +19,7 @@ from agents.runs import RunFolder
 from agents.samples import append_samples
 from agents.stages import Stages
 from agents.supervised.pretraining import PretrainingStep, held_out_loss
-from policies import Policy, RewardModel, SeparateValue, TransformerPolicy
+from policies import Policy, RewardModel, SeparateValue, TransformerPolicy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import (
     CheckpointError,
@@ -27,7 +27,6 @@ from textenv.errors import (
     MalformedRecordError,
     PromptTooLongError,
     RewardError,
-    TokenizerError,
 )
 from textenv.rewards import reward_terms
 
@@ -252,11 +251,7 @@ def _policies(
         policy = TransformerPolicy.load(settings.policy)
     else:
         policy = _demo_policy(settings, stages)
-    if policy.tokenizer is None:
-        raise TokenizerError(
-            f"the policy in {settings.policy} was saved without a tokenizer: set policy.tokenizer "
-            "and save it again"
-        )
+    tokenizer_of(policy, f"the policy in {settings.policy}")
     return policy, policy.frozen_copy()
 
 

@@ -5,7 +5,7 @@ from policies.checkpoint import load_policy, save_policy
 from policies.classifier_reward import ClassifierReward
 from policies.generation import generate, generate_tokens
 from policies.huggingface import HuggingFacePolicy, train_last_layers
-from policies.policy import Policy, Scores, Step
+from policies.policy import Policy, Scores, Step, tokenizer_of
 from policies.reward_model import RewardModel
 from policies.separate_value import SeparateValue
 from policies.transformer import Transformer, TransformerConfig
@@ -27,5 +27,6 @@ __all__ = [
     "generate_tokens",
     "load_policy",
     "save_policy",
+    "tokenizer_of",
     "train_last_layers",
 ]

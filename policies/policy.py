@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from policies.cache import Plan, PrefixCache, Store
 from policies.sampling import mask_logits, sample_inverse_cdf
+from textenv.errors import TokenizerError
 from textenv.tokenizers import Tokenizer
 
 
@@ -325,3 +326,16 @@ class Policy(nn.Module, ABC):
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """Flat values (mask.sum(),) at the True places of a zero tensor (S, L)."""
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+
+def tokenizer_of(policy: Policy, name: str = "the policy") -> Tokenizer:
+    """The tokenizer of a policy whose texts are asked for.
+
+    Raises:
+        TokenizerError: It has none; the message calls it `name`.
+    """
+    if policy.tokenizer is None:
+        raise TokenizerError(
+            f"{name} was saved without a tokenizer: set policy.tokenizer and save it again"
+        )
+    return policy.tokenizer

@@ -25,13 +25,12 @@ from agents.evaluation import (
 from agents.report import TableData, token_traces, write_report
 from agents.stages import Stages
 from agents.supervised.token_stream import open_stream
-from policies import Policy, load_policy
+from policies import Policy, load_policy, tokenizer_of
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import (
     PromptError,
     PromptTooLongError,
-    TokenizerError,
     VocabularyMismatchError,
 )
 from textenv.loading import load_object
@@ -216,11 +215,7 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _policy(folder: Path) -> Policy:
     policy = load_policy(folder)
-    if policy.tokenizer is None:
-        raise TokenizerError(
-            f"the policy in {folder} was saved without a tokenizer: set policy.tokenizer and save "
-            "it again"
-        )
+    tokenizer_of(policy, f"the policy in {folder}")
     return policy
 
 

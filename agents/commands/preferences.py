@@ -20,9 +20,9 @@ from agents.feedback import (
     vader_labeller,
 )
 from agents.stages import Stages
-from policies import TransformerPolicy
+from policies import TransformerPolicy, tokenizer_of
 from textenv import ListPrompts, load_prompts
-from textenv.errors import InvalidRewardError, TokenizerError
+from textenv.errors import InvalidRewardError
 from textenv.loading import load_object
 from textenv.records import short
 
@@ -139,9 +139,5 @@ def _texts(source: str, limit: int | None, seed: int, policy: TransformerPolicy)
         count = limit or FROM_A_FUNCTION
         seeds = generator.integers(2**64, size=count, dtype=np.uint64)
         chosen = list(prompts.draw(seeds))
-    if policy.tokenizer is None:
-        raise TokenizerError(
-            "the policy was saved without a tokenizer: set policy.tokenizer and save it again"
-        )
-    decode = policy.tokenizer.decode
+    decode = tokenizer_of(policy).decode
     return [p.text if p.tokens is None else decode(p.tokens.tolist()) for p in chosen]

@@ -17,9 +17,9 @@ from agents.commands.errors import errors_as_messages
 from agents.stages import Stages
 from agents.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
-from policies import TransformerConfig, TransformerPolicy, generate_tokens
+from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError, TokenizerError
+from textenv.errors import CheckpointError, MalformedRecordError
 from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, train_bpe
 
@@ -220,11 +220,10 @@ def _text(record: dict[str, Any]) -> str:
 def _stream(
     path: Path, files: list[Path], model: TransformerPolicy, resumed: bool
 ) -> NDArray[np.integer]:
-    if model.tokenizer is None:
-        raise TokenizerError("the policy was saved without a tokenizer: set policy.tokenizer")
+    tokenizer = tokenizer_of(model)
     if not resumed:
-        write_stream(path, _documents(files), model.tokenizer)
-    return open_stream(path, model.tokenizer)
+        write_stream(path, _documents(files), tokenizer)
+    return open_stream(path, tokenizer)
 
 
 def _report(

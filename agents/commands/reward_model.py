@@ -11,9 +11,9 @@ from rich.table import Table
 from agents.commands.errors import errors_as_messages
 from agents.feedback import (
     Calibration,
-    Ranking,
     calibration,
     kwise,
+    laid_flat,
     normalise,
     pair_accuracy,
     pairwise,
@@ -104,7 +104,7 @@ def reward_model_command(
             ):
                 advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
         with console.status("Examination"):
-            normalise(model, *(demonstrations or _answers(training)))
+            normalise(model, *(demonstrations or laid_flat(training)))
             accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
         model.save(out)
         console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
@@ -133,9 +133,3 @@ def _demonstrations(path: Path) -> tuple[list[str], list[str]]:
         prompts.append("".join(text for text, _ in example.pieces[:last]))
         answers.append(example.pieces[last][0])
     return prompts, answers
-
-
-def _answers(rankings: list[Ranking]) -> tuple[list[str], list[str]]:
-    """All answers, each with its prompt."""
-    prompts = [ranking.prompt for ranking in rankings for _ in ranking.answers]
-    return prompts, [answer for ranking in rankings for answer in ranking.answers]

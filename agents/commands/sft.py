@@ -17,8 +17,8 @@ from agents.supervised import (
     with_language_modelling,
 )
 from agents.supervised.sft import held_out_answer_loss, steps_of
-from policies import TransformerPolicy
-from textenv.errors import MalformedRecordError, TokenizerError
+from policies import TransformerPolicy, tokenizer_of
+from textenv.errors import MalformedRecordError
 from textenv.records import read_files
 
 
@@ -67,9 +67,7 @@ def sft_command(
         cut = round(held_out * len(found))
         kept, learned = ([found[i] for i in part] for part in np.split(order, [cut]))
         model = TransformerPolicy.load(policy).to(device)
-        if model.tokenizer is None:
-            raise TokenizerError("the policy was saved without a tokenizer: set policy.tokenizer")
-        tokenizer, context = model.tokenizer, model.context
+        tokenizer, context = tokenizer_of(model), model.context
         usable = [e for e in learned if any(e.encode(tokenizer, context)[1])]
         if len(usable) < len(learned):
             console.print(

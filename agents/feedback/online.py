@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.feedback.preferences import Labeller, Ranking, rank, sample_answers
+from agents.feedback.preferences import Labeller, Ranking, laid_flat, rank, sample_answers
 from agents.feedback.reward_modelling import normalise, reward_model_steps
 from agents.learner import Learner, Update
 from policies.reward_model import RewardModel
@@ -102,5 +102,4 @@ def fit_reward_model(model: RewardModel, rankings: Sequence[Ranking], **training
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
         for _ in reward_model_steps(model, rankings, **training):
             pass
-    prompts = [ranking.prompt for ranking in rankings for _ in ranking.answers]
-    normalise(model, prompts, [answer for ranking in rankings for answer in ranking.answers])
+    normalise(model, *laid_flat(rankings))

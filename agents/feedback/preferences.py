@@ -134,13 +134,10 @@ def read_rankings(path: str | os.PathLike[str]) -> list[Ranking]:
     """Rankings from a `.jsonl` or `.jsonl.gz` file.
 
     Raises:
-        MalformedRecordError: Lines are no rankings; the message names them.
-        PromptError: The file cannot be read, or holds no ranking.
+        MalformedRecordError: The file or lines of it cannot be read; the message names them.
+        PromptError: It holds no ranking.
     """
-    try:
-        rankings = read_jsonl(path, Ranking.from_record, "rankings of answers")
-    except OSError as error:
-        raise PromptError(f"the preferences {path} cannot be read: {error}") from error
+    rankings = read_jsonl(path, Ranking.from_record, "rankings of answers")
     if not rankings:
         raise PromptError(f"there is no ranking in {path}")
     return rankings
@@ -162,6 +159,12 @@ def append_rankings(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -
 
 
 # -------------------------------------------------------------------- answers, and their ranks
+
+
+def laid_flat(rankings: Iterable[Ranking]) -> tuple[list[str], list[str]]:
+    """All answers of the rankings in their order, each with its prompt: prompts and answers."""
+    pairs = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.answers]
+    return [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
 
 
 def sample_answers(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval, bootstrap_interval
-from agents.feedback.preferences import Ranking
+from agents.feedback.preferences import Ranking, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
 from agents.supervised.fitting import FitStep, Fitting
@@ -207,8 +207,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
 
 def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
-    prompts = [ranking.prompt for ranking in rankings for _ in ranking.answers]
-    scores = model.score_texts(prompts, [text for r in rankings for text in r.answers])
+    scores = model.score_texts(*laid_flat(rankings))
     ends = np.cumsum([len(ranking.answers) for ranking in rankings])
     margins = []
     for ranking, some in zip(rankings, np.split(scores, ends[:-1]), strict=True):

@@ -23,6 +23,7 @@ from agents.feedback import (
     Ranking,
     append_rankings,
     calibration,
+    laid_flat,
     normalise,
     pair_accuracy,
     preference_rollout,
@@ -199,11 +200,7 @@ class Recipe:
             )
             total = steps_of(len(learned), s.reward_model_epochs, RANKING_BATCH)
             self._show("Reward model", total, steps)
-            normalise(
-                model,
-                [r.prompt for r in kept for _ in r.answers],
-                [answer for r in kept for answer in r.answers],
-            )
+            normalise(model, *laid_flat(kept))
             numbers = {
                 "accuracy": pair_accuracy(model, kept)._asdict(),
                 "calibration": asdict(calibration(model, kept)),
@@ -264,14 +261,14 @@ class Recipe:
                 SeparateValue(actor, reward_model.as_critic()),
                 self.environment(actor, reward_model, self.training_prompts),
                 algorithm,
-                reference=self.sft().frozen_copy(),
+                reference=actor.frozen_copy(),
                 kl_coef=s.kl_coef,
                 learning_rate=lambda done: s.ppo_rate * (1 - 0.9 * done),
                 n_steps=s.max_new_tokens,
                 temperature=s.temperature,
                 seed=s.seed,
             )
-            history = self._learn(learner, name, actor)
+            history = self._learn(learner, name, actor, reward_model)
             _write(folder / "history.json", history)
             actor.save(folder)
 
@@ -302,14 +299,14 @@ class Recipe:
         return [Prompt(text) for text in chosen]
 
     def _learn(
-        self, learner: Learner, name: str, actor: TransformerPolicy
+        self, learner: Learner, name: str, actor: TransformerPolicy, model: RewardModel
     ) -> dict[str, list[list[float]]]:
         """PPO to the end; returns its learning curve and its over-optimisation curve."""
         s = self.settings
         updates: list[list[float]] = []
         points: list[list[float]] = []
         asked = self.evaluation_prompts()[: max(2, s.eval_prompts // 3)]
-        envs = self.environment(actor, self.reward_model(), [prompt.text for prompt in asked])
+        envs = self.environment(actor, model, [prompt.text for prompt in asked])
         with self.stages.bar(name.upper().replace("_", "-"), s.ppo_tokens, "tokens") as advance:
             points.append(self._point(actor, learner, envs, asked))
             for update in learner.updates(s.ppo_tokens):

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from agents.recipe.examination import BASE, DPO, PPO, PPO_PTX, SFT, Result
+from agents.recipe.languages import LANGUAGES
 from agents.recipe.pipeline import Recipe
 from agents.report import Curve, TableData, token_traces, write_report
 from policies import SeparateValue
@@ -28,7 +29,7 @@ def tables(results: Sequence[Result]) -> list[TableData]:
 
 
 def _stages(size: str, results: Sequence[Result]) -> TableData:
-    judged_by = judge_name(results[0])
+    judged_by = LANGUAGES[results[0].settings["language"]]().judged_by
     names = [BASE, SFT, PPO, PPO_PTX, DPO, results[0].best_of_name]
     rows = [
         [
@@ -175,11 +176,6 @@ def rich_table(data: TableData) -> Table:
     for row in data.rows:
         table.add_row(*(str(cell) for cell in row))
     return table
-
-
-def judge_name(result: Result) -> str:
-    """Who judges in that language."""
-    return {"en": "AFINN", "zh": "BosonNLP"}[result.settings["language"]]
 
 
 def _samples(result: Result) -> TableData:

@@ -193,8 +193,7 @@ def sft_steps(
     """
     if policy.tokenizer is None:
         raise ValueError("the policy has no tokenizer: set policy.tokenizer")
-    encoded = [example.encode(policy.tokenizer, policy.context) for example in examples]
-    encoded = [(ids, learned) for ids, learned in encoded if any(learned)]
+    encoded = _learnable(policy.tokenizer, policy.context, examples)
     if not encoded:
         raise ValueError(
             f"of {len(examples)} examples none has an answer within the policy's context of "
@@ -220,8 +219,7 @@ def held_out_answer_loss(
 ) -> float:
     """Mean of `loss` over batches of examples that were kept apart, each example counted once."""
     assert policy.tokenizer is not None
-    encoded = [example.encode(policy.tokenizer, policy.context) for example in examples]
-    encoded = [(ids, learned) for ids, learned in encoded if any(learned)]
+    encoded = _learnable(policy.tokenizer, policy.context, examples)
     total = 0.0
     for begin in range(0, len(encoded), batch_size):
         some = encoded[begin : begin + batch_size]
@@ -257,6 +255,14 @@ def pad(
     arrays = (tokens, learned, lengths)
     tokens_t, learned_t, lengths_t = (torch.from_numpy(x).to(policy.device) for x in arrays)
     return tokens_t, learned_t, lengths_t
+
+
+def _learnable(
+    tokenizer: Tokenizer, context: int, examples: Iterable[Example]
+) -> list[tuple[list[int], list[bool]]]:
+    """Ids and learned places of the examples that have an answer within the context."""
+    encoded = (example.encode(tokenizer, context) for example in examples)
+    return [(ids, learned) for ids, learned in encoded if any(learned)]
 
 
 def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
