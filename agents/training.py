@@ -12,6 +12,7 @@ from rich.console import Console
 
 from agents import PPO, Learner, PPOPtx, demo
 from agents.checkpoint import POLICY, REFERENCE
+from agents.environments import environment_for
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.loggers import CSVLogger, TensorBoardLogger
 from agents.progress import learn
@@ -25,7 +26,6 @@ from textenv.errors import (
     CheckpointError,
     InvalidRewardError,
     MalformedRecordError,
-    PromptTooLongError,
     RewardError,
 )
 from textenv.rewards import reward_terms
@@ -308,18 +308,6 @@ def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 def _environment(
     settings: Settings, policy: TransformerPolicy, prompts: PromptSource, reward: Any
 ) -> TextVectorEnv:
-    """An environment for `policy`, whose context limits the prompts."""
-    room = policy.context - settings.max_new_tokens
-    if room < 1:
-        raise PromptTooLongError(
-            f"answers of {settings.max_new_tokens} tokens leave no room for a prompt in the "
-            f"policy's context of {policy.context}"
-        )
-    return TextVectorEnv(
-        settings.rows,
-        prompts=prompts,
-        reward=reward,
-        tokenizer=policy.tokenizer,
-        max_new_tokens=settings.max_new_tokens,
-        max_prompt_tokens=room,
+    return environment_for(
+        policy, prompts, reward, rows=settings.rows, max_new_tokens=settings.max_new_tokens
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from agents.commands.errors import errors_as_messages
+from agents.environments import environment_for
 from agents.evaluation import (
     JUDGES,
     Judge,
@@ -30,7 +31,6 @@ from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import (
     PromptError,
-    PromptTooLongError,
     VocabularyMismatchError,
 )
 from textenv.loading import load_object
@@ -165,7 +165,13 @@ def evaluate_command(
         classifier = profanity_classifier() if toxicity else None
 
         def environment(policy: Policy) -> TextVectorEnv:
-            return _environment(policy, asked, scored, rows, max_new_tokens)
+            return environment_for(
+                policy,
+                ListPrompts(asked),
+                scored,
+                rows=min(rows, len(asked)),
+                max_new_tokens=max_new_tokens,
+            )
 
         def stream(policy: Policy) -> NDArray[np.integer]:
             assert text is not None
@@ -251,25 +257,6 @@ def _prompts(source: str, template: str | None, count: int, seed: int) -> list[P
         seeds = np.random.default_rng(seed).integers(2**64, size=count, dtype=np.uint64)
         asked = list(loaded.draw(seeds))
     return asked if template is None else with_template(asked, load_object(template))
-
-
-def _environment(
-    policy: Policy, asked: Sequence[Prompt], reward: Any, rows: int, max_new_tokens: int
-) -> TextVectorEnv:
-    room = policy.context - max_new_tokens
-    if room < 1:
-        raise PromptTooLongError(
-            f"answers of {max_new_tokens} tokens leave no room for a prompt in the policy's "
-            f"context of {policy.context}"
-        )
-    return TextVectorEnv(
-        min(rows, len(asked)),
-        prompts=ListPrompts(asked),
-        reward=reward,
-        tokenizer=policy.tokenizer,
-        max_new_tokens=max_new_tokens,
-        max_prompt_tokens=room,
-    )
 
 
 def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:

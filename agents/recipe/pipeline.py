@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import DPO, PPO, Learner, PPOPtx, Trainer
+from agents.environments import environment_for
 from agents.evaluation import evaluate
 from agents.feedback import (
     Ranking,
@@ -284,13 +285,8 @@ class Recipe:
     ) -> TextVectorEnv:
         """Where a policy answers prompts."""
         s = self.settings
-        return TextVectorEnv(
-            s.ppo_rows,
-            prompts=list(prompts),
-            reward=reward,
-            tokenizer=policy.tokenizer,
-            max_new_tokens=s.max_new_tokens,
-            max_prompt_tokens=s.context - s.max_new_tokens,
+        return environment_for(
+            policy, list(prompts), reward, rows=s.ppo_rows, max_new_tokens=s.max_new_tokens
         )
 
     def evaluation_prompts(self) -> list[Prompt]:
