@@ -5,7 +5,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,12 +145,23 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
-    """Print a table, then the same as one JSON line with what is needed to repeat it."""
-    table = Table(title=name)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+def report(name: str, rows: Iterable[Mapping[str, Any]], **facts: Any) -> None:
+    """Print a table, then the same as one JSON line with what is needed to repeat it.
+
+    Args:
+        name: Of the benchmark.
+        rows: Measured as they are asked for; each is shown as soon as it is there.
+        **facts: What else belongs into the JSON line.
+    """
+    progress, done = Console(stderr=True), []
     for row in rows:
+        done.append(row)
+        shown = ", ".join(f"{column} {_shown(value)}" for column, value in row.items())
+        progress.print(f"[{time.strftime('%H:%M:%S')}] {shown}", soft_wrap=True, markup=False)
+    table = Table(title=name)
+    for column in done[0]:
+        table.add_column(column, justify="left" if isinstance(done[0][column], str) else "right")
+    for row in done:
         table.add_row(*(_shown(value) for value in row.values()))
     Console().print(table)
     versions = {}
@@ -165,7 +176,7 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
         "python": platform.python_version(),
     }
     facts |= {"machine": machine, "versions": versions}
-    print(json.dumps({"benchmark": name, "rows": list(rows), **facts}))
+    print(json.dumps({"benchmark": name, "rows": done, **facts}))
 
 
 def peak_memory() -> float:

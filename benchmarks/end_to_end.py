@@ -10,6 +10,8 @@ Run: taskset -c 0 python -m benchmarks.end_to_end --threads 1
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.optim import AdamW
@@ -72,7 +74,9 @@ def trl_rate(policy, prompts, steps: int, **setting):
     return run
 
 
-def compare(model: str, varied: bool, peers: dict[str, dict], repeats: int, steps: int):
+def compare(
+    model: str, varied: bool, peers: dict[str, dict[str, Any]], repeats: int, steps: int
+) -> Iterator[dict[str, Any]]:
     """Rows of the table for one model and one kind of answers."""
     policy = make_policy(model)
     if varied:
@@ -81,8 +85,8 @@ def compare(model: str, varied: bool, peers: dict[str, dict], repeats: int, step
     sides = {name: trl_rate(policy, prompts, steps, **setting) for name, setting in peers.items()}
     sides["textenv"] = textenv_rate(policy.frozen_copy().requires_grad_(), prompts, varied, steps)
     figures = interleaved(sides, repeats)
-    return [
-        {
+    for name in peers:
+        yield {
             "model": model,
             "answers": "varied" if varied else "fixed",
             "peer": name,
@@ -90,8 +94,6 @@ def compare(model: str, varied: bool, peers: dict[str, dict], repeats: int, step
             "peer tokens/s": median(figures[name]),
             "ratio": ratio(figures, "textenv", name),
         }
-        for name in peers
-    ]
 
 
 def memory_of_side(model: str, side: str) -> float:
@@ -124,21 +126,29 @@ def main() -> None:
     if arguments.memory_of:
         memory_of(*arguments.memory_of)
         return
-    rows = []
-    if "S" in arguments.models:
-        fixed = {"TRL GRPO fp32": {}, "TRL RLOO fp32": {"trainer": "RLOO"}}
+    rows = measure(arguments.models, arguments.repeats, arguments.steps)
+    report("end_to_end", rows, seed=0, repeats=arguments.repeats)
+    if "M" in arguments.models:
+        memory = {side: memory_of_side("M", side) for side in ("textenv", "trl")}
+        print(f"peak memory, model M: {memory}")
+
+
+def measure(models: Sequence[str], repeats: int, steps: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table."""
+    if "S" in models:
+        fixed: dict[str, dict[str, Any]] = {
+            "TRL GRPO fp32": {},
+            "TRL RLOO fp32": {"trainer": "RLOO"},
+        }
         if "bf16" in processor():  # elsewhere bf16 is emulated, and ten times slower than fp32
             fixed |= {
                 "TRL GRPO as shipped": {"bf16": True, "checkpointing": True},
                 "TRL GRPO bf16": {"bf16": True},
             }
-        rows += compare("S", False, fixed, arguments.repeats, arguments.steps)
-        rows += compare("S", True, {"TRL GRPO fp32": {}}, arguments.repeats, arguments.steps)
-    if "M" in arguments.models:
-        rows += compare("M", False, {"TRL GRPO fp32": {}}, arguments.repeats, 1)
-        memory = {side: memory_of_side("M", side) for side in ("textenv", "trl")}
-        print(f"peak memory, model M: {memory}")
-    report("end_to_end", rows, seed=0, repeats=arguments.repeats)
+        yield from compare("S", False, fixed, repeats, steps)
+        yield from compare("S", True, {"TRL GRPO fp32": {}}, repeats, steps)
+    if "M" in models:
+        yield from compare("M", False, {"TRL GRPO fp32": {}}, repeats, 1)
 
 
 if __name__ == "__main__":

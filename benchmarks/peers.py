@@ -46,6 +46,20 @@ def run_trl(
     policy: TransformerPolicy,
     prompts: Sequence[Sequence[int]],
     reward: Callable[[Sequence[int]], float],
+    **setting: Any,
+) -> dict[str, Any]:
+    """Train a copy of one of our own networks with TRL; see `train_with_trl`."""
+    model = as_gpt2(policy)
+    model.config.eos_token_id = model.generation_config.eos_token_id = STOP
+    texts = [" ".join(map(str, prompt)) for prompt in prompts]
+    return train_with_trl(model, word_tokenizer(policy.vocab_size, STOP), texts, reward, **setting)
+
+
+def train_with_trl(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    reward: Callable[[Sequence[int]], float],
     *,
     trainer: str = "GRPO",
     steps: int,
@@ -58,7 +72,7 @@ def run_trl(
     checkpointing: bool = False,
     stop_when: Callable[[float], bool] | None = None,
 ) -> dict[str, Any]:
-    """Train a copy of `policy` with TRL.
+    """Train a model of transformers with TRL.
 
     Returns:
         Per optimiser step: `seconds`, `tokens` (useful ones), `scores` (mean reward), and
@@ -66,10 +80,9 @@ def run_trl(
     """
     import transformers
     import trl
+    from datasets import Dataset
 
     transformers.logging.set_verbosity_error()
-    tokenizer = word_tokenizer(policy.vocab_size, STOP)
-    from datasets import Dataset
 
     record: dict[str, Any] = {
         "seconds": [],
@@ -98,7 +111,7 @@ def run_trl(
             if stop_when is not None and stop_when(record["scores"][-1]):
                 control.should_training_stop = True
 
-    data = Dataset.from_dict({"prompt": [" ".join(map(str, p)) for p in prompts]})
+    data = Dataset.from_dict({"prompt": list(prompts)})
     config_class = getattr(trl, f"{trainer}Config")
     with tempfile.TemporaryDirectory() as folder:
         arguments = config_class(
@@ -120,8 +133,6 @@ def run_trl(
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=False,
         )
-        model = as_gpt2(policy)
-        model.config.eos_token_id = model.generation_config.eos_token_id = STOP
         model.warnings_issued = {}
         running = getattr(trl, f"{trainer}Trainer")(
             model=model,

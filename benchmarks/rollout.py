@@ -7,6 +7,8 @@ Run: taskset -c 0 python -m benchmarks.rollout --threads 1
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,18 +156,13 @@ def batches_rate(batch, tokens: int):
     return run
 
 
-def main() -> None:
-    """Measure both models and both kinds of answers."""
-    parser = command_line(__doc__)
-    parser.add_argument("--models", nargs="+", default=["S", "M"])
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = []
-    for name in arguments.models:
+def measure(models: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table: each model, both kinds of answers."""
+    for name in models:
         policy = make_policy(name)
         model = as_gpt2(policy)
         prompts = random_prompts(512, policy.vocab_size)
-        tokens = 6 * ROWS * MAX_ANSWER if name == "S" else 2 * ROWS * MAX_ANSWER
+        tokens = (4 if name == "S" else 1) * ROWS * MAX_ANSWER
         rng = np.random.default_rng(1)
         for kind in ("varied", "fixed"):
             low = MIN_ANSWER if kind == "varied" else MAX_ANSWER
@@ -176,18 +173,25 @@ def main() -> None:
             }
             if kind == "fixed":
                 sides["bare"] = bare_rate(policy, prompts, tokens)
-            figures = interleaved(sides, arguments.repeats)
-            rows.append(
-                {
-                    "model": name,
-                    "answers": kind,
-                    "textenv tokens/s": median(figures["textenv"]),
-                    "generate tokens/s": median(figures["generate"]),
-                    "ratio": ratio(figures, "textenv", "generate"),
-                    "bare tokens/s": median(figures["bare"]) if "bare" in figures else "",
-                    "of bare": ratio(figures, "textenv", "bare") if "bare" in figures else "",
-                }
-            )
+            figures = interleaved(sides, repeats)
+            yield {
+                "model": name,
+                "answers": kind,
+                "textenv tokens/s": median(figures["textenv"]),
+                "generate tokens/s": median(figures["generate"]),
+                "ratio": ratio(figures, "textenv", "generate"),
+                "bare tokens/s": median(figures["bare"]) if "bare" in figures else "",
+                "of bare": ratio(figures, "textenv", "bare") if "bare" in figures else "",
+            }
+
+
+def main() -> None:
+    """Measure both models and both kinds of answers."""
+    parser = command_line(__doc__)
+    parser.add_argument("--models", nargs="+", default=["S", "M"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = measure(arguments.models, arguments.repeats)
     report("rollout", rows, seed=0, repeats=arguments.repeats)
 
 

@@ -1,8 +1,8 @@
 """How the cost of a rollout grows: with the answer, with the rows, with the vocabulary.
 
 Model S with the size in question varied, fp32. Time per token and peak memory of a whole rollout
-(collected, then scored once), each point in a process of its own. Attention's own arithmetic per
-token is printed beside the cost as answers grow: the cost should grow no faster.
+(collected, not scored), each point in a process of its own. As answers grow, the cost of a token
+may grow by what attention reads: a constant amount for every further position before it.
 
 Run: taskset -c 0 python -m benchmarks.scaling --threads 1
 """
@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from benchmarks.common import Ids, command_line, no_reward, peak_memory, report
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 
+PROMPT = 32
 ANSWERS, ROWS, VOCABULARIES = (
     (64, 256, 1024, 2048),
     (1, 8, 32, 128, 256),
@@ -31,29 +34,62 @@ ANSWERS, ROWS, VOCABULARIES = (
 
 def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, float]:
     """Milliseconds per token of a rollout, and the peak memory it added, in MB."""
-    prompt = 32
     policy = TransformerPolicy(
-        TransformerConfig(vocabulary, prompt + answer, n_layer=4, n_head=4, n_embd=256)
+        TransformerConfig(vocabulary, PROMPT + answer, n_layer=4, n_head=4, n_embd=256)
     )
     rng = np.random.default_rng(0)
     envs = TextVectorEnv(
         rows,
-        prompts=[{"tokens": rng.integers(0, vocabulary, prompt).tolist()} for _ in range(256)],
+        prompts=[{"tokens": rng.integers(0, vocabulary, PROMPT).tolist()} for _ in range(256)],
         reward=no_reward,
         tokenizer=Ids(vocabulary),
         max_new_tokens=answer,
     )
     before = peak_memory()
     collector = Collector(policy, envs, seed=0)
-    steps = answer if rows * answer <= 2**17 else max(1, 2**17 // rows)
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        rollout = collector.collect_steps(steps)
-        times.append((time.perf_counter() - begin) / (rows * steps))
+        rollout = collector.collect_steps(answer)
+        times.append((time.perf_counter() - begin) / (rows * answer))
         collector.cache.clear()
-    assert rollout.num_tokens == rows * steps
+    assert rollout.num_tokens == rows * answer
     return {"ms": 1e3 * statistics.median(times), "mb": peak_memory() - before}
+
+
+def points() -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """What grows, and tokens of an answer, rows and size of the vocabulary at each point."""
+    yield from (("answer", (n, 8, 4096)) for n in ANSWERS)
+    yield from (("rows", (64, n, 4096)) for n in ROWS)
+    yield from (("vocabulary", (64, 32, n)) for n in VOCABULARIES)
+
+
+def measure_all(threads: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table, each measured in a process of its own."""
+    shortest: dict[str, float] = {}
+    for grows, point in points():
+        command = [sys.executable, "-m", "benchmarks.scaling", "--threads", str(threads)]
+        command += ["--repeats", str(repeats), "--point", *map(str, point)]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        answer, rows, vocabulary = point
+        microseconds, read = 1e3 * result["ms"], PROMPT + answer / 2
+        if grows == "answer":
+            shortest = shortest or {"us": microseconds, "read": read}
+        more = read - shortest["read"]
+        yield {
+            "grows": grows,
+            "answer": answer,
+            "rows": rows,
+            "vocabulary": vocabulary,
+            "us/token": microseconds,
+            # Attention reads all positions before a token, so that its cost is proportional to
+            # their mean number: this is to stay the same, or to fall, as answers grow.
+            "us/token per 100 positions more": (
+                100 * (microseconds - shortest["us"]) / more if grows == "answer" and more else ""
+            ),
+            "peak MB": result["mb"],
+            "kB/token": result["mb"] * 2**10 / (rows * answer),
+        }
 
 
 def main() -> None:
@@ -65,31 +101,8 @@ def main() -> None:
     if arguments.point:
         print(json.dumps(measure(*arguments.point, arguments.repeats)))
         return
-    points = [("answer", (n, 32, 4096)) for n in ANSWERS]
-    points += [("rows", (64, n, 4096)) for n in ROWS]
-    points += [("vocabulary", (64, 32, n)) for n in VOCABULARIES]
-    table = []
-    for grows, point in points:
-        command = [sys.executable, "-m", "benchmarks.scaling", "--threads", str(arguments.threads)]
-        command += ["--repeats", str(arguments.repeats), "--point", *map(str, point)]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        answer, rows, vocabulary = point
-        # Multiplications per token, in millions: the layers, the head, and attention on average.
-        fixed = 12 * 4 * 256**2 + 256 * vocabulary
-        attention = 4 * 2 * 256 * (32 + answer / 2)
-        table.append(
-            {
-                "grows": grows,
-                "answer": answer,
-                "rows": rows,
-                "vocabulary": vocabulary,
-                "us/token": 1e3 * result["ms"],
-                "arithmetic": (fixed + attention) / 1e6,
-                "peak MB": result["mb"],
-                "bytes/token": result["mb"] * 2**20 / (rows * answer),
-            }
-        )
-    report("scaling", table, repeats=arguments.repeats)
+    rows = measure_all(arguments.threads, arguments.repeats)
+    report("scaling", rows, seed=0, repeats=arguments.repeats)
 
 
 if __name__ == "__main__":

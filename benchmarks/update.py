@@ -1,6 +1,7 @@
 """One epoch of an update: the learner against a hand-written loop over a padded batch.
 
-Model S (and M), 32 sequences with 2,048 answer tokens in all, policy-gradient loss, AdamW, fp32.
+Model S, 32 sequences with 2,048 answer tokens in all, and model M with 8, policy-gradient loss,
+AdamW, fp32.
 The peer is what one writes without this library: pad the batch, full logits, log_softmax, backward,
 step. "varied" sequences have 8 to 64 answer tokens. Also printed: the share of padding in what each
 side computes, and the peak memory of one update.
@@ -9,6 +10,8 @@ Run: taskset -c 0 python -m benchmarks.update --threads 1
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +37,9 @@ from benchmarks.common import (
 from benchmarks.peers import STOP, let_it_stop
 from textenv import TextVectorEnv
 
+SEQUENCES = {"S": 32, "M": 8}
+"""Fixed answers of an update, so many that a round takes seconds; twice as many varied ones."""
+
 
 def a_learner(model: str, varied: bool):
     """A learner and a rollout it collected."""
@@ -50,7 +56,12 @@ def a_learner(model: str, varied: bool):
         group_size=8,
     )
     learner = Learner(
-        policy, envs, GRPO(), learning_rate=1e-6, optimizer=AdamW, n_episodes=64 if varied else 32
+        policy,
+        envs,
+        GRPO(),
+        learning_rate=1e-6,
+        optimizer=AdamW,
+        n_episodes=SEQUENCES[model] * (2 if varied else 1),
     )
     return learner, learner.collect()
 
@@ -91,34 +102,37 @@ def plain_rate(policy, rollout):
     return run
 
 
-def main() -> None:
-    """Measure both models and both kinds of answers."""
-    parser = command_line(__doc__)
-    parser.add_argument("--models", nargs="+", default=["S", "M"])
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = []
-    for model in arguments.models:
+def measure(models: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table: each model, both kinds of answers."""
+    for model in models:
         for varied in (False, True):
             learner, rollout = a_learner(model, varied)
             sides = {
                 "textenv": learner_rate(learner, rollout),
                 "padded loop": plain_rate(learner.policy, rollout),
             }
-            figures = interleaved(sides, arguments.repeats)
+            figures = interleaved(sides, repeats)
             useful = int((rollout.tokens != learner.policy.pad_token).sum())
             longest = int((rollout.tokens != learner.policy.pad_token).sum(1).max())
-            rows.append(
-                {
-                    "model": model,
-                    "answers": "varied" if varied else "fixed",
-                    "textenv tokens/s": median(figures["textenv"]),
-                    "padded loop tokens/s": median(figures["padded loop"]),
-                    "ratio": ratio(figures, "textenv", "padded loop"),
-                    "padding of the loop": 1 - useful / (len(rollout) * longest),
-                }
-            )
-    report("update", rows, repeats=arguments.repeats)
+            yield {
+                "model": model,
+                "answers": "varied" if varied else "fixed",
+                "answer tokens": rollout.num_tokens,
+                "textenv tokens/s": median(figures["textenv"]),
+                "padded loop tokens/s": median(figures["padded loop"]),
+                "ratio": ratio(figures, "textenv", "padded loop"),
+                "padding of the loop": 1 - useful / (len(rollout) * longest),
+            }
+
+
+def main() -> None:
+    """Measure both models and both kinds of answers."""
+    parser = command_line(__doc__)
+    parser.add_argument("--models", nargs="+", default=["S", "M"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = measure(arguments.models, arguments.repeats)
+    report("update", rows, seed=0, repeats=arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -21,5 +21,6 @@ def errors_as_messages(debug: bool) -> Iterator[None]:
         stopped = isinstance(error, KeyboardInterrupt)
         message = "Stopped." if stopped else f"{type(error).__name__}: {error}"
         lines = [message, *getattr(error, "__notes__", [])]
-        Console(stderr=True).print(Text("\n".join(lines), style="yellow" if stopped else "red"))
+        text = Text("\n".join(lines), style="yellow" if stopped else "red")
+        Console(stderr=True).print(text, soft_wrap=True)  # paths and commands stay whole
         raise typer.Exit(130 if stopped else 1) from error

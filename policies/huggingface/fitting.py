@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from policies.huggingface.attention import register_attention
-from policies.huggingface.rows import ROWS, Recorded, WholeRows
+from policies.huggingface.attention import ROWS, register_attention
+from policies.rows import Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import UnsupportedModelError, VocabularyMismatchError
 from textenv.tokenizers import Tokenizer

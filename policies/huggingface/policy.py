@@ -11,6 +11,7 @@ from policies import adapters, head
 from policies.adapter_view import AdapterView, base_view, snapshot_view
 from policies.cache import Plan, PrefixCache, Store
 from policies.huggingface import prefixes, saving
+from policies.huggingface.attention import ROWS
 from policies.huggingface.checkpointing import allow_checkpoints, checkpointed
 from policies.huggingface.fitting import (
     Probe,
@@ -21,9 +22,9 @@ from policies.huggingface.fitting import (
 )
 from policies.huggingface.loading import as_tokenizer, load_model, load_models_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
-from policies.huggingface.rows import ROWS, ContinuedRows, Prefix, RowStore, WholeRows
 from policies.linear import PackedWeight
 from policies.policy import Policy
+from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
 from textenv.errors import AdapterError
 
@@ -142,10 +143,9 @@ class HuggingFacePolicy(Policy):
         assert isinstance(store, RowStore)
         if not store.layers and (prefix := self.prefix()) is not None:
             store.begin_with(prefix)
-        tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
-        positions = positions + store.before
-        attention = ContinuedRows(store, rows, positions, counts)
-        return self.decode(tokens, positions, attention).index_select(0, attention.last)
+        new = ContinuedRows(store, plan, self.device)
+        hidden = self.decode(new.tokens, new.positions, new)
+        return hidden if new.last is None else hidden.index_select(0, new.last)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Policy.logits`; logits that the head has beyond the vocabulary are left out."""

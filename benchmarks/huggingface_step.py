@@ -1,0 +1,98 @@
+"""One RL step on a real model: textenv's learner against TRL's GRPO trainer.
+
+Same weights, full fine-tuning in fp32 with AdamW, 16 answers of at most 32 tokens in groups of 8 to
+real openings of sentences; answers that end on their own are shorter. Useful tokens per second, the
+sides in turn.
+
+Run: python -m benchmarks.huggingface_step HuggingFaceTB/SmolLM2-135M-Instruct --threads 1
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.optim import AdamW
+
+from agents import GRPO, Learner, demo
+from benchmarks.common import command_line, interleaved, median, peak_memory, ratio, report
+from benchmarks.peers import train_with_trl
+from policies import HuggingFacePolicy
+from policies.huggingface.loading import load_model, load_models_tokenizer
+from textenv import TextVectorEnv
+
+ANSWERS, GROUP, LENGTH = 16, 8, 32
+
+
+def even_share(tokens: Any) -> float:
+    """Share of even ids: any cheap reward would do."""
+    return float(sum(int(token) % 2 == 0 for token in tokens)) / max(len(tokens), 1)
+
+
+def textenv_rate(model: str, prompts: list[str], steps: int) -> Callable[[], float]:
+    """Tokens per second of a learner that runs on from call to call."""
+    policy = HuggingFacePolicy.from_pretrained(model)
+    envs = TextVectorEnv(
+        ANSWERS,
+        prompts=prompts,
+        reward=lambda episodes: [even_share(e.tokens) for e in episodes],
+        tokenizer=policy.tokenizer,
+        max_new_tokens=LENGTH,
+        group_size=GROUP,
+    )
+    learner = Learner(policy, envs, GRPO(), learning_rate=1e-6, optimizer=AdamW, n_episodes=ANSWERS)
+    return lambda: median([learner.update().tokens_per_second for _ in range(steps)])
+
+
+def trl_rate(model: str, prompts: list[str], steps: int) -> Callable[[], float]:
+    """Tokens per second of TRL, the first step left out."""
+
+    def run() -> float:
+        record = train_with_trl(
+            load_model(model),
+            load_models_tokenizer(model),
+            prompts,
+            even_share,
+            steps=steps + 1,
+            rows=ANSWERS,
+            group_size=GROUP,
+            answer_tokens=LENGTH,
+            learning_rate=1e-6,
+        )
+        pairs = list(zip(record["tokens"], record["seconds"], strict=True))[1:]
+        return median([tokens / seconds for tokens, seconds in pairs])
+
+    return run
+
+
+def measure(model: str, repeats: int, steps: int) -> Iterator[dict[str, Any]]:
+    """The row of the table."""
+    prompts = [prompt.text for prompt in demo.prompts()[0][:256]]
+    sides = {
+        "textenv": textenv_rate(model, prompts, steps),
+        "TRL": trl_rate(model, prompts, steps),
+    }
+    figures = interleaved(sides, repeats)
+    yield {
+        "model": model.rstrip("/").split("/")[-1],
+        "textenv tokens/s": median(figures["textenv"]),
+        "TRL GRPO tokens/s": median(figures["TRL"]),
+        "ratio": ratio(figures, "textenv", "TRL"),
+        "rounds": ", ".join(
+            f"{a / b:.2f}" for a, b in zip(figures["textenv"], figures["TRL"], strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    """Measure one model."""
+    parser = command_line(__doc__)
+    parser.add_argument("model", help="A name on the hub, or a folder.")
+    parser.add_argument("--steps", type=int, default=1, help="Steps of a round.")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = measure(arguments.model, arguments.repeats, arguments.steps)
+    report("huggingface_step", rows, seed=0, repeats=arguments.repeats, peak_mb=peak_memory())
+
+
+if __name__ == "__main__":
+    main()
