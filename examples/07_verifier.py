@@ -1,7 +1,8 @@
-"""A real language model and a verifier: SmolLM2-135M learns to add, by GRPO and LoRA.
+"""The same model and a verifier: it learns to say what a times b is, by GRPO instead of PPO.
 
-A group of eight answers to one sum is compared with itself; right is right, so nothing can be
-exploited. 300 of the 8,100 sums of two-digit numbers are held out.
+SmolLM2 knows most products but talks around them ("To find 4 times 7, you can think of..."), and
+an answer has 12 tokens. Eight answers to one question are compared with one another. The questions
+go through the model's chat template; a quarter of the products is held out, 7 * 4 with 4 * 7.
 
 Run: python examples/07_verifier.py [model] [total_tokens] [seed]
 """
@@ -20,21 +21,27 @@ from policies import HuggingFacePolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.tasks import numeric_answer
 
-SUMS = [(a, b) for a in range(10, 100) for b in range(10, 100)]
-random.Random(0).shuffle(SUMS)
-SHOWN, HELD_OUT, TRAINING = SUMS[:4], SUMS[4:304], SUMS[304:]
-
-
-def ask(sums):
-    """Prompts that show four sums and ask for another one."""
-    shown = "".join(f"{a} + {b} = {a + b}\n" for a, b in SHOWN)
-    return [Prompt(f"{shown}{a} + {b} = ", {"answer": str(a + b)}) for a, b in sums]
-
-
 model, total_tokens, seed = [*sys.argv[1:], "", "", ""][:3]
-model = model or "HuggingFaceTB/SmolLM2-135M-Instruct"
+policy = HuggingFacePolicy.from_pretrained(
+    model or "HuggingFaceTB/SmolLM2-135M-Instruct", context=128
+)
 
-policy = HuggingFacePolicy.from_pretrained(model, context=128)
+
+def ask(a, b):
+    """A prompt with its answer; as ids, since text that spells a special token stays text."""
+    messages = [{"role": "user", "content": f"What is {a} times {b}?"}]
+    ids = policy.transformers_tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False
+    )
+    return Prompt("", {"answer": str(a * b)}, ids)
+
+
+products = [(a, b) for a in range(2, 13) for b in range(2, 21)]
+random.Random(0).shuffle(products)
+kept = {frozenset(pair) for pair in products[:40]}
+held_out = [ask(*pair) for pair in products if frozenset(pair) in kept]
+training = [ask(*pair) for pair in products if frozenset(pair) not in kept]
+
 layers = list(range(policy.model.config.num_hidden_layers))
 projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 policy.add_adapter(
@@ -42,37 +49,35 @@ policy.add_adapter(
 )
 reference = policy.reference()
 envs = TextVectorEnv(
-    128,
-    prompts=ask(TRAINING),
+    64,
+    prompts=training,
     reward=numeric_answer(),
     tokenizer=policy.tokenizer,
-    max_new_tokens=4,
-    stop_tokens=policy.tokenizer.encode("\n"),
+    max_new_tokens=12,
     group_size=8,
 )
 learner = Learner(
     policy,
     envs,
-    GRPO(n_epochs=2, minibatch_tokens=128),
+    GRPO(n_epochs=2, minibatch_tokens=256),
     reference=reference,
     kl_coef=0.02,
     learning_rate=lambda done: 1e-3 * (1 - done),
-    n_episodes=128,
+    n_episodes=64,
+    temperature=0.7,
     seed=int(seed or 0),
 )
 begin = time.process_time()
-for update in learner.updates(int(total_tokens or 8000)):
+for update in learner.updates(int(total_tokens or 5000)):
     print(
-        f"{update.tokens:6d} tokens  right {update.episode_return:5.1%}  "
+        f"{update.tokens:6d} tokens  right {update.episode_return:4.0%}  "
         f"KL {update.kl:.3f} a token  {time.process_time() - begin:4.0f} s of processor"
     )
 
 answers = {
-    name: evaluate(who, envs, ask(HELD_OUT), reference=reference)
+    name: evaluate(who, envs, held_out, reference=reference, temperature=0.7)
     for name, who in {"before": reference, "after": policy}.items()
 }
-print(
-    comparison_table(compare_answers(answers), title="Held-out sums; reward: share of right ones")
-)
-shown = [answers[name].samples[:8] for name in ("before", "after")]
-print(samples_table(*shown))
+rows = compare_answers(answers)
+print(comparison_table(rows, title="Held-out products; reward: share of right answers"))
+print(samples_table(answers["before"].samples[:8], answers["after"].samples[:8]))
