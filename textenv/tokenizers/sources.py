@@ -24,7 +24,8 @@ class SourceTokenizer:
         separator: The id that ends a prompt.
 
     Raises:
-        TokenizerError: There is neither an id behind a prompt nor a stop token.
+        TokenizerError: There is neither an id behind a prompt nor a stop token, or the separator
+            stands before the end.
 
     >>> from textenv.tokenizers import BytesTokenizer, encode_prompt
     >>> encode_prompt(SourceTokenizer(BytesTokenizer()), "hi")
@@ -39,6 +40,11 @@ class SourceTokenizer:
                     "pass SourceTokenizer(tokenizer, after=[the separator's id])"
                 )
             after = [tokenizer.stop_token]
+        if after[-1] in (*before, *after[:-1]):
+            raise TokenizerError(
+                f"the separator {after[-1]} stands at other places of {tokenizer.name!r}'s prompts "
+                f"too: before={list(before)}, after={list(after)}; its first place ends a prompt"
+            )
         self.tokenizer = tokenizer
         self.frame = tuple(before), tuple(after)
         self.separator = after[-1]
