@@ -149,8 +149,8 @@ class TransformersPolicy(Policy):
             logits = self._packed.linear(self._scale * hidden.to(weight.dtype), weight, bias)
         else:  # with an adapter
             logits = layer(self._scale * hidden.to(self.dtype))[:, : self.vocab_size]
-        if (bias := self._logits_bias()) is not None:
-            logits = logits + bias
+        if (added := self._logits_bias()) is not None:
+            logits = logits + added
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits

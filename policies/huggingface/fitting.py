@@ -31,8 +31,8 @@ def check_vocabulary(model: Any, tokenizer: Tokenizer) -> int:
     head = model.get_output_embeddings()
     if head is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} is no language model with a head over the vocabulary: load it "
-            "with AutoModelForCausalLM, or AutoModelForSeq2SeqLM if it is an encoder-decoder"
+            f"{type(model).__name__} has no head over the vocabulary: load it with "
+            "AutoModelForCausalLM, or with AutoModelForSeq2SeqLM if it is an encoder-decoder"
         )
     known, read = head.weight.shape[0], model.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > min(known, read):
@@ -185,7 +185,7 @@ class SourceProbe:
         """
         try:
             whole = policy.hidden_states(
-                torch.tensor(sum(self.texts, []), device=policy.device),
+                torch.tensor([t for text in self.texts for t in text], device=policy.device),
                 torch.tensor(self.lengths, device=policy.device),
             ).split(list(self.lengths))
             ends = zip(whole, self.ends, strict=True)

@@ -8,7 +8,8 @@ from policies.huggingface.base import TransformersPolicy
 def train_last_layers(policy: TransformersPolicy, count: int) -> None:
     """Freeze all but the last `count` layers, the norm that follows them, and the value head.
 
-    Of an encoder-decoder the layers are those of the decoder. Token embeddings stay frozen, and with them an output head that is tied to them.
+    Of an encoder-decoder the layers are those of the decoder. Token embeddings stay frozen, and
+    with them an output head that is tied to them.
 
     Raises:
         ValueError: The model has fewer layers.

@@ -106,7 +106,8 @@ class SourceStore:
         width = keys[0][0].shape[2]
         self.sources.reserve(width)
         for layer, pair in enumerate(keys):
-            for stored, given in zip(self.sources.layer(layer, *(x[0] for x in pair)), pair):
+            kept = self.sources.layer(layer, pair[0][0], pair[1][0])
+            for stored, given in zip(kept, pair, strict=True):
                 stored[rows, :, :width] = given[places]
         for source, some in missing.items():
             for row in some:
