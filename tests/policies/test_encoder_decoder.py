@@ -19,7 +19,7 @@ from letters import Letters
 
 from agents import PPO, Learner
 from agents.collector import Collector
-from agents.supervised import Example, fine_tune
+from agents.supervised import Example, sft_steps
 from policies import RewardModel, SeparateValue, load_policy
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy, train_last_layers
 from textenv import TextVectorEnv
@@ -89,7 +89,7 @@ def test_logits_are_those_of_the_model_itself(family, text, policies):
         torch.testing.assert_close(got[0], expected[length - 1 - end], atol=1e-4, rtol=0)
 
 
-@every_family
+@pytest.mark.parametrize("family", ["mt5", "bart", "pegasus", "marian"])  # they say several things
 def test_greedy_answers_are_those_of_generate(family, policies):
     policy, prompts = policies[family], [[1, 2, S], [3, S], [4, 5, 0, 1, S]]
     options = {"num_beams": 1, "do_sample": False, "max_new_tokens": 8}
@@ -195,13 +195,9 @@ def test_scores_and_gradients_do_not_depend_on_the_batch(family):
         assert loss == pytest.approx(expected, abs=1e-4)
         for together, alone in zip(gradients, each, strict=True):
             torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-4)
-    read = {"encoder", "decoder"} & {
-        name.split(".")[-1] if False else part
-        for name, p in policy.named_parameters()
-        if p.grad is not None and p.grad.abs().max() > 1e-3
-        for part in name.split(".")
-    }
-    assert read == {"encoder", "decoder"}
+    for part in ("encoder", "decoder"):
+        learned = [p.grad for name, p in policy.named_parameters() if f".{part}." in name]
+        assert max(g.abs().max() for g in learned if g is not None) > 0.01
 
 
 def test_scores_are_the_log_softmax_of_transformers_own(policies):
@@ -260,11 +256,11 @@ def test_ppo_learns_and_the_leash_begins_at_zero():
         PPO(n_epochs=2),
         reference=before,
         kl_coef=0.01,
-        learning_rate=1e-2,
+        learning_rate=2e-2,
         n_steps=10,
         seed=0,
     )
-    updates = list(learner.updates(total_tokens=16 * 10 * 12))
+    updates = list(learner.updates(total_tokens=16 * 10 * 8))
     assert updates[0].kl == pytest.approx(0, abs=1e-5)
     assert updates[-1].kl > 0.05
     assert updates[0].episode_return < 0.4 and updates[-1].episode_return > 0.8
@@ -275,7 +271,8 @@ def test_fine_tuning_learns_answers_to_sources():
     policy = EncoderDecoderPolicy(tiny("t5 gated", vocab_size=VOCAB + 1), Letters(VOCAB, stop=True))
     pairs = [("abc", "d"), ("cba", "e"), ("bbb", "fg")]
     examples = [Example(((source, False), (answer, True))) for source, answer in pairs]
-    fine_tune(policy, examples * 8, examples, epochs=12, learning_rate=1e-2, batch_size=8, seed=0)
+    *_, last = sft_steps(policy, examples, epochs=60, learning_rate=2e-2)
+    assert last.loss < 0.1
     sources, answers = zip(*pairs, strict=True)
     assert policy.generate(list(sources), 4, temperature=0) == list(answers)
 
@@ -327,7 +324,7 @@ def test_lora_and_the_model_without_it_as_reference(family, tmp_path):
     policy.load_weights(tmp_path)
     policy.merge()
     torch.testing.assert_close(uncached(policy, texts), adapted, atol=1e-4, rtol=0)
-    with pytest.raises(AdapterError, match="PREFIX_TUNING.*use LoRA"):
+    with pytest.raises(AdapterError, match=r"PREFIX_TUNING.*use LoRA"):
         policy.add_adapter(peft.PrefixTuningConfig(num_virtual_tokens=2))
 
 
@@ -433,14 +430,14 @@ def test_a_family_that_does_not_fit_is_refused():
         max_position_embeddings=CONTEXT,
         decoder_start_token_id=START,
     )  # its positions count tokens that are no padding
-    with pytest.raises(UnsupportedModelError, match="M2M100ForCond.*cannot be used as a policy"):
+    with pytest.raises(UnsupportedModelError, match=r"M2M100ForCond.*cannot be used as a policy"):
         EncoderDecoderPolicy(t.M2M100ForConditionalGeneration(config), word_tokenizer())
 
 
 def test_a_model_without_a_start_token():
     model = tiny("t5", decoder_start_token_id=None)
     model.generation_config.decoder_start_token_id = None
-    with pytest.raises(UnsupportedModelError, match="set model.config.decoder_start_token_id"):
+    with pytest.raises(UnsupportedModelError, match=r"set model\.config\.decoder_start_token_id"):
         EncoderDecoderPolicy(model, word_tokenizer())
 
 
@@ -450,11 +447,11 @@ def test_a_text_without_a_separator(policies):
         SourceError, match=r"row 1 has no separator \(token 6, 'g'\).*policy.tokeni"
     ):
         policy.act(padded([[1, S], [1, 2]]))
-    mask = torch.tensor([[False, False, True], [False, False, True]])
+    mask = torch.tensor([[False] * 4, [False, False, True, True]])
     with pytest.raises(SourceError, match="row 1 has no separator"):
-        policy.score(torch.tensor([[1, S, 3], [1, 2, 3]]), mask)
+        policy.score(torch.tensor([[1, S, 3, 3], [1, 2, 3, 3]]), mask)
     with pytest.raises(SourceError, match="row 1 has a chosen token at place 2, inside its source"):
-        policy.score(torch.tensor([[1, S, 3], [1, 2, S]]), mask)
+        policy.score(torch.tensor([[1, S, 3, 3], [1, 2, S, 3]]), mask)
     plain = TextVectorEnv(
         2, prompts=["a"], reward=lambda e: [0.0] * len(e), tokenizer=Letters(VOCAB)
     )
