@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.common import command_line, interleaved, median, ratio, report, timed
-from policies.linear import _packed_product, packing_pays
+from policies.linear import packed_product, packing_pays
 
 SHAPES = ((256, 768), (256, 1024), (1024, 256), (384, 1536), (256, 4096), (384, 50257))
 
@@ -35,7 +35,7 @@ def main() -> None:
         packed = [torch.ops.mkldnn._reorder_linear_weight(weight, None) for weight in weights]
         sides = {
             "default": products_rate(F.linear, x, weights),
-            "packed": products_rate(_packed_product, x, packed),
+            "packed": products_rate(packed_product, x, packed),
         }
         figures = interleaved(sides, arguments.repeats)
         flops = 2 * 32 * inside * outside / 1e9

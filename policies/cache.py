@@ -119,12 +119,14 @@ class PrefixCache:
             self._borrow(observations, lengths, starts, behind)
             leaders = _leaders(observations, lengths, starts, behind)
             if len(leaders):
-                yield self._plan(observations, lengths - 1, starts, leaders)
-                self._remember(observations, lengths - 1, leaders)
+                plan = self._plan(observations, lengths - 1, starts, leaders)
+                yield plan
+                self._remember(plan, lengths - 1)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
-        yield self._plan(observations, lengths, starts, self._all_rows)
-        self._remember(observations, lengths, self._all_rows)
+        plan = self._plan(observations, lengths, starts, self._all_rows)
+        yield plan
+        self._remember(plan, lengths)
 
     def _plan(
         self,
@@ -147,11 +149,12 @@ class PrefixCache:
         self.encoded_tokens += total
         return Plan(tokens, flat_rows, positions, counts)
 
-    def _remember(
-        self, observations: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> None:
-        inside = np.arange(self._tokens.shape[1]) < ends[rows, None]
-        self._tokens[rows] = np.where(inside, observations[rows], _NOTHING)
+    def _remember(self, plan: Plan, ends: NDArray[np.int64]) -> None:
+        """Note what `plan` has encoded, up to `ends` of its rows."""
+        self._tokens[plan.rows, plan.positions] = plan.tokens
+        rows = plan.rows[np.cumsum(plan.counts) - 1]
+        rows = rows[ends[rows] < self._tokens.shape[1]]
+        self._tokens[rows, ends[rows]] = _NOTHING  # what may still stand behind is never reached
 
     def _borrow(
         self,
@@ -184,9 +187,7 @@ class PrefixCache:
 def common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Length of the common beginning along the last axis; the arrays broadcast."""
     differ = a != b
-    first = differ.argmax(-1)
-    any_difference = np.take_along_axis(differ, np.expand_dims(first, -1), -1).squeeze(-1)
-    return np.where(any_difference, first, differ.shape[-1])
+    return np.where(differ.any(-1), differ.argmax(-1), differ.shape[-1])
 
 
 def _leaders(

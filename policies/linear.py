@@ -30,8 +30,29 @@ def packing_pays() -> bool:
     return amd and torch.backends.mkldnn.is_available()
 
 
-def _packed_product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _pack(weight: Tensor) -> Tensor | None:
+    """The packed form; None where it is not possible or does not pay."""
+    if (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and weight.numel() >= LARGE
+        and packing_pays()
+    ):
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+        return packed
+    return None
+
+
+def packed_product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias` from the packed form of `weight`."""
+    product: Tensor = _operator()(x, packed, bias, "none", [], "")
+    return product
+
+
+@functools.cache
+def _operator() -> Any:
+    """Looked up once: at every call that takes as long as a small product."""
+    return torch.ops.mkldnn._linear_pointwise.default
 
 
 class PackedWeight:
@@ -51,22 +72,15 @@ class PackedWeight:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`x @ weight.T + bias`, packed where that is possible and pays."""
-        if not (
-            torch.is_inference_mode_enabled()
-            and x.shape[0] <= FEW_ROWS
-            and x.device.type == "cpu"
-            and x.dtype == weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and weight.numel() >= LARGE
-            and packing_pays()
-        ):
+        if x.shape[0] > FEW_ROWS or not torch.is_inference_mode_enabled():
             return F.linear(x, weight, bias)
         version = (weight._version, weight.data_ptr())
         if version != self._version:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+            self._packed = _pack(weight)
             self._version = version
-        assert self._packed is not None
-        return _packed_product(x, self._packed, bias)
+        if self._packed is None or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return F.linear(x, weight, bias)
+        return packed_product(x, self._packed, bias)
 
 
 class Linear(nn.Linear):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies.cache import Plan, PrefixCache, Store
-from policies.sampling import mask_logits, sample_inverse_cdf
+from policies.sampling import mask_logits, sample
 from textenv.errors import TokenizerError
 from textenv.tokenizers import Tokenizer
 
@@ -174,21 +174,21 @@ class Policy(nn.Module, ABC):
                 logits = logits / temperature
             if action_masks is not None:
                 logits = mask_logits(logits, torch.as_tensor(action_masks, device=logits.device))
-            probabilities = logits.softmax(-1)
-            sound = ~probabilities[:, 0].isnan()  # softmax makes all of a row NaN or nothing
-            if not sound.all():
-                raise ValueError(
-                    f"no action can be chosen for row {int(sound.int().argmin())}: its action mask "
-                    "leaves none, or its logits are NaN because training diverged"
-                )
             if deterministic:
-                actions = probabilities.argmax(-1)
+                likeliest = logits.argmax(-1, keepdim=True)
+                logprobs = logits.log_softmax(-1).gather(1, likeliest).squeeze(1).cpu().numpy()
+                actions = likeliest.squeeze(1).cpu().numpy()
             else:
                 uniforms = (generator or self.generator).random(len(logits))
-                actions = sample_inverse_cdf(probabilities, torch.from_numpy(uniforms))
-            logprobs = probabilities.gather(1, actions[:, None]).squeeze(1).log()
-            values = self.value_head(hidden).float().squeeze(1)
-        return Step(actions.cpu().numpy(), logprobs.cpu().numpy(), values.cpu().numpy())
+                actions, logprobs = sample(logits, uniforms)
+            values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
+        unsound = np.isnan(logprobs)
+        if unsound.any():
+            raise ValueError(
+                f"no action can be chosen for row {int(unsound.argmax())}: its action mask leaves "
+                "none, or its logits are NaN because training diverged"
+            )
+        return Step(actions, logprobs, values)
 
     def value(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
         """Estimated value of every observation, shape (num_rows,), float32, without gradient."""

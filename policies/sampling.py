@@ -1,7 +1,11 @@
 """Choosing tokens from logits with one uniform number a row."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from policies import kernels
 
 BLOCK = 128
 """Probabilities are summed over blocks of this size, so that only one block is accumulated."""
@@ -10,6 +14,28 @@ BLOCK = 128
 def mask_logits(logits: Tensor, action_masks: Tensor | None) -> Tensor:
     """Logits with minus infinity where `action_masks` is False; both (..., V)."""
     return logits if action_masks is None else logits.masked_fill(~action_masks, -torch.inf)
+
+
+def sample(
+    logits: Tensor, uniforms: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A token of every row, and its log-probability, by `sample_inverse_cdf`.
+
+    Args:
+        logits: Shape (n, V), float; minus infinity rules a token out.
+        uniforms: Numbers in [0, 1), shape (n,).
+
+    Returns:
+        Tokens and log-probabilities, both (n,); NaN where there is nothing to choose from.
+    """
+    if kernels.kernels_fit(logits):
+        tokens, logprobs = kernels.sample(logits, uniforms)
+        return tokens, logprobs.astype(np.float32)
+    probabilities = logits.softmax(-1)
+    chosen = sample_inverse_cdf(probabilities, torch.from_numpy(uniforms))
+    chosen.clamp_(max=logits.shape[1] - 1)  # of NaN anything is chosen
+    of_chosen = probabilities.gather(1, chosen[:, None]).squeeze(1).log()
+    return chosen.cpu().numpy(), of_chosen.cpu().numpy()
 
 
 def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:

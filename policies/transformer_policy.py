@@ -3,21 +3,15 @@
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from policies.cache import Plan, Store
 from policies.head import token_scores
 from policies.linear import PackedWeight
 from policies.policy import Policy
+from policies.rows import ContinuedRows, RowStore, WholeRows
 from policies.sharing import share_beginnings, whole_rows
-from policies.transformer import (
-    CachedRows,
-    CausalRows,
-    KeyValueStore,
-    Transformer,
-    TransformerConfig,
-)
+from policies.transformer import Transformer, TransformerConfig
 from textenv.errors import CheckpointError
 from textenv.tokenizers import Tokenizer
 
@@ -68,7 +62,7 @@ class TransformerPolicy(Policy):
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_states`."""
         rows = whole_rows(lengths)
-        return self.transformer(tokens, rows.positions, CausalRows(rows))
+        return self.transformer(tokens, rows.positions, WholeRows(rows))
 
     def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_before`; common beginnings, such as a group's prompt, cost once."""
@@ -78,15 +72,14 @@ class TransformerPolicy(Policy):
         chosen, positions = mask.nonzero(as_tuple=True)
         # Rows that share a beginning may choose from the same place.
         wanted, place = rows.index[chosen, positions - 1].unique(return_inverse=True)
-        hidden = self.transformer(flat, rows.positions, CausalRows(rows), wanted)
+        hidden = self.transformer(flat, rows.positions, WholeRows(rows), wanted)
         return hidden.index_select(0, place)
 
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""
-        tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
-        attention = CachedRows(store, rows, positions, counts)  # type: ignore[arg-type]
-        wanted = attention.last if attention.any_block else None
-        return self.transformer(tokens, positions, attention, wanted)
+        assert isinstance(store, RowStore)
+        new = ContinuedRows(store, plan, self.device)
+        return self.transformer(new.tokens, new.positions, new, new.last)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Policy.logits`; the head is the token embedding."""
@@ -124,8 +117,6 @@ class TransformerPolicy(Policy):
             raise CheckpointError(f"{folder} holds a policy of {saved.config}, not {self.config}")
         self.load_state_dict(saved.state_dict())
 
-    def new_store(self, num_rows: int) -> KeyValueStore:
+    def new_store(self, num_rows: int) -> RowStore:
         """See `Policy.new_store`."""
-        return KeyValueStore(
-            self.config, num_rows, self.transformer.token_embedding.weight.detach()
-        )
+        return RowStore(num_rows, self.context)

@@ -5,8 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policies.huggingface.rows import ROWS, Kind, Rows, attention, visible
+from policies.rows import Kind, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
+
+ROWS = "textenv_rows"
+"""Name of the attention function in transformers' register, and of the keyword argument with which
+the rows travel to it: transformers hands it through."""
 
 
 def register_attention() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from policies import adapters
-from policies.huggingface.attention import register_attention
-from policies.huggingface.rows import ROWS, Recorded, WholeRows
+from policies.huggingface.attention import ROWS, register_attention
+from policies.rows import Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import UnsupportedModelError, VocabularyMismatchError
 from textenv.tokenizers import Tokenizer

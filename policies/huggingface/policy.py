@@ -9,12 +9,13 @@ from policies import adapters
 from policies.adapter_view import AdapterView
 from policies.cache import Plan, Store
 from policies.huggingface import prefixes
+from policies.huggingface.attention import ROWS
 from policies.huggingface.base import TransformersPolicy
 from policies.huggingface.checkpointing import checkpointed
 from policies.huggingface.fitting import Probe, refuse_encoder_decoders, use_rows
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
-from policies.huggingface.rows import ROWS, ContinuedRows, Prefix, RowStore, WholeRows
+from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
 from textenv.errors import AdapterError
 
@@ -81,10 +82,9 @@ class HuggingFacePolicy(TransformersPolicy):
         assert isinstance(store, RowStore)
         if not store.layers and (prefix := self.prefix()) is not None:
             store.begin_with(prefix)
-        tokens, rows, positions, counts = (torch.from_numpy(x).to(self.device) for x in plan)
-        positions = positions + store.before
-        attention = ContinuedRows(store, rows, positions, counts)
-        return self.decode(tokens, positions, attention).index_select(0, attention.last)
+        new = ContinuedRows(store, plan, self.device)
+        hidden = self.decode(new.tokens, new.positions, new)
+        return hidden if new.last is None else hidden.index_select(0, new.last)
 
     def new_store(self, num_rows: int) -> RowStore:
         """See `Policy.new_store`."""

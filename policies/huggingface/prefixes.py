@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies import adapters
-from policies.huggingface.rows import ROWS, Prefix, Recorded, WholeRows
+from policies.huggingface.attention import ROWS
+from policies.rows import Prefix, Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import AdapterError
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cache import Plan
-from policies.huggingface.rows import RowStore
+from policies.rows import RowStore
 
 _NOTHING = -1
 """Stands where nothing was read; no token equals it."""
@@ -106,9 +106,10 @@ class SourceStore:
         width = keys[0][0].shape[2]
         self.sources.reserve(width)
         for layer, pair in enumerate(keys):
-            kept = self.sources.layer(layer, pair[0][0], pair[1][0])
-            for stored, given in zip(kept, pair, strict=True):
-                stored[rows, :, :width] = given[places]
+            in_order = tuple(given.transpose(1, 2) for given in pair)
+            kept = self.sources.layer(layer, *(given[0] for given in in_order))
+            for stored, given in zip(kept, in_order, strict=True):
+                stored[rows, :width] = given[places]
         for source, some in missing.items():
             for row in some:
                 self._known[row], self.lengths[row] = source, len(ids_of(source))
@@ -121,7 +122,7 @@ class SourceStore:
         width = int(lengths.max())
         for pair in self.sources.layers.values():
             for stored in pair:
-                stored[takers, :, :width] = stored[givers, :, :width]
+                stored[takers, :width] = stored[givers, :width]
         self.lengths[takers] = lengths
         for row, source in zip(takers, known, strict=True):
             self._known[row] = source

@@ -18,8 +18,8 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from policies.huggingface.rows import Kind, RowStore, attention, visible
 from policies.huggingface.sources import SourceStore
+from policies.rows import Kind, RowStore, attention, visible
 
 ANSWERS = "textenv_answers"
 """Name of the keyword argument, and of the attention function in transformers' register."""
@@ -96,7 +96,9 @@ class Past(EncoderDecoderCache):  # type: ignore[misc]
         width = int(self.lengths.max())
         self.cross_attention_cache = SimpleNamespace(
             layers={
-                layer: SimpleNamespace(keys=k[part, :, :width], values=v[part, :, :width])
+                layer: SimpleNamespace(
+                    keys=k[part, :width].transpose(1, 2), values=v[part, :width].transpose(1, 2)
+                )
                 for layer, (k, v) in store.sources.layers.items()
             }
         )
@@ -130,10 +132,11 @@ class _Answers:
         self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Keep those of the new tokens (1, key heads, N, d); returns all of the rows' answers."""
-        stored = self.store.layer(layer_idx, key[0], value[0])
-        for kept, new in zip(stored, (key, value), strict=True):
-            kept[self.tokens.rows, :, self.tokens.positions] = new[0].transpose(0, 1)
-        k, v = (kept[self.part, :, : self.width] for kept in stored)
+        new = tuple(x[0].transpose(0, 1) for x in (key, value))
+        stored = self.store.layer(layer_idx, *new)
+        for kept, some in zip(stored, new, strict=True):
+            kept[self.tokens.rows, self.tokens.positions] = some
+        k, v = (kept[self.part, : self.width].transpose(1, 2) for kept in stored)
         return k, v
 
 

@@ -4,18 +4,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import TransformerConfig, TransformerPolicy
-from policies.sampling import BLOCK, keep_top, mask_logits, sample_inverse_cdf
+from policies import TransformerConfig, TransformerPolicy, kernels
+from policies.sampling import BLOCK, keep_top, mask_logits, sample, sample_inverse_cdf
 
 torch.set_num_threads(1)
 LARGEST = 1 - 2**-53  # the largest number that a generator returns
 SIZES = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 44]
 
 
-def sample(probabilities, uniforms):
+def by_torch(probabilities, uniforms):
     probabilities = torch.as_tensor(probabilities, dtype=torch.float32)
     uniforms = torch.as_tensor(uniforms, dtype=torch.float64)
     return sample_inverse_cdf(probabilities.expand(len(uniforms), -1), uniforms).tolist()
+
+
+def compiled(probabilities, uniforms):
+    logits = torch.as_tensor(probabilities, dtype=torch.float32).log()
+    rows = logits.expand(len(uniforms), -1).contiguous()
+    return kernels.sample(rows, np.asarray(uniforms, dtype=np.float64))[0].tolist()
+
+
+both = pytest.mark.parametrize("sample", [by_torch, compiled])
 
 
 # --- the inverse of the cumulative distribution ---------------------------------------------------
@@ -26,7 +35,10 @@ def test_by_hand(scale):
     below = np.nextafter
     uniforms = [0.0, below(0.125, 0), 0.125, below(0.375, 0), 0.375, 0.5, 0.9, LARGEST]
     probabilities = scale * np.array([0.125, 0.25, 0.125, 0.5])
-    assert sample(probabilities, uniforms) == [0, 0, 1, 1, 2, 3, 3, 3]
+    assert by_torch(probabilities, uniforms) == [0, 0, 1, 1, 2, 3, 3, 3]
+    # Logits round: next to a bound, not on it.
+    uniforms = [0.0, 0.1249, 0.1251, 0.3749, 0.3751, 0.5001, 0.9, LARGEST]
+    assert compiled(probabilities, uniforms) == [0, 0, 1, 1, 2, 3, 3, 3]
 
 
 def test_rows_are_independent():
@@ -35,8 +47,9 @@ def test_rows_are_independent():
     assert sample_inverse_cdf(probabilities, uniforms).tolist() == [1, 1]
 
 
+@both
 @pytest.mark.parametrize("vocab_size", [*SIZES, 1000, 5000])
-def test_the_middle_of_every_tokens_interval_gives_that_token(vocab_size):
+def test_the_middle_of_every_tokens_interval_gives_that_token(sample, vocab_size):
     generator = np.random.default_rng(vocab_size)
     probabilities = generator.dirichlet(np.full(vocab_size, 2.0)).astype(np.float32)
     bounds = np.concatenate([[0.0], probabilities.astype(np.float64).cumsum()])
@@ -47,8 +60,9 @@ def test_the_middle_of_every_tokens_interval_gives_that_token(vocab_size):
     assert (chosen == np.arange(vocab_size))[wide].all()
 
 
+@both
 @pytest.mark.parametrize("vocab_size", [100, BLOCK, 700])
-def test_frequencies(vocab_size):
+def test_frequencies(sample, vocab_size):
     generator = np.random.default_rng(0)
     logits = torch.from_numpy(generator.normal(size=vocab_size)).float()
     probabilities = logits.softmax(-1)
@@ -64,6 +78,7 @@ def test_frequencies(vocab_size):
 # --- probability zero -----------------------------------------------------------------------------
 
 
+@both
 @settings(max_examples=300, deadline=None)
 @given(
     vocab_size=st.sampled_from(SIZES),
@@ -72,7 +87,7 @@ def test_frequencies(vocab_size):
     seed=st.integers(0, 2**32 - 1),
     sharpness=st.sampled_from([0.0, 1.0, 30.0]),
 )
-def test_a_masked_token_is_never_chosen(vocab_size, data, uniform, seed, sharpness):
+def test_a_masked_token_is_never_chosen(sample, vocab_size, data, uniform, seed, sharpness):
     allowed = data.draw(
         st.sets(
             st.one_of(
@@ -92,22 +107,52 @@ def test_a_masked_token_is_never_chosen(vocab_size, data, uniform, seed, sharpne
     assert token in allowed
 
 
+@both
 @pytest.mark.parametrize("uniform", [0.0, 0.5, LARGEST])
 @pytest.mark.parametrize("vocab_size", SIZES)
-def test_a_single_allowed_token_is_always_chosen(vocab_size, uniform):
+def test_a_single_allowed_token_is_always_chosen(sample, vocab_size, uniform):
     for token in {0, vocab_size // 2, vocab_size - 1, min(BLOCK - 1, vocab_size - 1)}:
         probabilities = torch.zeros(vocab_size)
         probabilities[token] = 1e-30
         assert sample(probabilities, [uniform]) == [token]
 
 
-def test_the_borders_of_the_range_choose_the_outermost_positive_tokens():
+@both
+def test_the_borders_of_the_range_choose_the_outermost_positive_tokens(sample):
     for vocab_size in SIZES[1:]:
         for first, last in [(0, vocab_size - 1), (1, vocab_size - 1), (0, vocab_size - 2)]:
             probabilities = torch.zeros(vocab_size)
             probabilities[[first, last]] = 0.3
             chosen = sample(probabilities, [0.0, LARGEST])
             assert chosen == [first, last], vocab_size
+
+
+# --- both ways ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vocab_size", [*SIZES, 5000])
+def test_torch_and_the_compiled_loop_agree(vocab_size, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(64, vocab_size, generator=generator)
+    logits[:, ::3] = -torch.inf
+    logits[:, -1] = 1.0
+    uniforms = np.random.default_rng(0).random(64)
+    assert kernels.kernels_fit(logits)
+    tokens, logprobs = sample(logits, uniforms)
+    monkeypatch.setattr(kernels, "kernels_fit", lambda x: False)
+    expected_tokens, expected = sample(logits, uniforms)
+    assert (tokens == expected_tokens).all()
+    np.testing.assert_allclose(logprobs, expected, atol=2e-6)
+    assert tokens.dtype == expected_tokens.dtype and logprobs.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("bad", [[-torch.inf, -torch.inf, -torch.inf], [0.0, torch.nan, 1.0]])
+def test_where_nothing_can_be_chosen_the_log_probability_is_nan(bad, compiles, monkeypatch):
+    monkeypatch.setattr(kernels, "kernels_fit", lambda x: compiles)
+    tokens, logprobs = sample(torch.tensor([[0.0, 1.0, 2.0], bad]), np.array([0.5, 0.5]))
+    assert np.isnan(logprobs).tolist() == [False, True]
+    assert ((tokens >= 0) & (tokens < 3)).all()
 
 
 # --- top-k and top-p ------------------------------------------------------------------------------

@@ -1,25 +1,25 @@
-"""Attention of a transformers model over tokens laid end to end, whatever rows they belong to.
+"""Attention over tokens laid end to end, whatever rows they belong to.
 
-Linear layers do not care which row a token comes from; only attention does. So a model reads one
+Linear layers do not care which row a token comes from; only attention does. So a network reads one
 flat list of N tokens as if it were a single row, and its attention layers ask one of the objects
-below, which know the rows. Nothing is spent on padding: rows that need one token and rows that need
-thirty share a pass. `policies.transformer` does the same for our own network.
+below, which know the rows: `WholeRows` for whole sequences (training, scoring), `ContinuedRows` for
+tokens that continue stored rows (generation). Nothing is spent on padding: rows that need one token
+and rows that need thirty share a pass.
 
-The objects travel to the attention layers as a keyword argument, `ROWS`, which transformers hands
-through to whatever attention function is registered. Query heads may share keys (GQA, MQA), layers
-may have a sliding window, and virtual tokens may stand in front of every row (prefix tuning).
+Query heads may share keys (GQA, MQA), layers may have a sliding window, and virtual tokens may
+stand in front of every row (prefix tuning).
 """
 
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from policies import kernels
+from policies.cache import Plan
 from policies.sharing import SharedRows
-
-ROWS = "textenv_rows"
-"""Name of the keyword argument, and of the attention function in transformers' register."""
 
 Prefix = list[tuple[Tensor, Tensor]]
 """Keys and values of p virtual tokens, each (key heads, p, head_dim), for every layer."""
@@ -30,15 +30,15 @@ class Kind(NamedTuple):
 
     Attributes:
         layer: Number of the layer.
-        scale: Queries are multiplied by it.
+        scale: Queries are multiplied by it; 1 / sqrt(head_dim) if None.
         window: A token sees so many tokens, itself included; None is all.
         softcap: Scores are squeezed into +-softcap; None leaves them.
     """
 
     layer: int
-    scale: float | None
-    window: int | None
-    softcap: float | None
+    scale: float | None = None
+    window: int | None = None
+    softcap: float | None = None
 
 
 class Rows(Protocol):
@@ -107,15 +107,23 @@ class Recorded:
         return self.rows.attend(kind, q, k, v)
 
 
+SHORT_RUN = 64
+"""Rows with more new tokens than this go through torch's attention, which multiplies in blocks."""
+
+
 class RowStore:
     """Keys and values of every row, layer and position; grows as the texts do.
+
+    What a row has stands together, position after position, so that one token is written at one
+    place and a row is read as one stream.
 
     Args:
         rows: Number of rows.
         longest: Positions that a row can have, those of virtual tokens included.
 
     Attributes:
-        layers: Keys and values of each layer, both (rows, key heads, width, head_dim).
+        layers: Keys and values of each layer, both (rows, width, key heads, head_dim).
+        width: Positions there is room for.
         before: Number of virtual tokens that every row begins with.
         state: What the cache that owns this store was filled under, besides the weights.
     """
@@ -135,8 +143,9 @@ class RowStore:
         self.before = prefix[0][0].shape[1]
         self.reserve(self.before)
         for layer, pair in enumerate(prefix):
-            for stored, given in zip(self.layer(layer, *pair), pair, strict=True):
-                stored[:, :, : self.before] = given
+            in_order = tuple(given.transpose(0, 1) for given in pair)
+            for stored, given in zip(self.layer(layer, *in_order), in_order, strict=True):
+                stored[:, : self.before] = given
 
     def reserve(self, width: int) -> None:
         """Make room for positions below `width`, at least doubling what there is."""
@@ -145,14 +154,15 @@ class RowStore:
         more = max(width, min(max(2 * self.width, 64), self.longest)) - self.width
         # Zeros, not garbage: what attention weighs with 0 must be finite.
         for layer, (keys, values) in self.layers.items():
-            self.layers[layer] = F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more))
+            grow = (0, 0, 0, 0, 0, more)
+            self.layers[layer] = F.pad(keys, grow), F.pad(values, grow)
         self.width += more
 
     def layer(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer, which is made for keys like `k` (key heads, *, head_dim)."""
+        """Keys and values of a layer, which is made for keys like `k` (*, key heads, head_dim)."""
         if layer not in self.layers:
             self.layers[layer] = tuple(  # type: ignore[assignment]
-                x.new_zeros(self.rows, x.shape[0], self.width, x.shape[-1]) for x in (k, v)
+                x.new_zeros(self.rows, self.width, *x.shape[1:]) for x in (k, v)
             )
         return self.layers[layer]
 
@@ -161,7 +171,7 @@ class RowStore:
         end = self.before + length
         for pair in self.layers.values():
             for stored in pair:
-                stored[target, :, :end] = stored[source, :, :end]
+                stored[target, :end] = stored[source, :end]
 
 
 class ContinuedRows:
@@ -169,20 +179,51 @@ class ContinuedRows:
 
     Args:
         store: Keys and values so far; those of the new tokens are written into it.
-        rows: Row of each new token, shape (N,), int64, in ascending order.
-        positions: Its position, virtual tokens included, shape (N,), int64, ascending in a row.
-        counts: New tokens of each row that takes part, shape (k,), int64.
+        plan: The new tokens.
+        device: Where the network is.
+
+    Attributes:
+        tokens: Ids of the new tokens, shape (N,), int64.
+        positions: Their positions, virtual tokens included, shape (N,), int64.
+        last: Which of them are the last of their rows, shape (k,), int64; None if all are.
     """
 
-    def __init__(self, store: RowStore, rows: Tensor, positions: Tensor, counts: Tensor):
-        self.store, self.rows, self.positions = store, rows, positions
+    def __init__(self, store: RowStore, plan: Plan, device: torch.device):
+        rows, positions, counts = plan.rows, plan.positions + store.before, plan.counts
+        self.store, self.rows, self.at, self.counts = store, rows, positions, counts
+        store.reserve(int(positions.max()) + 1)
+        self.tokens, self.positions = (
+            torch.from_numpy(x).to(device) for x in (plan.tokens, positions)
+        )
+        self.last = None
+        if len(counts) < len(rows):
+            self.last = torch.from_numpy(np.cumsum(counts) - 1).to(device)
+        self.short = len(counts) == len(rows) or counts.max() <= SHORT_RUN
+        self._padded: _PaddedRows | None = None
+
+    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Rows`."""
+        stored = self.store.layer(kind.layer, k, v)
+        if self.short and kind.softcap is None and kernels.kernels_fit(q):
+            return kernels.attend(q, k, v, stored, self.rows, self.at, kind.scale, kind.window)
+        if self._padded is None:
+            self._padded = _PaddedRows(self)
+        return self._padded.attend(kind, q, k, v, stored)
+
+
+class _PaddedRows:
+    """The same by torch's attention: all last tokens in one call, longer runs in another."""
+
+    def __init__(self, new: ContinuedRows):
+        device, positions = new.positions.device, new.positions
+        rows, counts = (torch.from_numpy(x).to(device) for x in (new.rows, new.counts))
         ends = counts.cumsum(0)
-        self.last = ends - 1  # flat index of each row's last new token
+        self.positions, self.places = positions, rows * new.store.width + positions
+        self.last = ends - 1
         self.width = int(positions.max()) + 1
-        store.reserve(self.width)
         # Without copies if all rows take part, as they nearly always do.
-        self.active = slice(None) if len(counts) == store.rows else rows[self.last]
-        self._made: dict[Any, Tensor] = {}  # layers that are alike share places and masks
+        self.active = slice(None) if len(counts) == new.store.rows else rows[self.last]
+        self._masks: dict[Any, Tensor] = {}  # layers that are alike share them
         # Rows with several new tokens: these tokens as a padded block of queries.
         many = (counts > 1).nonzero().squeeze(1)
         self.any_block = len(many) > 0
@@ -194,43 +235,36 @@ class ContinuedRows:
             self.block_rows = rows[starts.squeeze(1)]
             self.block_width = int(positions[self.block[:, -1]].max()) + 1
 
-    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See `Rows`. All last tokens go through one call, longer runs through another."""
-        stored = self.store.layer(kind.layer, k.transpose(0, 1), v.transpose(0, 1))
+    def attend(
+        self, kind: Kind, q: Tensor, k: Tensor, v: Tensor, stored: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Write keys and values; queries (N, heads, d) to outputs (N, heads, d)."""
         for all_rows, new in zip(stored, (k, v), strict=True):
-            flat = all_rows.view(-1, all_rows.shape[-1])
-            flat.index_copy_(0, self._places(new.shape[1]), new.reshape(-1, new.shape[-1]))
+            all_rows.flatten(2).flatten(0, 1).index_copy_(0, self.places, new.flatten(1))
+        keys, values = stored
         last = q[self.last] if self.any_block else q
-        keys, values = (x[self.active, :, : self.width] for x in stored)
+        k, v = (x[self.active, : self.width].transpose(1, 2) for x in (keys, values))
         mask = self._mask("last", kind, q.dtype)
-        last = attention(last.unsqueeze(2), keys, values, mask, kind).squeeze(2)
+        last = attention(last.unsqueeze(2), k, v, mask, kind).squeeze(2)
         if not self.any_block:
             return last
-        keys, values = (x[self.block_rows, :, : self.block_width] for x in stored)
+        k, v = (x[self.block_rows, : self.block_width].transpose(1, 2) for x in (keys, values))
         mask = self._mask("block", kind, q.dtype)
-        block = attention(q[self.block].transpose(1, 2), keys, values, mask, kind).transpose(1, 2)
+        block = attention(q[self.block].transpose(1, 2), k, v, mask, kind).transpose(1, 2)
         out = last.new_empty(len(q), *last.shape[1:])
         out[self.block[self.inside]] = block[self.inside]
         out[self.last] = last
         return out
 
-    def _places(self, heads: int) -> Tensor:
-        """Where N * heads new keys go, if a layer is read as (*, head_dim)."""
-        if heads not in self._made:
-            each = torch.arange(heads, device=self.rows.device)
-            first = (self.rows[:, None] * heads + each) * self.store.width
-            self._made[heads] = (first + self.positions[:, None]).flatten()
-        return self._made[heads]
-
     def _mask(self, part: str, kind: Kind, dtype: torch.dtype) -> Tensor:
         key = part, kind.window, dtype
-        if key not in self._made:
+        if key not in self._masks:
             if part == "last":
                 positions, width = self.positions[self.last][:, None], self.width
             else:
                 positions, width = self.positions[self.block], self.block_width
-            self._made[key] = visible(positions, width, kind.window, dtype)[:, None]
-        return self._made[key]
+            self._masks[key] = visible(positions, width, kind.window, dtype)[:, None]
+        return self._masks[key]
 
 
 def visible(positions: Tensor, width: int, window: int | None, dtype: torch.dtype) -> Tensor:
