@@ -27,11 +27,10 @@ from textenv.errors import (
     AdapterError,
     CheckpointError,
     SourceError,
-    TokenizerError,
     UnsupportedModelError,
     VocabularyMismatchError,
 )
-from textenv.tokenizers import SourceTokenizer, encode_prompt
+from textenv.tokenizers import encode_prompt
 
 torch.set_num_threads(1)
 every_family = pytest.mark.parametrize("family", SOURCE_FAMILIES)
@@ -237,6 +236,23 @@ def test_dropout_stays_off_and_checkpoints_change_memory_only():
         torch.testing.assert_close(loss, gradients(make(family))[1], atol=1e-5, rtol=0)
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_lower_precision():
+    texts, tokens = [[1, 2, S, 3, 3], [4, S]], torch.tensor([[1, S, 2, 3]])
+    mask = torch.tensor([[False, False, True, True]])
+    for family in ("t5", "bart"):
+        full, policy = make(family), make(family).to(torch.bfloat16)
+        policy.value_head.float()
+        near = cached(policy, policy.new_cache(2), texts)
+        torch.testing.assert_close(near.float(), uncached(full, texts), atol=0.1, rtol=0.1)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = full.score(tokens, mask)
+        scores.logprobs.sum().backward()
+        assert scores.logprobs.dtype == torch.float32
+        torch.testing.assert_close(
+            scores.logprobs, full.score(tokens, mask).logprobs, atol=0.1, rtol=0
+        )
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -457,10 +473,3 @@ def test_a_text_without_a_separator(policies):
     )
     with pytest.raises(VocabularyMismatchError, match=r"tokenizer=policy\.tokenizer"):
         Collector(policy, plain, 1.0, seed=0)
-
-
-def test_tokenizers_that_cannot_end_a_prompt():
-    with pytest.raises(TokenizerError, match=r"no stop token that could end a prompt.*after="):
-        SourceTokenizer(Letters(3))
-    with pytest.raises(TokenizerError, match="the separator 2 stands at other places"):
-        SourceTokenizer(Letters(3), before=[2], after=[1, 2])
