@@ -183,6 +183,7 @@ class SourceProbe:
         Raises:
             UnsupportedModelError: They differ.
         """
+        context, policy.context = policy.context, max(self.lengths)  # it may be shorter
         try:
             whole = policy.hidden_states(
                 torch.tensor([t for text in self.texts for t in text], device=policy.device),
@@ -200,6 +201,8 @@ class SourceProbe:
             raise
         except Exception as error:  # whatever a model makes of arguments it does not expect
             raise _unsupported(self.model, f"{type(error).__name__}: {error}") from error
+        finally:
+            policy.context = context
         _check_difference(self.model, got, torch.cat(self.logits), "it reads two texts at once")
         for missing, step in zip((1, 0), steps, strict=True):
             own = torch.stack([logits[len(logits) - 1 - missing] for logits in self.logits])

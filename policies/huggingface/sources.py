@@ -66,10 +66,11 @@ class SourceStore:
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Let row `target` begin with the first `length` positions of row `source`."""
         self.tokens[target, :length] = self.tokens[source, :length]
-        answered = length - int(self.lengths[source]) + 1  # the start token is the separator's
-        if self._known[source] is not None and answered > 0:
+        end = int(self.lengths[source])
+        if length >= end and self.tokens[source, :end].tobytes() == self._known[source]:
             self._copy([source], [target])
-            self.answers.copy_prefix(source, target, answered)
+            # The start token stands in the separator's place.
+            self.answers.copy_prefix(source, target, length - end + 1)
 
     def adopt(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> dict[bytes, list[int]]:
         """Give rows (k,) what any row has of their sources, the first `lengths` (k,) tokens.
