@@ -44,8 +44,8 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def wrap(model: Any, config: Any, name: str) -> Any:
-    """`model` with one more adapter, which is the active one.
+def wrap(model: Any, config: Any, name: str, task_type: str = "CAUSAL_LM") -> Any:
+    """`model` with one more adapter, which is the active one; `task_type` is peft's name of a task.
 
     Raises:
         AdapterError: The adapter does not fit the model.
@@ -53,7 +53,7 @@ def wrap(model: Any, config: Any, name: str) -> Any:
     peft = import_peft()
     if config.task_type is None:
         config = copy.copy(config)
-        config.task_type = "CAUSAL_LM"
+        config.task_type = task_type
     try:
         with _expected_warnings():
             if not hasattr(model, "peft_config"):

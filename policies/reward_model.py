@@ -20,7 +20,7 @@ from policies.checkpoint import load_policy
 from policies.policy import Policy
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, encode_prompt
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -103,8 +103,11 @@ class RewardModel(nn.Module):
 
     def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
         """Ids of each prompt with its answer, as the model reads them."""
-        encode = self.tokenizer.encode
-        return [self._whole(encode(p), encode(a)) for p, a in zip(prompts, answers, strict=True)]
+        tokenizer = self.tokenizer
+        return [
+            self._whole(encode_prompt(tokenizer, prompt), tokenizer.encode(answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Rows of ids as one tensor (S, L) on the model's device, right-padded."""

@@ -21,10 +21,10 @@ def allow_checkpoints(model: nn.Module) -> None:
         layer._gradient_checkpointing_func = partial(
             checkpoint, use_reentrant=False, preserve_rng_state=False
         )
-        if isinstance(getattr(layer, "dropout", None), float):
-            layer.dropout = (
-                0.0  # what a layer drops itself, as in OPT; its modules stay as they are
-            )
+        # What a layer drops itself, as in OPT and BART; its modules stay as they are.
+        for rate in ("dropout", "activation_dropout"):
+            if isinstance(getattr(layer, rate, None), float):
+                setattr(layer, rate, 0.0)
 
 
 @contextmanager
