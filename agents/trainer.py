@@ -76,7 +76,10 @@ class Trainer:
         """
         rate = self._rate(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):  # of optimisers that are compiled
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         rollout = self.with_replay(self.with_reference(rollout))
         advantages = self.algorithm.advantages(rollout)
         rollout = replace(
