@@ -96,7 +96,7 @@ def _put_arrays(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
     if kind == "list":
         return [_put_arrays(v, arrays) for v in content]
     if kind == "quantised":
-        return _put_quantised(*content, arrays)
+        return _put_quantised(content, arrays)
     if kind == "dtype":
         return getattr(torch, content)
     tensor = arrays[content]
@@ -119,8 +119,9 @@ def _take_quantised(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> l
     return [name, _take_arrays(inner, path, arrays), _take_arrays(arguments, path, arrays)]
 
 
-def _put_quantised(name: str, inner: Any, arguments: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _put_quantised(content: list[Any], arrays: dict[str, torch.Tensor]) -> Any:
     """The inverse of `_take_quantised`."""
+    name, inner, arguments = content
     try:
         made = getattr(importlib.import_module(QUANTISED[name]), name)
     except (ImportError, KeyError, AttributeError) as error:

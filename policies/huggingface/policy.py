@@ -22,6 +22,7 @@ from policies.huggingface.fitting import (
 from policies.huggingface.loading import as_tokenizer, load_model, load_models_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
 from policies.huggingface.rows import ROWS, ContinuedRows, Prefix, RowStore, WholeRows
+from policies.huggingface.siblings import Sibling, sibling
 from policies.linear import PackedWeight
 from policies.policy import Policy
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -45,6 +46,7 @@ class HuggingFacePolicy(Policy):
 
     Attributes:
         model: The same; a `PeftModel` once an adapter was added.
+        transformers_tokenizer: The tokenizer, if it is of transformers.
         checkpointing: Whether `checkpoint_activations` was called.
         fixed_prefix: Virtual tokens that stand for the adapter's while a reference computes.
 
@@ -71,7 +73,7 @@ class HuggingFacePolicy(Policy):
         super().__init__(made.vocab_size, longest, width, made, seed)
         self.model = model.eval()
         self.value_head.to(model.device)
-        self._transformers_tokenizer = tokenizer if hasattr(tokenizer, "save_pretrained") else None
+        self.transformers_tokenizer = tokenizer if hasattr(tokenizer, "save_pretrained") else None
         self._scale, self._softcap = post_processing(language_model.config)
         self._packed = PackedWeight()
         self.checkpointing = False
@@ -262,6 +264,22 @@ class HuggingFacePolicy(Policy):
             return AdapterView(self, FixedPrefix(self, None))
         return base_view(self)
 
+    def sibling(self, config: Any, name: str) -> Sibling:
+        """Another policy on the same weights that trains an adapter and a value head of its own.
+
+        The trunk of a reward model, or the critic of a `SeparateValue`; one copy of the model in
+        memory. The policy must have an adapter itself, so that the weights they share are frozen.
+
+        Args:
+            config: Such as `peft.LoraConfig(...)`; no virtual tokens, no `modules_to_save`.
+            name: What to call the adapter.
+
+        Raises:
+            AdapterError: The policy has no adapter, or has one of this name; or adapters of this
+                kind cannot be switched.
+        """
+        return sibling(self, config, name)
+
     def frozen_copy(self) -> Any:
         """The policy as it is now, which takes no gradient: the reference of a KL penalty.
 
@@ -298,7 +316,7 @@ class HuggingFacePolicy(Policy):
 
         Of a policy with an adapter, only that is written; the model is noted by its name.
         """
-        return saving.save(self, folder, self._transformers_tokenizer)
+        return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
 
     @classmethod
     def load(cls, folder: str | Path, *, model: Any = None, tokenizer: Any = None) -> Self:
@@ -322,4 +340,4 @@ class HuggingFacePolicy(Policy):
             CheckpointError: There is none, or it has another shape.
             VocabularyMismatchError: It was made with another vocabulary.
         """
-        saving.load_weights(self, folder)
+        saving.load_weights(self, folder, self.value_head)

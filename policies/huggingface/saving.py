@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from policies import adapters
 from policies.huggingface.loading import load_model, load_models_tokenizer
@@ -20,8 +21,10 @@ DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "ada
 KIND, FORMAT = "huggingface", 1
 
 
-def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Path:
-    """Write `policy` into `folder`; see `HuggingFacePolicy.save`."""
+def save(
+    policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any, value_head: nn.Linear
+) -> Path:
+    """Write `policy` with this value head into `folder`; see `HuggingFacePolicy.save`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     adapted = hasattr(policy.model, "peft_config")
@@ -32,7 +35,7 @@ def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Pat
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    head = {name: weight.contiguous() for name, weight in policy.value_head.state_dict().items()}
+    head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
     stop = policy.tokenizer.stop_token
@@ -80,12 +83,12 @@ def load(made: type["HuggingFacePolicy"], folder: str | Path, model: Any, tokeni
     policy = made(model, tokenizer, stop=stop)
     policy.context = description["context"]
     _check_vocabulary(policy, folder, description)
-    _load_value_head(policy, folder)
+    _load_value_head(policy.value_head, folder)
     return policy
 
 
-def load_weights(policy: "HuggingFacePolicy", folder: str | Path) -> None:
-    """Take over the weights in `folder`; see `Policy.load_weights`."""
+def load_weights(policy: "HuggingFacePolicy", folder: str | Path, value_head: nn.Linear) -> None:
+    """Take over the weights in `folder`, those of the head for this one; see `Policy`."""
     folder = Path(folder)
     _check_vocabulary(policy, folder, _description(folder))
     adapted = (folder / ADAPTER).exists()
@@ -102,12 +105,12 @@ def load_weights(policy: "HuggingFacePolicy", folder: str | Path) -> None:
             policy.model.load_state_dict(saved.state_dict())
     except (ModelError, OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be used: {error}") from error
-    _load_value_head(policy, folder)
+    _load_value_head(value_head, folder)
 
 
-def _load_value_head(policy: "HuggingFacePolicy", folder: Path) -> None:
+def _load_value_head(value_head: nn.Linear, folder: Path) -> None:
     try:
-        policy.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+        value_head.load_state_dict(load_file(folder / VALUE_HEAD))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / VALUE_HEAD} cannot be read: {error}") from error
 
