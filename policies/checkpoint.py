@@ -63,6 +63,11 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Polic
     return load_transformer(folder, tokenizer)
 
 
+def is_policy(folder: str | Path) -> bool:
+    """Whether a policy was saved there, rather than a bare model of Hugging Face."""
+    return (actors_folder(folder) / DESCRIPTION).exists()
+
+
 def actors_folder(folder: str | Path) -> Path:
     """The folder itself, or that of the actor in it if the policy had a critic of its own."""
     folder = Path(folder)

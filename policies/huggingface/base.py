@@ -37,6 +37,7 @@ class TransformersPolicy(Policy):
 
     Attributes:
         model: The same; a `PeftModel` once an adapter was added.
+        transformers_tokenizer: The tokenizer, if it is of transformers.
         checkpointing: Whether `checkpoint_activations` was called.
     """
 
@@ -59,7 +60,7 @@ class TransformersPolicy(Policy):
         self.value_head.to(model.device)
         # Of its own library or not at all: what is saved is read by transformers again.
         savable = hasattr(own_tokenizer, "save_pretrained")
-        self._transformers_tokenizer = own_tokenizer if savable else None
+        self.transformers_tokenizer = own_tokenizer if savable else None
         self._scale, self._softcap = post_processing(language_model.config)
         self._packed = PackedWeight()
         self.checkpointing = False
@@ -257,7 +258,7 @@ class TransformersPolicy(Policy):
 
         Of a policy with an adapter, only that is written; the model is noted by its name.
         """
-        return saving.save(self, folder, self._transformers_tokenizer)
+        return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
 
     @classmethod
     def load(cls, folder: str | Path, *, model: Any = None, tokenizer: Any = None) -> Self:
@@ -281,4 +282,4 @@ class TransformersPolicy(Policy):
             CheckpointError: There is none, or it has another shape.
             VocabularyMismatchError: It was made with another vocabulary.
         """
-        saving.load_weights(self, folder)
+        saving.load_weights(self, folder, self.value_head)

@@ -15,6 +15,7 @@ from policies.huggingface.checkpointing import checkpointed
 from policies.huggingface.fitting import Probe, refuse_encoder_decoders, use_rows
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
+from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
 from textenv.errors import AdapterError
@@ -148,6 +149,22 @@ class HuggingFacePolicy(TransformersPolicy):
         if prefixes.virtual_tokens(self.model):
             return AdapterView(self, FixedPrefix(self, None))
         return super().reference()
+
+    def sibling(self, config: Any, name: str) -> Sibling:
+        """Another policy on the same weights that trains an adapter and a value head of its own.
+
+        The trunk of a reward model, or the critic of a `SeparateValue`; one copy of the model in
+        memory. The policy must have an adapter itself, so that the weights they share are frozen.
+
+        Args:
+            config: Such as `peft.LoraConfig(...)`; no virtual tokens, no `modules_to_save`.
+            name: What to call the adapter.
+
+        Raises:
+            AdapterError: The policy has no adapter, or has one of this name; or adapters of this
+                kind cannot be switched.
+        """
+        return sibling(self, config, name)
 
     def frozen_copy(self) -> Any:
         """See `TransformersPolicy.frozen_copy`."""

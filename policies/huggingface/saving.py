@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from policies import adapters
 from policies.huggingface.loading import load_model, load_models_tokenizer
@@ -20,8 +21,10 @@ DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "ada
 FORMAT = 1
 
 
-def save(policy: "TransformersPolicy", folder: str | Path, tokenizer: Any) -> Path:
-    """Write `policy` into `folder`; see `TransformersPolicy.save`."""
+def save(
+    policy: "TransformersPolicy", folder: str | Path, tokenizer: Any, value_head: nn.Linear
+) -> Path:
+    """Write `policy` with this value head into `folder`; see `TransformersPolicy.save`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     adapted = hasattr(policy.model, "peft_config")
@@ -32,7 +35,7 @@ def save(policy: "TransformersPolicy", folder: str | Path, tokenizer: Any) -> Pa
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    head = {name: weight.contiguous() for name, weight in policy.value_head.state_dict().items()}
+    head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
     stop = policy.tokenizer.stop_token
@@ -82,12 +85,12 @@ def load(made: type["TransformersPolicy"], folder: str | Path, model: Any, token
     policy = made(model, tokenizer, context=context, stop=stop)  # type: ignore[call-arg]
     policy.context = context  # virtual tokens have been taken off it already
     _check_vocabulary(policy, folder, description)
-    _load_value_head(policy, folder)
+    _load_value_head(policy.value_head, folder)
     return policy
 
 
-def load_weights(policy: "TransformersPolicy", folder: str | Path) -> None:
-    """Take over the weights in `folder`; see `Policy.load_weights`."""
+def load_weights(policy: "TransformersPolicy", folder: str | Path, value_head: nn.Linear) -> None:
+    """Take over the weights in `folder`, those of the head for this one; see `Policy`."""
     folder = Path(folder)
     _check_vocabulary(policy, folder, _description(folder, policy.kind))
     adapted = (folder / ADAPTER).exists()
@@ -104,12 +107,12 @@ def load_weights(policy: "TransformersPolicy", folder: str | Path) -> None:
             policy.model.load_state_dict(saved.state_dict())
     except (ModelError, OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be used: {error}") from error
-    _load_value_head(policy, folder)
+    _load_value_head(value_head, folder)
 
 
-def _load_value_head(policy: "TransformersPolicy", folder: Path) -> None:
+def _load_value_head(value_head: nn.Linear, folder: Path) -> None:
     try:
-        policy.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+        value_head.load_state_dict(load_file(folder / VALUE_HEAD))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / VALUE_HEAD} cannot be read: {error}") from error
 
