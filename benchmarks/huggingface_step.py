@@ -44,6 +44,7 @@ def chats(tokenizer: Any) -> list[str]:
 def textenv_rate(model: str, steps: int) -> Callable[[], float]:
     """Tokens per second of a learner that runs on from call to call."""
     policy, tokenizer = HuggingFacePolicy.from_pretrained(model), load_models_tokenizer(model)
+    policy.pack_weights()
     envs = TextVectorEnv(
         ANSWERS,
         prompts=[{"tokens": tokenizer.encode(prompt)} for prompt in chats(tokenizer)],
