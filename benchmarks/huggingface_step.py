@@ -1,6 +1,6 @@
 """One RL step on a real model: textenv's learner against TRL's GRPO trainer.
 
-Same weights, full fine-tuning in fp32 with AdamW, 16 answers of at most 64 tokens in groups of 8.
+Same weights, full fine-tuning in fp32 with AdamW, 8 answers of at most 64 tokens to one prompt.
 The prompts are an instruction in the model's chat format, to go on with a sentence: answers end on
 their own, most of them between 10 and 40 tokens. Useful tokens per second, the sides in turn.
 
@@ -20,7 +20,7 @@ from policies import HuggingFacePolicy
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from textenv import TextVectorEnv
 
-ANSWERS, GROUP, LENGTH = 16, 8, 64
+ANSWERS, GROUP, LENGTH = 8, 8, 64
 INSTRUCTION = "Continue this sentence in a few words: "
 
 
