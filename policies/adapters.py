@@ -165,6 +165,10 @@ def merge(policy: Policy) -> None:
     policy.requires_grad_(True)
 
 
+InForce = list[tuple[bool, list[str]]]
+"""Of each layer that has adapters: whether they are off, and which are active."""
+
+
 @contextmanager
 def switched(module: nn.Module, name: str | None) -> Iterator[None]:
     """Compute with the adapter of that name, or with none; afterwards all is as it was."""
@@ -174,34 +178,37 @@ def switched(module: nn.Module, name: str | None) -> Iterator[None]:
         yield
 
 
-def in_force(module: nn.Module) -> list[tuple[bool, list[str]]]:
-    """Of each layer that has adapters: whether they are off, and which are active."""
+def in_force(module: nn.Module) -> InForce:
+    """What is in force now in the layers of `module`."""
     return [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers(module)]
 
 
 @contextmanager
-def reinstated(module: nn.Module, wanted: list[tuple[bool, list[str]]]) -> Iterator[None]:
+def reinstated(module: nn.Module, wanted: InForce) -> Iterator[None]:
     """Compute with what was `in_force` at another time; afterwards all is as it was."""
-    before = in_force(module)
+    adapted = layers(module)
+    before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in adapted]
     if before == wanted:
         yield
         return
     trained = [p for p in module.parameters() if p.requires_grad]
     try:
-        _put_in_force(module, wanted)
+        _put_in_force(adapted, wanted)
         yield
     finally:
-        _put_in_force(module, before)
+        _put_in_force(adapted, before)
         # Switching says anew what is trained: it is to be what it was.
         module.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
 
 
-def _put_in_force(module: nn.Module, wanted: list[tuple[bool, list[str]]]) -> None:
-    for layer, (off, active) in zip(layers(module), wanted, strict=True):
-        layer.enable_adapters(True)
-        layer.set_adapter(active)
+def _put_in_force(adapted: list[Any], wanted: InForce) -> None:
+    for layer, (off, active) in zip(adapted, wanted, strict=True):
+        if layer.disable_adapters:
+            layer.enable_adapters(True)
+        if list(layer.active_adapters) != active:
+            layer.set_adapter(active)
         if off:
             layer.enable_adapters(False)
 
