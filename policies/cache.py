@@ -18,9 +18,9 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 _NOTHING = -1
 """Marks a place that holds no encoded token; no token of an observation equals it."""
 
-WORTH_A_PASS = 8
-"""A row waits for another one's beginning only if that saves it so many tokens; below, the extra
-pass costs more than it saves."""
+WORTH_A_PASS = 16
+"""Rows wait for the beginnings of others only if that saves so many tokens altogether; below, the
+extra pass costs more than it saves."""
 
 
 class Store(Protocol):
@@ -101,8 +101,9 @@ class PrefixCache:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
 
         One plan as a rule. Where several rows need the same beginning, as at the start of a group,
-        a first plan encodes it for one of them and the others take it from there. The last plan
-        ends with the last token of every row, in the order of the rows.
+        a plan before it encodes that for one of them and the others take it from there; where
+        groups begin alike, as with worked examples, there is another one for what they share. The
+        last plan ends with the last token of every row, in the order of the rows.
 
         A plan counts as carried out when the next one is asked for: one that fails half-way, and
         the rest with it, is forgotten.
@@ -117,8 +118,7 @@ class PrefixCache:
         behind = np.flatnonzero(lengths - starts > 1)
         if len(behind):
             self._borrow(observations, lengths, starts, behind)
-            leaders = _leaders(observations, lengths, starts, behind)
-            if len(leaders):
+            while len(leaders := _leaders(observations, lengths, starts, behind)):
                 plan = self._plan(observations, lengths - 1, starts, leaders)
                 yield plan
                 self._remember(plan, lengths - 1)
@@ -199,16 +199,19 @@ def _leaders(
     """Rows whose beginning is worth encoding first, since others in `behind` need it too."""
     candidates: list[int] = []
     leaders = set()
+    saved = 0
     for row in behind:
         missing = lengths[row] - 1 - starts[row]
-        if missing < WORTH_A_PASS:
+        if missing == 0:
             continue
         if candidates:
             common = common_prefix(observations[row], observations[candidates])
             shared = np.minimum(common, np.minimum(lengths[candidates], lengths[row]) - 1)
             best = int(shared.argmax())
-            if shared[best] - starts[row] >= WORTH_A_PASS:
+            taken = int(shared[best]) - int(starts[row])
+            if 2 * taken >= missing:  # with less, it may have more in common with a later row
                 leaders.add(candidates[best])
+                saved += taken
                 continue
         candidates.append(int(row))
-    return np.array(sorted(leaders), dtype=np.int64)
+    return np.array(sorted(leaders) if saved >= WORTH_A_PASS else [], dtype=np.int64)

@@ -35,10 +35,51 @@ def test_examples_run(name, arguments, expected):
     assert expected in done.stdout
 
 
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    """A folder with a model of random weights that reads bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>"]
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(folder)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    ends = {"bos_token_id": None, "eos_token_id": len(alphabet) - 1}
+    config = LlamaConfig(vocab_size=len(alphabet), **shape, **heads, **ends)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def openings(tmp_path):
+    file = tmp_path / "openings.txt"
+    file.write_text("".join(f"Film {i} is\n" for i in range(20)), encoding="utf-8")
+    return file
+
+
+def test_a_real_model_and_a_lexicon(tiny_llama, openings):
+    done = run(ROOT / "examples" / "06_real_model.py", tiny_llama, openings, "600")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("s of processor") == 2  # updates of 48 answers of 12 tokens
+    assert "judge: VADER" in done.stdout
+    assert "Film 0 is" in done.stdout  # a held-out opening, the first of every ten
+
+
+def test_a_real_model_and_a_verifier(tiny_llama):
+    done = run(ROOT / "examples" / "07_verifier.py", tiny_llama, "500")
+    assert done.returncode == 0, done.stderr
+    assert "share of right ones" in done.stdout
+
+
 def test_every_example_is_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05"}
-    assert len(names) == 5
+    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05", "06", "07"}
+    assert len(names) == 7
 
 
 @pytest.mark.parametrize(

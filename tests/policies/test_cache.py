@@ -320,14 +320,19 @@ def test_a_row_may_take_another_ones_text_while_that_goes_elsewhere():
 
 
 def test_a_group_encodes_its_prompt_once_where_that_is_worth_a_pass():
-    show = Shown(4)
-    prompt = ([0, 1, 2, 3, 4] * 3)[: WORTH_A_PASS + 1]
-    assert show(prompt, prompt, prompt, prompt) == WORTH_A_PASS + 4
-    show = Shown(4)
+    assert WORTH_A_PASS == 16
+    prompt = [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert Shown(4)(prompt, prompt, prompt, prompt) == 8 + 4
     other = [4, *prompt[1:]]
-    assert show(prompt, other, other, prompt) == 2 * WORTH_A_PASS + 4
-    show = Shown(4)
-    assert show(*[prompt[:-1]] * 4) == 4 * WORTH_A_PASS  # one token fewer is not worth it
+    assert Shown(4)(prompt, other, other, prompt) == 2 * 8 + 4  # 2 * 8 tokens are saved
+    assert Shown(4)(*[prompt[:6]] * 4) == 4 * 6  # 3 * 5 would be
+
+
+def test_groups_that_begin_alike_encode_that_once_too():
+    examples = [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    one, other = [*examples, *[4] * 8], [*examples, *[2] * 8]
+    # The first row; what the other group has for itself; the last token of each row.
+    assert Shown(8)(*[one] * 4, *[other] * 4) == 16 + 7 + 8
 
 
 def test_rows_that_only_begin_alike_share_the_beginning():
