@@ -24,7 +24,8 @@ class Algorithm(ABC):
     Attributes:
         n_epochs: Passes over each rollout.
         minibatch_tokens: About so many chosen tokens make one optimiser step; None takes the whole
-            rollout at once. Sequences are never split.
+            rollout at once. Sequences are never split. What is in memory at once is the trainer's
+            `micro_batch_tokens`.
         target_kl: Stop the epochs of a rollout once the policy has moved so far from the one that
             sampled it (nats per token, estimator k3); None never stops.
         replay: So many rollouts, the last one and those before it, are learned from at once; 0

@@ -16,6 +16,7 @@ from agents.supervised.chat_template import ChatTemplate
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
 from textenv.errors import PromptTooLongError
+from textenv.tokenizers import encode_prompt
 
 Show = Callable[[str], object]
 """Takes the next piece of an answer."""
@@ -131,7 +132,7 @@ class Continuation:
 
     def answer(self, text: str, show: Show) -> str:
         """What comes after `text`; raises as `Voice.reply`."""
-        return self.voice.reply(text, self.voice.tokenizer.encode(text), show)
+        return self.voice.reply(text, encode_prompt(self.voice.tokenizer, text), show)
 
     def reset(self) -> None:
         """Nothing is remembered."""

@@ -67,6 +67,9 @@ class Learner(Trainer):
         n_episodes: Instead of `n_steps`: a rollout is so many whole episodes.
         temperature: Of the sampling, and so of the log-probabilities.
         max_grad_norm: Gradients are scaled down to this norm.
+        micro_batch_tokens: At most so many tokens, prompts included, go through the network at
+            once, however large the minibatch; None takes the minibatch whole. Gradients stay those
+            of the whole minibatch; memory becomes that of a part, for one more forward pass.
         precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is several
             times as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
             Log-probabilities stay fp32; the rollout keeps the precision of the weights.
@@ -94,6 +97,7 @@ class Learner(Trainer):
         n_episodes: int | None = None,
         temperature: float = 1.0,
         max_grad_norm: float = 1.0,
+        micro_batch_tokens: int | None = None,
         precision: torch.dtype = torch.float32,
         optimizer: Callable[..., Optimizer] = Adam,
         seed: int = 0,
@@ -116,6 +120,7 @@ class Learner(Trainer):
             learning_rate=learning_rate,
             temperature=temperature,
             max_grad_norm=max_grad_norm,
+            micro_batch_tokens=micro_batch_tokens,
             precision=precision,
             optimizer=optimizer,
             seed=seed,

@@ -123,7 +123,8 @@ class Rollout:
 
     def select(self, sequences: Tensor) -> Rollout:
         """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
-        length = int((self.mask[sequences].any(0)).nonzero().max()) + 1
+        places = torch.arange(self.mask.shape[1], device=self.mask.device)
+        length = int((self.mask[sequences] * places).max()) + 1
         parts = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -1,5 +1,6 @@
 """Nested states on disk: safetensors for arrays, JSON for the rest, never pickles."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from textenv.errors import CheckpointError
 
 FORMAT = 1
+
+QUANTISED = {
+    "OptimState8bit": "torchao.optim.subclass_8bit",
+    "OptimState4bit": "torchao.optim.subclass_4bit",
+    "OptimStateFp8": "torchao.optim.subclass_fp8",
+}
+"""Tensors that consist of others, and where they come from; no file can name another class."""
 
 
 def write_state(folder: str | Path, name: str, state: dict[str, Any]) -> None:
@@ -22,6 +31,9 @@ def write_state(folder: str | Path, name: str, state: dict[str, Any]) -> None:
         folder: Where to.
         name: What it is a state of.
         state: Dicts, lists, arrays, tensors and what JSON can hold, nested; tuples become lists.
+
+    Raises:
+        CheckpointError: A tensor is of a class that is unknown here.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +76,10 @@ def _take_arrays(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
         stored: NDArray[Any] = value if kind == "array" else value.view(np.int64)
         arrays[path] = torch.from_numpy(np.ascontiguousarray(stored)).clone()
         return {kind: path}
+    if is_traceable_wrapper_subclass(value):
+        return {"quantised": _take_quantised(value, path, arrays)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, torch.Tensor):
         arrays[path] = value.detach().cpu().contiguous().clone()
         return {"tensor": path}
@@ -79,8 +95,38 @@ def _put_arrays(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
         return {k: _put_arrays(v, arrays) for k, v in content}
     if kind == "list":
         return [_put_arrays(v, arrays) for v in content]
+    if kind == "quantised":
+        return _put_quantised(content, arrays)
+    if kind == "dtype":
+        return getattr(torch, content)
     tensor = arrays[content]
     if kind == "tensor":
         return tensor
     array = tensor.numpy()
     return array.view(np.uint64) if kind == "uint64" else array
+
+
+def _take_quantised(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> list[Any]:
+    """Name, tensors and other arguments of a tensor that consists of others."""
+    name = type(value).__name__
+    if type(value).__module__ != QUANTISED.get(name):
+        raise CheckpointError(
+            f"{path} is a {type(value).__module__}.{name}, which is not known how to save: use an "
+            f"optimiser whose states are plain tensors, or one of {sorted(QUANTISED)} (torchao)"
+        )
+    names, arguments = value.__tensor_flatten__()
+    inner = {name: getattr(value, name) for name in names}
+    return [name, _take_arrays(inner, path, arrays), _take_arrays(arguments, path, arrays)]
+
+
+def _put_quantised(content: list[Any], arrays: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `_take_quantised`."""
+    name, inner, arguments = content
+    try:
+        made = getattr(importlib.import_module(QUANTISED[name]), name)
+    except (ImportError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"the optimiser's states are of torchao's class {name}, which cannot be had "
+            f"({type(error).__name__}: {error}): pip install torchao"
+        ) from error
+    return made.__tensor_unflatten__(_put_arrays(inner, arrays), _put_arrays(arguments, arrays))

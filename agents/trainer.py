@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 from agents import losses
 from agents.algorithm import Algorithm
 from agents.minibatches import split_evenly
+from agents.parts import parts_of, score_in_parts
 from agents.precision import Precision
 from agents.rollout import Rollout
 from policies import Policy, Scores
@@ -27,6 +28,9 @@ class Trainer:
         learning_rate: A number, or a function of the share of the training done (0 to 1).
         temperature: That of the sampling, and so of the log-probabilities.
         max_grad_norm: Gradients are scaled down to this norm.
+        micro_batch_tokens: At most so many tokens, prompts included, go through the network at
+            once, however large the minibatch; None takes the minibatch whole. Gradients stay those
+            of the whole minibatch; memory becomes that of a part, for one more forward pass.
         precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is several
             times as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
             Log-probabilities stay fp32; the rollout keeps the precision of the weights.
@@ -43,12 +47,14 @@ class Trainer:
         learning_rate: float | Callable[[float], float] = 3e-4,
         temperature: float = 1.0,
         max_grad_norm: float = 1.0,
+        micro_batch_tokens: int | None = None,
         precision: torch.dtype = torch.float32,
         optimizer: Callable[..., Optimizer] = Adam,
         seed: int = 0,
     ):
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.temperature, self.max_grad_norm = temperature, max_grad_norm
+        self.micro_batch_tokens = micro_batch_tokens
         self.precision = Precision(precision, policy.device.type)
         self._rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
         self.trained = [p for p in policy.parameters() if p.requires_grad]
@@ -70,7 +76,10 @@ class Trainer:
         """
         rate = self._rate(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):  # of optimisers that are compiled
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         rollout = self.with_replay(self.with_reference(rollout))
         advantages = self.algorithm.advantages(rollout)
         rollout = replace(
@@ -93,13 +102,18 @@ class Trainer:
 
     def score(self, batch: Rollout, policy: Policy | None = None) -> Scores:
         """What the policy (or another one) says of the choices of a batch."""
-        with self.precision.autocast():
-            return (policy or self.policy).score(
-                batch.tokens,
-                batch.mask,
-                temperature=self.temperature,
-                action_masks=batch.action_masks,
-            )
+
+        def score(part: Rollout) -> Scores:
+            with self.precision.autocast():
+                return (policy or self.policy).score(
+                    part.tokens,
+                    part.mask,
+                    temperature=self.temperature,
+                    action_masks=part.action_masks,
+                )
+
+        parts = parts_of(batch, self.micro_batch_tokens)
+        return score(batch) if len(parts) == 1 else score_in_parts(score, batch, parts)
 
     def descend(self, loss: Tensor) -> Tensor:
         """One optimiser step down the gradient of `loss`; returns the gradient's norm."""

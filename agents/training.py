@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from agents import PPO, Learner, PPOPtx, demo
@@ -20,9 +21,20 @@ from agents.runs import RunFolder
 from agents.samples import append_samples
 from agents.stages import Stages
 from agents.supervised.pretraining import PretrainingStep, held_out_loss
-from policies import Policy, RewardModel, SeparateValue, TransformerPolicy, tokenizer_of
+from policies import (
+    HuggingFacePolicy,
+    Policy,
+    RewardModel,
+    SeparateValue,
+    TransformerPolicy,
+    load_policy,
+    tokenizer_of,
+)
+from policies.adapters import import_peft
+from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import (
+    AdapterError,
     CheckpointError,
     InvalidRewardError,
     MalformedRecordError,
@@ -41,7 +53,11 @@ class Settings:
     Attributes:
         prompts: A `.txt` or `.jsonl` file, or `file.py:name`; the demo's openings if None.
         reward: `file.py:name` or `package.module:name`; the demo's sentiment if None.
-        policy: A folder written by `policy.save`; the demo's GPT if None.
+        policy: A folder written by `policy.save`, or a model of Hugging Face by its folder or its
+            name on the hub (owner/name); the demo's GPT if None.
+        lora: Rank of the LoRA adapter that is trained instead of the model's weights, which then
+            are the reference too; 0 trains the weights. Needs a model of Hugging Face.
+        micro_batch_tokens: So many tokens are in memory at once in an update; None: a minibatch.
         reward_model: A folder written by `RewardModel.save`, instead of `reward`. The critic then
             is a network of its own that begins as the reward model, if their vocabularies agree.
         ptx_text: A text file, if PPO is to go on reading it (PPO-ptx).
@@ -60,6 +76,8 @@ class Settings:
     prompts: str | None = None
     reward: str | None = None
     policy: str | None = None
+    lora: int = 0
+    micro_batch_tokens: int | None = None
     reward_model: str | None = None
     ptx_text: str | None = None
     ptx_coef: float = 1.0
@@ -166,6 +184,7 @@ def train(
         kl_coef=settings.kl_coef,
         learning_rate=lambda done: settings.learning_rate * (1 - 0.9 * done),
         temperature=settings.temperature,
+        micro_batch_tokens=settings.micro_batch_tokens,
         n_steps=settings.max_new_tokens,
         seed=settings.seed,
     )
@@ -214,7 +233,7 @@ def _reward(settings: Settings) -> Any:
     return settings.reward or demo.sentiment_reward()
 
 
-def _with_critic(actor: TransformerPolicy, reward: Any) -> Policy:
+def _with_critic(actor: Policy, reward: Any) -> Policy:
     """The actor with a critic that begins as the reward model, if that reads the same tokens."""
     if not isinstance(reward, RewardModel) or actor.tokenizer is None:
         return actor
@@ -223,7 +242,7 @@ def _with_critic(actor: TransformerPolicy, reward: Any) -> Policy:
     return SeparateValue(actor, reward.as_critic())
 
 
-def _algorithm(settings: Settings, policy: TransformerPolicy) -> PPO:
+def _algorithm(settings: Settings, policy: Policy) -> PPO:
     """PPO, with a pretraining term if there is text for it."""
     common: dict[str, Any] = {"n_epochs": 2, "minibatch_tokens": 1024}
     if settings.ptx_text is None:
@@ -240,19 +259,46 @@ def _algorithm(settings: Settings, policy: TransformerPolicy) -> PPO:
 
 def _policies(
     settings: Settings, stages: Stages, resume: RunFolder | None
-) -> tuple[TransformerPolicy, TransformerPolicy]:
+) -> tuple[Policy, Policy]:
     """What learns, and what it began as."""
     if resume:
-        policy, reference = (
-            TransformerPolicy.load(resume.checkpoint / name) for name in (POLICY, REFERENCE)
-        )
-        return policy, reference.frozen_copy()
+        policy = load_policy(resume.checkpoint / POLICY)
+        if settings.lora:
+            return policy, _as_huggingface(policy, settings).reference()
+        return policy, load_policy(resume.checkpoint / REFERENCE).frozen_copy()
     if settings.policy is not None:
-        policy = TransformerPolicy.load(settings.policy)
+        policy = _begin_with(settings.policy)
     else:
         policy = _demo_policy(settings, stages)
     tokenizer_of(policy, f"the policy in {settings.policy}")
-    return policy, policy.frozen_copy()
+    if not settings.lora:
+        return policy, policy.frozen_copy()
+    adapted = _as_huggingface(policy, settings)
+    torch.manual_seed(settings.seed)  # of the adapter's first weights
+    adapted.add_adapter(
+        import_peft().LoraConfig(
+            r=settings.lora, lora_alpha=2 * settings.lora, target_modules="all-linear"
+        )
+    )
+    return adapted, adapted.reference()
+
+
+def _begin_with(name: str) -> Policy:
+    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
+    folder = Path(name)
+    on_the_hub = not folder.exists() and len(folder.parts) == 2
+    if on_the_hub or ((folder / "config.json").exists() and not is_policy(folder)):
+        return HuggingFacePolicy.from_pretrained(name)
+    return load_policy(folder)
+
+
+def _as_huggingface(policy: Policy, settings: Settings) -> HuggingFacePolicy:
+    if not isinstance(policy, HuggingFacePolicy):
+        raise AdapterError(
+            f"--lora {settings.lora} needs a model of Hugging Face, and --policy "
+            f"{settings.policy} is none: leave it out to train all weights"
+        )
+    return policy
 
 
 def _demo_policy(settings: Settings, stages: Stages) -> TransformerPolicy:
@@ -306,7 +352,7 @@ def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def _environment(
-    settings: Settings, policy: TransformerPolicy, prompts: PromptSource, reward: Any
+    settings: Settings, policy: Policy, prompts: PromptSource, reward: Any
 ) -> TextVectorEnv:
     return environment_for(
         policy, prompts, reward, rows=settings.rows, max_new_tokens=settings.max_new_tokens

@@ -2,12 +2,13 @@
 
 LoRA's reference is the same weights with the adapter off. Full fine-tuning keeps a second copy of
 the model as its reference. Each side runs in a process of its own: updates of 16 rows and 16 tokens
-each in minibatches of 64 tokens, checkpointed activations, Adam, fp32. The peak is that of the
-whole process, imports and loading included.
+each, Adam, fp32; by default in minibatches of 64 tokens with checkpointed activations. The peak is
+that of the whole process, imports and loading included.
 
 Run: python -m benchmarks.adapter_memory HuggingFaceTB/SmolLM2-135M-Instruct --threads 1
 """
 
+import argparse
 import multiprocessing
 from typing import Any
 
@@ -15,18 +16,19 @@ import torch
 
 from benchmarks.common import command_line, no_reward, peak_memory, random_prompts, report, timed
 
-ROWS, STEPS, MINIBATCH = 16, 16, 64
+ROWS, STEPS = 16, 16
 
 
-def run(model: str, side: str, threads: int, updates: int) -> dict[str, Any]:
+def run(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Figures of one side."""
     from agents import PPO, Learner
     from policies.huggingface import HuggingFacePolicy
     from textenv import TextVectorEnv
 
-    torch.set_num_threads(threads)
-    policy = HuggingFacePolicy.from_pretrained(model)
-    policy.checkpoint_activations()
+    torch.set_num_threads(arguments.threads)
+    policy = HuggingFacePolicy.from_pretrained(arguments.model)
+    if not arguments.keep_activations:
+        policy.checkpoint_activations()
     loaded = peak_memory()
     if side == "lora":
         from peft import LoraConfig
@@ -42,9 +44,16 @@ def run(model: str, side: str, threads: int, updates: int) -> dict[str, Any]:
         tokenizer=policy.tokenizer,
         max_new_tokens=STEPS,
     )
-    algorithm = PPO(n_epochs=1, minibatch_tokens=MINIBATCH)
-    learner = Learner(policy, envs, algorithm, reference=reference, kl_coef=0.05, n_steps=STEPS)
-    seconds = min(timed(learner.update) for _ in range(updates))
+    learner = Learner(
+        policy,
+        envs,
+        PPO(n_epochs=1, minibatch_tokens=arguments.minibatch or None),
+        reference=reference,
+        kl_coef=0.05,
+        n_steps=STEPS,
+        micro_batch_tokens=arguments.parts,
+    )
+    seconds = min(timed(learner.update) for _ in range(arguments.repeats))
     return {
         "side": side,
         "trained parameters, M": sum(p.numel() for p in learner.trained) / 1e6,
@@ -58,13 +67,15 @@ def main() -> None:
     """Measure both sides."""
     parser = command_line(__doc__)
     parser.add_argument("model", help="A name on the hub, or a folder.")
+    parser.add_argument("--minibatch", type=int, default=64, help="Tokens; 0: the whole rollout.")
+    parser.add_argument("--parts", type=int, help="Tokens that are in memory at once.")
+    parser.add_argument("--keep-activations", action="store_true")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     rows = []
     for side in ("lora", "full"):
         with context.Pool(1) as pool:  # a process of its own, whose peak is this side's
-            given = (arguments.model, side, arguments.threads, arguments.repeats)
-            rows.append(pool.apply(run, given))
+            rows.append(pool.apply(run, (side, arguments)))
             pool.close()
             pool.join()
     lora, full = rows
@@ -73,6 +84,9 @@ def main() -> None:
         rows,
         seed=0,
         updates=arguments.repeats,
+        minibatch=arguments.minibatch,
+        parts=arguments.parts,
+        keep_activations=arguments.keep_activations,
         memory_ratio=lora["peak MB"] / full["peak MB"],
     )
 

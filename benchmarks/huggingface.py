@@ -40,6 +40,7 @@ def main() -> None:
     model = load_model(arguments.model, dtype=dtype).eval()  # of its own, with its own attention
     vocab_size = model.config.vocab_size
     policy = HuggingFacePolicy(load_model(arguments.model, dtype=dtype), Ids(vocab_size))
+    policy.pack_weights()
     prompts = random_prompts(512, vocab_size)
     rng = np.random.default_rng(1)
     rows = []

@@ -30,7 +30,7 @@ from benchmarks.common import (
 )
 from policies import TransformerPolicy
 from policies.cache import Plan
-from policies.sampling import sample_inverse_cdf
+from policies.sampling import sample
 from textenv import TextVectorEnv
 
 
@@ -135,10 +135,9 @@ def bare_rate(policy: TransformerPolicy, prompts, tokens: int):
         )
         ones = np.ones(ROWS, dtype=np.int64)
         for step in range(MAX_ANSWER):
-            probabilities = policy.logits(policy.extend(store, plan)).softmax(-1)
-            uniforms = torch.from_numpy(generator.random(ROWS))
-            actions = sample_inverse_cdf(probabilities, uniforms)
-            plan = Plan(actions.numpy(), np.arange(ROWS), counts + step, ones)
+            logits = policy.logits(policy.extend(store, plan))
+            actions, _ = sample(logits, generator.random(ROWS))
+            plan = Plan(actions, np.arange(ROWS), counts + step, ones)
         return ROWS * MAX_ANSWER
 
     return batches_rate(batch, tokens)

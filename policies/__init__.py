@@ -4,7 +4,7 @@ from policies.cache import PrefixCache
 from policies.checkpoint import load_policy, save_policy
 from policies.classifier_reward import ClassifierReward
 from policies.generation import generate, generate_tokens
-from policies.huggingface import HuggingFacePolicy, train_last_layers
+from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy, train_last_layers
 from policies.policy import Policy, Scores, Step, tokenizer_of
 from policies.reward_model import RewardModel
 from policies.separate_value import SeparateValue
@@ -13,6 +13,7 @@ from policies.transformer_policy import TransformerPolicy
 
 __all__ = [
     "ClassifierReward",
+    "EncoderDecoderPolicy",
     "HuggingFacePolicy",
     "Policy",
     "PrefixCache",

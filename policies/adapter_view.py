@@ -1,4 +1,4 @@
-"""References that share a policy's weights and differ from it by an adapter."""
+"""Policies that share another one's weights and differ from it by an adapter."""
 
 import copy
 from contextlib import AbstractContextManager
@@ -48,7 +48,7 @@ class AdaptersOff:
 
 
 class KeptAdapter:
-    """The adapter `name` of `model`, which nobody trains."""
+    """The adapter `name` of `model`, whichever is active otherwise."""
 
     def __init__(self, model: Any, name: str):
         self.model, self.name = model, name

@@ -6,6 +6,7 @@ copied. `policies.adapter_view` makes such references.
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,8 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def wrap(model: Any, config: Any, name: str) -> Any:
-    """`model` with one more adapter, which is the active one.
+def wrap(model: Any, config: Any, name: str, task_type: str = "CAUSAL_LM") -> Any:
+    """`model` with one more adapter, which is the active one; `task_type` is peft's name of a task.
 
     Raises:
         AdapterError: The adapter does not fit the model.
@@ -53,7 +54,7 @@ def wrap(model: Any, config: Any, name: str) -> Any:
     peft = import_peft()
     if config.task_type is None:
         config = copy.copy(config)
-        config.task_type = "CAUSAL_LM"
+        config.task_type = task_type
     try:
         with _expected_warnings():
             if not hasattr(model, "peft_config"):
@@ -93,6 +94,8 @@ def add_adapter(policy: Policy, config: Any, name: str = "default") -> None:
 
 def layers(module: nn.Module) -> list[Any]:
     """Every layer of `module` that has adapters."""
+    if "peft" not in sys.modules:
+        return []
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -162,30 +165,81 @@ def merge(policy: Policy) -> None:
     policy.requires_grad_(True)
 
 
+InForce = list[tuple[bool, list[str]]]
+"""Of each layer that has adapters: whether they are off, and which are active."""
+
+
 @contextmanager
 def switched(module: nn.Module, name: str | None) -> Iterator[None]:
     """Compute with the adapter of that name, or with none; afterwards all is as it was."""
+    now = in_force(module)
+    wanted = [(name is None, active if name is None else [name]) for _, active in now]
+    with reinstated(module, wanted):
+        yield
+
+
+def in_force(module: nn.Module) -> InForce:
+    """What is in force now in the layers of `module`."""
+    return [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers(module)]
+
+
+@contextmanager
+def reinstated(module: nn.Module, wanted: InForce) -> Iterator[None]:
+    """Compute with what was `in_force` at another time; afterwards all is as it was."""
     adapted = layers(module)
     before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in adapted]
+    if before == wanted:
+        yield
+        return
     trained = [p for p in module.parameters() if p.requires_grad]
     try:
-        for layer in adapted:
-            if name is None:
-                layer.enable_adapters(False)
-            else:
-                layer.enable_adapters(True)
-                layer.set_adapter([name])
+        _put_in_force(adapted, wanted)
         yield
     finally:
-        for layer, (off, active) in zip(adapted, before, strict=True):
-            layer.enable_adapters(True)
-            layer.set_adapter(active)
-            if off:
-                layer.enable_adapters(False)
+        _put_in_force(adapted, before)
         # Switching says anew what is trained: it is to be what it was.
         module.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def _put_in_force(adapted: list[Any], wanted: InForce) -> None:
+    for layer, (off, active) in zip(adapted, wanted, strict=True):
+        if layer.disable_adapters:
+            layer.enable_adapters(True)
+        if list(layer.active_adapters) != active:
+            layer.set_adapter(active)
+        if off:
+            layer.enable_adapters(False)
+
+
+def add_beside(model: Any, config: Any, name: str) -> list[nn.Parameter]:
+    """One more adapter, while the active one stays active; returns its parameters, frozen.
+
+    Raises:
+        AdapterError: There is no adapter, or more than one is active, or it does not fit.
+    """
+    peft = import_peft()
+    active = active_adapter(model)
+    if name in model.peft_config:
+        raise AdapterError(f"the model has an adapter {name!r} already: give it another name")
+    before = {id(p) for p in model.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        with _expected_warnings():
+            if isinstance(model, peft.PeftModel):
+                model.add_adapter(name, config)
+            else:
+                peft.inject_adapter_in_model(config, model, adapter_name=name)
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"this adapter does not fit the model; peft says: {error}") from error
+    for layer in layers(model):
+        layer.set_adapter([active])
+    model.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    model.eval()
+    return [p for p in model.parameters() if id(p) not in before]
 
 
 def copy_adapter(model: Any) -> str:
@@ -194,28 +248,14 @@ def copy_adapter(model: Any) -> str:
     Raises:
         AdapterError: There is no adapter, or more than one is active.
     """
-    peft = import_peft()
     name = active_adapter(model)
-    adapted, configs = layers(model), model.peft_config
-    number = sum(other.startswith(REFERENCE) for other in configs)
+    number = sum(other.startswith(REFERENCE) for other in model.peft_config)
     kept = REFERENCE if not number else f"{REFERENCE}_{number + 1}"
-    weights = _weights(model, name)
-    weights = {key: value.detach().clone() for key, value in weights.items()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    config = copy.deepcopy(configs[name])
+    weights = {key: value.detach().clone() for key, value in _weights(model, name).items()}
+    config = copy.deepcopy(model.peft_config[name])
     config.inference_mode = True
-    with _expected_warnings():
-        if isinstance(model, peft.PeftModel):
-            model.add_adapter(kept, config)
-        else:
-            peft.inject_adapter_in_model(config, model, adapter_name=kept)
-    for layer in adapted:
-        layer.set_adapter([name])
-    peft.set_peft_model_state_dict(model, weights, adapter_name=kept)
-    model.requires_grad_(False)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    model.eval()
+    add_beside(model, config, kept)
+    import_peft().set_peft_model_state_dict(model, weights, adapter_name=kept)
     return kept
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy
 from policies.policy import Policy
 from policies.transformer import TransformerConfig
 from policies.transformer_policy import TransformerPolicy
@@ -47,7 +48,7 @@ def save_policy(policy: TransformerPolicy, folder: str | Path) -> Path:
 
 
 def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Policy:
-    """Read any policy that was saved: ours, or one around a model of Hugging Face.
+    """Read any policy that was saved: ours, or one around a model of transformers.
 
     The arguments and errors are those of `load_transformer`.
     """
@@ -56,11 +57,15 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Polic
         kind = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None  # for the other reader to complain of
-    if kind == "huggingface":
-        from policies.huggingface import HuggingFacePolicy
-
-        return HuggingFacePolicy.load(folder, tokenizer=tokenizer)
+    for made in (HuggingFacePolicy, EncoderDecoderPolicy):
+        if kind == made.kind:
+            return made.load(folder, tokenizer=tokenizer)
     return load_transformer(folder, tokenizer)
+
+
+def is_policy(folder: str | Path) -> bool:
+    """Whether a policy was saved there, rather than a bare model of Hugging Face."""
+    return (actors_folder(folder) / DESCRIPTION).exists()
 
 
 def actors_folder(folder: str | Path) -> Path:

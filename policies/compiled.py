@@ -40,9 +40,7 @@ def _exp(x: np.float32) -> np.float32:
 
 @njit(fastmath=_SUMS, error_model="numpy", cache=True, nogil=True)
 def attend(
-    q: NDArray[np.float32],
-    k: NDArray[np.float32],
-    v: NDArray[np.float32],
+    new: NDArray[np.float32],
     keys: NDArray[np.float32],
     values: NDArray[np.float32],
     rows: NDArray[np.int64],
@@ -54,9 +52,8 @@ def attend(
     """Write new keys and values into their rows; then let every query look at its own row.
 
     Args:
-        q: Queries, shape (N, heads, d).
-        k: New keys, shape (N, key heads, d); neighbouring query heads share a key head.
-        v: New values, as `k`.
+        new: Queries, keys and values of the new tokens side by side, shape (N, heads + 2 key heads,
+            d); neighbouring query heads share a key head.
         keys: All keys, shape (rows, width, key heads, d).
         values: All values, as `keys`.
         rows: Row of each new token, shape (N,).
@@ -65,24 +62,21 @@ def attend(
         window: So many positions are seen, the query's own included.
         out: For the outputs, shape (N, heads, d).
     """
-    n, heads, d = q.shape
-    share = heads // keys.shape[2]
+    n, heads, d = out.shape
+    key_heads = keys.shape[2]
+    share = heads // key_heads
     for i in range(n):
-        for h in range(keys.shape[2]):
-            for c in range(d):
-                keys[rows[i], positions[i], h, c] = k[i, h, c]
-                values[rows[i], positions[i], h, c] = v[i, h, c]
-    query = np.empty((heads, d), np.float32)
+        keys[rows[i], positions[i]] = new[i, heads : heads + key_heads]
+        values[rows[i], positions[i]] = new[i, heads + key_heads :]
     weights = np.empty((heads, keys.shape[1]), np.float32)
     for i in range(n):
         row, end = rows[i], positions[i] + 1
         begin = max(0, end - window)
-        query[:] = q[i]
         for j in range(begin, end):
             for h in range(heads):
                 score = _ZERO
                 for c in range(d):
-                    score += query[h, c] * keys[row, j, h // share, c]
+                    score += new[i, h, c] * keys[row, j, h // share, c]
                 weights[h, j - begin] = score * scale
         for h in range(heads):
             largest, total = weights[h, : end - begin].max(), _ZERO

@@ -10,6 +10,7 @@ from torch import Tensor
 from policies.policy import Policy
 from policies.sampling import keep_top, mask_logits, sample_inverse_cdf
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+from textenv.tokenizers import encode_prompt
 
 
 def generate_tokens(
@@ -125,7 +126,7 @@ def generate(
         raise TokenizerError(
             "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
         )
-    ids = [tokenizer.encode(p) if isinstance(p, str) else p for p in prompts]
+    ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
     stop_tokens = _stop_tokens(policy, stop_tokens)
     answers = generate_tokens(
         policy,

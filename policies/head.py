@@ -77,8 +77,8 @@ class _TokenScores(torch.autograd.Function):
             if keep:
                 p.div_(total[:, None])
         if keep:
-            ctx.save_for_backward(hidden, weight, tokens, entropies)
-            ctx.probabilities, ctx.temperature = kept, temperature
+            ctx.save_for_backward(hidden, weight, tokens, entropies, kept)
+            ctx.temperature = temperature
         ctx.set_materialize_grads(False)
         return logprobs, entropies
 
@@ -88,11 +88,8 @@ class _TokenScores(torch.autograd.Function):
         ctx: Any, g_logprobs: Tensor | None, g_entropies: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         # d logprob / dz = onehot(token) - p;   d entropy / dz = -p (log p + entropy)
-        hidden, weight, tokens, entropies = ctx.saved_tensors
-        dz = ctx.probabilities
-        if dz is None:
-            raise RuntimeError("token_scores can be differentiated once; call score again")
-        ctx.probabilities = None  # overwritten below
+        # The probabilities are overwritten below: autograd refuses a second backward pass.
+        hidden, weight, tokens, entropies, dz = ctx.saved_tensors
         if g_entropies is not None and not g_entropies.any():  # an entropy bonus of weight 0
             g_entropies = None
         for part in _slices(*dz.shape):

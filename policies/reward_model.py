@@ -20,7 +20,7 @@ from policies.checkpoint import load_policy
 from policies.policy import Policy
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, encode_prompt
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -73,6 +73,16 @@ class RewardModel(nn.Module):
         """
         trunk = copy.deepcopy(policy)
         trunk.requires_grad_(True)
+        return cls.with_fresh_head(trunk, seed)
+
+    @classmethod
+    def with_fresh_head(cls, trunk: Policy, seed: int = 0) -> Self:
+        """A model on `trunk` itself, such as a `HuggingFacePolicy.sibling`, with a fresh head.
+
+        Args:
+            trunk: Its value head is overwritten.
+            seed: Of the head; see `from_policy`.
+        """
         weight = trunk.value_head.weight
         drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -103,8 +113,11 @@ class RewardModel(nn.Module):
 
     def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
         """Ids of each prompt with its answer, as the model reads them."""
-        encode = self.tokenizer.encode
-        return [self._whole(encode(p), encode(a)) for p, a in zip(prompts, answers, strict=True)]
+        tokenizer = self.tokenizer
+        return [
+            self._whole(encode_prompt(tokenizer, prompt), tokenizer.encode(answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Rows of ids as one tensor (S, L) on the model's device, right-padded."""
@@ -180,12 +193,19 @@ class RewardModel(nn.Module):
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        tokenizer: Tokenizer | None = None,
+        *,
+        trunk: Policy | None = None,
+    ) -> Self:
         """Read a model that `save` wrote.
 
         Args:
             folder: Where it was saved.
             tokenizer: Its vocabulary, if that is none that `load_tokenizer` knows.
+            trunk: Takes the weights, such as a sibling of the policy; if None one is made.
 
         Raises:
             CheckpointError: Files are missing, damaged, or those of a policy that is no reward
@@ -200,6 +220,10 @@ class RewardModel(nn.Module):
                 f"{folder} holds no reward model that can be read ({type(error).__name__}: "
                 f"{error}); `textenv reward-model` makes one"
             ) from error
-        model = cls(load_policy(folder, tokenizer))
+        if trunk is None:
+            trunk = load_policy(folder, tokenizer)
+        else:
+            trunk.load_weights(folder)
+        model = cls(trunk)
         model.mean.fill_(mean)
         return model

@@ -10,7 +10,7 @@ from textenv.errors import (
     ResetOptionsError,
 )
 from textenv.prompts import ListPrompts, Prompt, PromptSource
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, encode_prompt
 
 
 class PromptEncoder:
@@ -64,7 +64,7 @@ class PromptEncoder:
             return self._known[prompt.text]
         ids = prompt.tokens
         if ids is None:
-            ids = np.array(self.tokenizer.encode(prompt.text), dtype=np.int64)
+            ids = np.array(encode_prompt(self.tokenizer, prompt.text), dtype=np.int64)
         if len(ids) == 0:
             raise EmptyPromptsError(
                 f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to begin "

@@ -17,6 +17,10 @@ class PromptTooLongError(PromptError):
     """A prompt has more tokens than the environment has room for."""
 
 
+class SourceError(PromptError):
+    """Source and answer cannot be told apart, or something was to be chosen inside a source."""
+
+
 class MalformedRecordError(PromptError):
     """Lines of a file cannot be read; the message names the file and every line."""
 

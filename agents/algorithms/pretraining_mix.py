@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.algorithm import Metrics
 from agents.algorithms.ppo import PPO
+from agents.parts import in_parts
 from agents.rollout import Rollout
 from agents.supervised.pretraining import next_token_loss, random_windows
 from policies import Scores
@@ -54,7 +57,13 @@ class PPOPtx(PPO):
         scores = trainer.score(batch)
         loss, reported = self.loss(batch, scores)
         windows = random_windows(self.stream, trainer.generator, self.ptx_batch, self.ptx_window)
-        with trainer.precision.autocast():
-            text_loss = next_token_loss(trainer.policy, windows)
+        together = (trainer.micro_batch_tokens or windows.size) // self.ptx_window
+        parts = np.split(windows, range(max(together, 1), self.ptx_batch, max(together, 1)))
+        sums = in_parts(lambda part: len(part) * self._text_loss(trainer, part), parts)
+        text_loss = torch.stack(sums).sum() / self.ptx_batch
         norm = trainer.descend(loss + self.ptx_coef * text_loss)
         return scores, reported | {"loss": loss, "ptx_loss": text_loss, "grad_norm": norm}
+
+    def _text_loss(self, trainer: "Trainer", windows: NDArray[np.int64]) -> Tensor:
+        with trainer.precision.autocast():
+            return next_token_loss(trainer.policy, windows)

@@ -70,11 +70,31 @@ def train_command(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="The policy to begin with: a folder written by policy.save.",
+            help="The policy to begin with: a folder written by policy.save, or a model of Hugging "
+            "Face, by its folder or its name on the hub (owner/name).",
             metavar="FOLDER",
             rich_help_panel=TASK,
         ),
     ] = None,
+    lora: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Train a LoRA adapter of this rank on a model of Hugging Face instead of its "
+            "weights; the model without it is the reference.",
+            metavar="RANK",
+            rich_help_panel=SIZE,
+        ),
+    ] = DEFAULT.lora,
+    micro_batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens that are in memory at once in an update; fewer take less memory and a "
+            "little more time.",
+            rich_help_panel=SIZE,
+        ),
+    ] = DEFAULT.micro_batch_tokens,
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens to choose in all.", rich_help_panel=SIZE)
     ] = DEFAULT.tokens,
@@ -151,6 +171,8 @@ def train_command(
         ptx_text=ptx_text,
         ptx_coef=ptx_coef,
         policy=policy,
+        lora=lora,
+        micro_batch_tokens=micro_batch_tokens,
         tokens=tokens,
         rows=rows,
         max_new_tokens=max_new_tokens,

@@ -28,7 +28,7 @@ from textenv.errors import (
     TokenizerError,
 )
 from textenv.records import read_jsonl, short
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, encode_prompt
 
 ANSWER_MARK = "\n\nAssistant:"
 """What every answer of a dialogue of hh-rlhf begins behind."""
@@ -196,7 +196,7 @@ def sample_answers(
     tokenizer = policy.tokenizer
     if tokenizer is None:
         raise TokenizerError("this policy has no tokenizer: set policy.tokenizer")
-    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     room = policy.context - max_new_tokens + 1  # the last token is not read any more
     long = [p for p, ids in zip(prompts, encoded, strict=True) if len(ids) > room]
     if long:
@@ -273,7 +273,7 @@ def preference_rollout(rankings: Sequence[Ranking], tokenizer: Tokenizer, contex
     stop = [] if tokenizer.stop_token is None else [tokenizer.stop_token]
     sequences, starts, scores, groups = [], [], [], []
     for group, ranking in enumerate(rankings):
-        prompt = tokenizer.encode(ranking.prompt)
+        prompt = encode_prompt(tokenizer, ranking.prompt)
         for answer, place in zip(ranking.answers, ranking.ranks, strict=True):
             ids = [*prompt, *tokenizer.encode(answer), *stop]
             dropped = max(len(ids) - context, 0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from textenv import Tokenizer
+from textenv.tokenizers import prompt_frame
 
 ROLES = ("system", "user", "assistant")
 FOLLOWS: dict[str | None, tuple[str, ...]] = {
@@ -84,14 +85,16 @@ def encode_pieces(
 ) -> tuple[list[int], list[bool]]:
     """Ids of all pieces, and which of them belong to answers, their stop tokens included.
 
-    Each piece is encoded by itself, as the environment does it with prompts.
+    Each piece is encoded by itself, as the environment does it with prompts. What stands before
+    the first answer is framed as a prompt, where the tokenizer has a frame.
     """
-    ids: list[int] = []
-    learned: list[bool] = []
-    for text, is_answer in pieces:
-        piece = tokenizer.encode(text)
+    encoded = [(tokenizer.encode(text), is_answer) for text, is_answer in pieces]
+    for piece, is_answer in encoded:
         if is_answer and tokenizer.stop_token is not None:
             piece.append(tokenizer.stop_token)
-        ids += piece
-        learned += [is_answer] * len(piece)
-    return ids, learned
+    before, after = prompt_frame(tokenizer)
+    first = [is_answer for _, is_answer in [*encoded, ([], True)]].index(True)
+    encoded.insert(first, ([*after], False))
+    encoded.insert(0, ([*before], False))
+    ids = [token for piece, _ in encoded for token in piece]
+    return ids, [is_answer for piece, is_answer in encoded for _ in piece]

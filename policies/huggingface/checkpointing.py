@@ -5,7 +5,7 @@ in training for the pass alone, once what they drop has been set to nothing.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,18 +13,23 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from policies import adapters
+
 
 def allow_checkpoints(model: nn.Module) -> None:
     """Let the layers of `model` make checkpoints when they are in training."""
     for layer in _layers(model):
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(
-            checkpoint, use_reentrant=False, preserve_rng_state=False
+            checkpoint,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=partial(_same_adapters, layer),
         )
-        if isinstance(getattr(layer, "dropout", None), float):
-            layer.dropout = (
-                0.0  # what a layer drops itself, as in OPT; its modules stay as they are
-            )
+        # What a layer drops itself, as in OPT and BART; its modules stay as they are.
+        for rate in ("dropout", "activation_dropout"):
+            if isinstance(getattr(layer, rate, None), float):
+                setattr(layer, rate, 0.0)
 
 
 @contextmanager
@@ -38,6 +43,13 @@ def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.training = False
+
+
+def _same_adapters(
+    layer: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What to compute a layer in, and what to compute it in again: another may be active then."""
+    return nullcontext(), adapters.reinstated(layer, adapters.in_force(layer))
 
 
 def _layers(model: nn.Module) -> list[Any]:

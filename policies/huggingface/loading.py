@@ -12,37 +12,45 @@ from textenv.errors import (
     TokenizerUnavailableError,
     UnsupportedModelError,
 )
-from textenv.tokenizers import Tokenizer, load_tokenizer
+from textenv.tokenizers import SourceTokenizer, Tokenizer, load_tokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 
+_KINDS = {
+    "AutoModelForCausalLM": "a causal language model (encoder-decoders such as T5 and BART are for "
+    "EncoderDecoderPolicy)",
+    "AutoModelForSeq2SeqLM": "an encoder-decoder (causal language models are for "
+    "HuggingFacePolicy)",
+}
 _PATIENCE = 10
 """Seconds that the hub has to answer."""
 
 
 def load_model(
     name_or_folder: str | Path,
+    auto_class: str = "AutoModelForCausalLM",
     *,
     gguf_file: str | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     **options: Any,
 ) -> Any:
-    """A causal language model of transformers.
+    """A language model of transformers.
 
     Args:
         name_or_folder: Its name on the hub, or the folder it was saved in.
+        auto_class: `"AutoModelForCausalLM"`, or `"AutoModelForSeq2SeqLM"` for encoder-decoders.
         gguf_file: The file of quantised weights to read, of those that are there.
         dtype: Of the weights; fp32 if None, in which small steps of training are not rounded away.
         revision: Branch, tag or commit on the hub.
-        **options: Further arguments of `AutoModelForCausalLM.from_pretrained`.
+        **options: Further arguments of that class's `from_pretrained`.
 
     Raises:
         MissingExtraError: transformers is not installed, or what it needs to read GGUF files.
         ModelUnavailableError: The model is not on this machine and cannot be fetched.
-        UnsupportedModelError: It is no causal language model.
+        UnsupportedModelError: It is of another kind.
     """
     try:
-        from transformers import AutoModelForCausalLM
+        import transformers
     except ImportError as error:
         raise MissingExtraError(
             f"model {str(name_or_folder)!r} needs the transformers package: "
@@ -54,7 +62,7 @@ def load_model(
         options["revision"] = revision
     _check_hub(name_or_folder, revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = getattr(transformers, auto_class).from_pretrained(
             name_or_folder, dtype=dtype or torch.float32, **options
         )
     except ImportError as error:
@@ -70,10 +78,10 @@ def load_model(
         if folder.is_dir() and not (folder / (gguf_file or "config.json")).exists():
             raise _unavailable(name_or_folder, error) from error
         raise UnsupportedModelError(
-            f"model {str(name_or_folder)!r} cannot be read as a causal language model; encoders, "
-            "encoder-decoders such as T5, and damaged files are refused. transformers says: "
-            f"{error!s:.500}"
+            f"model {str(name_or_folder)!r} cannot be read as {_KINDS[auto_class]}; encoders and "
+            f"damaged files are refused. transformers says: {error!s:.500}"
         ) from error
+    _check_architecture(model, name_or_folder, auto_class)
     if gguf_file is not None:
         # The weights have been expanded: nothing of a quantised model is left but these marks,
         # with which it could not be saved.
@@ -81,6 +89,23 @@ def load_model(
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model
+
+
+def _check_architecture(model: Any, name_or_folder: str | Path, auto_class: str) -> None:
+    """Refuse the decoder of an encoder-decoder, which transformers reads out of it without a word.
+
+    Raises:
+        UnsupportedModelError: That is what `model` is.
+    """
+    from transformers.models.auto import modeling_auto
+
+    both = set(modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
+    saved = both.intersection(model.config.architectures or ())
+    if saved and type(model).__name__ not in both:
+        raise UnsupportedModelError(
+            f"model {str(name_or_folder)!r} is an encoder-decoder ({saved.pop()}) and cannot be "
+            f"read as {_KINDS[auto_class]}"
+        )
 
 
 def _check_hub(name_or_folder: str | Path, revision: str | None) -> None:
@@ -139,6 +164,19 @@ def load_models_tokenizer(
             f"the tokenizer of model {str(name_or_folder)!r} cannot be loaded: copy its files into "
             f"the model's folder, or pass tokenizer=... . transformers says: {error!s:.500}"
         ) from error
+
+
+def as_source_tokenizer(tokenizer: Any, stop: str | None = None) -> SourceTokenizer:
+    """`as_tokenizer` for encoder-decoders: prompts look as transformers' tokenizer makes them.
+
+    Raises:
+        TokenizerError: It has no stop token.
+    """
+    made = as_tokenizer(tokenizer, stop)
+    if isinstance(made, SourceTokenizer):
+        return made
+    frame = made.special_frame() if isinstance(made, HuggingFaceTokenizer) else ([], [])
+    return SourceTokenizer(made, *frame)
 
 
 def as_tokenizer(tokenizer: Any, stop: str | None = None) -> Tokenizer:

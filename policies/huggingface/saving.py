@@ -1,4 +1,4 @@
-"""Hugging Face policies on disk: a folder of transformers or peft, and a value head."""
+"""Policies around models of transformers on disk: their folder, or peft's, and a value head."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from policies import adapters
 from policies.huggingface.loading import load_model, load_models_tokenizer
@@ -14,14 +15,16 @@ from textenv.errors import CheckpointError, ModelError, TokenizerError, Vocabula
 from textenv.tokenizers import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from policies.huggingface.policy import HuggingFacePolicy
+    from policies.huggingface.base import TransformersPolicy
 
 DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "adapter_config.json"
-KIND, FORMAT = "huggingface", 1
+FORMAT = 1
 
 
-def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Path:
-    """Write `policy` into `folder`; see `HuggingFacePolicy.save`."""
+def save(
+    policy: "TransformersPolicy", folder: str | Path, tokenizer: Any, value_head: nn.Linear
+) -> Path:
+    """Write `policy` with this value head into `folder`; see `TransformersPolicy.save`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     adapted = hasattr(policy.model, "peft_config")
@@ -32,13 +35,13 @@ def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Pat
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    head = {name: weight.contiguous() for name, weight in policy.value_head.state_dict().items()}
+    head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
     stop = policy.tokenizer.stop_token
     description = {
         "format": FORMAT,
-        "kind": KIND,
+        "kind": policy.kind,
         "base": model.config._name_or_path if adapted else None,
         "dtype": str(policy.dtype).removeprefix("torch."),
         "context": policy.context,
@@ -52,10 +55,10 @@ def save(policy: "HuggingFacePolicy", folder: str | Path, tokenizer: Any) -> Pat
     return folder
 
 
-def load(made: type["HuggingFacePolicy"], folder: str | Path, model: Any, tokenizer: Any) -> Any:
-    """Read what `save` wrote; see `HuggingFacePolicy.load`."""
+def load(made: type["TransformersPolicy"], folder: str | Path, model: Any, tokenizer: Any) -> Any:
+    """Read what `save` wrote; see `TransformersPolicy.load`."""
     folder = Path(folder)
-    description = _description(folder)
+    description = _description(folder, made.kind)
     adapted = (folder / ADAPTER).exists()
     if model is None and adapted and not description["base"]:
         raise CheckpointError(
@@ -64,11 +67,12 @@ def load(made: type["HuggingFacePolicy"], folder: str | Path, model: Any, tokeni
     try:
         if model is None:
             dtype = getattr(torch, description["dtype"])
-            model = load_model(description["base"] if adapted else folder, dtype=dtype)
+            base = description["base"] if adapted else folder
+            model = load_model(base, made.auto_class, dtype=dtype)
         if adapted:
             config = adapters.import_peft().PeftConfig.from_pretrained(str(folder))
             config.inference_mode = False
-            model = adapters.wrap(model, config, "default")
+            model = adapters.wrap(model, config, "default", made.task_type)
             adapters.load_adapter(model, folder)
         if tokenizer is None:
             name = description["tokenizer"]["name"]
@@ -77,17 +81,18 @@ def load(made: type["HuggingFacePolicy"], folder: str | Path, model: Any, tokeni
         raise CheckpointError(f"the policy in {folder} cannot be loaded: {error}") from error
     foreign = not isinstance(tokenizer, Tokenizer)
     stop = description["tokenizer"]["stop"] if foreign else None
-    policy = made(model, tokenizer, stop=stop)
-    policy.context = description["context"]
+    context = description["context"]
+    policy = made(model, tokenizer, context=context, stop=stop)  # type: ignore[call-arg]
+    policy.context = context  # virtual tokens have been taken off it already
     _check_vocabulary(policy, folder, description)
-    _load_value_head(policy, folder)
+    _load_value_head(policy.value_head, folder)
     return policy
 
 
-def load_weights(policy: "HuggingFacePolicy", folder: str | Path) -> None:
-    """Take over the weights in `folder`; see `Policy.load_weights`."""
+def load_weights(policy: "TransformersPolicy", folder: str | Path, value_head: nn.Linear) -> None:
+    """Take over the weights in `folder`, those of the head for this one; see `Policy`."""
     folder = Path(folder)
-    _check_vocabulary(policy, folder, _description(folder))
+    _check_vocabulary(policy, folder, _description(folder, policy.kind))
     adapted = (folder / ADAPTER).exists()
     if adapted != hasattr(policy.model, "peft_config"):
         raise CheckpointError(
@@ -98,27 +103,27 @@ def load_weights(policy: "HuggingFacePolicy", folder: str | Path) -> None:
         if adapted:
             adapters.load_adapter(policy.model, folder)
         else:
-            saved = load_model(folder, dtype=policy.dtype)
+            saved = load_model(folder, policy.auto_class, dtype=policy.dtype)
             policy.model.load_state_dict(saved.state_dict())
     except (ModelError, OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be used: {error}") from error
-    _load_value_head(policy, folder)
+    _load_value_head(value_head, folder)
 
 
-def _load_value_head(policy: "HuggingFacePolicy", folder: Path) -> None:
+def _load_value_head(value_head: nn.Linear, folder: Path) -> None:
     try:
-        policy.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+        value_head.load_state_dict(load_file(folder / VALUE_HEAD))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / VALUE_HEAD} cannot be read: {error}") from error
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def _description(folder: Path, kind: str) -> dict[str, Any]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["kind"] != KIND or description["format"] != FORMAT:
+        if description["kind"] != kind or description["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} holds a policy of kind {description['kind']!r}, format "
-                f"{description['format']}; this reads {KIND!r}, format {FORMAT}"
+                f"{description['format']}; this reads {kind!r}, format {FORMAT}"
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -129,7 +134,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _check_vocabulary(
-    policy: "HuggingFacePolicy", folder: Path, description: dict[str, Any]
+    policy: "TransformersPolicy", folder: Path, description: dict[str, Any]
 ) -> None:
     assert policy.tokenizer is not None
     if policy.tokenizer.fingerprint != description["tokenizer"]["fingerprint"]:

@@ -6,7 +6,7 @@ import torch
 from hf_models import CONTEXT, VOCAB, tiny
 from letters import Letters
 
-from agents import PPO, Learner, losses
+from agents import PPO, Learner, Rollout, Trainer, losses
 from agents.collector import Collector
 from policies import TransformerConfig, TransformerPolicy, adapter_view, adapters
 from policies.huggingface import HuggingFacePolicy
@@ -155,6 +155,26 @@ def test_checkpoints_do_not_change_gradients(kind):
 
     for a, b in zip(gradients(True), gradients(False), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@every_kind
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_minibatch_in_parts_has_the_same_gradient(kind, checkpoints):
+    def gradients(size):
+        torch.manual_seed(0)
+        policy = train_somewhat(make(kind=kind))
+        if checkpoints:
+            policy.checkpoint_activations()
+        tokens = torch.arange(40).view(8, 5) ** 2 % VOCAB
+        mask = torch.arange(5).expand(8, 5) > 1
+        log = Rollout.from_log(tokens, mask, torch.zeros(8), torch.arange(8))
+        trainer = Trainer(policy, PPO(), micro_batch_tokens=size)
+        scores = trainer.score(log)
+        loss = scores.logprobs.square().mean() + scores.values.std() - scores.entropies.sum()
+        return torch.autograd.grad(loss, trainer.trained)
+
+    for whole, parts in zip(gradients(None), gradients(8), strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_virtual_tokens_take_room():

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hf_models import CONTEXT, FAMILIES, VOCAB, cached, make, tiny, uncached
+from hf_models import CONTEXT, FAMILIES, SOURCE_FAMILIES, VOCAB, cached, make, tiny, uncached
 from letters import Letters
 
 from agents.collector import Collector
@@ -20,9 +20,10 @@ ROWS = 4
 
 @pytest.fixture(scope="module")
 def policies():
-    return {family: make(family) for family in ["ours", *FAMILIES]}
+    return {family: make(family) for family in ["ours", *FAMILIES, *SOURCE_FAMILIES]}
 
 
+any_policy = pytest.mark.parametrize("family", ["ours", *FAMILIES, *SOURCE_FAMILIES])
 every_family = pytest.mark.parametrize("family", ["ours", *FAMILIES])
 every_hf_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -55,7 +56,7 @@ def change(texts, rng):
     texts[:] = [text[:CONTEXT] for text in texts]
 
 
-@every_family
+@any_policy
 def test_logits_with_and_without_the_cache_agree(family, policies):
     policy, rng = policies[family], np.random.default_rng(0)
     cache = policy.new_cache(ROWS)
@@ -75,7 +76,7 @@ def test_a_step_encodes_one_token_a_row(family, policies):
     assert cache.encoded_tokens == 7
 
 
-@every_family
+@any_policy
 def test_changed_weights_are_noticed(family):
     policy = make(family)
     cache, texts = policy.new_cache(2), [[0, 1, 2, 3, 4, 5], [6, 5]]
@@ -104,7 +105,7 @@ def test_logits_are_those_of_the_model_itself(family, length, policies):
     torch.testing.assert_close(got[:length], expected, atol=1e-4, rtol=0)
 
 
-@every_hf_family
+@pytest.mark.parametrize("family", [*FAMILIES, *SOURCE_FAMILIES])
 def test_the_model_itself_works_as_before(family):
     texts = torch.tensor([[1, 2, 3, 4, 5, 6, 0, 1]])
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -130,7 +131,7 @@ def rollout_of(policy, temperature=1.0, steps=30, **options):
     return collector.collect_steps(steps)
 
 
-@every_family
+@any_policy
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_rollout_and_scoring_agree(family, temperature, policies):
     policy = policies[family]
@@ -283,9 +284,11 @@ def test_models_of_other_kinds_are_refused():
     with pytest.raises(UnsupportedModelError, match=r"MambaForCausalLM cannot be used"):
         HuggingFacePolicy(t.MambaForCausalLM(config), Letters(VOCAB), context=16)
     config = t.T5Config(vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    with pytest.raises(UnsupportedModelError, match="T5ForConditionalGeneration"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"T5ForConditionalGeneration.*EncoderDecoderPolicy"
+    ):
         HuggingFacePolicy(t.T5ForConditionalGeneration(config), Letters(VOCAB))
-    with pytest.raises(UnsupportedModelError, match="no causal language model"):
+    with pytest.raises(UnsupportedModelError, match="no head over the vocabulary"):
         HuggingFacePolicy(tiny("gpt2").transformer, Letters(VOCAB))
 
 

@@ -1,21 +1,25 @@
 """Text to ids and back: bytes, characters, tiktoken's vocabularies, Hugging Face's, your own."""
 
-from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.base import Tokenizer, encode_prompt, prompt_frame
 from textenv.tokenizers.bpe import train_bpe
 from textenv.tokenizers.bytes import BytesTokenizer
 from textenv.tokenizers.characters import CharacterTokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 from textenv.tokenizers.loading import load_tokenizer
 from textenv.tokenizers.rank_files import provide_ranks
+from textenv.tokenizers.sources import SourceTokenizer
 from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 __all__ = [
     "BytesTokenizer",
     "CharacterTokenizer",
     "HuggingFaceTokenizer",
+    "SourceTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",
+    "encode_prompt",
     "load_tokenizer",
+    "prompt_frame",
     "provide_ranks",
     "train_bpe",
 ]

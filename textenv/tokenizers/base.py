@@ -43,3 +43,15 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; ids that form no valid text become U+FFFD, and nothing raises."""
         ...
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of `text` as a prompt; see `prompt_frame`."""
+    before, after = prompt_frame(tokenizer)
+    return [*before, *tokenizer.encode(text), *after]
+
+
+def prompt_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that stand in front of every prompt and behind it: none but in a `SourceTokenizer`."""
+    frame: tuple[tuple[int, ...], tuple[int, ...]] = getattr(tokenizer, "frame", ((), ()))
+    return frame

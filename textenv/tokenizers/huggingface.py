@@ -101,6 +101,23 @@ class HuggingFaceTokenizer:
             ids = [token for token in ids if token != self.stop_token]
         return ids
 
+    def special_frame(self) -> tuple[list[int], list[int]]:
+        """Special ids that the library itself puts in front of a text and behind it.
+
+        `encode` leaves them out; an encoder-decoder's prompts need them.
+        """
+        word = "a"
+        options = {} if self._is_fast else {"split_special_tokens": True}
+        plain, framed = (
+            self._tokenizer.encode(word, add_special_tokens=special, **options)
+            for special in (False, True)
+        )
+        plain, framed = (getattr(made, "ids", made) for made in (plain, framed))
+        if plain == framed:
+            return [], []
+        begins = [b for b in range(len(framed)) if framed[b : b + len(plain)] == plain]
+        return (framed[: begins[0]], framed[begins[0] + len(plain) :]) if begins else ([], [])
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, with bytes that are no UTF-8 as U+FFFD where the vocabulary has bytes."""
         text: str

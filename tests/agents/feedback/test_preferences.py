@@ -27,6 +27,7 @@ from textenv.errors import (
     RewardValueError,
     TokenizerError,
 )
+from textenv.tokenizers import SourceTokenizer
 
 torch.set_num_threads(1)
 HH = Path(__file__).parents[4] / "shared/data/hh-rlhf/harmless-base-test.jsonl.gz"
@@ -189,6 +190,13 @@ def test_a_rollout_for_dpo_by_hand():
     assert rollout.groups.tolist() == [0, 0, 1, 1]
     better, worse = ranked_pairs(rollout.scores, rollout.groups)
     assert sorted(zip(better.tolist(), worse.tolist(), strict=True)) == [(0, 1), (3, 2)]
+
+
+def test_in_a_rollout_only_prompts_are_framed():
+    tokenizer = SourceTokenizer(Letters(3, stop=True), before=[0])
+    rollout = preference_rollout([Ranking("b", ("c", ""), (1, 2))], tokenizer, 9)
+    assert rollout.tokens.tolist() == [[0, 1, 3, 2, 3], [0, 1, 3, 3, 4]]
+    assert rollout.mask.int().tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]]
 
 
 def test_a_rollout_never_chooses_the_first_token():

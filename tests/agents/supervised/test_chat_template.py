@@ -1,7 +1,8 @@
 import pytest
 
 from agents.supervised import ChatTemplate
-from textenv.tokenizers import BytesTokenizer
+from agents.supervised.chat_template import encode_pieces
+from textenv.tokenizers import BytesTokenizer, SourceTokenizer
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -27,6 +28,16 @@ def test_ids_have_a_stop_token_behind_each_answer_and_nowhere_else():
     assert ids.count(256) == 1
     assert tokenizer.decode(ids[: ids.index(256)]).endswith("Assistant: Hello")
     assert tokenizer.decode([i for i in ids if i != 256]) == ChatTemplate().prompt(TALK)
+
+
+def test_what_stands_before_the_first_answer_is_an_encoder_decoders_source():
+    tokenizer = SourceTokenizer(BytesTokenizer(), before=[7], after=[8])
+    ids, learned = encode_pieces([("a", False), ("b", False), ("c", True), ("d", False)], tokenizer)
+    assert ids == [7, 97, 98, 8, 99, 256, 100]
+    assert learned == [False] * 4 + [True] * 2 + [False]
+    ids = ChatTemplate().prompt_tokens(TALK[:2], tokenizer)
+    assert ids[0] == 7 and ids[-1] == 8 and ids.count(8) == 1
+    assert ids[1:-1] == ChatTemplate().prompt_tokens(TALK[:2], BytesTokenizer())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,293 @@
+"""What policies around models of transformers have in common, whatever reads the text."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from policies import adapters, head
+from policies.adapter_view import AdapterView, base_view, snapshot_view
+from policies.cache import PrefixCache
+from policies.huggingface import saving
+from policies.huggingface.checkpointing import allow_checkpoints
+from policies.huggingface.fitting import check_vocabulary, default_context, post_processing
+from policies.huggingface.loading import load_model, load_models_tokenizer
+from policies.linear import PackedWeight, pack_layers
+from policies.policy import Policy
+from textenv.tokenizers import Tokenizer
+
+
+class TransformersPolicy(Policy):
+    """A language model of transformers with a value head that starts at zero.
+
+    The model is used as it is, not copied, and set to evaluation for good: log-probabilities are
+    compared, so that dropout stays off in training too. Its attention goes through a function of
+    textenv's; the model's own `generate` and `forward` work as before.
+
+    Args:
+        model: A `transformers.PreTrainedModel` with a language-modelling head, or a
+            `peft.PeftModel` around one.
+        tokenizer: What the environment speaks to.
+        own_tokenizer: What is saved beside the model; the same one as transformers has it.
+        context: Longest observation; by default what the model's configuration says.
+        seed: Seed of the policy's own random numbers.
+
+    Attributes:
+        model: The same; a `PeftModel` once an adapter was added.
+        transformers_tokenizer: The tokenizer, if it is of transformers.
+        checkpointing: Whether `checkpoint_activations` was called.
+    """
+
+    kind: ClassVar[str]
+    """What `policy.json` calls it."""
+    auto_class: ClassVar[str]
+    """The class of transformers that reads such models."""
+    task_type: ClassVar[str]
+    """What peft calls what they are for."""
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, own_tokenizer: Any, context: int | None, seed: int
+    ):
+        language_model = adapters.base_model(model)
+        self.check_kind(language_model)
+        width = check_vocabulary(language_model, tokenizer)
+        longest = context or default_context(language_model.config)
+        super().__init__(tokenizer.vocab_size, longest, width, tokenizer, seed)
+        self.model = model.eval()
+        self.value_head.to(model.device)
+        # Of its own library or not at all: what is saved is read by transformers again.
+        savable = hasattr(own_tokenizer, "save_pretrained")
+        self.transformers_tokenizer = own_tokenizer if savable else None
+        self._scale, self._softcap = post_processing(language_model.config)
+        self._packed = PackedWeight()
+        self.checkpointing = False
+        for config in getattr(model, "peft_config", {}).values():
+            self.check_adapter(config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        gguf_file: str | None = None,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        tokenizer: Any = None,
+        context: int | None = None,
+        stop: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """A model by its name on the hub or its folder; see `load_model` and the class.
+
+        Args:
+            name_or_folder: Its name on the hub, or the folder it was saved in.
+            gguf_file: The file of quantised weights to read; they are expanded to `dtype`.
+            dtype: Of the weights; fp32 if None.
+            revision: Branch, tag or commit on the hub.
+            tokenizer: Another one than the model's own.
+            context: Longest observation.
+            stop: The token that ends an answer.
+            seed: Seed of the policy's own random numbers.
+            **options: Further arguments of transformers' `from_pretrained`.
+
+        Raises:
+            MissingExtraError: transformers is not installed.
+            ModelUnavailableError: The model is not on this machine and cannot be fetched.
+            TokenizerUnavailableError: There is no tokenizer beside it.
+            UnsupportedModelError: It is of another kind.
+        """
+        model = load_model(
+            name_or_folder,
+            cls.auto_class,
+            gguf_file=gguf_file,
+            dtype=dtype,
+            revision=revision,
+            **options,
+        )
+        if tokenizer is None:
+            tokenizer = load_models_tokenizer(
+                name_or_folder, gguf_file=gguf_file, revision=revision
+            )
+        return cls(model, tokenizer, context=context, stop=stop, seed=seed)  # type: ignore[call-arg]
+
+    # ---------------------------------------------------------------- what a kind provides
+
+    @staticmethod
+    @abstractmethod
+    def check_kind(model: Any) -> None:
+        """Refuse models that another class is for.
+
+        Raises:
+            UnsupportedModelError: This is one of them.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def check_adapter(config: Any) -> None:
+        """Refuse adapters with which the prefix cache would not be exact.
+
+        Raises:
+            AdapterError: `config` is one of them.
+        """
+
+    @property
+    @abstractmethod
+    def decoder(self) -> Any:
+        """The layers from whose last hidden state tokens are chosen, without the head."""
+
+    # ---------------------------------------------------------------- the head
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Policy.logits`; logits that the head has beyond the vocabulary are left out."""
+        layer = adapters.base_model(self.model).get_output_embeddings()
+        if type(layer) is nn.Linear:
+            weight = layer.weight[: self.vocab_size]
+            bias = None if layer.bias is None else layer.bias[: self.vocab_size]
+            logits = self._packed.linear(self._scale * hidden.to(weight.dtype), weight, bias)
+        else:  # with an adapter
+            logits = layer(self._scale * hidden.to(self.dtype))[:, : self.vocab_size]
+        if (added := self._logits_bias()) is not None:
+            logits = logits + added
+        if self._softcap is not None:
+            logits = self._softcap * torch.tanh(logits / self._softcap)
+        return logits
+
+    def token_scores(
+        self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `policies.head.token_scores`."""
+        layer = adapters.base_model(self.model).get_output_embeddings()
+        biased = self._softcap is not None or self._logits_bias() is not None
+        if type(layer) is not nn.Linear or layer.bias is not None or biased:
+            return super().token_scores(hidden, tokens, temperature, action_masks)
+        weight = layer.weight[: self.vocab_size]
+        hidden = self._scale * hidden.to(weight.dtype)
+        return head.token_scores(hidden, weight, tokens, temperature, action_masks)
+
+    def _logits_bias(self) -> Tensor | None:
+        """What some families (BART, Marian) add to logits: a buffer, zeros in most models."""
+        bias = getattr(adapters.base_model(self.model), "final_logits_bias", None)
+        return None if bias is None or not bias.any() else bias[0, : self.vocab_size]
+
+    # ---------------------------------------------------------------- state
+
+    def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
+        """See `Policy.last_hidden`; another adapter, or none, drops what the cache holds."""
+        if cache is not None and hasattr(cache.store, "state"):
+            # The cache watches the parameters it was made with; there may be others now.
+            state = self.state()
+            if state != cache.store.state:
+                cache.clear()
+                cache.store.state = state
+        return super().last_hidden(observations, cache)
+
+    def state(self) -> object:
+        """What the policy computes under, besides its weights."""
+        return adapters.state(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        dtype: torch.dtype = adapters.base_model(self.model).dtype
+        return dtype
+
+    def checkpoint_activations(self) -> None:
+        """From here on compute activations again in the backward pass instead of keeping them.
+
+        The model's own `gradient_checkpointing_enable` has no effect, since it asks for a model in
+        training. Chen et al., "Training deep nets with sublinear memory cost" (2016).
+        """
+        allow_checkpoints(adapters.base_model(self.model))
+        self.checkpointing = True
+
+    def pack_weights(self) -> None:
+        """From here on keep the decoder's weights in a packed form too, for quicker generation.
+
+        On processors where that pays (see `policies.linear`); elsewhere nothing changes. The packed
+        form takes as much memory as the weights.
+        """
+        pack_layers(self.decoder)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but the model itself stays in evaluation: no dropout."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    # ---------------------------------------------------------------- adapters
+
+    def add_adapter(self, config: Any, name: str = "default") -> None:
+        """Freeze the model and train an adapter of `peft` instead, with the value head.
+
+        Args:
+            config: Such as `peft.LoraConfig(...)`; its task type is filled in.
+            name: What to call it.
+
+        Raises:
+            MissingExtraError: peft is not installed.
+            AdapterError: Adapters of this kind cannot be used with the prefix cache.
+        """
+        self.check_adapter(config)
+        self.model = adapters.wrap(self.model, config, name, self.task_type).eval()
+
+    def reference(self) -> AdapterView:
+        """The same weights with the adapter off, as a policy; one copy in memory.
+
+        Raises:
+            AdapterError: There is no adapter.
+        """
+        return base_view(self)
+
+    def frozen_copy(self) -> Any:
+        """The policy as it is now, which takes no gradient: the reference of a KL penalty.
+
+        With an adapter only that is copied, and the model's weights are shared.
+        """
+        if not hasattr(self.model, "peft_config") or adapters.trains_more(self.model):
+            return super().frozen_copy()
+        return snapshot_view(self)
+
+    def merge(self) -> None:
+        """Work the adapter into the model's weights, and train all of them from here on.
+
+        Raises:
+            AdapterError: There is none that could be.
+        """
+        self.model = adapters.merged(self.model).requires_grad_(True).eval()
+
+    # ---------------------------------------------------------------- on disk
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that transformers can load too: model or adapter, tokenizer, value head.
+
+        Of a policy with an adapter, only that is written; the model is noted by its name.
+        """
+        return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, model: Any = None, tokenizer: Any = None) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            folder: Where it was saved.
+            model: The model that an adapter belongs to, if it has no name to load it by.
+            tokenizer: The vocabulary, if it was saved without one.
+
+        Raises:
+            CheckpointError: Files are missing or damaged, or there is an adapter and no model.
+            VocabularyMismatchError: It was made with another vocabulary.
+        """
+        return saving.load(cls, folder, model, tokenizer)
+
+    def load_weights(self, folder: str | Path) -> None:
+        """See `Policy.load_weights`.
+
+        Raises:
+            CheckpointError: There is none, or it has another shape.
+            VocabularyMismatchError: It was made with another vocabulary.
+        """
+        saving.load_weights(self, folder, self.value_head)
