@@ -72,7 +72,7 @@ learner = Learner(
     PPO(n_epochs=2, minibatch_tokens=144, value_coef=0.01),
     reference=reference,
     kl_coef=0.1,
-    learning_rate=lambda done: 2e-3 * (1 - done),
+    learning_rate=lambda done: 3e-3 * (1 - done),
     n_episodes=48,
     seed=int(seed or 0),
 )
