@@ -29,11 +29,12 @@ policy = HuggingFacePolicy.from_pretrained(
 
 def ask(a, b):
     """A prompt with its answer; as ids, since text that spells a special token stays text."""
-    messages = [{"role": "user", "content": f"What is {a} times {b}?"}]
+    question = f"What is {a} times {b}?"
+    messages = [{"role": "user", "content": question}]
     ids = policy.transformers_tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False
     )
-    return Prompt("", {"answer": str(a * b)}, ids)
+    return Prompt(question, {"answer": str(a * b)}, ids)
 
 
 products = [(a, b) for a in range(2, 13) for b in range(2, 21)]
