@@ -134,8 +134,29 @@ def interleaved(
 
 def ratio(figures: Mapping[str, Sequence[float]], side: str, peer: str) -> float:
     """Median over the rounds of the quotient of two sides."""
-    pairs = zip(figures[side], figures[peer], strict=True)
-    return statistics.median(a / b for a, b in pairs)
+    return statistics.median(ratios(figures, side, peer))
+
+
+def ratios(figures: Mapping[str, Sequence[float]], side: str, peer: str) -> list[float]:
+    """The quotient of two sides in each round."""
+    return [a / b for a, b in zip(figures[side], figures[peer], strict=True)]
+
+
+def run_on_models(
+    name: str, description: str, measure: Callable[[list[str], int], Iterable[Mapping[str, Any]]]
+) -> None:
+    """The command of a benchmark of our own models: `measure` takes their names and the rounds."""
+    parser = command_line(description)
+    parser.add_argument("--models", nargs="+", default=["S", "M"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = measure(arguments.models, arguments.repeats)
+    report(name, rows, seed=0, repeats=arguments.repeats)
+
+
+def even_share(tokens: Sequence[int]) -> float:
+    """Share of even ids: a reward that costs nothing and is not the same for all answers."""
+    return float(sum(token % 2 == 0 for token in tokens)) / max(len(tokens), 1)
 
 
 def timed(run: Callable[[], Any]) -> float:

@@ -23,6 +23,7 @@ from benchmarks.common import (
     ROWS,
     Ids,
     command_line,
+    even_share,
     interleaved,
     make_policy,
     median,
@@ -32,15 +33,10 @@ from benchmarks.common import (
     ratio,
     report,
 )
-from benchmarks.peers import STOP, let_it_stop, run_trl
+from benchmarks.peers import STOP, let_it_stop, rate_of_steps, run_trl
 from textenv import TextVectorEnv
 
 GROUP = 8
-
-
-def even_share(tokens) -> float:
-    """Share of even ids: any cheap reward would do."""
-    return sum(token % 2 == 0 for token in tokens) / max(len(tokens), 1)
 
 
 def textenv_rate(policy, prompts, varied: bool, steps: int):
@@ -68,8 +64,7 @@ def trl_rate(policy, prompts, steps: int, **setting):
 
     def run() -> float:
         record = run_trl(policy, prompts, even_share, steps=steps + 1, group_size=GROUP, **setting)
-        pairs = list(zip(record["tokens"], record["seconds"], strict=True))[1:]
-        return median([tokens / seconds for tokens, seconds in pairs])
+        return rate_of_steps(record)
 
     return run
 

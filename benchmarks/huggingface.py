@@ -20,6 +20,7 @@ from benchmarks.common import (
     peak_memory,
     random_prompts,
     ratio,
+    ratios,
     report,
 )
 from benchmarks.rollout import generate_rate, textenv_rate
@@ -59,7 +60,7 @@ def main() -> None:
                 "textenv tokens/s": median(figures["textenv"]),
                 "generate tokens/s": median(figures["generate"]),
                 "ratio": ratio(figures, "textenv", "generate"),
-                "rounds": ", ".join(f"{r:.2f}" for r in _ratios(figures)),
+                "rounds": ", ".join(f"{r:.2f}" for r in ratios(figures, "textenv", "generate")),
             }
         )
     report(
@@ -70,11 +71,6 @@ def main() -> None:
         dtype=str(dtype),
         peak_memory_mb=peak_memory(),
     )
-
-
-def _ratios(figures: dict[str, list[float]]) -> list[float]:
-    pairs = zip(figures["textenv"], figures["generate"], strict=True)
-    return [a / b for a, b in pairs]
 
 
 if __name__ == "__main__":

@@ -14,19 +14,14 @@ import torch
 from torch.optim import AdamW
 
 from agents import GRPO, Learner, demo
-from benchmarks.common import command_line, interleaved, median, peak_memory, ratio, report
-from benchmarks.peers import train_with_trl
+from benchmarks.common import command_line, even_share, interleaved, median, ratio, ratios, report
+from benchmarks.peers import rate_of_steps, train_with_trl
 from policies import HuggingFacePolicy
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from textenv import TextVectorEnv
 
 ANSWERS, GROUP, LENGTH = 8, 8, 64
 INSTRUCTION = "Continue this sentence in a few words: "
-
-
-def even_share(tokens: Any) -> float:
-    """Share of even ids: any cheap reward would do."""
-    return float(sum(int(token) % 2 == 0 for token in tokens)) / max(len(tokens), 1)
 
 
 def chats(tokenizer: Any) -> list[str]:
@@ -73,8 +68,7 @@ def trl_rate(model: str, steps: int) -> Callable[[], float]:
             answer_tokens=LENGTH,
             learning_rate=1e-6,
         )
-        pairs = list(zip(record["tokens"], record["seconds"], strict=True))[1:]
-        return median([tokens / seconds for tokens, seconds in pairs])
+        return rate_of_steps(record)
 
     return run
 
@@ -91,9 +85,7 @@ def measure(model: str, repeats: int, steps: int) -> Iterator[dict[str, Any]]:
         "textenv tokens/s": median(figures["textenv"]),
         "TRL GRPO tokens/s": median(figures["TRL"]),
         "ratio": ratio(figures, "textenv", "TRL"),
-        "rounds": ", ".join(
-            f"{a / b:.2f}" for a, b in zip(figures["textenv"], figures["TRL"], strict=True)
-        ),
+        "rounds": ", ".join(f"{r:.2f}" for r in ratios(figures, "textenv", "TRL")),
     }
 
 
@@ -105,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = measure(arguments.model, arguments.repeats, arguments.steps)
-    report("huggingface_step", rows, seed=0, repeats=arguments.repeats, peak_mb=peak_memory())
+    report("huggingface_step", rows, seed=0, repeats=arguments.repeats)
 
 
 if __name__ == "__main__":

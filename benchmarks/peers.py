@@ -55,6 +55,12 @@ def run_trl(
     return train_with_trl(model, word_tokenizer(policy.vocab_size, STOP), texts, reward, **setting)
 
 
+def rate_of_steps(record: dict[str, Any]) -> float:
+    """Tokens per second of TRL's steps, the median; the first one is left out."""
+    pairs = zip(record["tokens"][1:], record["seconds"][1:], strict=True)
+    return float(np.median([tokens / seconds for tokens, seconds in pairs]))
+
+
 def train_with_trl(
     model: Any,
     tokenizer: Any,

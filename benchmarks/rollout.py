@@ -19,14 +19,13 @@ from benchmarks.common import (
     ROWS,
     Ids,
     as_gpt2,
-    command_line,
     interleaved,
     make_policy,
     median,
     no_reward,
     random_prompts,
     ratio,
-    report,
+    run_on_models,
 )
 from policies import TransformerPolicy
 from policies.cache import Plan
@@ -184,15 +183,5 @@ def measure(models: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def main() -> None:
-    """Measure both models and both kinds of answers."""
-    parser = command_line(__doc__)
-    parser.add_argument("--models", nargs="+", default=["S", "M"])
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = measure(arguments.models, arguments.repeats)
-    report("rollout", rows, seed=0, repeats=arguments.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_models("rollout", __doc__, measure)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.policy import Policy
-from policies.sampling import keep_top, mask_logits, sample_inverse_cdf
+from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.tokenizers import encode_prompt
 
@@ -175,5 +175,4 @@ def _choose(
     if temperature == 0:
         return logits.argmax(-1).cpu().numpy()
     kept = keep_top(logits / temperature, top_k, top_p)
-    uniforms = torch.from_numpy(generator.random(len(kept)))
-    return sample_inverse_cdf(kept.softmax(-1), uniforms).cpu().numpy()
+    return sample(kept, generator.random(len(kept)))[0]

@@ -72,7 +72,7 @@ def sample(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Tokens and log-probabilities, both (n,), from logits (n, V) and uniform numbers (n,)."""
     tokens, logprobs = np.empty(len(logits), np.int64), np.empty(len(logits))
-    _compiled().sample(logits.numpy(), uniforms, tokens, logprobs)
+    _compiled().sample(logits.contiguous().numpy(), uniforms, tokens, logprobs)
     return tokens, logprobs
 
 

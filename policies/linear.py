@@ -32,12 +32,7 @@ def packing_pays() -> bool:
 
 def _pack(weight: Tensor) -> Tensor | None:
     """The packed form; None where it is not possible or does not pay."""
-    if (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and weight.numel() >= LARGE
-        and packing_pays()
-    ):
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE:
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
         return packed
     return None
@@ -72,7 +67,8 @@ class PackedWeight:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`x @ weight.T + bias`, packed where that is possible and pays."""
-        if x.shape[:-1].numel() > FEW_ROWS or not torch.is_inference_mode_enabled():
+        few = x.shape[:-1].numel() <= FEW_ROWS
+        if not (few and torch.is_inference_mode_enabled() and packing_pays()):
             return F.linear(x, weight, bias)
         version = (weight._version, weight.data_ptr())
         if version != self._version:

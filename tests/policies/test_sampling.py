@@ -146,6 +146,16 @@ def test_torch_and_the_compiled_loop_agree(vocab_size, monkeypatch):
     assert tokens.dtype == expected_tokens.dtype and logprobs.dtype == expected.dtype
 
 
+def test_logits_that_are_a_part_of_others():
+    logits = torch.randn(8, 300, generator=torch.Generator().manual_seed(0))
+    uniforms = np.random.default_rng(0).random(8)
+    part = logits[:, :200]
+    for got, expected in zip(
+        kernels.sample(part, uniforms), kernels.sample(part.clone(), uniforms), strict=True
+    ):
+        assert (got == expected).all()
+
+
 @pytest.mark.parametrize("compiles", [True, False])
 @pytest.mark.parametrize("bad", [[-torch.inf, -torch.inf, -torch.inf], [0.0, torch.nan, 1.0]])
 def test_where_nothing_can_be_chosen_the_log_probability_is_nan(bad, compiles, monkeypatch):
