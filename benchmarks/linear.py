@@ -1,52 +1,55 @@
-"""Products of few rows with the default library and with weights packed once by oneDNN.
+"""Products of few rows with the default library, oneDNN's packed weights, and our panels.
 
 Run: taskset -c 0 python -m benchmarks.linear --threads 1
 """
 
 import torch
-from torch.nn import functional as F
+from torch import nn
 
 from benchmarks.common import command_line, interleaved, median, ratio, report, timed
-from policies.linear import packed_product, packing_pays
+from policies.kernels import Panels
+from policies.linear import pack_for_onednn, packing_pays
 
-SHAPES = ((256, 768), (256, 1024), (1024, 256), (384, 1536), (256, 4096), (384, 50257))
+ROWS = (1, 8, 32, 128)
+SHAPES = ((256, 768), (1024, 256), (384, 1536), (256, 4096), (384, 50257))
 
 
-def products_rate(product, x, weights):
-    """Products per second of `x` with each of `weights` in turn."""
+def products_rate(products, x):
+    """Products per second of `x` with each weight in turn."""
 
     @torch.inference_mode()
     def run() -> float:
-        return len(weights) / timed(lambda: [product(x, weight, None) for weight in weights])
+        return len(products) / timed(lambda: [product(x) for product in products])
 
     return run
 
 
+def figures_of(rows: int, inside: int, outside: int, repeats: int):
+    """One row of the table."""
+    x = torch.randn(rows, inside)
+    # As many matrices as fill 32 MB: a network streams its weights, it does not repeat one.
+    layers = [nn.Linear(inside, outside) for _ in range(max(1, 2**23 // (inside * outside)))]
+    sides = {
+        "default": products_rate(layers, x),
+        "oneDNN": products_rate([pack_for_onednn(layer.weight, layer.bias) for layer in layers], x),
+        "panels": products_rate([Panels(layer.weight, layer.bias) for layer in layers], x),
+    }
+    figures = interleaved(sides, repeats)
+    flops = 2 * rows * inside * outside / 1e9
+    return {
+        "product": f"{rows} x {inside} x {outside}",
+        **{f"{side} GFLOP/s": flops * median(figures[side]) for side in sides},
+        "panels to default": ratio(figures, "panels", "default"),
+        "panels to oneDNN": ratio(figures, "panels", "oneDNN"),
+    }
+
+
 def main() -> None:
-    """Measure every shape with 32 rows."""
+    """Measure every shape."""
     parser = command_line(__doc__)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = []
-    for inside, outside in SHAPES:
-        x = torch.randn(32, inside)
-        # As many matrices as fill 32 MB: a network streams its weights, it does not repeat one.
-        weights = [torch.randn(outside, inside) for _ in range(max(1, 2**23 // (inside * outside)))]
-        packed = [torch.ops.mkldnn._reorder_linear_weight(weight, None) for weight in weights]
-        sides = {
-            "default": products_rate(F.linear, x, weights),
-            "packed": products_rate(packed_product, x, packed),
-        }
-        figures = interleaved(sides, arguments.repeats)
-        flops = 2 * 32 * inside * outside / 1e9
-        rows.append(
-            {
-                "product": f"32 x {inside} x {outside}",
-                "default GFLOP/s": flops * median(figures["default"]),
-                "packed GFLOP/s": flops * median(figures["packed"]),
-                "ratio": ratio(figures, "packed", "default"),
-            }
-        )
+    rows = (figures_of(n, *shape, arguments.repeats) for shape in SHAPES for n in ROWS)
     report("linear", rows, packed_here=packing_pays(), repeats=arguments.repeats)
 
 

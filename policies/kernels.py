@@ -1,11 +1,11 @@
 """When the compiled loops are used, and how tensors are handed to them.
 
 For float32 on a CPU with few threads, where Numba is installed; everything else goes through torch,
-with the same results up to rounding. Each loop runs on one thread: it replaces calls that are bound
-by reading memory, or by the cost of the call itself.
+with the same results up to rounding.
 """
 
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 
 FEW_THREADS = 4
 """With more threads than this torch's own calls, which use all of them, are left to it."""
+
+_ALONE = threading.Lock()
+"""Not every threading layer of Numba can be entered by two threads at once."""
 
 
 def kernels_fit(x: Tensor) -> bool:
@@ -27,6 +30,12 @@ def kernels_fit(x: Tensor) -> bool:
     )
 
 
+@functools.cache
+def panels_fit() -> bool:
+    """Whether products can be made in panels, and were found to be the fastest here."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _compiled() is not None
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -37,7 +46,7 @@ def attend(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Softmax attention of new tokens over the rows they continue; see `policies.compiled.attend`.
+    """Softmax attention of new tokens over the rows they continue.
 
     Args:
         q: Queries, shape (N, heads, d).
@@ -55,7 +64,8 @@ def attend(
     """
     new, out = torch.cat([q, k, v], dim=1), torch.empty(q.shape)
     width, d = stored[0].shape[1], q.shape[2]
-    _compiled().attend(
+    _call(
+        _compiled().attention.attend,
         new.numpy(),
         *(x.numpy() for x in stored),
         rows,
@@ -72,8 +82,88 @@ def sample(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Tokens and log-probabilities, both (n,), from logits (n, V) and uniform numbers (n,)."""
     tokens, logprobs = np.empty(len(logits), np.int64), np.empty(len(logits))
-    _compiled().sample(logits.contiguous().numpy(), uniforms, tokens, logprobs)
+    _call(_compiled().sampling.sample, logits.contiguous().numpy(), uniforms, tokens, logprobs)
     return tokens, logprobs
+
+
+class Panels:
+    """`x @ weight.T + bias` with the weight laid out in panels; see `policies.compiled.panels`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.outputs, self.inputs = weight.shape
+        self.panels = pack(weight)
+        self.bias = np.zeros(self.outputs, np.float32)
+        if bias is not None:
+            self.bias[:] = bias.detach().numpy()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows (*, inputs) to rows (*, outputs)."""
+        rows = np.ascontiguousarray(x.numpy()).reshape(-1, self.inputs)
+        out = np.empty((len(rows), self.outputs), np.float32)
+        out[:] = self.bias
+        _call(_compiled().panels.add_product, rows, self.panels, out)
+        return torch.from_numpy(out).view(*x.shape[:-1], self.outputs)
+
+
+def pack(weight: Tensor) -> NDArray[np.float32]:
+    """The panels of a weight (outputs, inputs)."""
+    panels: NDArray[np.float32] = _compiled().panels.pack(weight.detach().numpy())
+    return panels
+
+
+class Block:
+    """A block of our own transformer as one call; see `policies.compiled.block`.
+
+    Args:
+        eps: Of the layer norms.
+        *parameters: In the order of `policies.compiled.block.Weights`.
+    """
+
+    def __init__(self, eps: float, *parameters: Tensor):
+        self.weights = _compiled().block.Weights(
+            *(pack(p) if p.ndim == 2 else p.detach().numpy().copy() for p in parameters)
+        )
+        self.eps = np.float32(eps)
+
+    def __call__(
+        self,
+        x: Tensor,
+        stored: tuple[Tensor, Tensor],
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        wanted: Tensor | None,
+    ) -> Tensor:
+        """Residual stream (N, width) to that of the wanted tokens, all if None.
+
+        Args:
+            x: Residual stream.
+            stored: See `attend`.
+            rows: See `attend`.
+            positions: See `attend`.
+            wanted: Their numbers, shape (k,), int64.
+        """
+        all_of_them = np.arange(len(x)) if wanted is None else wanted.numpy()
+        out = _call(
+            _compiled().block.block,
+            x.numpy(),
+            self.weights,
+            self.eps,
+            *(s.numpy() for s in stored),
+            rows,
+            positions,
+            all_of_them,
+        )
+        return torch.from_numpy(out)
+
+
+def _call(loop: Any, *arguments: Any) -> Any:
+    """Call a compiled loop with as many threads as torch has."""
+    threads = min(torch.get_num_threads(), _compiled().most_threads)
+    if threads == 1:
+        return loop(*arguments, 1)
+    with _ALONE:
+        _compiled().set_num_threads(threads)
+        return loop(*arguments, threads)
 
 
 @functools.cache

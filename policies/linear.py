@@ -1,47 +1,57 @@
 """Linear layers that multiply with weights packed once, where that pays.
 
-A rollout uses the same weights for thousands of tokens. oneDNN can lay a weight out once for its
-kernels; the product stays true fp32. On AMD processors that is faster than the default library for
-all but small layers, whose time is the fixed cost of the call; elsewhere nothing is assumed. The
-choice depends on the processor and the shape alone, never on a measurement at run time, so that
-equal seeds give equal bits. `benchmarks/linear.py` measures both ways.
+A rollout uses the same weights for thousands of tokens, so they can be laid out once in the order
+in which a product reads them; it stays true fp32. On AMD processors that is faster than the default
+library; elsewhere nothing is assumed. Our own product (`policies.panels`) is used with AVX2, and
+oneDNN's with larger registers or more threads. The choice depends on the processor, the shape and
+the number of threads alone, never on a measurement at run time, so that equal seeds give equal
+bits. `benchmarks/linear.py` measures all of them.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies import kernels
+
 FEW_ROWS = 256
 """Packing is for products of few rows, as in generation; large ones are left to the default."""
 
 LARGE = 2**16
-"""Entries of a weight from which on the fixed cost of a packed product does not matter."""
+"""Entries of a weight from which on the fixed cost of one of oneDNN's products does not matter."""
+
+Layer = Callable[[Tensor], Tensor]
+"""Rows (*, inputs) to rows (*, outputs), by a weight and a bias that are packed."""
 
 
 @functools.cache
 def packing_pays() -> bool:
     """Whether this is a processor on which packed products were found to be faster."""
     cpuinfo = Path("/proc/cpuinfo")
-    amd = cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text(encoding="utf-8")
-    return amd and torch.backends.mkldnn.is_available()
+    return cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text(encoding="utf-8")
 
 
-def _pack(weight: Tensor) -> Tensor | None:
-    """The packed form; None where it is not possible or does not pay."""
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE:
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        return packed
+def pack(weight: Tensor, bias: Tensor | None) -> Layer | None:
+    """`x @ weight.T + bias` as a function of x; None where packing is not possible or no use."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    if kernels.panels_fit():
+        return kernels.Panels(weight, bias)
+    if weight.numel() >= LARGE and torch.backends.mkldnn.is_available():
+        return pack_for_onednn(weight, bias)
     return None
 
 
-def packed_product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """`x @ weight.T + bias` from the packed form of `weight`."""
-    product: Tensor = _operator()(x, packed, bias, "none", [], "")
-    return product
+def pack_for_onednn(weight: Tensor, bias: Tensor | None) -> Layer:
+    """The same by oneDNN."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    operator = _operator()
+    return lambda x: operator(x, packed, bias, "none", [], "")
 
 
 @functools.cache
@@ -50,33 +60,51 @@ def _operator() -> Any:
     return torch.ops.mkldnn._linear_pointwise.default
 
 
-class PackedWeight:
-    """A weight matrix and its packed form, renewed when the weight has changed."""
+class Packed:
+    """Something made of parameters, such as their packed form, made anew when one has changed."""
 
     def __init__(self) -> None:
-        self._packed: Tensor | None = None
-        self._version: tuple[int, int] | None = None
+        self._made: Any = None
+        self._version: object = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedWeight":
-        """A copied layer packs its own weight."""
-        return PackedWeight()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copied layer packs its own parameters."""
+        return type(self)()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Packed weights are not pickled."""
-        return (PackedWeight, ())
+        """Packed parameters are not pickled."""
+        return (type(self), ())
+
+    def of(self, make: Callable[..., Any], *parameters: Tensor | None) -> Any:
+        """`make(*parameters)`, or what that gave when they were the same."""
+        version = [(p._version, p.data_ptr()) for p in parameters if p is not None]
+        if version != self._version:
+            self._made = make(*parameters)
+            self._version = version
+        return self._made
+
+
+def packs(x: Tensor, inputs: int) -> bool:
+    """Whether rows like `x` (*, inputs) are multiplied with packed weights."""
+    return (
+        torch.is_inference_mode_enabled()
+        and packing_pays()
+        and x.numel() <= FEW_ROWS * inputs
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class PackedWeight(Packed):
+    """A weight matrix and a bias in packed form."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`x @ weight.T + bias`, packed where that is possible and pays."""
-        few = x.shape[:-1].numel() <= FEW_ROWS
-        if not (few and torch.is_inference_mode_enabled() and packing_pays()):
-            return F.linear(x, weight, bias)
-        version = (weight._version, weight.data_ptr())
-        if version != self._version:
-            self._packed = _pack(weight)
-            self._version = version
-        if self._packed is None or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, weight, bias)
-        return packed_product(x, self._packed, bias)
+        if packs(x, weight.shape[1]):
+            layer: Layer | None = self.of(pack, weight, bias)
+            if layer is not None:
+                return layer(x)
+        return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

@@ -201,10 +201,14 @@ class ContinuedRows:
         self.short = len(counts) == len(rows) or counts.max() <= SHORT_RUN
         self._padded: _PaddedRows | None = None
 
+    def compiled(self, x: Tensor) -> bool:
+        """Whether the compiled loops are used for tensors like `x`."""
+        return self.short and kernels.kernels_fit(x)
+
     def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`."""
         stored = self.store.layer(kind.layer, k, v)
-        if self.short and kind.softcap is None and kernels.kernels_fit(q):
+        if kind.softcap is None and self.compiled(q):
             return kernels.attend(q, k, v, stored, self.rows, self.at, kind.scale, kind.window)
         if self._padded is None:
             self._padded = _PaddedRows(self)

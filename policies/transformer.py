@@ -7,16 +7,20 @@ Not covered: dropout (policies compare log-probabilities; regularise by weight d
 relative positions, grouped keys.
 """
 
+import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from policies.linear import Linear
-from policies.rows import Kind, Rows
+from policies import kernels
+from policies.linear import Linear, Packed, packs
+from policies.rows import ContinuedRows, Kind, Rows
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,42 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp_in = Linear(width, 4 * width)
         self.mlp_out = Linear(4 * width, width)
+        self._packed = Packed()
 
     def forward(self, x: Tensor, rows: Rows, wanted: Tensor | None = None) -> Tensor:
         """Residual stream (N, n_embd) to the same, or to the `wanted` (k,) of its N places."""
+        if isinstance(rows, ContinuedRows) and rows.compiled(x) and self._compiled(x):
+            return self._one_call(x, rows, wanted)
         qkv = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.n_head, -1))
         attended = rows.attend(self.kind, *qkv.unbind(1)).flatten(1)
         if wanted is not None:
             x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
         x = x + self.attn_out(attended)
         return x + self.mlp_out(F.gelu(self.mlp_in(self.ln_2(x))))
+
+    def _compiled(self, x: Tensor) -> bool:
+        """Whether a decoding step can do all of this by one call of a compiled loop."""
+        return (
+            kernels.panels_fit()
+            and packs(x, x.shape[1])
+            # Adapters and hooks are not known to the loop.
+            and all(
+                type(part) in (Linear, nn.LayerNorm)
+                and not (part._forward_hooks or part._forward_pre_hooks)
+                for part in self._parts()
+            )
+        )
+
+    def _parts(self) -> Iterable[nn.Module]:
+        # As `children`, which takes as long as a small product.
+        return cast(Iterable[nn.Module], self._modules.values())
+
+    def _one_call(self, x: Tensor, rows: ContinuedRows, wanted: Tensor | None) -> Tensor:
+        parameters = [p for part in self._parts() for p in part._parameters.values()]
+        block = self._packed.of(functools.partial(kernels.Block, self.ln_1.eps), *parameters)
+        heads = x.unflatten(1, (self.n_head, -1))
+        stored = rows.store.layer(self.kind.layer, heads, heads)
+        return block(x, stored, rows.rows, rows.at, wanted)
 
 
 class Transformer(nn.Module):

@@ -21,7 +21,7 @@ def everything_is_packed(monkeypatch):
 
 
 def packed_layers(module):
-    return [m for m in module.modules() if isinstance(m, Linear) and m._packed._packed is not None]
+    return [m for m in module.modules() if isinstance(m, Linear) and m._packed._made is not None]
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (1, 5, 8), (FEW_ROWS + 1, 8)])

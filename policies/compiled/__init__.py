@@ -1,0 +1,23 @@
+"""The inner loops of a decoding step, compiled by Numba.
+
+Plain loops over one row at a time, which a compiler makes fast: nothing is padded to the longest
+row, and nothing is written that is not asked for. `policies.kernels` says when they are used; what
+they compute is checked against torch.
+
+    panels        the product of a few rows with a weight
+    attention     new tokens look at their rows
+    elementwise   exponential, GELU, layer norm
+    block         a block of our own transformer, made of these
+    sampling      a token of every row
+
+Loops that threads share are written for a part of the rows or of the outputs, which each thread
+does for itself: the bits do not depend on how many there are.
+"""
+
+from numba import config, set_num_threads
+
+from policies.compiled import attention, block, panels, sampling
+
+most_threads: int = config.NUMBA_NUM_THREADS
+
+__all__ = ["attention", "block", "most_threads", "panels", "sampling", "set_num_threads"]

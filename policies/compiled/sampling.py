@@ -1,0 +1,79 @@
+"""A token of every row, drawn by inverting its cumulative distribution."""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from policies.compiled.elementwise import SUMS, ZERO, exp
+
+BLOCK = 128
+"""Weights are summed over blocks of this size, so that only one block is gone through."""
+
+
+@njit(error_model="numpy", cache=True, nogil=True)
+def sample(
+    logits: NDArray[np.float32],
+    uniforms: NDArray[np.float64],
+    tokens: NDArray[np.int64],
+    logprobs: NDArray[np.float64],
+    threads: int,
+) -> None:
+    """Draw a token of every row.
+
+    Args:
+        logits: Shape (n, V); minus infinity rules a token out.
+        uniforms: Numbers in [0, 1), shape (n,).
+        tokens: For the choices, shape (n,).
+        logprobs: For their log-probabilities, shape (n,); NaN if there is nothing to choose from.
+        threads: How many share the work.
+    """
+    if threads == 1:
+        _sample_some(logits, uniforms, tokens, logprobs, 0, len(logits))
+    else:
+        _sample_in_parts(logits, uniforms, tokens, logprobs, threads)
+
+
+@njit(error_model="numpy", cache=True, nogil=True, parallel=True)
+def _sample_in_parts(logits, uniforms, tokens, logprobs, threads):  # type: ignore[no-untyped-def]
+    n = len(logits)
+    for part in prange(threads):
+        first, last = part * n // threads, (part + 1) * n // threads
+        _sample_some(logits, uniforms, tokens, logprobs, first, last)
+
+
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignore[no-untyped-def]
+    """The rows from `begin` to `end`."""
+    vocab_size = logits.shape[1]
+    blocks = (vocab_size + BLOCK - 1) // BLOCK
+    sums = np.empty(blocks, np.float64)
+    for i in range(begin, end):
+        row = logits[i]
+        largest = row.max()
+        total = 0.0
+        for b in range(blocks):
+            block = ZERO
+            for token in range(b * BLOCK, min((b + 1) * BLOCK, vocab_size)):
+                block += exp(row[token] - largest)
+            sums[b] = block
+            total += sums[b]
+        # The first block whose upper bound is above the target, and in it the first token. Sums
+        # round: should none be above, it is the last that has any weight.
+        target, upper = uniforms[i] * total, 0.0
+        below, first = 0.0, 0
+        for b in range(blocks):
+            if sums[b] > 0.0:
+                below, first = upper, b * BLOCK
+                upper += sums[b]
+                if upper > target:
+                    break
+        token = first
+        for t in range(first, min(first + BLOCK, vocab_size)):
+            weight = np.float64(exp(row[t] - largest))
+            if weight > 0.0:
+                token = t
+                below += weight
+                if below > target:
+                    break
+        tokens[i] = token
+        logprobs[i] = np.float64(row[token] - largest) - np.log(total)
