@@ -7,16 +7,17 @@ import torch
 from hf_models import make, uncached
 from torch import nn
 
-from policies import linear
+from policies import kernels, linear
 from policies.linear import FEW_ROWS, Linear, pack_layers
 
 torch.set_num_threads(1)
 TEXTS = [[1, 2, 3], [4], [5, 6, 0, 1, 2]]
 
 
-@pytest.fixture(autouse=True)
-def everything_is_packed(monkeypatch):
+@pytest.fixture(autouse=True, params=["panels", "oneDNN"])
+def everything_is_packed(request, monkeypatch):
     monkeypatch.setattr(linear, "packing_pays", lambda: True)
+    monkeypatch.setattr(kernels, "panels_fit", lambda: request.param == "panels")
     monkeypatch.setattr(linear, "LARGE", 1)
 
 
@@ -45,6 +46,16 @@ def test_changed_and_exchanged_weights_are_packed_anew():
     agrees()
     layer.weight = nn.Parameter(torch.randn(6, 8))
     agrees()
+    with torch.no_grad():
+        layer.bias.add_(1)
+    agrees()
+
+
+def test_rows_that_do_not_lie_side_by_side():
+    layer, x = Linear(8, 6), torch.randn(8, 10)
+    with torch.inference_mode():
+        for rows in (x.T, x[:, 1:9], x[::2, :8], x[None, :, :8].expand(3, 8, 8)):
+            torch.testing.assert_close(layer(rows), rows @ layer.weight.T + layer.bias)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt neox", "t5"])

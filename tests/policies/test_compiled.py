@@ -1,0 +1,197 @@
+"""The compiled loops against torch and float64, whatever the shapes and the number of threads."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from policies import TransformerConfig, TransformerPolicy, kernels, linear
+from policies.compiled import elementwise, most_threads, panels, set_num_threads
+
+torch.set_num_threads(1)
+CONFIG = TransformerConfig(vocab_size=13, context=40, n_layer=2, n_head=2, n_embd=20)
+SEVERAL = pytest.mark.skipif(most_threads < 2, reason="needs two processors")
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def product(x, weight, threads=1):
+    out = np.ones((len(x), len(weight)), np.float32)
+    panels.add_product(x, panels.pack(weight), out, threads)
+    return out
+
+
+@settings(max_examples=60, deadline=None)  # the first call compiles
+@given(
+    rows=st.integers(1, 40),
+    inputs=st.sampled_from([1, 7, 64, panels.CHUNK, panels.CHUNK + 1, 3 * panels.CHUNK - 5]),
+    outputs=st.integers(1, 3 * panels.WIDTH + 1),
+)
+def test_products_are_added(rows, inputs, outputs):
+    x, weight = numbers(rows, inputs), numbers(outputs, inputs, seed=1)
+    expected = 1 + x.astype(np.float64) @ weight.T.astype(np.float64)
+    np.testing.assert_allclose(product(x, weight), expected, atol=3e-6 * inputs**0.5 + 1e-6)
+
+
+@pytest.mark.parametrize("outputs", [16, 100])
+def test_a_row_does_not_depend_on_its_batch(outputs):
+    x, weight = numbers(33, 300), numbers(outputs, 300, seed=1)
+    together = product(x, weight)
+    for size in (1, 2, 5, 6, 7, 32):
+        assert np.array_equal(product(x[:size], weight), together[:size])
+
+
+@SEVERAL
+@pytest.mark.parametrize("outputs", [5, 16, 100, 1000])
+def test_threads_change_no_bit_of_a_product(outputs):
+    set_num_threads(2)
+    x, weight = numbers(33, 300), numbers(outputs, 300, seed=1)
+    assert np.array_equal(product(x, weight, threads=2), product(x, weight))
+
+
+def test_a_nan_stays_in_its_row():
+    x = numbers(8, 20)
+    x[3] = np.nan
+    out = product(x, numbers(20, 20, seed=1))
+    assert np.isnan(out[3]).all() and not np.isnan(np.delete(out, 3, 0)).any()
+
+
+def test_exponential():
+    x = -np.linspace(0, 86.9, 100_001).astype(np.float32)
+    got = np.array([elementwise.exp(v) for v in x])
+    np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=3e-7)
+    assert elementwise.exp(np.float32(-88)) == elementwise.exp(np.float32(-np.inf)) == 0
+    assert np.isnan(elementwise.exp(np.float32(np.nan)))
+
+
+def test_gelu():
+    x = np.concatenate([np.linspace(-12, 12, 100_001), [-1e30, 1e30]]).astype(np.float32)
+    got = torch.from_numpy(np.array([elementwise.gelu(v) for v in x]))
+    expected = F.gelu(torch.from_numpy(x).double())
+    torch.testing.assert_close(got.double(), expected, atol=1e-6, rtol=1e-6)
+    assert np.isnan(elementwise.gelu(np.float32(np.nan)))
+
+
+def test_layer_norm():
+    x, weight, bias = 100 + 3 * numbers(5, 37), numbers(37, seed=1), numbers(37, seed=2)
+    got = elementwise.layer_norm(x, weight, bias, np.float32(1e-5))
+    expected = F.layer_norm(
+        *map(torch.from_numpy, (x,)), (37,), *map(torch.from_numpy, (weight, bias))
+    )
+    np.testing.assert_allclose(got, expected.numpy(), atol=2e-5)
+
+
+# ---------------------------------------------------------------- a block as one call
+
+
+@pytest.fixture
+def policy(monkeypatch):
+    monkeypatch.setattr(linear, "packing_pays", lambda: True)
+    monkeypatch.setattr(kernels, "panels_fit", lambda: True)
+    policy = TransformerPolicy(CONFIG, seed=1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.manual_seed(2)))
+    return policy
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Number of calls of compiled blocks."""
+    count, call = [], kernels.Block.__call__
+
+    def counted(self, *arguments):
+        count.append(1)
+        return call(self, *arguments)
+
+    monkeypatch.setattr(kernels.Block, "__call__", counted)
+    return count
+
+
+def rollout(policy, steps=12):
+    """Hidden states of rows of different lengths that grow, restart and jump."""
+    rng = np.random.default_rng(3)
+    rows = [list(rng.integers(0, 13, 1 + 3 * r)) for r in range(5)]
+    cache, states = policy.new_cache(5), []
+    for step in range(steps):
+        observations = np.full((5, 40), 13)
+        for row, tokens in zip(observations, rows, strict=True):
+            row[: len(tokens)] = tokens
+        states.append(policy.last_hidden(observations, cache).clone())
+        for row, tokens in enumerate(rows):
+            tokens += list(rng.integers(0, 13, 1 + (step + row) % 3))
+            if len(tokens) > 35 or (step + row) % 7 == 6:
+                rows[row] = list(rng.integers(0, 13, 1 + step))
+    return torch.cat(states)
+
+
+def by_torch(policy, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "kernels_fit", lambda x: False)
+        patched.setattr(linear, "packing_pays", lambda: False)
+        return rollout(policy)
+
+
+def test_a_block_is_what_torch_computes(policy, calls, monkeypatch):
+    got = rollout(policy)
+    assert calls
+    expected = by_torch(policy, monkeypatch)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["step", "exchange", "state", "data"])
+def test_changed_parameters_are_packed_anew(policy, change, monkeypatch):
+    rollout(policy)
+    block = policy.transformer.blocks[1]
+    with torch.no_grad():
+        if change == "step":
+            for parameter in policy.parameters():
+                parameter.mul_(1.5)
+        elif change == "exchange":
+            block.ln_2.bias = nn.Parameter(torch.randn(20))
+        elif change == "state":
+            block.load_state_dict({k: 2 * v for k, v in block.state_dict().items()}, assign=True)
+        else:
+            block.mlp_in.weight.data = torch.randn(80, 20)
+    expected = by_torch(policy, monkeypatch)
+    torch.testing.assert_close(rollout(policy), expected, atol=5e-5, rtol=1e-4)
+
+
+def test_hooks_and_adapters_are_seen(policy, calls, monkeypatch):
+    seen = []
+    handle = policy.transformer.blocks[0].mlp_in.register_forward_hook(lambda *_: seen.append(1))
+    rollout(policy, steps=2)
+    assert len(seen) == 2 and len(calls) == 2  # the other block
+    handle.remove()
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(r=2, target_modules=["qkv"], init_lora_weights=False)
+    peft.inject_adapter_in_model(adapter, policy.transformer)
+    calls.clear()
+    torch.testing.assert_close(rollout(policy), by_torch(policy, monkeypatch), atol=5e-5, rtol=1e-4)
+    assert not calls
+
+
+@SEVERAL
+def test_threads_change_no_bit_of_a_rollout(policy):
+    alone = rollout(policy)
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(rollout(policy), alone)
+        hidden = torch.randn(9, 20)
+        uniforms = np.random.default_rng(0).random(9)
+        shared = kernels.sample(hidden, uniforms)
+    finally:
+        torch.set_num_threads(1)
+    for a, b in zip(shared, kernels.sample(hidden, uniforms), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_gradients_and_many_tokens_go_through_torch(policy, calls):
+    observations = np.arange(13)[None].repeat(2, 0)
+    policy.read(torch.from_numpy(observations)).sum().backward()
+    assert not calls and policy.transformer.blocks[0].qkv.weight.grad.abs().sum() > 0
