@@ -30,10 +30,15 @@ def kernels_fit(x: Tensor) -> bool:
     )
 
 
-@functools.cache
 def panels_fit() -> bool:
-    """Whether products can be made in panels, and were found to be the fastest here."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and _compiled() is not None
+    """Whether products can be made in panels, and are the fastest where they were measured."""
+    return _has_avx2() and torch.get_num_threads() <= FEW_THREADS and _compiled() is not None
+
+
+@functools.cache
+def _has_avx2() -> bool:
+    """And not the wider registers of AVX-512, of which the panels would use half."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def attend(
@@ -145,7 +150,7 @@ class Block:
         all_of_them = np.arange(len(x)) if wanted is None else wanted.numpy()
         out = _call(
             _compiled().block.block,
-            x.numpy(),
+            np.ascontiguousarray(x.numpy()),
             self.weights,
             self.eps,
             *(s.numpy() for s in stored),
@@ -168,9 +173,9 @@ def _call(loop: Any, *arguments: Any) -> Any:
 
 @functools.cache
 def _compiled() -> Any:
-    """The compiled loops; None where Numba is not installed."""
+    """The compiled loops; None where Numba is not installed, or told not to compile."""
     try:
         from policies import compiled
     except ImportError:
         return None
-    return compiled
+    return compiled if compiled.compiling else None

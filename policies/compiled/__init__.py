@@ -18,6 +18,15 @@ from numba import config, set_num_threads
 
 from policies.compiled import attention, block, panels, sampling
 
+compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS
 
-__all__ = ["attention", "block", "most_threads", "panels", "sampling", "set_num_threads"]
+__all__ = [
+    "attention",
+    "block",
+    "compiling",
+    "most_threads",
+    "panels",
+    "sampling",
+    "set_num_threads",
+]
