@@ -5,6 +5,7 @@ row, and nothing is written that is not asked for. `policies.kernels` says when 
 they compute is checked against torch.
 
     panels        the product of a few rows with a weight
+    tile          its innermost loop
     attention     new tokens look at their rows
     elementwise   exponential, GELU, layer norm
     block         a block of our own transformer, made of these
@@ -14,9 +15,28 @@ Loops that threads share are written for a part of the rows or of the outputs, w
 does for itself: the bits do not depend on how many there are.
 """
 
+import contextlib
+from pathlib import Path
+
 from numba import config, set_num_threads
 
-from policies.compiled import attention, block, panels, sampling
+
+def _forget_what_is_stale() -> None:
+    """Remove compiled code that is older than a file here.
+
+    Numba compares a function with its own file only; what it calls may lie in another.
+    """
+    folder = Path(__file__).parent
+    newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
+    for index in (folder / "__pycache__").glob("*.nbi"):
+        with contextlib.suppress(OSError):  # another process was quicker, or nothing may be written
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+_forget_what_is_stale()
+
+from policies.compiled import attention, block, panels, sampling  # noqa: E402
 
 compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS

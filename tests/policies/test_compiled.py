@@ -1,5 +1,10 @@
 """The compiled loops against torch and float64, whatever the shapes and the number of threads."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from policies import TransformerConfig, TransformerPolicy, kernels, linear
+from policies import TransformerConfig, TransformerPolicy, compiled, kernels, linear
 from policies.compiled import elementwise, most_threads, panels, set_num_threads
+from policies.compiled.tile import WIDTH
 
 torch.set_num_threads(1)
 CONFIG = TransformerConfig(vocab_size=13, context=40, n_layer=2, n_head=2, n_embd=20)
@@ -30,7 +36,7 @@ def product(x, weight, threads=1):
 @given(
     rows=st.integers(1, 40),
     inputs=st.sampled_from([1, 7, 64, panels.CHUNK, panels.CHUNK + 1, 3 * panels.CHUNK - 5]),
-    outputs=st.integers(1, 3 * panels.WIDTH + 1),
+    outputs=st.integers(1, 3 * WIDTH + 1),
 )
 def test_products_are_added(rows, inputs, outputs):
     x, weight = numbers(rows, inputs), numbers(outputs, inputs, seed=1)
@@ -195,3 +201,16 @@ def test_gradients_and_many_tokens_go_through_torch(policy, calls):
     observations = np.arange(13)[None].repeat(2, 0)
     policy.read(torch.from_numpy(observations)).sum().backward()
     assert not calls and policy.transformer.blocks[0].qkv.weight.grad.abs().sum() > 0
+
+
+def test_code_that_is_older_than_what_it_calls_is_compiled_anew():
+    folder = Path(compiled.__file__).parent
+    newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
+    old, new = (folder / "__pycache__" / f"{name}.test.nbi" for name in ("old", "new"))
+    for index, seconds in ((old, -1), (new, 1)):
+        index.parent.mkdir(exist_ok=True)
+        index.touch()
+        os.utime(index, (newest + seconds, newest + seconds))
+    subprocess.run([sys.executable, "-c", "import policies.compiled"], check=True)
+    assert not old.exists() and new.exists()
+    new.unlink()
