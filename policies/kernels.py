@@ -5,6 +5,7 @@ with the same results up to rounding.
 """
 
 import functools
+import os
 import threading
 from typing import Any
 
@@ -18,6 +19,12 @@ FEW_THREADS = 4
 
 _ALONE = threading.Lock()
 """Not every threading layer of Numba can be entered by two threads at once."""
+
+_forked = threading.Event()
+"""Set in processes that were forked from this one: Numba's threads do not outlive a fork."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked.set)
 
 
 def kernels_fit(x: Tensor) -> bool:
@@ -163,7 +170,7 @@ class Block:
 
 def _call(loop: Any, *arguments: Any) -> Any:
     """Call a compiled loop with as many threads as torch has."""
-    threads = min(torch.get_num_threads(), _compiled().most_threads)
+    threads = 1 if _forked.is_set() else min(torch.get_num_threads(), _compiled().most_threads)
     if threads == 1:
         return loop(*arguments, 1)
     with _ALONE:

@@ -197,6 +197,22 @@ def test_threads_change_no_bit_of_a_rollout(policy):
         assert np.array_equal(a, b)
 
 
+@SEVERAL
+def test_a_forked_process_goes_on_alone():
+    program = """
+import os, sys, numpy, torch
+from policies import kernels
+torch.set_num_threads(2)
+logits, uniforms = torch.zeros(8, 50), numpy.linspace(0, 0.9, 8)
+tokens = kernels.sample(logits, uniforms)[0]
+child = os.fork()
+if child == 0:
+    os._exit(int(not numpy.array_equal(kernels.sample(logits, uniforms)[0], tokens)))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
 def test_gradients_and_many_tokens_go_through_torch(policy, calls):
     observations = np.arange(13)[None].repeat(2, 0)
     policy.read(torch.from_numpy(observations)).sum().backward()
