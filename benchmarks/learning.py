@@ -102,6 +102,7 @@ def train_trl(task: Task, seed: int):
         policy,
         prompts,
         task.score,
+        stops=False,
         steps=task.limit,
         answer_tokens=task.answer,
         learning_rate=task.learning_rate,

@@ -30,11 +30,14 @@ def let_it_stop(policy: TransformerPolicy, mean_length: float) -> None:
 
 
 def word_tokenizer(vocab_size: int, eos: int) -> Any:
-    """A transformers tokenizer whose words are numbers: "17" is token 17."""
+    """A transformers tokenizer whose words are numbers: "17" is token 17.
+
+    An `eos` of `vocab_size` is never sampled.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {str(token): token for token in range(vocab_size)}
+    words = {str(token): token for token in range(vocab_size + 1)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -46,13 +49,17 @@ def run_trl(
     policy: TransformerPolicy,
     prompts: Sequence[Sequence[int]],
     reward: Callable[[Sequence[int]], float],
+    stops: bool = True,
     **setting: Any,
 ) -> dict[str, Any]:
-    """Train a copy of one of our own networks with TRL; see `train_with_trl`."""
-    model = as_gpt2(policy)
-    model.config.eos_token_id = model.generation_config.eos_token_id = STOP
+    """Train a copy of one of our own networks with TRL; see `train_with_trl`.
+
+    Answers end before their budget if `STOP` is chosen, or never.
+    """
+    model, eos = as_gpt2(policy), STOP if stops else policy.vocab_size
+    model.config.eos_token_id = model.generation_config.eos_token_id = eos
     texts = [" ".join(map(str, prompt)) for prompt in prompts]
-    return train_with_trl(model, word_tokenizer(policy.vocab_size, STOP), texts, reward, **setting)
+    return train_with_trl(model, word_tokenizer(policy.vocab_size, eos), texts, reward, **setting)
 
 
 def rate_of_steps(record: dict[str, Any]) -> float:
