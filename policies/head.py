@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from policies import kernels
+
 SLICE_ENTRIES = 2**21
 """Logits are computed so many at a time, so that the passes over a slice stay near the cache."""
 
@@ -47,6 +49,17 @@ def token_scores(
     return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks)
 
 
+def _score(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
+    """Logits (n, V) to probabilities in place, and what the choices were worth, both (n,)."""
+    z.sub_(z.amax(1, keepdim=True))
+    chosen, p = z.gather(1, tokens[:, None]).squeeze(1), z.exp()
+    total = p.sum(1)
+    log_total = total.log()
+    torch.sub(chosen, log_total, out=logprobs)
+    torch.sub(log_total, torch.einsum("nv,nv->n", p, z) / total, out=entropies)
+    torch.div(p, total[:, None], out=z)
+
+
 class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -59,23 +72,22 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         n, vocab_size = len(hidden), len(weight)
         keep = any(ctx.needs_input_grad)
-        kept = hidden.new_empty(n if keep else 0, vocab_size, dtype=torch.float32)
+        slices = _slices(n, vocab_size)
+        rows = n if keep else max((part.stop - part.start for part in slices), default=0)
+        kept = hidden.new_empty(rows, vocab_size, dtype=torch.float32)
         logprobs, entropies = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))
-        for part in _slices(n, vocab_size):
-            z = (hidden[part] @ weight.T).float()
+        for part in slices:
+            z = kept[part] if keep else kept[: part.stop - part.start]
+            if hidden.dtype == torch.float32:
+                torch.mm(hidden[part], weight.T, out=z)
+            else:
+                z.copy_(hidden[part] @ weight.T)
             if temperature != 1.0:
                 z.div_(temperature)
             if action_masks is not None:
                 z.masked_fill_(~action_masks[part], _EXCLUDED)
-            z.sub_(z.amax(1, keepdim=True))
-            p = torch.exp(z, out=kept[part]) if keep else z.exp()
-            total = p.sum(1)
-            log_total = total.log()
-            chosen = z.gather(1, tokens[part, None]).squeeze(1)
-            logprobs[part] = chosen - log_total
-            entropies[part] = log_total - torch.einsum("nv,nv->n", p, z) / total
-            if keep:
-                p.div_(total[:, None])
+            score = kernels.score if kernels.kernels_fit(z) else _score
+            score(z, tokens[part], logprobs[part], entropies[part])
         if keep:
             ctx.save_for_backward(hidden, weight, tokens, entropies, kept)
             ctx.temperature = temperature

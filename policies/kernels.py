@@ -98,6 +98,19 @@ def sample(
     return tokens, logprobs
 
 
+def score(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
+    """Probabilities in place of logits (n, V); see `policies.compiled.scoring`.
+
+    Args:
+        logits: Shape (n, V), contiguous.
+        tokens: Choices, shape (n,), int64.
+        logprobs: For their log-probabilities, shape (n,).
+        entropies: For the entropies, shape (n,).
+    """
+    arrays = (x.detach().numpy() for x in (logits, tokens, logprobs, entropies))
+    _call(_compiled().scoring.score, *arrays)
+
+
 class Panels:
     """`x @ weight.T + bias` with the weight laid out in panels; see `policies.compiled.panels`."""
 

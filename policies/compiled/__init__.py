@@ -1,4 +1,4 @@
-"""The inner loops of a decoding step, compiled by Numba.
+"""The inner loops of a decoding step, and one of an update, compiled by Numba.
 
 Plain loops over one row at a time, which a compiler makes fast: nothing is padded to the longest
 row, and nothing is written that is not asked for. `policies.kernels` says when they are used; what
@@ -10,6 +10,7 @@ they compute is checked against torch.
     elementwise   exponential, GELU, layer norm
     block         a block of our own transformer, made of these
     sampling      a token of every row
+    scoring       log-probabilities and entropies of whole sequences
 
 Loops that threads share are written for a part of the rows or of the outputs, which each thread
 does for itself: the bits do not depend on how many there are.
@@ -36,10 +37,14 @@ def _forget_what_is_stale() -> None:
 
 _forget_what_is_stale()
 
-from policies.compiled import attention, block, panels, sampling  # noqa: E402
+from policies.compiled import attention, block, panels, sampling, scoring  # noqa: E402
 
 compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS
+
+# Code that comes from Numba's cache looks for its threads, which are there only after such a call:
+# it crashes where it was compiled by a process that had loaded a part of it from the cache.
+set_num_threads(most_threads)
 
 __all__ = [
     "attention",
@@ -48,5 +53,6 @@ __all__ = [
     "most_threads",
     "panels",
     "sampling",
+    "scoring",
     "set_num_threads",
 ]

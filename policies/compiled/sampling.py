@@ -49,13 +49,15 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
     sums = np.empty(blocks, np.float64)
     for i in range(begin, end):
         row = logits[i]
-        largest = row.max()
+        largest = row[0]
+        for v in range(vocab_size):
+            largest = max(largest, row[v])
         total = 0.0
         for b in range(blocks):
-            block = ZERO
-            for token in range(b * BLOCK, min((b + 1) * BLOCK, vocab_size)):
-                block += exp(row[token] - largest)
-            sums[b] = block
+            block, weights = row[b * BLOCK : (b + 1) * BLOCK], ZERO
+            for v in range(len(block)):
+                weights += exp(block[v] - largest)
+            sums[b] = weights
             total += sums[b]
         # The first block whose upper bound is above the target, and in it the first token. Sums
         # round: should none be above, it is the last that has any weight.

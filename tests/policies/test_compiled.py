@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from policies import TransformerConfig, TransformerPolicy, compiled, kernels, linear
+from policies import TransformerConfig, TransformerPolicy, compiled, head, kernels, linear
 from policies.compiled import elementwise, most_threads, panels, set_num_threads
 from policies.compiled.tile import WIDTH
 
@@ -90,6 +90,51 @@ def test_layer_norm():
         *map(torch.from_numpy, (x,)), (37,), *map(torch.from_numpy, (weight, bias))
     )
     np.testing.assert_allclose(got, expected.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("vocab_size", [1, 5, 127, 128, 129, 300])
+def test_scores_and_their_gradients(vocab_size, compiles, monkeypatch):
+    monkeypatch.setattr(kernels, "kernels_fit", lambda x: compiles)
+    monkeypatch.setattr(head, "SLICE_ENTRIES", 4 * vocab_size)
+    generator = torch.manual_seed(0)
+    hidden = 3 * torch.randn(11, 6, generator=generator)
+    weight = 3 * torch.randn(vocab_size, 6, generator=generator)
+    tokens = torch.randint(0, vocab_size, (11,), generator=generator)
+    masks = torch.rand(11, vocab_size, generator=generator) < 0.7
+    masks[torch.arange(11), tokens] = True
+    gradients = []
+    for scores in (head.token_scores, by_log_softmax):
+        kind = torch.float32 if scores is head.token_scores else torch.float64
+        inputs = [x.to(kind, copy=True).requires_grad_() for x in (hidden, weight)]
+        logprobs, entropies = scores(*inputs, tokens, 0.7, masks)
+        (logprobs * torch.linspace(-1, 1, 11)).sum().add(entropies.sum()).backward()
+        gradients.append([logprobs, entropies, *(x.grad for x in inputs)])
+    for got, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(got.double(), expected.double(), atol=2e-5, rtol=2e-5)
+    with torch.no_grad():
+        again = head.token_scores(hidden, weight, tokens, 0.7, masks)
+    assert all(torch.equal(a, b) for a, b in zip(again, gradients[0][:2], strict=True))
+
+
+def by_log_softmax(hidden, weight, tokens, temperature, masks):
+    log_all = (hidden @ weight.T / temperature).masked_fill(~masks, -1e9).log_softmax(1)
+    entropies = -(log_all.exp() * log_all).sum(1)
+    return log_all.gather(1, tokens[:, None]).squeeze(1), entropies
+
+
+@SEVERAL
+def test_threads_change_no_bit_of_scores():
+    def scores():
+        return head.token_scores(*map(torch.from_numpy, (numbers(9, 6), numbers(300, 6))), tokens)
+
+    tokens = torch.arange(9)
+    alone = scores()
+    try:
+        torch.set_num_threads(2)
+        assert all(torch.equal(a, b) for a, b in zip(alone, scores(), strict=True))
+    finally:
+        torch.set_num_threads(1)
 
 
 # ---------------------------------------------------------------- a block as one call
@@ -217,6 +262,25 @@ def test_gradients_and_many_tokens_go_through_torch(policy, calls):
     observations = np.arange(13)[None].repeat(2, 0)
     policy.read(torch.from_numpy(observations)).sum().backward()
     assert not calls and policy.transformer.blocks[0].qkv.weight.grad.abs().sum() > 0
+
+
+def test_code_from_the_cache_finds_the_threads(tmp_path):
+    """Compiled, then compiled with parts from the cache, then loaded: the last one crashed."""
+    program = """
+import numpy, torch
+from policies import kernels
+torch.set_num_threads(1)
+kernels.sample(torch.zeros(2, 3), numpy.zeros(2))
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for run in range(3):
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, check=True, timeout=300, env=environment)
+        if run == 0:
+            caller = list(tmp_path.glob("*/sampling.sample-*"))
+            assert caller
+            for file in caller:
+                file.unlink()
 
 
 def test_code_that_is_older_than_what_it_calls_is_compiled_anew():

@@ -1,0 +1,74 @@
+"""Log-probabilities and entropies of chosen tokens; probabilities stay, for the gradient."""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from policies.compiled.elementwise import SUMS, ZERO, exp
+
+BLOCK = 128
+"""Sums over blocks of this size are added up in double precision."""
+
+
+@njit(error_model="numpy", cache=True, nogil=True)
+def score(
+    logits: NDArray[np.float32],
+    tokens: NDArray[np.int64],
+    logprobs: NDArray[np.float32],
+    entropies: NDArray[np.float32],
+    threads: int,
+) -> None:
+    """Turn logits into probabilities, and say what the choices were worth.
+
+    Args:
+        logits: Shape (n, V); probabilities are written in their place.
+        tokens: Choices, shape (n,).
+        logprobs: For their log-probabilities, shape (n,).
+        entropies: For the entropies of the distributions, shape (n,), nats.
+        threads: How many share the work.
+    """
+    if threads == 1:
+        _score_some(logits, tokens, logprobs, entropies, 0, len(logits))
+    else:
+        _score_in_parts(logits, tokens, logprobs, entropies, threads)
+
+
+@njit(error_model="numpy", cache=True, nogil=True, parallel=True)
+def _score_in_parts(logits, tokens, logprobs, entropies, threads):  # type: ignore[no-untyped-def]
+    n = len(logits)
+    for part in prange(threads):
+        first, last = part * n // threads, (part + 1) * n // threads
+        _score_some(logits, tokens, logprobs, entropies, first, last)
+
+
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+def _score_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore[no-untyped-def]
+    """The rows from `begin` to `end`.
+
+    With w = exp(z - largest): p = w / sum of w, entropy = log(sum of w) - sum of p (z - largest).
+    """
+    vocab_size = logits.shape[1]
+    for i in range(begin, end):
+        row = logits[i]
+        largest = row[0]
+        for v in range(vocab_size):
+            largest = max(largest, row[v])
+        chosen = np.float64(row[tokens[i]] - largest)
+        total, weighted = 0.0, 0.0
+        for first in range(0, vocab_size, BLOCK):
+            block = row[first : first + BLOCK]
+            weights, products = ZERO, ZERO
+            for v in range(len(block)):
+                below = block[v] - largest
+                weight = exp(below)
+                weights += weight
+                products += weight * below
+                block[v] = weight
+            total += np.float64(weights)
+            weighted += np.float64(products)
+        log_total = np.log(total)
+        logprobs[i] = chosen - log_total
+        entropies[i] = log_total - weighted / total
+        scale = np.float32(1.0 / total)
+        for v in range(vocab_size):
+            row[v] *= scale
