@@ -257,7 +257,7 @@ class Collector:
         self._open = state["open"]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
         self._closed = state["closed"]
-        self.cache.clear()
+        self.cache.forget()
 
 
 def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:

@@ -165,7 +165,7 @@ class Learner(Trainer):
         rollout = self.collect()
         rollout_seconds = time.perf_counter() - begin
         learned, metrics = self.learn_from(rollout, progress)
-        self.collector.cache.clear()
+        self.collector.cache.forget()
         kl = _mean_kl(rollout)
         metrics |= {"kl_coef": self.kl.coef, "rollout_seconds": rollout_seconds}
         # All that was played counts, whatever of it the algorithm has picked.

@@ -51,14 +51,16 @@ class Plan(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def _count_fused_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Raise the version counters of parameters that a fused kernel wrote to: it does not."""
+def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Raise the version counters of an optimiser's parameters.
+
+    Kernels of its own, such as torch's fused and bitsandbytes' ones, write without doing so.
+    """
     for group in optimizer.param_groups:
-        if group.get("fused"):
-            increment_version(group["params"])
+        increment_version(group["params"])
 
 
-register_optimizer_step_post_hook(_count_fused_writes)
+register_optimizer_step_post_hook(_count_writes)
 
 
 class PrefixCache:
@@ -88,14 +90,19 @@ class PrefixCache:
         rows, capacity = self._tokens.shape
         return rows, capacity
 
+    def forget(self) -> None:
+        """Forget what has been encoded."""
+        self._tokens.fill(_NOTHING)
+        self.store.clear()
+
     def clear(self) -> None:
-        """Forget everything.
+        """Forget what has been encoded, and let packed weights be made anew.
 
         Needed by hand only after changes that leave no trace in a parameter: writes through
         `parameter.data`, or another parameter in its place (`load_state_dict(assign=True)`).
         """
-        self._tokens.fill(_NOTHING)
-        self.store.clear()
+        increment_version(self._weights)
+        self.forget()
 
     def plans(self, observations: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterable[Plan]:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
@@ -176,7 +183,7 @@ class PrefixCache:
     def _drop_if_weights_changed(self) -> None:
         version = self._weights_version()
         if version != self._version:
-            self.clear()
+            self.forget()
             self._version = version
 
     def _weights_version(self) -> tuple[int, ...]:

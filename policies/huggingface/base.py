@@ -181,7 +181,7 @@ class TransformersPolicy(Policy):
             # The cache watches the parameters it was made with; there may be others now.
             state = self.state()
             if state != cache.store.state:
-                cache.clear()
+                cache.forget()
                 cache.store.state = state
         return super().last_hidden(observations, cache)
 
