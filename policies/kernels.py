@@ -125,8 +125,7 @@ class Panels:
         """Rows (*, inputs) to rows (*, outputs)."""
         rows = np.ascontiguousarray(x.numpy()).reshape(-1, self.inputs)
         out = np.empty((len(rows), self.outputs), np.float32)
-        out[:] = self.bias
-        _call(_compiled().panels.add_product, rows, self.panels, out)
+        _call(_compiled().panels.linear, rows, self.panels, self.bias, out)
         return torch.from_numpy(out).view(*x.shape[:-1], self.outputs)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from policies.compiled.attention import attend
 from policies.compiled.elementwise import gelu, layer_norm
-from policies.compiled.panels import add_product
+from policies.compiled.panels import add_product, linear
 
 Array = NDArray[np.float32]
 
@@ -62,7 +62,7 @@ def block(
     heads, d = keys.shape[2:]
     normed = layer_norm(x, weights.ln_1, weights.ln_1_bias, eps)
     qkv = np.empty((n, 3 * heads, d), np.float32)
-    _linear(normed, weights.qkv, weights.qkv_bias, qkv.reshape(n, 3 * width), threads)
+    linear(normed, weights.qkv, weights.qkv_bias, qkv.reshape(n, 3 * width), threads)
     attended, scale = np.empty((n, heads, d), np.float32), np.float32(1 / np.sqrt(d))
     attend(qkv, keys, values, rows, positions, scale, keys.shape[1], attended, threads)
     k = len(wanted)
@@ -74,7 +74,7 @@ def block(
     add_product(looked, weights.attn_out, out, threads)
     normed = layer_norm(out, weights.ln_2, weights.ln_2_bias, eps)
     hidden = np.empty((k, len(weights.mlp_in_bias)), np.float32)
-    _linear(normed, weights.mlp_in, weights.mlp_in_bias, hidden, threads)
+    linear(normed, weights.mlp_in, weights.mlp_in_bias, hidden, threads)
     for i in range(k):
         for c in range(hidden.shape[1]):
             hidden[i, c] = gelu(hidden[i, c])
@@ -82,11 +82,3 @@ def block(
             out[i, c] += weights.mlp_out_bias[c]
     add_product(hidden, weights.mlp_out, out, threads)
     return out
-
-
-@njit(error_model="numpy", cache=True, nogil=True)
-def _linear(x: Array, panels: Array, bias: Array, out: Array, threads: int) -> None:
-    for i in range(len(out)):
-        for c in range(len(bias)):
-            out[i, c] = bias[c]
-    add_product(x, panels, out, threads)

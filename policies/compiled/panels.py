@@ -35,6 +35,21 @@ def pack(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
+def linear(
+    x: NDArray[np.float32],
+    panels: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32],
+    threads: int,
+) -> None:
+    """Write `x @ weight.T + bias` to `out`; see `add_product`."""
+    for i in range(len(out)):
+        for c in range(len(bias)):
+            out[i, c] = bias[c]
+    add_product(x, panels, out, threads)
+
+
+@njit(error_model="numpy", cache=True, nogil=True)
 def add_product(
     x: NDArray[np.float32], panels: NDArray[np.float32], out: NDArray[np.float32], threads: int
 ) -> None:

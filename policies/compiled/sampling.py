@@ -4,10 +4,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from policies.compiled.elementwise import SUMS, ZERO, exp
-
-BLOCK = 128
-"""Weights are summed over blocks of this size, so that only one block is gone through."""
+from policies.compiled.elementwise import BLOCK, SUMS, ZERO, exp, largest_of
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
@@ -46,12 +43,10 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
     """The rows from `begin` to `end`."""
     vocab_size = logits.shape[1]
     blocks = (vocab_size + BLOCK - 1) // BLOCK
-    sums = np.empty(blocks, np.float64)
+    sums = np.empty(blocks, np.float64)  # so that only one block is gone through
     for i in range(begin, end):
         row = logits[i]
-        largest = row[0]
-        for v in range(vocab_size):
-            largest = max(largest, row[v])
+        largest = largest_of(row)
         total = 0.0
         for b in range(blocks):
             block, weights = row[b * BLOCK : (b + 1) * BLOCK], ZERO

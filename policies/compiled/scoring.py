@@ -4,10 +4,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from policies.compiled.elementwise import SUMS, ZERO, exp
-
-BLOCK = 128
-"""Sums over blocks of this size are added up in double precision."""
+from policies.compiled.elementwise import BLOCK, SUMS, ZERO, exp, largest_of
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
@@ -50,9 +47,7 @@ def _score_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignor
     vocab_size = logits.shape[1]
     for i in range(begin, end):
         row = logits[i]
-        largest = row[0]
-        for v in range(vocab_size):
-            largest = max(largest, row[v])
+        largest = largest_of(row)
         chosen = np.float64(row[tokens[i]] - largest)
         total, weighted = 0.0, 0.0
         for first in range(0, vocab_size, BLOCK):
