@@ -39,13 +39,14 @@ def kernels_fit(x: Tensor) -> bool:
 
 def panels_fit() -> bool:
     """Whether products can be made in panels, and are the fastest where they were measured."""
-    return _has_avx2() and torch.get_num_threads() <= FEW_THREADS and _compiled() is not None
+    return (
+        _has_wide_registers() and torch.get_num_threads() <= FEW_THREADS and _compiled() is not None
+    )
 
 
 @functools.cache
-def _has_avx2() -> bool:
-    """And not the wider registers of AVX-512, of which the panels would use half."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+def _has_wide_registers() -> bool:
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def attend(

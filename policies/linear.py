@@ -2,10 +2,10 @@
 
 A rollout uses the same weights for thousands of tokens, so they can be laid out once in the order
 in which a product reads them; it stays true fp32. On AMD processors that is faster than the default
-library; elsewhere nothing is assumed. Our own product (`policies.compiled.panels`) is used with
-AVX2, and oneDNN's with larger registers or more threads. The choice depends on the processor, the
-shape and the number of threads alone, never on a measurement at run time, so that equal seeds give
-equal bits. `benchmarks/linear.py` measures all of them.
+library; elsewhere nothing is assumed. Our own product (`policies.compiled.panels`) is used with few
+threads, oneDNN's with more. The choice depends on the processor, the shape and the number of
+threads alone, never on a measurement at run time, so that equal seeds give equal bits.
+`benchmarks/linear.py` measures all of them.
 """
 
 import functools

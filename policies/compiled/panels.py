@@ -2,8 +2,8 @@
 
 A decoding step multiplies a few dozen rows with every weight of a network. General libraries make
 such a product in blocks that suit large ones, and wait for each weight to come from memory. Here a
-panel of 16 outputs is read once, front to back; at most six rows at a time are multiplied with it,
-so that all sums stay in registers; and while that goes on, the next panel is fetched, a little with
+panel of 16 or 32 outputs is read once, front to back; so many rows at a time are multiplied with it
+that all sums stay in registers; and while that goes on, the next panel is fetched, a little with
 every step (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008,
 without the copying that pays for large products).
 
@@ -89,7 +89,7 @@ def _add_some(x, panels, out, begin, end):  # type: ignore[no-untyped-def]
         for first in range(0, inputs, CHUNK):
             steps, at = min(CHUNK, inputs - first), panel * size + first * WIDTH
             for block in range(blocks):
-                # Blocks of nearly equal size: six rows and one left over would wait for the one.
+                # Blocks of nearly equal size: many rows and one left over would wait for the one.
                 row, end_row = block * n // blocks, (block + 1) * n // blocks
                 x_at, out_at = row * inputs + first, row * target.shape[1] + column
                 add_tile(
