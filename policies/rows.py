@@ -284,6 +284,11 @@ def visible(positions: Tensor, width: int, window: int | None, dtype: torch.dtyp
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kind: Kind) -> Tensor:
     """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask."""
+    if q.device.type == "cpu" and q.dtype != torch.float32 and q.requires_grad:
+        # There the gradient of attention takes nearly three times as long in lower precision.
+        with torch.autocast("cpu", enabled=False):
+            exact = (x if x is None else x.float() for x in (q, k, v, mask))
+            return attention(*exact, kind).to(q.dtype)
     heads, length = q.shape[1:3]
     share = heads // k.shape[1]
     if mask is None:
