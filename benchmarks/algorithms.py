@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,18 @@ AXES = {family: ("total_variation", "total variation to the best") for family in
 AXES["free"] = ("share", "share of the best answer's reward")
 
 
-def train_exactly(family: str, name: str, seed: int) -> dict[str, Any]:
+def train_exactly(family: str, precision: torch.dtype, name: str, seed: int) -> dict[str, Any]:
     """One run where the best policy is known."""
-    setting = FAMILIES[family][name]
+    setting = replace(FAMILIES[family][name], precision=precision)
     start = exact.train_offline if family == "offline" else exact.train_online
     return follow(
         start(setting, seed), setting.updates, lambda policy: exact.outcome(name, policy, seed)
     )
 
 
-def train_on_task(task: str, name: str, seed: int) -> dict[str, Any]:
+def train_on_task(task: str, precision: torch.dtype, name: str, seed: int) -> dict[str, Any]:
     """One run on a sampled task."""
-    setting = ALGORITHMS[name]
+    setting = replace(ALGORITHMS[name], precision=precision)
     before = tasks.outcome(task, tasks.beginner(task, seed), seed)
     start = tasks.train_online if name in tasks.ONLINE else tasks.train_offline
     run = follow(
@@ -160,17 +161,21 @@ def main() -> None:
     parser.add_argument("--task-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--tasks", nargs="*", choices=tasks.TASKS, default=list(tasks.TASKS))
+    parser.add_argument("--bf16", action="store_true", help="updates in bfloat16")
     parser.add_argument("--plots", type=Path, help="a folder for learning curves")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    precision = torch.bfloat16 if arguments.bf16 else torch.float32
     exactly, sampled = [], []
     for family in arguments.families:
-        runs = over_seeds(partial(train_exactly, family), FAMILIES[family], arguments.seeds)
+        runs = over_seeds(
+            partial(train_exactly, family, precision), FAMILIES[family], arguments.seeds
+        )
         exactly += [exact_row(family, *named) for named in runs.items()]
         if arguments.plots:
             plot(arguments.plots / f"{family}.png", runs, *AXES[family])
     for task in arguments.tasks:
-        runs = over_seeds(partial(train_on_task, task), ALGORITHMS, arguments.task_seeds)
+        runs = over_seeds(partial(train_on_task, task, precision), ALGORITHMS, arguments.task_seeds)
         sampled += [task_row(task, *named) for named in runs.items()]
         if arguments.plots:
             plot(arguments.plots / f"{task}.png", runs, "score", "score on held-out prompts")

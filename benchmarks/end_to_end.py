@@ -2,10 +2,14 @@
 
 Same network and weights, 32 answers of 64 tokens (or stopping on their own: "varied") in groups of
 8, one epoch, AdamW. TRL in fp32, as shipped (bf16, gradient checkpointing) and at its strongest
-(bf16, no checkpointing), these two only on processors with bf16. Useful tokens per second, medians
-over steps; sides are interleaved.
+(bf16, no checkpointing), textenv in fp32 and with bf16 updates; all bf16 only on processors that
+have it. Useful tokens per second, medians over steps; sides are interleaved.
 
 Run: taskset -c 0 python -m benchmarks.end_to_end --threads 1
+
+glibc gives large buffers back to the system at every step. For peers at their strongest, keep them:
+
+    MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 """
 
 import subprocess
@@ -39,7 +43,13 @@ from textenv import TextVectorEnv
 GROUP = 8
 
 
-def textenv_rate(policy, prompts, varied: bool, steps: int):
+BF16 = "bf16" in processor()
+"""Elsewhere it is emulated, and ten times slower than fp32."""
+
+OURS = {"textenv fp32": torch.float32} | ({"textenv bf16": torch.bfloat16} if BF16 else {})
+
+
+def textenv_rate(policy, prompts, varied: bool, steps: int, precision=torch.float32):
     """Tokens per second of a learner that runs on from call to call."""
     envs = TextVectorEnv(
         ROWS,
@@ -50,7 +60,15 @@ def textenv_rate(policy, prompts, varied: bool, steps: int):
         stop_tokens=[STOP] if varied else [],
         group_size=GROUP,
     )
-    learner = Learner(policy, envs, GRPO(), learning_rate=1e-4, optimizer=AdamW, n_episodes=ROWS)
+    learner = Learner(
+        policy,
+        envs,
+        GRPO(),
+        learning_rate=1e-4,
+        optimizer=AdamW,
+        n_episodes=ROWS,
+        precision=precision,
+    )
 
     def run() -> float:
         rates = [learner.update().tokens_per_second for _ in range(steps)]
@@ -78,17 +96,21 @@ def compare(
         let_it_stop(policy, mean_length=36)
     prompts = random_prompts(256, policy.vocab_size - 2)
     sides = {name: trl_rate(policy, prompts, steps, **setting) for name, setting in peers.items()}
-    sides["textenv"] = textenv_rate(policy.frozen_copy().requires_grad_(), prompts, varied, steps)
+    for side, precision in OURS.items():
+        copy = policy.frozen_copy().requires_grad_()
+        sides[side] = textenv_rate(copy, prompts, varied, steps, precision)
     figures = interleaved(sides, repeats)
-    for name in peers:
-        yield {
-            "model": model,
-            "answers": "varied" if varied else "fixed",
-            "peer": name,
-            "textenv tokens/s": median(figures["textenv"]),
-            "peer tokens/s": median(figures[name]),
-            "ratio": ratio(figures, "textenv", name),
-        }
+    for side in OURS:
+        for name in peers:
+            yield {
+                "model": model,
+                "answers": "varied" if varied else "fixed",
+                "side": side,
+                "peer": name,
+                "tokens/s": median(figures[side]),
+                "peer tokens/s": median(figures[name]),
+                "ratio": ratio(figures, side, name),
+            }
 
 
 def memory_of_side(model: str, side: str) -> float:
@@ -135,7 +157,7 @@ def measure(models: Sequence[str], repeats: int, steps: int) -> Iterator[dict[st
             "TRL GRPO fp32": {},
             "TRL RLOO fp32": {"trainer": "RLOO"},
         }
-        if "bf16" in processor():  # elsewhere bf16 is emulated, and ten times slower than fp32
+        if BF16:
             fixed |= {
                 "TRL GRPO as shipped": {"bf16": True, "checkpointing": True},
                 "TRL GRPO bf16": {"bf16": True},

@@ -89,6 +89,7 @@ class Setting:
         updates: Rollouts.
         answers: Of each rollout.
         kl_coef: Weight of the KL penalty in the rewards.
+        precision: dtype of the updates' products.
     """
 
     algorithm: Algorithm
@@ -96,6 +97,7 @@ class Setting:
     updates: int
     answers: int = 256
     kl_coef: float = 0.0
+    precision: torch.dtype = torch.float32
 
     def rate(self, progress: float) -> float:
         """Learning rate after this share of the training."""
@@ -175,6 +177,7 @@ def train_online(setting: Setting, seed: int) -> Iterator[tuple[Learner, int]]:
         reference=policy.frozen_copy(),
         kl_coef=setting.kl_coef,
         learning_rate=setting.rate,
+        precision=setting.precision,
         n_episodes=setting.answers,
         seed=seed,
     )
@@ -193,6 +196,7 @@ def train_offline(setting: Setting, seed: int) -> Iterator[tuple[Trainer, int]]:
         setting.algorithm,
         reference=policy.frozen_copy(),
         learning_rate=setting.rate,
+        precision=setting.precision,
         seed=seed,
     )
     probabilities = np.exp(answer_logprobs(policy))

@@ -147,6 +147,7 @@ class Setting:
         updates: Rollouts, or passes over the log.
         n_steps: Length of a rollout that cuts answers; None plays `ROWS` whole ones.
         kl_coef: Weight of the KL penalty in the rewards.
+        precision: dtype of the updates' products.
     """
 
     algorithm: Algorithm
@@ -154,6 +155,7 @@ class Setting:
     updates: int
     n_steps: int | None = None
     kl_coef: float = LEASH
+    precision: torch.dtype = torch.float32
 
     def rate(self, progress: float) -> float:
         """Learning rate after this share of the training."""
@@ -201,6 +203,7 @@ def train_online(name: str, setting: Setting, seed: int) -> Iterator[tuple[Learn
         reference=policy.frozen_copy(),
         kl_coef=setting.kl_coef,
         learning_rate=setting.rate,
+        precision=setting.precision,
         n_steps=setting.n_steps,
         n_episodes=None if setting.n_steps else ROWS,
         seed=seed,
@@ -218,6 +221,7 @@ def train_offline(name: str, setting: Setting, seed: int) -> Iterator[tuple[Trai
         setting.algorithm,
         reference=policy.frozen_copy(),
         learning_rate=setting.rate,
+        precision=setting.precision,
         seed=seed,
     )
     envs = TASKS[name].make_envs(ROWS, GROUP)

@@ -286,9 +286,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kind: Kind) 
     """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask."""
     if q.device.type == "cpu" and q.dtype != torch.float32 and q.requires_grad:
         # There the gradient of attention takes nearly three times as long in lower precision.
+        mask = None if mask is None else mask.float()
         with torch.autocast("cpu", enabled=False):
-            exact = (x if x is None else x.float() for x in (q, k, v, mask))
-            return attention(*exact, kind).to(q.dtype)
+            return attention(q.float(), k.float(), v.float(), mask, kind).to(q.dtype)
     heads, length = q.shape[1:3]
     share = heads // k.shape[1]
     if mask is None:

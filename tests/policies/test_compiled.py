@@ -123,6 +123,27 @@ def by_log_softmax(hidden, weight, tokens, temperature, masks):
     return log_all.gather(1, tokens[:, None]).squeeze(1), entropies
 
 
+def test_scores_in_bfloat16_keep_half_the_memory():
+    generator = torch.manual_seed(0)
+    hidden, weight = (torch.randn(n, 64, generator=generator) for n in (40, 100))
+    tokens = torch.randint(0, 100, (40,), generator=generator)
+    gradients, saved = [], []
+    for precision in (torch.bfloat16, torch.float32):
+        inputs = [(0.5 * x).requires_grad_() for x in (hidden, weight)]
+        with (
+            torch.autocast("cpu", precision, enabled=precision != torch.float32),
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda x: saved.append((tuple(x.shape), x.dtype)) or x, lambda x: x
+            ),
+        ):
+            logprobs, entropies = head.token_scores(*inputs, tokens)
+        (logprobs * torch.linspace(-1, 1, 40)).sum().add(entropies.sum()).backward()
+        gradients.append([logprobs, entropies, *(x.grad for x in inputs)])
+        assert ((40, 100), precision) in saved
+    for low, exact in zip(*gradients, strict=True):
+        assert (low - exact).norm() < 0.01 * exact.norm()
+
+
 @SEVERAL
 def test_threads_change_no_bit_of_scores():
     def scores():

@@ -6,7 +6,7 @@ import torch
 
 from policies import kernels
 from policies.cache import Plan
-from policies.rows import SHORT_RUN, ContinuedRows, Kind, RowStore
+from policies.rows import SHORT_RUN, ContinuedRows, Kind, RowStore, attention, visible
 
 torch.set_num_threads(1)
 ROWS, HEADS, WIDTH = 5, 4, 8
@@ -99,3 +99,21 @@ def test_other_types_and_many_threads_are_left_to_torch():
         assert not kernels.kernels_fit(torch.zeros(1))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_gradients_of_attention_are_not_those_of_bfloat16(window):
+    """On a CPU, where they would also take longer; what goes in and out is rounded all the same."""
+    generator, kind = torch.manual_seed(0), Kind(0, window=window)
+    inputs = [torch.randn(2, 3, 9, 4, generator=generator).bfloat16() for _ in range(3)]
+    mask = None if window is None else visible(torch.arange(9), 9, window, torch.bfloat16)
+    low, exact = (
+        [x.to(dtype, copy=True).requires_grad_() for x in inputs]
+        for dtype in (torch.bfloat16, torch.float64)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        attention(*low, mask, kind).float().square().sum().backward()
+    out = attention(*exact, None if mask is None else mask.double(), kind)
+    (2 * out.detach().bfloat16() * out).sum().backward()  # the gradient comes through what was out
+    for x, y in zip(low, exact, strict=True):
+        assert (x.grad - y.grad).norm() < 2**-8 * y.grad.norm()
