@@ -4,13 +4,15 @@
 share of even ids, from 0.5 to 0.9, with the entropy of the choices kept above 4 nats, since it can
 also be won by collapsing onto one even token. One score per answer; model S, 32 answers a step, of
 64 tokens for "alt" and 32 for "even". Learning rates were chosen on other seeds for both sides.
-Entropy and the number of distinct tokens of the last step are printed beside the result.
+Entropy and the number of distinct tokens of the last step are printed beside the result. Both sides
+in fp32, and where the processor has it in bf16 (of textenv the updates).
 
 Run: taskset -c 0 python -m benchmarks.learning --threads 1
 """
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,16 @@ from torch.optim import AdamW
 
 from agents import Learner
 from agents.algorithms import GRPO
-from benchmarks.common import ROWS, Ids, command_line, make_policy, median, random_prompts, report
+from benchmarks.common import (
+    ROWS,
+    Ids,
+    command_line,
+    make_policy,
+    median,
+    processor,
+    random_prompts,
+    report,
+)
 from benchmarks.peers import run_trl
 from textenv import TextVectorEnv
 
@@ -43,23 +54,25 @@ class Task(NamedTuple):
     Attributes:
         score: Of the tokens of an answer, 0 to 1.
         answer: Its number of tokens.
-        learning_rate: Constant.
+        rate: Our learning rate, constant.
+        trl_rate: TRL's.
         limit: Steps after which a side has failed.
     """
 
     score: Callable[[Sequence[int]], float]
     answer: int
-    learning_rate: float
+    rate: float
+    trl_rate: float
     limit: int
 
 
 TASKS = {
-    "alt": Task(alternation, answer=64, learning_rate=3e-3, limit=150),
-    "even": Task(evenness, answer=32, learning_rate=1e-2, limit=100),
+    "alt": Task(alternation, answer=64, rate=6e-3, trl_rate=3e-3, limit=150),
+    "even": Task(evenness, answer=32, rate=1e-2, trl_rate=1e-2, limit=100),
 }
 
 
-def train(task: Task, seed: int):
+def train(task: Task, seed: int, precision: torch.dtype = torch.float32):
     """Our learner until the goal: completions, seconds, entropy, distinct tokens."""
     policy = make_policy("S", seed=seed)
     prompts = random_prompts(256, policy.vocab_size, seed=seed)
@@ -76,9 +89,10 @@ def train(task: Task, seed: int):
         policy,
         envs,
         GRPO(),
-        learning_rate=task.learning_rate,
+        learning_rate=task.rate,
         optimizer=AdamW,
         n_episodes=ROWS,
+        precision=precision,
         seed=seed,
     )
     begin = time.perf_counter()
@@ -94,7 +108,7 @@ def train(task: Task, seed: int):
     }
 
 
-def train_trl(task: Task, seed: int):
+def train_trl(task: Task, seed: int, bf16: bool = False):
     """TRL's GRPO until the goal."""
     policy = make_policy("S", seed=seed)
     prompts = random_prompts(256, policy.vocab_size - 2, seed=seed)
@@ -105,7 +119,8 @@ def train_trl(task: Task, seed: int):
         stops=False,
         steps=task.limit,
         answer_tokens=task.answer,
-        learning_rate=task.learning_rate,
+        learning_rate=task.trl_rate,
+        bf16=bf16,
         seed=seed,
         stop_when=lambda score: score >= GOAL,
     )
@@ -119,19 +134,32 @@ def train_trl(task: Task, seed: int):
     }
 
 
+SIDES: dict[str, Callable[..., dict[str, float]]] = {
+    "textenv fp32": train,
+    "TRL GRPO fp32": train_trl,
+}
+if "bf16" in processor():
+    SIDES |= {
+        "textenv bf16": partial(train, precision=torch.bfloat16),
+        "TRL GRPO bf16": partial(train_trl, bf16=True),
+    }
+
+
 def main() -> None:
     """Five seeds of both tasks, sides in turn."""
     parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
     for name in arguments.tasks:
-        task, results = TASKS[name], {"textenv": [], "TRL GRPO": []}
+        task = TASKS[name]
+        results: dict[str, list[dict[str, float]]] = {side: [] for side in arguments.sides}
         for seed in arguments.seeds:
-            for side, run in zip(results, (train, train_trl), strict=True):
-                results[side].append(run(task, seed))
+            for side in arguments.sides:
+                results[side].append(SIDES[side](task, seed))
                 print(name, "seed", seed, side, results[side][-1], flush=True)
         for side, runs in results.items():
             rows.append(
