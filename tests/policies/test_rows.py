@@ -113,7 +113,9 @@ def test_gradients_of_attention_are_not_those_of_bfloat16(window):
     )
     with torch.autocast("cpu", torch.bfloat16):
         attention(*low, mask, kind).float().square().sum().backward()
-    out = attention(*exact, None if mask is None else mask.double(), kind)
+    mask = None if mask is None else mask.double()
+    assert torch.autograd.gradcheck(lambda *x: attention(*x, mask, kind), exact)
+    out = attention(*exact, mask, kind)
     (2 * out.detach().bfloat16() * out).sum().backward()  # the gradient comes through what was out
     for x, y in zip(low, exact, strict=True):
         assert (x.grad - y.grad).norm() < 2**-8 * y.grad.norm()
