@@ -1,0 +1,93 @@
+"""How far the log-probabilities of an update in lower precision are from those of the rollout.
+
+Before the first step the policy is the one that sampled, so every ratio of new to old probability
+should be 1. What the products round makes it another number: the standard deviation of its
+logarithm, the largest one, the share of ratios outside PPO's clip of 0.2, and the speed of a step.
+Our own model S with random weights, or a model of transformers.
+
+Run: taskset -c 0 python -m benchmarks.precision [FOLDER-OR-OWNER/NAME] --threads 1
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.optim import AdamW
+
+from agents import GRPO, Learner
+from benchmarks.common import (
+    MAX_ANSWER,
+    Ids,
+    command_line,
+    even_share,
+    make_policy,
+    median,
+    random_prompts,
+    report,
+)
+from benchmarks.huggingface_step import chats
+from policies import HuggingFacePolicy, Policy
+from policies.huggingface.loading import load_models_tokenizer
+from textenv import TextVectorEnv
+
+PRECISIONS = (torch.float32, torch.bfloat16)
+ANSWERS, GROUP, CLIP = 8, 8, 0.2
+
+
+def policy_and_prompts(model: str | None) -> tuple[Policy, list[list[int]]]:
+    """Model S and random prompts, or someone's model and prompts in its chat format."""
+    if model is None:
+        policy = make_policy("S")
+        return policy, random_prompts(256, policy.vocab_size)
+    tokenizer = load_models_tokenizer(model)
+    texts = [tokenizer.encode(prompt) for prompt in chats(tokenizer)]
+    return HuggingFacePolicy.from_pretrained(model), texts
+
+
+def measure(model: str | None, repeats: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table."""
+    for precision in PRECISIONS:
+        policy, prompts = policy_and_prompts(model)
+        envs = TextVectorEnv(
+            ANSWERS,
+            prompts=[{"tokens": prompt} for prompt in prompts],
+            reward=lambda episodes: [even_share(e.tokens) for e in episodes],
+            tokenizer=policy.tokenizer or Ids(policy.vocab_size),
+            max_new_tokens=MAX_ANSWER,
+            group_size=GROUP,
+        )
+        learner = Learner(
+            policy,
+            envs,
+            GRPO(),
+            learning_rate=1e-6,
+            optimizer=AdamW,
+            n_episodes=ANSWERS,
+            precision=precision,
+        )
+        rollout = learner.collect()
+        with torch.no_grad():
+            scores = learner.score(rollout)
+        moved = (scores.logprobs - rollout.logprobs)[rollout.mask]
+        yield {
+            "model": model or "S",
+            "precision": str(precision).removeprefix("torch."),
+            "std of log ratio": f"{float(moved.std()):.1e}",
+            "largest": f"{float(moved.abs().max()):.1e}",
+            "outside the clip": f"{float((moved.expm1().abs() > CLIP).float().mean()):.2%}",
+            "tokens/s": median([learner.update().tokens_per_second for _ in range(repeats)]),
+        }
+
+
+def main() -> None:
+    """All precisions, one after the other."""
+    parser = command_line(__doc__)
+    parser.add_argument("model", nargs="?", help="of transformers; our own model S if not given")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = measure(arguments.model, arguments.repeats)
+    report("precision", rows, seed=0, repeats=arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
