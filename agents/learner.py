@@ -73,7 +73,7 @@ class Learner(Trainer):
         precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is at least
             twice as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
             The rollout keeps the precision of the weights, so that log-probabilities of the update
-            differ from its own by what the products round: little in small networks, 0.07 nats
+            differ from its own by what the products round: little in small networks, 0.04 nats
             in one of 135M parameters (docs/benchmarks.md). That is why it is not the default.
         optimizer: Makes an optimiser from parameters and a learning rate.
         seed: Of the environment, of the sampling and of the minibatches.

@@ -2,8 +2,8 @@
 
 Before the first step the policy is the one that sampled, so every ratio of new to old probability
 should be 1. What the products round makes it another number: the standard deviation of its
-logarithm, the largest one, the share of ratios outside PPO's clip of 0.2, and the speed of a step.
-Our own model S with random weights, or a model of transformers.
+logarithm, the largest one, and the share of ratios outside PPO's clip of 0.2, over `--repeats`
+rollouts. Our own model S with random weights, or a model of transformers.
 
 Run: taskset -c 0 python -m benchmarks.precision [FOLDER-OR-OWNER/NAME] --threads 1
 """
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.optim import AdamW
 
 from agents import GRPO, Learner
 from benchmarks.common import (
@@ -21,7 +20,6 @@ from benchmarks.common import (
     command_line,
     even_share,
     make_policy,
-    median,
     random_prompts,
     report,
 )
@@ -44,6 +42,13 @@ def policy_and_prompts(model: str | None) -> tuple[Policy, list[list[int]]]:
     return HuggingFacePolicy.from_pretrained(model), texts
 
 
+@torch.no_grad()
+def moves(learner: Learner) -> torch.Tensor:
+    """Log-probabilities by the update less those of the rollout, shape (tokens,)."""
+    rollout = learner.collect()
+    return (learner.score(rollout).logprobs - rollout.logprobs)[rollout.mask]
+
+
 def measure(model: str | None, repeats: int) -> Iterator[dict[str, Any]]:
     """Rows of the table."""
     for precision in PRECISIONS:
@@ -56,26 +61,15 @@ def measure(model: str | None, repeats: int) -> Iterator[dict[str, Any]]:
             max_new_tokens=MAX_ANSWER,
             group_size=GROUP,
         )
-        learner = Learner(
-            policy,
-            envs,
-            GRPO(),
-            learning_rate=1e-6,
-            optimizer=AdamW,
-            n_episodes=ANSWERS,
-            precision=precision,
-        )
-        rollout = learner.collect()
-        with torch.no_grad():
-            scores = learner.score(rollout)
-        moved = (scores.logprobs - rollout.logprobs)[rollout.mask]
+        learner = Learner(policy, envs, GRPO(), n_episodes=ANSWERS, precision=precision)
+        moved = torch.cat([moves(learner) for _ in range(repeats)])
         yield {
             "model": model or "S",
             "precision": str(precision).removeprefix("torch."),
+            "tokens": len(moved),
             "std of log ratio": f"{float(moved.std()):.1e}",
             "largest": f"{float(moved.abs().max()):.1e}",
             "outside the clip": f"{float((moved.expm1().abs() > CLIP).float().mean()):.2%}",
-            "tokens/s": median([learner.update().tokens_per_second for _ in range(repeats)]),
         }
 
 
