@@ -46,7 +46,8 @@ def token_scores(
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks)
+    keep = torch.is_grad_enabled()  # within the function it never is
+    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks, keep)
 
 
 def _score(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
@@ -69,11 +70,12 @@ class _TokenScores(torch.autograd.Function):
         tokens: Tensor,
         temperature: float,
         action_masks: Tensor | None,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
         n, vocab_size = len(hidden), len(weight)
-        keep = any(ctx.needs_input_grad)
+        keep = keep and any(ctx.needs_input_grad)
         slices = _slices(n, vocab_size)
-        # In bfloat16 if the gradient will be; float16 has not the range for probabilities.
+        # In bfloat16 if the gradient will be; float16 lacks the range for probabilities.
         dtype = torch.bfloat16 if hidden.dtype == torch.bfloat16 else torch.float32
         kept = hidden.new_empty(n if keep else 0, vocab_size, dtype=dtype)
         in_place = keep and dtype == torch.float32
@@ -95,7 +97,7 @@ class _TokenScores(torch.autograd.Function):
             if keep and not in_place:
                 kept[part] = z
         if keep:
-            ctx.save_for_backward(hidden, weight, tokens, entropies, kept)
+            ctx.save_for_backward(hidden, weight, tokens, logprobs, entropies, kept)
             ctx.temperature = temperature
         ctx.set_materialize_grads(False)
         return logprobs, entropies
@@ -107,7 +109,7 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         # d logprob / dz = onehot(token) - p;   d entropy / dz = -p (log p + entropy)
         # The probabilities are overwritten below: autograd refuses a second backward pass.
-        hidden, weight, tokens, entropies, dz = ctx.saved_tensors
+        hidden, weight, tokens, logprobs, entropies, dz = ctx.saved_tensors
         if g_entropies is not None and not g_entropies.any():  # an entropy bonus of weight 0
             g_entropies = None
         for part in _slices(*dz.shape):
@@ -118,18 +120,20 @@ class _TokenScores(torch.autograd.Function):
             if g_logprobs is None:
                 p.zero_()
             else:
-                p.mul_(-g_logprobs[part, None])
-                p.scatter_add_(1, tokens[part, None], g_logprobs[part, None])
+                g = g_logprobs[part, None]
+                p.mul_(-g)
+                # 1 - p from the log-probability: near 1 a rounded p has lost it.
+                p.scatter_(1, tokens[part, None], -torch.expm1(logprobs[part, None]) * g)
             if g_entropies is not None:
                 p.sub_(curve)
+            if ctx.temperature != 1.0:
+                p.div_(ctx.temperature)
             if dz.dtype != torch.float32:
                 dz[part] = p
-        if ctx.temperature != 1.0:
-            dz.div_(ctx.temperature)
         dz = dz.to(hidden.dtype)
         d_hidden = dz @ weight if ctx.needs_input_grad[0] else None
         d_weight = dz.T @ hidden if ctx.needs_input_grad[1] else None
-        return d_hidden, d_weight, None, None, None
+        return d_hidden, d_weight, None, None, None, None
 
 
 def _slices(n: int, vocab_size: int) -> list[slice]:

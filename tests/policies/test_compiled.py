@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from policies import TransformerConfig, TransformerPolicy, compiled, head, kernels, linear
 from policies.compiled import elementwise, most_threads, panels, set_num_threads
-from policies.compiled.tile import WIDTH
+from policies.compiled.tile import MOST_ROWS, WIDTH
 
 torch.set_num_threads(1)
 CONFIG = TransformerConfig(vocab_size=13, context=40, n_layer=2, n_head=2, n_embd=20)
@@ -44,16 +44,16 @@ def test_products_are_added(rows, inputs, outputs):
     np.testing.assert_allclose(product(x, weight), expected, atol=3e-6 * inputs**0.5 + 1e-6)
 
 
-@pytest.mark.parametrize("outputs", [16, 100])
+@pytest.mark.parametrize("outputs", [WIDTH, 100])
 def test_a_row_does_not_depend_on_its_batch(outputs):
     x, weight = numbers(33, 300), numbers(outputs, 300, seed=1)
     together = product(x, weight)
-    for size in (1, 2, 5, 6, 7, 32):
+    for size in (1, 2, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 32):
         assert np.array_equal(product(x[:size], weight), together[:size])
 
 
 @SEVERAL
-@pytest.mark.parametrize("outputs", [5, 16, 100, 1000])
+@pytest.mark.parametrize("outputs", [5, WIDTH, 100, 1000])
 def test_threads_change_no_bit_of_a_product(outputs):
     set_num_threads(2)
     x, weight = numbers(33, 300), numbers(outputs, 300, seed=1)
@@ -118,30 +118,44 @@ def test_scores_and_their_gradients(vocab_size, compiles, monkeypatch):
 
 
 def by_log_softmax(hidden, weight, tokens, temperature, masks):
-    log_all = (hidden @ weight.T / temperature).masked_fill(~masks, -1e9).log_softmax(1)
+    logits = (hidden @ weight.T).to(torch.promote_types(hidden.dtype, torch.float32))
+    log_all = (logits / temperature).masked_fill(~masks, -1e9).log_softmax(1)
     entropies = -(log_all.exp() * log_all).sum(1)
     return log_all.gather(1, tokens[:, None]).squeeze(1), entropies
 
 
-def test_scores_in_bfloat16_keep_half_the_memory():
+@pytest.mark.parametrize("peaked", [0.2, 1.3])  # 1.3: probabilities of 0.99
+def test_scores_in_bfloat16_keep_half_the_memory(peaked, monkeypatch):
+    monkeypatch.setattr(head, "SLICE_ENTRIES", 7 * 100)
     generator = torch.manual_seed(0)
-    hidden, weight = (torch.randn(n, 64, generator=generator) for n in (40, 100))
     tokens = torch.randint(0, 100, (40,), generator=generator)
-    gradients, saved = [], []
-    for precision in (torch.bfloat16, torch.float32):
-        inputs = [(0.5 * x).requires_grad_() for x in (hidden, weight)]
-        with (
-            torch.autocast("cpu", precision, enabled=precision != torch.float32),
-            torch.autograd.graph.saved_tensors_hooks(
-                lambda x: saved.append((tuple(x.shape), x.dtype)) or x, lambda x: x
-            ),
-        ):
-            logprobs, entropies = head.token_scores(*inputs, tokens)
-        (logprobs * torch.linspace(-1, 1, 40)).sum().add(entropies.sum()).backward()
-        gradients.append([logprobs, entropies, *(x.grad for x in inputs)])
-        assert ((40, 100), precision) in saved
-    for low, exact in zip(*gradients, strict=True):
-        assert (low - exact).norm() < 0.01 * exact.norm()
+    weight = torch.randn(100, 64, generator=generator).bfloat16()
+    hidden = peaked * weight[tokens]
+    masks = torch.rand(40, 100, generator=generator) < 0.9
+    masks[torch.arange(40), tokens] = True
+    inputs = [x.requires_grad_() for x in (hidden, weight)]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        logprobs, _ = head.token_scores(*inputs, tokens, 8.0, masks)
+    assert [x.dtype for x in saved if x.shape == (40, 100)] == [torch.bfloat16]
+    found = []
+    for chosen in (logprobs, by_log_softmax(*inputs, tokens, 8.0, masks)[0]):
+        gradients = torch.autograd.grad((chosen * torch.linspace(-1, 1, 40)).sum(), inputs)
+        found.append([chosen, *gradients])
+    for low, exact in zip(*found, strict=True):
+        assert (low.float() - exact.float()).norm() < 0.01 * exact.float().norm()
+
+
+def test_nothing_is_kept_without_a_gradient(monkeypatch):
+    made, empty = [], torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda *a, **b: made.append(empty(*a, **b)) or made[-1]
+    )
+    monkeypatch.setattr(head, "SLICE_ENTRIES", 7 * 100)
+    weight = torch.randn(100, 64).requires_grad_()
+    with torch.no_grad():
+        head.token_scores(torch.randn(40, 64), weight, torch.zeros(40, dtype=torch.int64))
+    assert max(x.numel() for x in made) == 7 * 100
 
 
 @SEVERAL
