@@ -70,11 +70,11 @@ class Learner(Trainer):
         micro_batch_tokens: At most so many tokens, prompts included, go through the network at
             once, however large the minibatch; None takes the minibatch whole. Gradients stay those
             of the whole minibatch; memory becomes that of a part, for one more forward pass.
-        precision: dtype of the update's matrix products (autocast); `torch.bfloat16` is at least
-            twice as fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
-            The rollout keeps the precision of the weights, so that log-probabilities of the update
-            differ from its own by what the products round: little in small networks, 0.04 nats
-            in one of 135M parameters (docs/benchmarks.md). That is why it is not the default.
+        precision: dtype of the update's matrix products (autocast). Products in `torch.bfloat16`
+            are at least twice as fast on processors and GPUs made for it; `torch.float16` brings
+            its loss scale. The rollout keeps the precision of the weights. So log-probabilities of
+            the update differ from those of the rollout by rounding: little in small networks, 0.04
+            nats in one of 135M parameters (docs/benchmarks.md). That is why float32 is the default.
         optimizer: Makes an optimiser from parameters and a learning rate.
         seed: Of the environment, of the sampling and of the minibatches.
 

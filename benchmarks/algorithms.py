@@ -180,9 +180,11 @@ def main() -> None:
         if arguments.plots:
             plot(arguments.plots / f"{task}.png", runs, "score", "score on held-out prompts")
     if exactly:
-        report("algorithms where the best policy is known", exactly, seeds=arguments.seeds)
+        title = "algorithms where the best policy is known"
+        report(title, exactly, seeds=arguments.seeds, bf16=arguments.bf16)
     if sampled:
-        report("algorithms on sampled tasks", sampled, seeds=arguments.task_seeds)
+        title = "algorithms on sampled tasks"
+        report(title, sampled, seeds=arguments.task_seeds, bf16=arguments.bf16)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ should be 1. What the products round makes it another number: the standard devia
 logarithm, the largest one, and the share of ratios outside PPO's clip of 0.2, over `--repeats`
 rollouts. Our own model S with random weights, or a model of transformers.
 
-Run: taskset -c 0 python -m benchmarks.precision [FOLDER-OR-OWNER/NAME] --threads 1
+Run: taskset -c 0 python -m benchmarks.precision [FOLDER-OR-OWNER/NAME] --threads 1 --repeats 10
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,6 @@ import torch
 from agents import GRPO, Learner
 from benchmarks.common import (
     MAX_ANSWER,
-    Ids,
     command_line,
     even_share,
     make_policy,
@@ -38,8 +37,8 @@ def policy_and_prompts(model: str | None) -> tuple[Policy, list[list[int]]]:
         policy = make_policy("S")
         return policy, random_prompts(256, policy.vocab_size)
     tokenizer = load_models_tokenizer(model)
-    texts = [tokenizer.encode(prompt) for prompt in chats(tokenizer)]
-    return HuggingFacePolicy.from_pretrained(model), texts
+    prompts = [tokenizer.encode(prompt) for prompt in chats(tokenizer)]
+    return HuggingFacePolicy.from_pretrained(model), prompts
 
 
 @torch.no_grad()
@@ -57,7 +56,7 @@ def measure(model: str | None, repeats: int) -> Iterator[dict[str, Any]]:
             ANSWERS,
             prompts=[{"tokens": prompt} for prompt in prompts],
             reward=lambda episodes: [even_share(e.tokens) for e in episodes],
-            tokenizer=policy.tokenizer or Ids(policy.vocab_size),
+            tokenizer=policy.tokenizer,
             max_new_tokens=MAX_ANSWER,
             group_size=GROUP,
         )

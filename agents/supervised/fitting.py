@@ -44,7 +44,7 @@ class Fitting:
         weight_decay: Of matrices and embeddings.
         warmup: Share of the steps in which the learning rate rises.
         max_grad_norm: Gradients are scaled down to this norm.
-        precision: dtype of the matrix products (autocast); `torch.bfloat16` is several times as
+        precision: dtype of the matrix products (autocast); `torch.bfloat16` is at least twice as
             fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
         beta2: Memory of AdamW's squared gradients; small batches want more of it.
 

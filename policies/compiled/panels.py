@@ -2,10 +2,10 @@
 
 A decoding step multiplies a few dozen rows with every weight of a network. General libraries make
 such a product in blocks that suit large ones, and wait for each weight to come from memory. Here a
-panel of 16 or 32 outputs is read once, front to back; so many rows at a time are multiplied with it
-that all sums stay in registers; and while that goes on, the next panel is fetched, a little with
-every step (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008,
-without the copying that pays for large products).
+panel of 16 or 32 outputs is read once, front to back; only as many rows at a time are multiplied
+with it as leave all sums in registers; and while that goes on, the next panel is fetched, a little
+with every step (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
+2008, without the copying that pays for large products).
 
 Every output is summed in one order, whatever other rows are there: a row's result does not depend
 on the batch it is in.
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from policies.compiled.tile import MOST_ROWS, WIDTH, add_tile
 
 CHUNK = 256
-"""Inputs that are summed at a time: a panel's share of them stays in the nearest cache, and sums
-of so few numbers round less."""
+"""Inputs that are summed at a time: a panel's share of them, 16 or 32 kB, stays near, and sums of
+so few numbers round less."""
 
 
 def pack(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,7 +89,7 @@ def _add_some(x, panels, out, begin, end):  # type: ignore[no-untyped-def]
         for first in range(0, inputs, CHUNK):
             steps, at = min(CHUNK, inputs - first), panel * size + first * WIDTH
             for block in range(blocks):
-                # Blocks of nearly equal size: many rows and one left over would wait for the one.
+                # Of nearly equal size: one row alone would take nearly as long as a full block.
                 row, end_row = block * n // blocks, (block + 1) * n // blocks
                 x_at, out_at = row * inputs + first, row * target.shape[1] + column
                 add_tile(

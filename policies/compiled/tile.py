@@ -2,8 +2,9 @@
 
 A few rows at a time are multiplied with a panel, which is two registers wide, so that all sums stay
 in registers. With AVX2, those of six rows, two registers of weights and one of a row's number fill
-15 of 16 registers. AVX-512 has 32; but more than eleven rows that are a power of two apart would
-push each other out of the nearest cache. No compiler finds this by itself.
+15 of 16 registers. AVX-512 has 32, which would do for fourteen rows; eleven were faster, perhaps
+because rows that lie a power of two apart share places of the nearest cache. No compiler finds this
+by itself.
 """
 
 from typing import Any
@@ -44,8 +45,8 @@ def add_tile(
         out[r, c] += sum over i < steps of x[r, i] * panel[i, c],   r < rows, c < WIDTH
 
     where x[0, 0] is the number `x_at` of all numbers of the array `x`, and so on. At each step as
-    much as one of a panel is fetched into the second cache: `fetched` bytes behind the beginning of
-    `panels`, then `stride` bytes further.
+    many bytes as a panel has for one input are fetched into the second cache: `fetched` bytes
+    behind the beginning of `panels`, then `stride` bytes further.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
