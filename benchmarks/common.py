@@ -227,6 +227,10 @@ def processor() -> str:
     return f"{named.get('model name', '?')} ({flags})"
 
 
+BF16 = "bf16" in processor()
+"""Whether the processor multiplies in bf16; emulated, that is ten times slower than fp32."""
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"

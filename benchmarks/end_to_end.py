@@ -23,6 +23,7 @@ from torch.optim import AdamW
 from agents import Learner
 from agents.algorithms import GRPO
 from benchmarks.common import (
+    BF16,
     MAX_ANSWER,
     ROWS,
     Ids,
@@ -32,7 +33,6 @@ from benchmarks.common import (
     make_policy,
     median,
     peak_memory,
-    processor,
     random_prompts,
     ratio,
     report,
@@ -41,9 +41,6 @@ from benchmarks.peers import STOP, let_it_stop, rate_of_steps, run_trl
 from textenv import TextVectorEnv
 
 GROUP = 8
-
-BF16 = "bf16" in processor()
-"""Elsewhere it is emulated, and ten times slower than fp32."""
 
 OURS = {"textenv fp32": torch.float32} | ({"textenv bf16": torch.bfloat16} if BF16 else {})
 

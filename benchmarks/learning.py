@@ -22,12 +22,12 @@ from torch.optim import AdamW
 from agents import Learner
 from agents.algorithms import GRPO
 from benchmarks.common import (
+    BF16,
     ROWS,
     Ids,
     command_line,
     make_policy,
     median,
-    processor,
     random_prompts,
     report,
 )
@@ -138,7 +138,7 @@ SIDES: dict[str, Callable[..., dict[str, float]]] = {
     "textenv fp32": train,
     "TRL GRPO fp32": train_trl,
 }
-if "bf16" in processor():
+if BF16:
     SIDES |= {
         "textenv bf16": partial(train, precision=torch.bfloat16),
         "TRL GRPO bf16": partial(train_trl, bf16=True),
