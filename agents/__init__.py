@@ -25,8 +25,8 @@ from agents.algorithms import (
 from agents.collector import Collector
 from agents.kl import AdaptiveKL, FixedKL
 from agents.learner import Learner, Update
-from agents.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger
 from agents.rollout import Rollout
+from agents.runs.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger
 from agents.trainer import Trainer
 
 __all__ = [

@@ -152,8 +152,8 @@ class Learner(Trainer):
                 raise
 
     def learn(self, total_tokens: int, *, progress: bool = True, **outputs: Any) -> list[Update]:
-        """Run `updates` to the end with a progress bar; see `agents.progress.learn`."""
-        from agents.progress import learn
+        """Run `updates` to the end with a progress bar; see `agents.runs.progress.learn`."""
+        from agents.runs.progress import learn
 
         return learn(self, total_tokens, progress=progress, **outputs)
 
@@ -235,8 +235,8 @@ class Learner(Trainer):
     # ---------------------------------------------------------------- saving
 
     def save(self, folder: str | Path) -> Path:
-        """Write all that is needed to go on; see `agents.checkpoint.save_learner`."""
-        from agents.checkpoint import save_learner
+        """Write all that is needed to go on; see `agents.runs.learner_checkpoint.save_learner`."""
+        from agents.runs.learner_checkpoint import save_learner
 
         return save_learner(self, folder)
 
@@ -245,7 +245,7 @@ class Learner(Trainer):
 
         On a CPU the run continues bit for bit, if the environment has a `state_dict`.
         """
-        from agents.checkpoint import load_learner
+        from agents.runs.learner_checkpoint import load_learner
 
         load_learner(self, folder)
 
@@ -277,7 +277,7 @@ class Learner(Trainer):
 
     def _save_interrupted(self) -> str:
         """Save the learner as it was before the rollout; says where, or why it cannot be saved."""
-        from agents.checkpoint import save_learner
+        from agents.runs.learner_checkpoint import save_learner
 
         stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
         folder = self.rescue_folder or Path("runs") / stamp

@@ -11,9 +11,9 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses
 from agents.algorithm import Algorithm
-from agents.minibatches import split_evenly
-from agents.parts import parts_of, score_in_parts
-from agents.precision import Precision
+from agents.optimisation.micro_batches import parts_of, score_in_parts
+from agents.optimisation.minibatches import split_evenly
+from agents.optimisation.precision import Precision
 from agents.rollout import Rollout
 from policies import Policy, Scores
 

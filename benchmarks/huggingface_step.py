@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.optim import AdamW
 
-from agents import GRPO, Learner, demo
+from agents import GRPO, Learner
+from agents.jobs import speeches
 from benchmarks.common import command_line, even_share, interleaved, median, ratio, ratios, report
 from benchmarks.peers import rate_of_steps, train_with_trl
 from policies import HuggingFacePolicy
@@ -32,7 +33,7 @@ def chats(tokenizer: Any) -> list[str]:
             tokenize=False,
             add_generation_prompt=True,
         )
-        for prompt in demo.prompts()[0][:256]
+        for prompt in speeches.prompts()[0][:256]
     ]
 
 

@@ -21,7 +21,7 @@ from rich import print
 from agents import PPO, Learner
 from agents.evaluation import afinn_judge, compare_answers, comparison_table, evaluate
 from agents.feedback import vader_labeller
-from agents.samples import comparison_table as samples_table
+from agents.runs.samples import comparison_table as samples_table
 from policies import HuggingFacePolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.rewards import per_text

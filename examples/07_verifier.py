@@ -16,7 +16,7 @@ from rich import print
 
 from agents import GRPO, Learner
 from agents.evaluation import compare_answers, comparison_table, evaluate
-from agents.samples import comparison_table as samples_table
+from agents.runs.samples import comparison_table as samples_table
 from policies import HuggingFacePolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.tasks import numeric_answer

@@ -100,7 +100,7 @@ def sample(
 
 
 def score(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
-    """Probabilities in place of logits (n, V); see `policies.compiled.scoring`.
+    """Probabilities in place of logits (n, V); see `policies.compiled.logprobs`.
 
     Args:
         logits: Shape (n, V), contiguous.

@@ -19,7 +19,7 @@ from textenv.episode import Episode
 from textenv.errors import InvalidRewardError
 from textenv.loading import load_object
 from textenv.reward_adapters import Adapter, check_waits_for_nothing, name_of
-from textenv.scoring import (
+from textenv.reward_terms import (
     RewardTerm,
     StepBatch,
     describe_episode,

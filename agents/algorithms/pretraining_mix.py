@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agents.algorithm import Metrics
 from agents.algorithms.ppo import PPO
-from agents.parts import in_parts
+from agents.optimisation.micro_batches import in_parts
 from agents.rollout import Rollout
 from agents.supervised.pretraining import next_token_loss, random_windows
 from policies import Scores

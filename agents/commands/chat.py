@@ -6,10 +6,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from agents.chat import Chat, Continuation, Sampling, Talker, Voice
 from agents.commands.errors import errors_as_messages
 from agents.evaluation.safety import profanity_classifier, refuse_toxic
-from agents.streaming import visible
+from agents.jobs.chat import Chat, Continuation, Sampling, Talker, Voice
+from agents.runs.streaming import visible
 from policies import load_policy
 from textenv.errors import PromptError
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from agents.commands.errors import errors_as_messages
-from agents.environments import environment_for
 from agents.evaluation import (
     JUDGES,
     Judge,
@@ -23,8 +22,9 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
+from agents.jobs.environments import environment_for
 from agents.report import TableData, token_traces, write_report
-from agents.stages import Stages
+from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, load_policy, tokenizer_of
 from policies.reward_model import RewardModel

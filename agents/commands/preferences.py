@@ -19,7 +19,7 @@ from agents.feedback import (
     unranked,
     vader_labeller,
 )
-from agents.stages import Stages
+from agents.runs.stages import Stages
 from policies import TransformerPolicy, tokenizer_of
 from textenv import ListPrompts, load_prompts
 from textenv.errors import InvalidRewardError

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from agents.commands.errors import errors_as_messages
-from agents.stages import Stages
-from agents.streaming import visible
+from agents.runs.stages import Stages
+from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from agents.commands.errors import errors_as_messages
-from agents.stages import Stages
+from agents.runs.stages import Stages
 
 
 class LanguageName(StrEnum):
@@ -52,10 +52,10 @@ def recipe_command(
     About six minutes on two processor cores. Each stage is made once: a run that was stopped goes
     on with the same command. Ends with tables and report.html.
     """
-    from agents.recipe.examination import examine
-    from agents.recipe.pipeline import Recipe
-    from agents.recipe.settings import Settings
-    from agents.recipe.summary import rich_table, tables, write_page
+    from agents.jobs.recipe.examination import examine
+    from agents.jobs.recipe.pipeline import Recipe
+    from agents.jobs.recipe.settings import Settings
+    from agents.jobs.recipe.summary import rich_table, tables, write_page
 
     console = Console()
     with errors_as_messages(debug):

@@ -22,7 +22,7 @@ from agents.feedback import (
     reward_model_steps,
     split_rankings,
 )
-from agents.stages import Stages
+from agents.runs.stages import Stages
 from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
 from policies import TransformerPolicy

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from agents.commands.errors import errors_as_messages
-from agents.stages import Stages
+from agents.runs.stages import Stages
 from agents.supervised import (
     answer_loss,
     read_examples,

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from agents.commands.errors import errors_as_messages
 from agents.evaluation import bootstrap_interval
-from agents.runs import RunFolder
-from agents.samples import comparison_table
-from agents.training import Result, Settings, train
+from agents.jobs.train import Result, Settings, train
+from agents.runs.run_folder import RunFolder
+from agents.runs.samples import comparison_table
 
 TASK, SIZE, OUTPUT = "What to learn", "How to learn", "Where to"
 SHOWN_SAMPLES = 5

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
-from agents.samples import Sample
+from agents.runs.samples import Sample
 from policies import Policy, Scores
 from textenv import Prompt, TextVectorEnv
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from agents.report.figures import curve_svg
 from agents.report.parts import Curve, TableData, TokenTrace
-from agents.streaming import visible
+from agents.runs.streaming import visible
 from textenv.errors import MissingExtraError
 
 BELOW, ABOVE = "230 97 1", "33 102 172"

@@ -6,7 +6,7 @@ import numpy as np
 
 from agents.evaluation.answers import Answers, answer_prompts, score_answers
 from agents.report.parts import TokenTrace
-from agents.streaming import token_texts
+from agents.runs.streaming import token_texts
 from policies import Policy
 from textenv import Prompt, TextVectorEnv, Tokenizer
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from agents.minibatches import split_evenly
+from agents.optimisation.minibatches import split_evenly
 from agents.sb3.trajectories import Trajectories
 from policies import Policy
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from agents.precision import Precision
-from agents.state_files import read_state, write_state
+from agents.optimisation.precision import Precision
+from agents.runs.state_files import read_state, write_state
 
 
 @dataclass(frozen=True)

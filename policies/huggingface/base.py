@@ -12,9 +12,9 @@ from policies import adapters, head
 from policies.adapter_view import AdapterView, base_view, snapshot_view
 from policies.cache import PrefixCache
 from policies.huggingface import saving
-from policies.huggingface.checkpointing import allow_checkpoints
 from policies.huggingface.fitting import check_vocabulary, default_context, post_processing
 from policies.huggingface.loading import load_model, load_models_tokenizer
+from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
 from policies.policy import Policy
 from textenv.tokenizers import Tokenizer

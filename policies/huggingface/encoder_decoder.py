@@ -24,9 +24,9 @@ from torch import Tensor
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.checkpointing import checkpointed
 from policies.huggingface.fitting import SourceProbe, refuse_causal_models, replace_attention
 from policies.huggingface.loading import as_source_tokenizer
+from policies.huggingface.recomputation import checkpointed
 from policies.huggingface.sources import SourceStore, ends_of_sources, ids_of, padded
 from textenv.errors import AdapterError, SourceError, UnsupportedModelError
 

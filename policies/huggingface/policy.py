@@ -11,10 +11,10 @@ from policies.cache import Plan, Store
 from policies.huggingface import prefixes
 from policies.huggingface.attention import ROWS
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.checkpointing import checkpointed
 from policies.huggingface.fitting import Probe, refuse_encoder_decoders, use_rows
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
+from policies.huggingface.recomputation import checkpointed
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows

@@ -6,7 +6,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from agents.evaluation import Evaluation, answer_prompts, evaluate
-from agents.samples import Sample
+from agents.runs.samples import Sample
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.rewards import dense, weighted

@@ -15,7 +15,7 @@ from agents.evaluation import (
     perplexity,
     table_cells,
 )
-from agents.samples import Sample
+from agents.runs.samples import Sample
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv, load_tokenizer
 from textenv.rewards import per_text

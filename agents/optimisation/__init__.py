@@ -1,0 +1,1 @@
+"""How an optimiser step is taken: minibatches, micro-batches, precision."""

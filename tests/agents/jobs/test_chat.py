@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from agents.evaluation import refuse_toxic
+from agents.jobs.chat import Chat, Continuation, Sampling, Voice
+from agents.supervised.chat_template import ChatTemplate
+from policies import TransformerConfig, TransformerPolicy
+from textenv import load_tokenizer
+from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+
+TOKENIZER = load_tokenizer("bytes")
+SHORT = ChatTemplate(system="[{content}]", user="<{content}>", answer="{content}", between="")
+
+
+class Parrot(TransformerPolicy):
+    """Says `says`, then stops, whatever it reads; keeps what it was asked."""
+
+    def __init__(self, says: str, context: int = 40):
+        config = TransformerConfig(TOKENIZER.vocab_size, context, n_layer=1, n_head=2, n_embd=16)
+        super().__init__(config, tokenizer=TOKENIZER)
+        self.says = says
+        self.asked: list[str] = []
+
+    def last_hidden(self, observations, cache=None):
+        ids = np.asarray(observations)[0]
+        ids = ids[ids != self.pad_token]
+        if cache is not getattr(self, "cache", None):
+            self.cache, self.begin = cache, len(ids)
+            stops = "".join("|" if i == TOKENIZER.stop_token else "" for i in ids)
+            self.asked.append(TOKENIZER.decode(ids[ids != TOKENIZER.stop_token].tolist()) + stops)
+        answer = [*self.says.encode(), TOKENIZER.stop_token]
+        self.next = answer[len(ids) - self.begin]
+        return torch.zeros(1, 16)
+
+    def logits(self, hidden):
+        return torch.nn.functional.one_hot(torch.tensor([self.next]), self.vocab_size) * 100.0
+
+
+def chat(says="ok", context=40, **changes) -> Chat:
+    voice = Voice(Parrot(says, context), Sampling(max_new_tokens=8), **changes)
+    return Chat(voice, SHORT)
+
+
+def ask(talker, text: str) -> list[str]:
+    shown = []
+    said = talker.answer(text, shown.append)
+    assert "".join(shown) == said
+    return shown
+
+
+def test_an_answer_comes_in_pieces_without_the_stop_token():
+    assert ask(chat("a中b"), "hi") == ["a", "中", "b"]
+
+
+def test_the_conversation_is_remembered():
+    talker = chat()
+    ask(talker, "one")
+    ask(talker, "two")
+    # Each answer that was given is followed by a stop token, as in training.
+    assert talker.voice.policy.asked == ["<one>", "<one>ok<two>|"]
+    assert [m["content"] for m in talker.messages] == ["one", "ok", "two", "ok"]
+    talker.reset()
+    ask(talker, "new")
+    assert talker.voice.policy.asked[-1] == "<new>"
+
+
+def test_the_oldest_turns_are_dropped_and_the_system_message_stays():
+    talker = chat(context=30)  # room for 23
+    talker.system = "be kind"  # 9 tokens
+    for text in ("one", "two", "six", "eleven"):
+        ask(talker, text)
+    asked = talker.voice.policy.asked
+    assert asked[1] == "[be kind]<one>ok<two>|"  # 9 + 5 + 2 and a stop token + 5 = 22
+    assert asked[2] == "[be kind]<two>ok<six>|"
+    assert asked[3] == "[be kind]<eleven>"  # 25 with the turn before
+
+
+def test_a_message_that_does_not_fit_is_refused_and_forgotten():
+    talker = chat(context=30)
+    ask(talker, "one")
+    before = list(talker.messages)
+    with pytest.raises(PromptTooLongError, match=r"26 tokens.*room for 23"):
+        ask(talker, "x" * 24)
+    assert talker.messages == before
+    assert ask(talker, "x" * 21) == ["o", "k"]  # exactly 23
+    assert len(talker.messages) == 2
+
+
+def test_an_interrupted_answer_is_not_remembered():
+    talker = chat()
+
+    def interrupt(piece):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        talker.answer("one", interrupt)
+    assert talker.messages == []
+
+
+def test_with_the_usual_template_spaces_do_not_add_up():
+    talker = chat(" ok", context=80)
+    talker.template = ChatTemplate()
+    ask(talker, "one")
+    ask(talker, "two")
+    assert talker.voice.policy.asked[-1] == "User: one\nAssistant: ok\nUser: two\nAssistant:|"
+
+
+def test_plain_continuation_has_no_history_and_no_template():
+    talker = Continuation(Voice(Parrot(" and more"), Sampling(max_new_tokens=20)))
+    assert "".join(ask(talker, "once")) == " and more"
+    ask(talker, "twice")
+    assert talker.voice.policy.asked == ["once", "twice"]
+    with pytest.raises(EmptyPromptsError):
+        ask(talker, "")
+
+
+def test_a_check_refuses_answers_whole_and_questions_unasked():
+    check = refuse_toxic(lambda texts: [float("bad" in t) for t in texts], refusal="No.")
+    talker = chat("bad", check=check)
+    assert ask(talker, "hi") == ["No."]
+    assert [m["content"] for m in talker.messages] == ["hi", "No."]
+    asked = list(talker.voice.policy.asked)
+    assert ask(talker, "bad?") == ["No."]
+    assert talker.voice.policy.asked == asked
+    assert ask(chat("fine", check=check), "hi") == ["fine"]
+
+
+def test_sampling_reaches_the_policy():
+    config = TransformerConfig(TOKENIZER.vocab_size, 32, n_layer=1, n_head=2, n_embd=16)
+    policy = TransformerPolicy(config, tokenizer=TOKENIZER, seed=0)
+
+    def said(seed, **sampling):
+        voice = Voice(policy, Sampling(8, **sampling), np.random.default_rng(seed))
+        return Continuation(voice).answer("hello", lambda piece: None)
+
+    assert said(0) == said(0) != said(1)
+    likeliest = policy.generate(["hello"], 8, temperature=0)[0]
+    assert said(0, temperature=0) == said(1, top_k=1) == said(2, top_p=1e-6) == likeliest
+
+
+def test_a_voice_needs_a_tokenizer_and_room():
+    policy = Parrot("x")
+    with pytest.raises(PromptTooLongError, match="50 tokens leave no room"):
+        Voice(policy, Sampling(50))
+    policy.tokenizer = None
+    with pytest.raises(TokenizerError, match="without a tokenizer"):
+        Voice(policy)
