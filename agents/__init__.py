@@ -1,64 +1,14 @@
-"""What learns: returns, losses, rollouts, the learner and the algorithms."""
+"""What learns: returns, losses, rollouts, the learner and the algorithms.
 
-from agents import losses, returns
-from agents.algorithm import Algorithm
-from agents.algorithms import (
-    A2C,
-    DAPO,
-    DPO,
-    GRPO,
-    IPO,
-    KTO,
-    PPO,
-    REINFORCE,
-    RLOO,
-    TRPO,
-    BestOfN,
-    DrGRPO,
-    OffPolicyGradient,
-    PPOPenalty,
-    PPOPtx,
-    REINFORCEPlusPlus,
-    RewardWeightedRegression,
-    SoftQLearning,
-)
-from agents.collector import Collector
-from agents.kl import AdaptiveKL, FixedKL
-from agents.learner import Learner, Update
-from agents.rollout import Rollout
-from agents.runs.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger
-from agents.trainer import Trainer
+The names are in `__init__.pyi`; each is imported when it is first asked for, so that the command
+line can read settings without torch.
+"""
 
-__all__ = [
-    "A2C",
-    "DAPO",
-    "DPO",
-    "GRPO",
-    "IPO",
-    "KTO",
-    "PPO",
-    "REINFORCE",
-    "RLOO",
-    "TRPO",
-    "AdaptiveKL",
-    "Algorithm",
-    "BestOfN",
-    "CSVLogger",
-    "Collector",
-    "ConsoleLogger",
-    "DrGRPO",
-    "FixedKL",
-    "Learner",
-    "OffPolicyGradient",
-    "PPOPenalty",
-    "PPOPtx",
-    "REINFORCEPlusPlus",
-    "RewardWeightedRegression",
-    "Rollout",
-    "SoftQLearning",
-    "TensorBoardLogger",
-    "Trainer",
-    "Update",
-    "losses",
-    "returns",
-]
+import lazy_loader
+
+from textenv.imports import deferred
+
+losses = deferred("agents.losses")
+returns = deferred("agents.returns")
+preference_losses = deferred("agents.preference_losses")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

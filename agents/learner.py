@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -16,40 +16,14 @@ from agents import losses
 from agents.algorithm import Algorithm
 from agents.collector import Collector
 from agents.kl import FixedKL, KLController
+from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
+from agents.runs import progress
+from agents.runs.learner_checkpoint import load_learner, save_learner
+from agents.runs.update import Update
 from agents.trainer import Trainer
 from policies import Policy
 from textenv.errors import PromptError, RewardError
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one rollout and the optimiser steps on it did.
-
-    Attributes:
-        number: Updates so far, from 1.
-        tokens: Chosen tokens so far.
-        episodes: Episodes that ended so far.
-        episode_return: Mean score of the episodes that ended in this rollout, before any KL
-            penalty; NaN if none did.
-        kl: KL(policy || reference) in nats per token, estimator k1; NaN without a reference.
-        entropy: Mean entropy of the choices in nats.
-        tokens_per_second: Of the whole update, rollout included.
-        metrics: What the algorithm reports, and the learner's own: `approx_kl`, `grad_norm`,
-            `explained_variance`, `learning_rate`, `kl_coef`, `rollout_seconds`.
-        rollout: What was learned from; None in the list that `Learner.learn` returns, which would
-            otherwise hold every rollout of the run in memory.
-    """
-
-    number: int
-    tokens: int
-    episodes: int
-    episode_return: float
-    kl: float
-    entropy: float
-    tokens_per_second: float
-    metrics: dict[str, float]
-    rollout: Rollout | None = field(default=None, repr=False)
 
 
 class Learner(Trainer):
@@ -62,21 +36,11 @@ class Learner(Trainer):
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
         kl_coef: A number, or a controller such as `AdaptiveKL` (its KL is in nats per token).
-        learning_rate: A number, or a function of the share of `total_tokens` done (0 to 1).
         n_steps: Environment steps of a rollout; running episodes are cut and go on next time.
-        n_episodes: Instead of `n_steps`: a rollout is so many whole episodes.
-        temperature: Of the sampling, and so of the log-probabilities.
-        max_grad_norm: Gradients are scaled down to this norm.
-        micro_batch_tokens: At most so many tokens, prompts included, go through the network at
-            once, however large the minibatch; None takes the minibatch whole. Gradients stay those
-            of the whole minibatch; memory becomes that of a part, for one more forward pass.
-        precision: dtype of the update's matrix products (autocast). Products in `torch.bfloat16`
-            are at least twice as fast on processors and GPUs made for it; `torch.float16` brings
-            its loss scale. The rollout keeps the precision of the weights. So log-probabilities of
-            the update differ from those of the rollout by rounding: little in small networks, 0.04
-            nats in one of 135M parameters (docs/benchmarks.md). That is why float32 is the default.
+        n_episodes: Instead of `n_steps`: a rollout is this many whole episodes.
         optimizer: Makes an optimiser from parameters and a learning rate.
-        seed: Of the environment, of the sampling and of the minibatches.
+        **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
+            `seed`, which is also that of the environment and of the sampling.
 
     Attributes:
         rescue_folder: Where `updates` saves what it can when it is interrupted; None makes a new
@@ -94,42 +58,27 @@ class Learner(Trainer):
         *,
         reference: Policy | None = None,
         kl_coef: float | KLController = 0.0,
-        learning_rate: float | Callable[[float], float] = 3e-4,
         n_steps: int | None = None,
         n_episodes: int | None = None,
-        temperature: float = 1.0,
-        max_grad_norm: float = 1.0,
-        micro_batch_tokens: int | None = None,
-        precision: torch.dtype = torch.float32,
         optimizer: Callable[..., Optimizer] = Adam,
-        seed: int = 0,
+        **settings: Unpack[OptimisationFields],
     ):
         if (n_steps is None) == (n_episodes is None):
             raise ValueError(
                 f"n_steps is {n_steps} and n_episodes is {n_episodes}: give one of them, which "
                 "says how long a rollout is"
             )
-        self.kl = FixedKL(kl_coef) if isinstance(kl_coef, int | float) else kl_coef
-        if reference is None and self.kl.coef != 0:
+        self.kl_controller = FixedKL(kl_coef) if isinstance(kl_coef, int | float) else kl_coef
+        if reference is None and self.kl_controller.coef != 0:
             raise ValueError(
-                f"kl_coef is {self.kl.coef} but there is no reference: pass "
+                f"kl_coef is {self.kl_controller.coef} but there is no reference: pass "
                 "reference=policy.frozen_copy()"
             )
-        super().__init__(
-            policy,
-            algorithm,
-            reference=reference,
-            learning_rate=learning_rate,
-            temperature=temperature,
-            max_grad_norm=max_grad_norm,
-            micro_batch_tokens=micro_batch_tokens,
-            precision=precision,
-            optimizer=optimizer,
-            seed=seed,
-        )
+        super().__init__(policy, algorithm, reference=reference, optimizer=optimizer, **settings)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
+        seed = self.settings.seed
         policy.generator = np.random.default_rng([seed, 0])
-        self.collector = Collector(policy, envs, temperature, seed)
+        self.collector = Collector(policy, envs, self.settings.temperature, seed)
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
@@ -146,30 +95,28 @@ class Learner(Trainer):
         """
         while self.tokens_done < total_tokens:
             try:
-                yield self.update(progress=self.tokens_done / total_tokens)
+                yield self.update(fraction_done=self.tokens_done / total_tokens)
             except (RewardError, KeyboardInterrupt) as error:
                 error.add_note(self._save_interrupted())
                 raise
 
-    def learn(self, total_tokens: int, *, progress: bool = True, **outputs: Any) -> list[Update]:
+    def learn(self, total_tokens: int, **shown: Any) -> list[Update]:
         """Run `updates` to the end with a progress bar; see `agents.runs.progress.learn`."""
-        from agents.runs.progress import learn
+        return progress.learn(self, total_tokens, **shown)
 
-        return learn(self, total_tokens, progress=progress, **outputs)
-
-    def update(self, progress: float = 0.0) -> Update:
+    def update(self, fraction_done: float = 0.0) -> Update:
         """One rollout and the optimiser steps on it.
 
         Args:
-            progress: Share of the training done, for the learning rate.
+            fraction_done: Share of the training done, for the learning rate.
         """
         begin = time.perf_counter()
         rollout = self.collect()
         rollout_seconds = time.perf_counter() - begin
-        learned, metrics = self.learn_from(rollout, progress)
+        learned, metrics = self.learn_from(rollout, fraction_done)
         self.collector.cache.forget()
         kl = _mean_kl(rollout)
-        metrics |= {"kl_coef": self.kl.coef, "rollout_seconds": rollout_seconds}
+        metrics |= {"kl_coef": self.kl_controller.coef, "rollout_seconds": rollout_seconds}
         # All that was played counts, whatever of it the algorithm has picked.
         tokens = sum(count for count, _ in self._played)
         scores = torch.cat([ended for _, ended in self._played])
@@ -177,13 +124,13 @@ class Learner(Trainer):
         self.tokens_done += tokens
         self.episodes_done += len(scores)
         if not np.isnan(kl):
-            self.kl = self.kl.update(kl, len(scores))
+            self.kl_controller = self.kl_controller.update(kl, len(scores))
         seconds = time.perf_counter() - begin
         return Update(
             number=self.updates_done,
             tokens=self.tokens_done,
             episodes=self.episodes_done,
-            episode_return=scores.mean().item(),
+            score=scores.mean().item(),
             kl=kl,
             entropy=metrics.pop("entropy"),
             tokens_per_second=tokens / seconds,
@@ -220,7 +167,7 @@ class Learner(Trainer):
         assert rollout.ref_logprobs is not None
         before = 0.0 if rollout.penalties is None else rollout.penalties
         ratios = torch.where(rollout.mask, logprobs - rollout.ref_logprobs, 0.0)
-        penalties = self.kl.coef * ratios
+        penalties = self.kl_controller.coef * ratios
         return replace(rollout, rewards=rollout.rewards + before - penalties, penalties=penalties)
 
     def _play(self) -> Rollout:
@@ -236,8 +183,6 @@ class Learner(Trainer):
 
     def save(self, folder: str | Path) -> Path:
         """Write all that is needed to go on; see `agents.runs.learner_checkpoint.save_learner`."""
-        from agents.runs.learner_checkpoint import save_learner
-
         return save_learner(self, folder)
 
     def load(self, folder: str | Path) -> None:
@@ -245,8 +190,6 @@ class Learner(Trainer):
 
         On a CPU the run continues bit for bit, if the environment has a `state_dict`.
         """
-        from agents.runs.learner_checkpoint import load_learner
-
         load_learner(self, folder)
 
     def runtime_state(self) -> dict[str, Any]:
@@ -255,7 +198,7 @@ class Learner(Trainer):
             "collector": self.collector.state_dict(),
             "sampling": self.policy.generator.bit_generator.state,
             "minibatches": self.generator.bit_generator.state,
-            "kl": self.kl.state(),
+            "kl": self.kl_controller.state(),
             "precision": self.precision.state_dict(),
             "replay": [rollout.arrays() for rollout in self.replay],
             "updates": self.updates_done,
@@ -268,7 +211,7 @@ class Learner(Trainer):
         self.collector.load_state_dict(state["collector"])
         self.policy.generator.bit_generator.state = state["sampling"]
         self.generator.bit_generator.state = state["minibatches"]
-        self.kl = self.kl.with_state(state["kl"])
+        self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()
         self.replay.extend(Rollout(**arrays) for arrays in state["replay"])
@@ -277,8 +220,6 @@ class Learner(Trainer):
 
     def _save_interrupted(self) -> str:
         """Save the learner as it was before the rollout; says where, or why it cannot be saved."""
-        from agents.runs.learner_checkpoint import save_learner
-
         stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
         folder = self.rescue_folder or Path("runs") / stamp
         try:

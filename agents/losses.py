@@ -15,7 +15,7 @@ raises ValueError, naming the shapes, where they disagree or `mask` is not bool.
 import torch
 from torch import Tensor
 
-from agents.returns import check_aligned
+from agents.shapes import check_aligned
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -115,6 +115,28 @@ def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, logprobs - old_logprobs.detach(), 0.0).exp()
 
 
+def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """The importance-weighted advantage of each token, to be maximised: PPO's without its clip.
+
+        ratio_t * A_t,    ratio_t = pi(a_t) / pi_old(a_t)
+
+    At the policy that chose, ratio_t is 1 and its gradient that of log pi(a_t), so that this is
+    then the policy gradient. Use it for one step on each rollout, where tokens of an earlier policy
+    must be weighed; for several steps use `clipped_surrogate`. Kakade & Langford, "Approximately
+    Optimal Approximate Reinforcement Learning" (2002); Schulman et al. (2017), equation 6.
+
+    Args:
+        logprobs: (S, L), log-probability of each chosen token under the policy.
+        old_logprobs: (S, L), the same under the policy that chose.
+        advantages: (S, L), or (S,) for one a sequence.
+        mask: (S, L) bool.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    return _ratio(logprobs, old_logprobs, mask) * _constant_per_token(advantages, mask)
+
+
 def clipped_surrogate(
     logprobs: Tensor,
     old_logprobs: Tensor,
@@ -166,8 +188,8 @@ def ppo_clip(
     Returns:
         A scalar.
     """
-    surrogate = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip_low, clip_high)
-    return -masked_mean(surrogate, mask)
+    objective = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip_low, clip_high)
+    return -masked_mean(objective, mask)
 
 
 @torch.no_grad()

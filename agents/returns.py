@@ -12,20 +12,7 @@ Nothing here carries a gradient to the policy: the results are constants of the 
 import torch
 from torch import Tensor
 
-
-def check_aligned(mask: Tensor, **arrays: Tensor) -> None:
-    """Check that `mask` is boolean and that every array has its shape.
-
-    Raises:
-        ValueError: If not; the message names the array and the shapes.
-    """
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be a bool tensor, got {mask.dtype}; use mask.bool()")
-    for name, array in arrays.items():
-        if array.shape != mask.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(array.shape)}, but mask has {tuple(mask.shape)}"
-            )
+from agents.shapes import check_aligned
 
 
 def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:

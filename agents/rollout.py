@@ -1,7 +1,7 @@
 """Trajectories, each stored once.
 
 Observations of one episode are prefixes of one another. A rollout stores every sequence once and
-says at which places the agent chose the token: O(T) memory, and one causal pass scores all steps.
+says at which places the agent chose the token: O(T) memory, and one causal pass reads all steps.
 Every array is aligned with the tokens: entry [s, p] belongs to the choice of token p of sequence s.
 """
 
@@ -132,6 +132,33 @@ class Rollout:
                 value = value[sequences]
                 parts[field.name] = value[:, :length] if value.dim() == 2 else value
         return dataclasses.replace(self, **parts)
+
+    def with_answers_of_others(self, context: int) -> Rollout:
+        """Each prompt with an answer to another one: that of the sequence half a batch away.
+
+        Not of the next one, since answers to the same prompt stand side by side.
+
+        Args:
+            context: Longer sequences lose their end. An answer is all that follows the first chosen
+                token.
+        """
+        length, away = self.tokens.shape[1], len(self) // 2
+        begins = self.mask.int().argmax(1, keepdim=True)
+        places = torch.arange(min(2 * length, context), device=self.tokens.device)
+        # Which place of the other sequence comes to stand at each place.
+        others = places - begins + begins.roll(away, 0)
+        answers = (places >= begins) & (others < length)
+        others = others.clamp(0, length - 1)
+
+        def moved(values: Tensor) -> Tensor:
+            return values.roll(away, 0).gather(1, others)
+
+        prompts = self.tokens[:, places.clamp(max=length - 1)]
+        tokens = torch.where(answers, moved(self.tokens), prompts)
+        log = Rollout.from_log(tokens, answers & moved(self.mask), self.scores, self.groups)
+        if self.mask_ids is None:
+            return log
+        return dataclasses.replace(log, mask_ids=moved(self.mask_ids), mask_table=self.mask_table)
 
     @staticmethod
     def cat(rollouts: Sequence[Rollout]) -> Rollout:

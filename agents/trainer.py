@@ -1,8 +1,9 @@
 """Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses
 from agents.algorithm import Algorithm
-from agents.optimisation.micro_batches import parts_of, score_in_parts
+from agents.optimisation.micro_batches import outputs_in_parts, parts_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
+from agents.optimisation.settings import Optimisation, OptimisationFields
 from agents.rollout import Rollout
-from policies import Policy, Scores
+from policies import Policy, PolicyOutputs
 
 
 class Trainer:
@@ -25,19 +27,13 @@ class Trainer:
         policy: What learns.
         algorithm: PPO, DPO or any other `Algorithm`.
         reference: A frozen policy, for a KL penalty and for losses that compare with it.
-        learning_rate: A number, or a function of the share of the training done (0 to 1).
-        temperature: That of the sampling, and so of the log-probabilities.
-        max_grad_norm: Gradients are scaled down to this norm.
-        micro_batch_tokens: At most so many tokens, prompts included, go through the network at
-            once, however large the minibatch; None takes the minibatch whole. Gradients stay those
-            of the whole minibatch; memory becomes that of a part, for one more forward pass.
-        precision: dtype of the update's matrix products (autocast). Products in `torch.bfloat16`
-            are at least twice as fast on processors and GPUs made for it; `torch.float16` brings
-            its loss scale. The rollout keeps the precision of the weights. So log-probabilities of
-            the update differ from those of the rollout by rounding: little in small networks, 0.04
-            nats in one of 135M parameters (docs/benchmarks.md). That is why float32 is the default.
         optimizer: Makes an optimiser from parameters and a learning rate.
-        seed: Of the minibatches.
+        **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `precision` and
+            `seed`.
+
+    Attributes:
+        settings: The `Optimisation` in use.
+        trained: The parameters that take a gradient.
     """
 
     def __init__(
@@ -46,37 +42,31 @@ class Trainer:
         algorithm: Algorithm,
         *,
         reference: Policy | None = None,
-        learning_rate: float | Callable[[float], float] = 3e-4,
-        temperature: float = 1.0,
-        max_grad_norm: float = 1.0,
-        micro_batch_tokens: int | None = None,
-        precision: torch.dtype = torch.float32,
         optimizer: Callable[..., Optimizer] = Adam,
-        seed: int = 0,
+        **settings: Unpack[OptimisationFields],
     ):
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
-        self.temperature, self.max_grad_norm = temperature, max_grad_norm
-        self.micro_batch_tokens = micro_batch_tokens
-        self.precision = Precision(precision, policy.device.type)
-        self._rate = learning_rate if callable(learning_rate) else _constant(learning_rate)
-        self.trained = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = optimizer(self.trained, lr=self._rate(0.0))
-        self.generator = np.random.default_rng([seed, 1])
+        self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
+        self.micro_batch_tokens = self.settings.micro_batch_tokens
+        self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
+        self.trained: Sequence[Tensor] = [p for p in policy.parameters() if p.requires_grad]
+        self.optimizer = optimizer(self.trained, lr=self.settings.rate(0.0))
+        self.generator = np.random.default_rng([self.settings.seed, 1])
         self.replay: deque[Rollout] = deque(maxlen=algorithm.replay)
 
     def learn_from(
-        self, rollout: Rollout, progress: float = 0.0
+        self, rollout: Rollout, fraction_done: float = 0.0
     ) -> tuple[Rollout, dict[str, float]]:
         """The algorithm's epochs over a rollout.
 
         Args:
             rollout: What to learn from; it gets the reference's log-probabilities if it has none.
-            progress: Share of the training done, for the learning rate.
+            fraction_done: Share of the training done, for the learning rate.
 
         Returns:
             The rollout with advantages and value targets, and the mean of each metric.
         """
-        rate = self._rate(progress)
+        rate = self.settings.rate(fraction_done)
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # of optimisers that are compiled
                 group["lr"].fill_(rate)
@@ -102,33 +92,37 @@ class Trainer:
         ).item()
         return rollout, metrics | {"learning_rate": rate}
 
-    def score(self, batch: Rollout, policy: Policy | None = None) -> Scores:
+    def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
         """What the policy (or another one) says of the choices of a batch."""
 
-        def score(part: Rollout) -> Scores:
+        def outputs(part: Rollout) -> PolicyOutputs:
             with self.precision.autocast():
-                return (policy or self.policy).score(
+                return (policy or self.policy).outputs(
                     part.tokens,
                     part.mask,
-                    temperature=self.temperature,
+                    temperature=self.settings.temperature,
                     action_masks=part.action_masks,
                 )
 
         parts = parts_of(batch, self.micro_batch_tokens)
-        return score(batch) if len(parts) == 1 else score_in_parts(score, batch, parts)
+        return outputs(batch) if len(parts) == 1 else outputs_in_parts(outputs, batch, parts)
+
+    @torch.no_grad()  # no inference tensors: a loss may use these numbers
+    def fixed_outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
+        """The same as constants, without gradient."""
+        return self.outputs(batch, policy)
 
     def descend(self, loss: Tensor) -> Tensor:
         """One optimiser step down the gradient of `loss`; returns the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
-        return self.precision.step(self.optimizer, self.trained, self.max_grad_norm)
+        return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
 
     def with_reference(self, rollout: Rollout) -> Rollout:
         """The rollout with `ref_logprobs`, by one pass of the reference if they are not there."""
         if self.reference is None or rollout.ref_logprobs is not None:
             return rollout
-        with torch.no_grad():  # no inference tensors: a loss may use these numbers
-            return replace(rollout, ref_logprobs=self.score(rollout, self.reference).logprobs)
+        return replace(rollout, ref_logprobs=self.fixed_outputs(rollout, self.reference).logprobs)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
         """The rollout and those before it, if the algorithm learns from them again.
@@ -140,19 +134,18 @@ class Trainer:
             return rollout
         self.replay.append(rollout)
         together = Rollout.cat(list(self.replay))
-        with torch.no_grad():
-            now = self.score(together)
+        now = self.fixed_outputs(together)
         return replace(together, values=now.values, present_logprobs=now.logprobs)
 
     def _step(self, batch: Rollout, record: dict[str, list[float]]) -> float:
         """One step of the algorithm; returns how far the policy had moved since it sampled (k3)."""
-        scores, reported = self.algorithm.step(self, batch)
+        outputs, reported = self.algorithm.step(self, batch)
         with torch.no_grad():
             # Under samples from the old policy, so the old one comes first.
             moved = losses.masked_mean(
-                losses.kl_k3(batch.logprobs, scores.logprobs, batch.mask), batch.mask
+                losses.kl_k3(batch.logprobs, outputs.logprobs, batch.mask), batch.mask
             )
-            entropy = losses.masked_mean(scores.entropies, batch.mask)
+            entropy = losses.masked_mean(outputs.entropies, batch.mask)
         for name, value in (reported | {"entropy": entropy, "approx_kl": moved}).items():
             record.setdefault(name, []).append(torch.as_tensor(value).detach().item())
         return float(moved)
@@ -170,7 +163,3 @@ class Trainer:
         for chosen in split_evenly(counts.numpy(), order, size):
             of_chosen = torch.isin(group, torch.from_numpy(chosen).to(group.device))
             yield rollout.select(of_chosen.nonzero().squeeze(1))
-
-
-def _constant(rate: float) -> Callable[[float], float]:
-    return lambda progress: rate

@@ -76,7 +76,7 @@ def make_policy(seed: int) -> TransformerPolicy:
 @torch.no_grad()
 def answer_logprobs(policy: Policy) -> exact.Floats:
     """Log-probability of every answer, shape (n,)."""
-    return policy.score(TOKENS, MASK).logprobs.double().sum(1).numpy()
+    return policy.outputs(TOKENS, MASK).logprobs.double().sum(1).numpy()
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class Setting:
     kl_coef: float = 0.0
     precision: torch.dtype = torch.float32
 
-    def rate(self, progress: float) -> float:
+    def rate(self, done: float) -> float:
         """Learning rate after this share of the training."""
-        return self.learning_rate * (1 - progress)
+        return self.learning_rate * (1 - done)
 
 
 LEASHED = {

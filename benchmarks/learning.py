@@ -98,10 +98,10 @@ def train(task: Task, seed: int, precision: torch.dtype = torch.float32):
     begin = time.perf_counter()
     for _ in range(task.limit):
         update = learner.update()
-        if update.episode_return >= GOAL:
+        if update.score >= GOAL:
             break
     return {
-        "completions": update.episodes if update.episode_return >= GOAL else float("inf"),
+        "completions": update.episodes if update.score >= GOAL else float("inf"),
         "seconds": time.perf_counter() - begin,
         "entropy": update.entropy,
         "distinct": len(torch.unique(update.rollout.tokens[update.rollout.mask])),

@@ -45,7 +45,7 @@ def policy_and_prompts(model: str | None) -> tuple[Policy, list[list[int]]]:
 def moves(learner: Learner) -> torch.Tensor:
     """Log-probabilities by the update less those of the rollout, shape (tokens,)."""
     rollout = learner.collect()
-    return (learner.score(rollout).logprobs - rollout.logprobs)[rollout.mask]
+    return (learner.outputs(rollout).logprobs - rollout.logprobs)[rollout.mask]
 
 
 def measure(model: str | None, repeats: int) -> Iterator[dict[str, Any]]:

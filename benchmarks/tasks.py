@@ -157,9 +157,9 @@ class Setting:
     kl_coef: float = LEASH
     precision: torch.dtype = torch.float32
 
-    def rate(self, progress: float) -> float:
+    def rate(self, done: float) -> float:
         """Learning rate after this share of the training."""
-        return self.learning_rate * (1 - progress)
+        return self.learning_rate * (1 - done)
 
 
 ONLINE = {

@@ -39,7 +39,7 @@ learner = Learner(
 total_tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
 for update in learner.updates(total_tokens):
     print(
-        f"{update.tokens:7d} tokens  return {update.episode_return:.3f}  KL {update.kl:.3f}  "
+        f"{update.tokens:7d} tokens  return {update.score:.3f}  KL {update.kl:.3f}  "
         f"{update.tokens_per_second:.0f} tokens/s"
     )
 print(policy.generate(["the ", "a "], max_new_tokens=32))

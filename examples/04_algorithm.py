@@ -31,9 +31,9 @@ class Ranked(Algorithm):
         beaten = torch.sign(returns[:, None] - returns) * same
         return beaten.sum(1) / (same.sum(1) - 1)
 
-    def loss(self, batch, scores):
+    def loss(self, batch, outputs):
         """Minus the mean over answers of advantage times log-probability."""
-        return -losses.sequence_sum(batch.advantages[:, None] * scores.logprobs, batch.mask)
+        return -losses.sequence_sum(batch.advantages[:, None] * outputs.logprobs, batch.mask)
 
 
 class Letters:
@@ -70,7 +70,7 @@ ANSWERS = exact.enumerate_answers(TextEnv(**TASK), "a")
 def logprobs(policy):
     """Log-probability of every answer there is."""
     tokens, mask = torch.from_numpy(ANSWERS.tokens), torch.from_numpy(ANSWERS.mask)
-    return policy.score(tokens, mask).logprobs.sum(1).numpy()
+    return policy.outputs(tokens, mask).logprobs.sum(1).numpy()
 
 
 def train(algorithm, seed, updates):
@@ -84,13 +84,13 @@ def train(algorithm, seed, updates):
         algorithm,
         reference=reference,
         kl_coef=KL_COEF,
-        learning_rate=lambda progress: 3e-3 * (1 - progress),
+        learning_rate=lambda done: 3e-3 * (1 - done),
         n_episodes=256,
         seed=seed,
     )
     begin = time.perf_counter()
     for number in range(updates):
-        learner.update(progress=number / updates)
+        learner.update(fraction_done=number / updates)
     own, other = logprobs(policy), logprobs(reference)
     best = exact.optimum(other, ANSWERS.rewards, KL_COEF)
     return (

@@ -64,7 +64,7 @@ learner = Learner(
 )
 total_tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 60_000
 for update in learner.updates(total_tokens):
-    print(f"{update.tokens:7d} tokens  score {update.episode_return:.2f}  KL {update.kl:.3f}")
+    print(f"{update.tokens:7d} tokens  score {update.score:.2f}  KL {update.kl:.3f}")
 for name, who in (("before", reference), ("after", policy)):
     liked = [somebody("", who.generate(PROMPTS, 32)) for _ in range(4)]
     print(f"{name}: {sum(map(sum, liked)) / (4 * len(PROMPTS)):.2f} vowels an answer")

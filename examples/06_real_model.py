@@ -79,7 +79,7 @@ learner = Learner(
 begin = time.process_time()
 for update in learner.updates(int(total_tokens or 5700)):
     print(
-        f"{update.tokens:6d} tokens  reward {update.episode_return:5.2f}  "
+        f"{update.tokens:6d} tokens  reward {update.score:5.2f}  "
         f"KL {update.kl:.3f} a token  {time.process_time() - begin:4.0f} s of processor"
     )
 

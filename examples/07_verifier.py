@@ -71,7 +71,7 @@ learner = Learner(
 begin = time.process_time()
 for update in learner.updates(int(total_tokens or 6000)):
     print(
-        f"{update.tokens:6d} tokens  right {update.episode_return:4.0%}  "
+        f"{update.tokens:6d} tokens  right {update.score:4.0%}  "
         f"KL {update.kl:.3f} a token  {time.process_time() - begin:4.0f} s of processor"
     )
 

@@ -107,12 +107,12 @@ class AdapterView(Policy):
         with self._setting():
             return self._shared[0].logits(hidden)
 
-    def token_scores(
+    def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """See `Policy.token_scores`."""
+        """See `Policy.token_logprobs`."""
         with self._setting():
-            return self._shared[0].token_scores(hidden, tokens, temperature, action_masks)
+            return self._shared[0].token_logprobs(hidden, tokens, temperature, action_masks)
 
     def new_store(self, num_rows: int) -> Store:
         """See `Policy.new_store`."""

@@ -20,7 +20,7 @@ _EXCLUDED = -1e9
 """Logit of a masked token: its probability is exactly 0, and 0 times it is 0 rather than NaN."""
 
 
-def token_scores(
+def token_logprobs(
     hidden: Tensor,
     weight: Tensor,
     tokens: Tensor,
@@ -47,10 +47,10 @@ def token_scores(
         hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
     keep = torch.is_grad_enabled()  # within the function it never is
-    return _TokenScores.apply(hidden, weight, tokens, temperature, action_masks, keep)
+    return _TokenLogprobs.apply(hidden, weight, tokens, temperature, action_masks, keep)
 
 
-def _score(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
+def _fill_logprobs(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
     """Logits (n, V) to probabilities in place, and what the choices were worth, both (n,)."""
     z.sub_(z.amax(1, keepdim=True))
     chosen, p = z.gather(1, tokens[:, None]).squeeze(1), z.exp()
@@ -61,7 +61,7 @@ def _score(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> No
     torch.div(p, total[:, None], out=z)
 
 
-class _TokenScores(torch.autograd.Function):
+class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -92,8 +92,8 @@ class _TokenScores(torch.autograd.Function):
                 z.div_(temperature)
             if action_masks is not None:
                 z.masked_fill_(~action_masks[part], _EXCLUDED)
-            score = kernels.score if kernels.kernels_fit(z) else _score
-            score(z, tokens[part], logprobs[part], entropies[part])
+            fill = kernels.fill_logprobs if kernels.kernels_fit(z) else _fill_logprobs
+            fill(z, tokens[part], logprobs[part], entropies[part])
             if keep and not in_place:
                 kept[part] = z
         if keep:

@@ -69,7 +69,7 @@ def attend(
             written into them.
         rows: Row of each token, shape (N,).
         positions: Its position in the row, shape (N,).
-        scale: Scores are multiplied by it; 1 / sqrt(d) if None.
+        scale: PolicyOutputs are multiplied by it; 1 / sqrt(d) if None.
         window: So many positions are seen, the token's own included; all if None.
 
     Returns:
@@ -99,7 +99,7 @@ def sample(
     return tokens, logprobs
 
 
-def score(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
+def fill_logprobs(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
     """Probabilities in place of logits (n, V); see `policies.compiled.logprobs`.
 
     Args:
@@ -109,7 +109,7 @@ def score(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -
         entropies: For the entropies, shape (n,).
     """
     arrays = (x.detach().numpy() for x in (logits, tokens, logprobs, entropies))
-    _call(_compiled().scoring.score, *arrays)
+    _call(_compiled().logprobs.fill, *arrays)
 
 
 class Panels:

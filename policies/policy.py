@@ -1,7 +1,7 @@
-"""What every policy can do, whatever its network: act, score, generate.
+"""What every policy can do, whatever its network: act, say how likely choices are, generate.
 
 A policy reads observations, nothing else: right-padded rows of token ids. `act` chooses the next
-token of every row from a cached pass over what is new. `score` computes the log-probabilities,
+token of every row from a cached pass over what is new. `outputs` computes the log-probabilities,
 values and entropies of all choices in whole sequences by one causal pass.
 """
 
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     values: NDArray[np.float32]
 
 
-class Scores(NamedTuple):
+class PolicyOutputs(NamedTuple):
     """What the policy says of every choice in a batch of sequences; zero where mask is False.
 
     Attributes:
@@ -236,7 +236,7 @@ class Policy(nn.Module, ABC):
     def read(self, observations: Tensor) -> Tensor:
         """Hidden state of each row's last token, shape (n, n_embd), with gradient if enabled.
 
-        For libraries that score observation by observation; beginnings that rows have in common
+        For libraries that learn observation by observation; beginnings that rows have in common
         are encoded once.
 
         Args:
@@ -247,16 +247,16 @@ class Policy(nn.Module, ABC):
         after = torch.arange(tokens.shape[1], device=tokens.device) == lengths[:, None]
         return self.hidden_before(tokens, after, lengths)
 
-    # ---------------------------------------------------------------- scoring
+    # ---------------------------------------------------------------- learning
 
-    def score(
+    def outputs(
         self,
         tokens: Tensor,
         mask: Tensor,
         *,
         temperature: float = 1.0,
         action_masks: Tensor | None = None,
-    ) -> Scores:
+    ) -> PolicyOutputs:
         """Log-probabilities, values and entropies of all choices by one causal pass.
 
         Args:
@@ -273,16 +273,17 @@ class Policy(nn.Module, ABC):
         # last one of them need not be encoded.
         places = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.hidden_before(tokens, mask, (mask * places).amax(1).clamp(min=1))
-        logprobs, entropies = self.token_scores(hidden, tokens[mask], temperature, action_masks)
+        logprobs, entropies = self.token_logprobs(hidden, tokens[mask], temperature, action_masks)
         values = self.value_head(hidden).float().squeeze(1)
-        return Scores(*(_spread(x, mask) for x in (logprobs, values, entropies)))
+        return PolicyOutputs(*(_spread(x, mask) for x in (logprobs, values, entropies)))
 
-    def token_scores(
+    def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies of choices, both (N,); see `policies.head.token_scores`.
+        """Log-probabilities and entropies of choices, both (N,).
 
-        This is the plain form for any head; a network with a linear one can save its logits.
+        This is the plain form for any head. A network with a linear head can save its logits: see
+        `policies.head.token_logprobs`.
         """
         log_all = mask_logits(self.logits(hidden).float() / temperature, action_masks)
         log_all = log_all.log_softmax(-1)

@@ -25,14 +25,14 @@ Prefix = list[tuple[Tensor, Tensor]]
 """Keys and values of p virtual tokens, each (key heads, p, head_dim), for every layer."""
 
 
-class Kind(NamedTuple):
+class AttentionForm(NamedTuple):
     """What differs between the attention layers of models.
 
     Attributes:
         layer: Number of the layer.
         scale: Queries are multiplied by it; 1 / sqrt(head_dim) if None.
         window: A token sees so many tokens, itself included; None is all.
-        softcap: Scores are squeezed into +-softcap; None leaves them.
+        softcap: PolicyOutputs are squeezed into +-softcap; None leaves them.
     """
 
     layer: int
@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 class Rows(Protocol):
     """Attention over the rows that flat tokens belong to."""
 
-    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries (N, heads, d), keys and values (N, key heads, d) to outputs (N, heads, d)."""
         ...
 
@@ -62,7 +62,7 @@ class WholeRows:
         full = len(rows.places) == rows.index.numel()  # nothing padded, nothing shared
         self.index = None if full else rows.index.flatten()
 
-    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`. Padding stands behind the tokens, where causal attention never looks."""
         q, k, v = (self._as_rows(x) for x in (q, k, v))
         before = 0
@@ -70,16 +70,16 @@ class WholeRows:
             (k, v), before = (
                 [
                     torch.cat([p.to(x).expand(len(x), -1, -1, -1), x], dim=2)
-                    for p, x in zip(self.prefix[kind.layer], (k, v), strict=True)
+                    for p, x in zip(self.prefix[form.layer], (k, v), strict=True)
                 ],
-                self.prefix[kind.layer][0].shape[1],
+                self.prefix[form.layer][0].shape[1],
             )
         width = self.shape[1]
         mask = None
-        if before or kind.softcap is not None or (kind.window or width) < width:
+        if before or form.softcap is not None or (form.window or width) < width:
             positions = torch.arange(before, before + width, device=q.device)
-            mask = visible(positions, before + width, kind.window, q.dtype)
-        out = attention(q, k, v, mask, kind).transpose(1, 2).flatten(0, 1)
+            mask = visible(positions, before + width, form.window, q.dtype)
+        out = attention(q, k, v, mask, form).transpose(1, 2).flatten(0, 1)
         return out if self.index is None else out.index_select(0, self.places)
 
     def _as_rows(self, x: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ class Recorded:
         self.rows, self.prefix = rows, Prefix()
         self.windows: set[int | None] = set()
 
-    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`."""
-        self.windows.add(kind.window)
+        self.windows.add(form.window)
         self.prefix.append((k.transpose(0, 1), v.transpose(0, 1)))
-        return self.rows.attend(kind, q, k, v)
+        return self.rows.attend(form, q, k, v)
 
 
 SHORT_RUN = 64
@@ -205,14 +205,14 @@ class ContinuedRows:
         """Whether the compiled loops are used for tensors like `x`."""
         return self.short and kernels.kernels_fit(x)
 
-    def attend(self, kind: Kind, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`."""
-        stored = self.store.layer(kind.layer, k, v)
-        if kind.softcap is None and self.compiled(q):
-            return kernels.attend(q, k, v, stored, self.rows, self.at, kind.scale, kind.window)
+        stored = self.store.layer(form.layer, k, v)
+        if form.softcap is None and self.compiled(q):
+            return kernels.attend(q, k, v, stored, self.rows, self.at, form.scale, form.window)
         if self._padded is None:
             self._padded = _PaddedRows(self)
-        return self._padded.attend(kind, q, k, v, stored)
+        return self._padded.attend(form, q, k, v, stored)
 
 
 class _PaddedRows:
@@ -240,7 +240,7 @@ class _PaddedRows:
             self.block_width = int(positions[self.block[:, -1]].max()) + 1
 
     def attend(
-        self, kind: Kind, q: Tensor, k: Tensor, v: Tensor, stored: tuple[Tensor, Tensor]
+        self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor, stored: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Write keys and values; queries (N, heads, d) to outputs (N, heads, d)."""
         for all_rows, new in zip(stored, (k, v), strict=True):
@@ -248,26 +248,26 @@ class _PaddedRows:
         keys, values = stored
         last = q[self.last] if self.any_block else q
         k, v = (x[self.active, : self.width].transpose(1, 2) for x in (keys, values))
-        mask = self._mask("last", kind, q.dtype)
-        last = attention(last.unsqueeze(2), k, v, mask, kind).squeeze(2)
+        mask = self._mask("last", form, q.dtype)
+        last = attention(last.unsqueeze(2), k, v, mask, form).squeeze(2)
         if not self.any_block:
             return last
         k, v = (x[self.block_rows, : self.block_width].transpose(1, 2) for x in (keys, values))
-        mask = self._mask("block", kind, q.dtype)
-        block = attention(q[self.block].transpose(1, 2), k, v, mask, kind).transpose(1, 2)
+        mask = self._mask("block", form, q.dtype)
+        block = attention(q[self.block].transpose(1, 2), k, v, mask, form).transpose(1, 2)
         out = last.new_empty(len(q), *last.shape[1:])
         out[self.block[self.inside]] = block[self.inside]
         out[self.last] = last
         return out
 
-    def _mask(self, part: str, kind: Kind, dtype: torch.dtype) -> Tensor:
-        key = part, kind.window, dtype
+    def _mask(self, part: str, form: AttentionForm, dtype: torch.dtype) -> Tensor:
+        key = part, form.window, dtype
         if key not in self._masks:
             if part == "last":
                 positions, width = self.positions[self.last][:, None], self.width
             else:
                 positions, width = self.positions[self.block], self.block_width
-            self._masks[key] = visible(positions, width, kind.window, dtype)[:, None]
+            self._masks[key] = visible(positions, width, form.window, dtype)[:, None]
         return self._masks[key]
 
 
@@ -282,27 +282,27 @@ def visible(positions: Tensor, width: int, window: int | None, dtype: torch.dtyp
     )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kind: Kind) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, form: AttentionForm) -> Tensor:
     """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask."""
     if _in_float32(q, k, v):
         mask = None if mask is None else mask.float()
         with torch.autocast("cpu", enabled=False):
-            return attention(q.float(), k.float(), v.float(), mask, kind).to(v.dtype)
+            return attention(q.float(), k.float(), v.float(), mask, form).to(v.dtype)
     heads, length = q.shape[1:3]
     share = heads // k.shape[1]
     if mask is None:
         return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=kind.scale, enable_gqa=share > 1
+            q, k, v, is_causal=True, scale=form.scale, enable_gqa=share > 1
         )
     # Heads that share keys become further queries of one head: keys need not be repeated.
     q = q.unflatten(1, (-1, share)).flatten(2, 3)
     if share > 1:
         mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], share, *mask.shape[-2:]).flatten(-3, -2)
-    if kind.softcap is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=kind.scale)
+    if form.softcap is None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=form.scale)
     else:
-        scale = q.shape[-1] ** -0.5 if kind.scale is None else kind.scale
-        scores = kind.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / kind.softcap)
+        scale = q.shape[-1] ** -0.5 if form.scale is None else form.scale
+        scores = form.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / form.softcap)
         out = (scores + mask).float().softmax(-1).to(v.dtype) @ v
     return out.unflatten(2, (share, length)).flatten(1, 2)
 

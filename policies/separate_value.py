@@ -64,12 +64,12 @@ class SeparateValue(Policy):
         """See `Policy.logits`."""
         return self.actor.logits(hidden[:, : self._width])
 
-    def token_scores(
+    def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """See `Policy.token_scores`."""
+        """See `Policy.token_logprobs`."""
         actors = hidden[:, : self._width]
-        return self.actor.token_scores(actors, tokens, temperature, action_masks)
+        return self.actor.token_logprobs(actors, tokens, temperature, action_masks)
 
     def new_store(self, num_rows: int) -> Store:
         """See `Policy.new_store`."""

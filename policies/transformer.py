@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from policies import kernels
 from policies.linear import Linear, Packed, packs
-from policies.rows import ContinuedRows, Kind, Rows
+from policies.rows import AttentionForm, ContinuedRows, Rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int):
         super().__init__()
         width = config.n_embd
-        self.kind, self.n_head = Kind(layer), config.n_head
+        self.form, self.n_head = AttentionForm(layer), config.n_head
         self.ln_1 = nn.LayerNorm(width)
         self.qkv = Linear(width, 3 * width)
         self.attn_out = Linear(width, width)
@@ -69,7 +69,7 @@ class Block(nn.Module):
         if isinstance(rows, ContinuedRows) and rows.compiled(x) and self._compiled(x):
             return self._one_call(x, rows, wanted)
         qkv = self.qkv(self.ln_1(x)).unflatten(-1, (3, self.n_head, -1))
-        attended = rows.attend(self.kind, *qkv.unbind(1)).flatten(1)
+        attended = rows.attend(self.form, *qkv.unbind(1)).flatten(1)
         if wanted is not None:
             x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
         x = x + self.attn_out(attended)
@@ -96,7 +96,7 @@ class Block(nn.Module):
         parameters = [p for part in self._parts() for p in part._parameters.values()]
         block = self._packed.of(functools.partial(kernels.Block, self.ln_1.eps), *parameters)
         heads = x.unflatten(1, (self.n_head, -1))
-        stored = rows.store.layer(self.kind.layer, heads, heads)
+        stored = rows.store.layer(self.form.layer, heads, heads)
         return block(x, stored, rows.rows, rows.at, wanted)
 
 

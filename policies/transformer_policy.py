@@ -6,7 +6,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from policies.cache import Plan, Store
-from policies.head import token_scores
+from policies.head import token_logprobs
 from policies.linear import PackedWeight
 from policies.policy import Policy
 from policies.rows import ContinuedRows, RowStore, WholeRows
@@ -85,12 +85,12 @@ class TransformerPolicy(Policy):
         """See `Policy.logits`; the head is the token embedding."""
         return self._head.linear(hidden, self.transformer.token_embedding.weight, None)
 
-    def token_scores(
+    def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """See `policies.head.token_scores`."""
+        """See `policies.head.token_logprobs`."""
         weight = self.transformer.token_embedding.weight
-        return token_scores(hidden, weight, tokens, temperature, action_masks)
+        return token_logprobs(hidden, weight, tokens, temperature, action_masks)
 
     def save(self, folder: str | Path) -> Path:
         """See `policies.checkpoint.save_policy`."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from textenv.episode import Episode
 from textenv.infos import masked_info
-from textenv.rewards import RewardTerm, StepBatch, score_episodes, score_steps
+from textenv.rewards import RewardTerm, StepBatch, call_on_episodes, call_on_steps
 
 
 class RewardComponents:
@@ -37,7 +37,7 @@ class RewardComponents:
         total = np.zeros(len(batch))
         for column, term in enumerate(self.terms):
             if term.dense:
-                scores = score_steps(term, batch)
+                scores = call_on_steps(term, batch)
                 self.sums[rows, column] += scores
                 total += term.weight * scores
         return total
@@ -53,7 +53,7 @@ class RewardComponents:
         total = np.zeros(len(rows))
         for column, term in enumerate(self.terms):
             if not term.dense:
-                scores = score_episodes(term, episodes)
+                scores = call_on_episodes(term, episodes)
                 self.sums[rows, column] = scores
                 total += term.weight * scores
         return total

@@ -66,7 +66,7 @@ class RewardTerm:
         return self  # what it holds may be a network
 
 
-def score_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+def call_on_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[np.float64]:
     """What `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
 
     The function may return a list, a tuple, an array or a tensor of that shape. It is not called
@@ -80,11 +80,11 @@ def score_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[np.
     return _score(term, episodes, describe_episode)
 
 
-def score_steps(term: RewardTerm, batch: StepBatch) -> NDArray[np.float64]:
+def call_on_steps(term: RewardTerm, batch: StepBatch) -> NDArray[np.float64]:
     """What the dense `term` gives to the rows of `batch`, unweighted, shape (k,), float64.
 
     Raises:
-        RewardError: As `score_episodes`.
+        RewardError: As `call_on_episodes`.
     """
     return _score(term, batch, _describe_row)
 

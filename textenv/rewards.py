@@ -22,10 +22,10 @@ from textenv.reward_adapters import Adapter, check_waits_for_nothing, name_of
 from textenv.reward_terms import (
     RewardTerm,
     StepBatch,
+    call_on_episodes,
+    call_on_steps,
     describe_episode,
     raised,
-    score_episodes,
-    score_steps,
 )
 from textenv.trl import from_trl, from_trl_chat
 
@@ -35,13 +35,13 @@ __all__ = [
     "RewardTerm",
     "StepBatch",
     "StepReward",
+    "call_on_episodes",
+    "call_on_steps",
     "dense",
     "from_trl",
     "from_trl_chat",
     "per_text",
     "reward_terms",
-    "score_episodes",
-    "score_steps",
     "shared",
     "weighted",
 ]

@@ -1,15 +1,19 @@
 """Policy gradients with a value head as baseline."""
 
-import math
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Metrics
-from agents.rollout import Rollout
-from policies import Scores
+from agents.algorithm import Algorithm, Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agents.algorithm import Metrics
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class REINFORCE(Algorithm):
         gamma: Discount of each chosen token.
     """
 
+    needs: ClassVar[Needs] = Needs(values=True)
+
     value_coef: float = 0.5
     gamma: float = 1.0
 
@@ -36,15 +42,19 @@ class REINFORCE(Algorithm):
         following = returns.discounted_returns(
             rollout.rewards, rollout.mask, rollout.bootstrap_values, self.gamma
         )
-        return torch.where(rollout.mask, following - rollout.values, 0.0)
+        return (following - rollout.values).where(rollout.mask, 0.0)
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Policy gradient + value loss."""
         assert batch.advantages is not None and batch.value_targets is not None
-        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
-        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        weighted = losses.surrogate(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=batch.advantages,
+            mask=batch.mask,
+        )
         policy_loss = -losses.sequence_sum(weighted, batch.mask)
-        value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
+        value_loss = losses.value_loss(outputs.values, batch.value_targets, batch.mask)
         loss = policy_loss + self.value_coef * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss}
 
@@ -68,6 +78,8 @@ class A2C(Algorithm):
         gae_lambda: 1 is the n-step advantage of the paper.
     """
 
+    needs: ClassVar[Needs] = Needs(values=True)
+
     value_coef: float = 0.5
     entropy_coef: float = 0.0
     gamma: float = 1.0
@@ -75,16 +87,26 @@ class A2C(Algorithm):
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """GAE, shape (S, L)."""
-        arrays = (rollout.rewards, rollout.values, rollout.mask, rollout.bootstrap_values)
-        return returns.gae(*arrays, self.gamma, self.gae_lambda)
+        return returns.gae(
+            rewards=rollout.rewards,
+            values=rollout.values,
+            mask=rollout.mask,
+            bootstrap_values=rollout.bootstrap_values,
+            gamma=self.gamma,
+            lam=self.gae_lambda,
+        )
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Policy gradient + value loss - entropy bonus."""
         assert batch.advantages is not None and batch.value_targets is not None
-        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
-        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        weighted = losses.surrogate(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=batch.advantages,
+            mask=batch.mask,
+        )
         policy_loss = -losses.masked_mean(weighted, batch.mask)
-        value_loss = losses.value_loss(scores.values, batch.value_targets, batch.mask)
-        entropy = losses.masked_mean(scores.entropies, batch.mask)
+        value_loss = losses.value_loss(outputs.values, batch.value_targets, batch.mask)
+        entropy = losses.masked_mean(outputs.entropies, batch.mask)
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss}

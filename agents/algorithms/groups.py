@@ -4,17 +4,21 @@ They need whole episodes, and all but REINFORCE++ need groups: a learner with `n
 environment with `group_size`.
 """
 
-import math
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Metrics
-from agents.rollout import Rollout
-from policies import Scores
+from agents.algorithm import Algorithm, Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agents.algorithm import Metrics
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,21 @@ class RLOO(Algorithm):
     across an update, are weighed by it. Left out: the clip of TRL's RLOO.
     """
 
+    needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
+
     def advantages(self, rollout: Rollout) -> Tensor:
         """Return minus the mean of the others, shape (S,)."""
         return returns.leave_one_out(rollout.episode_returns, rollout.groups)
 
-    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
         """Policy gradient of whole answers."""
         assert batch.advantages is not None
-        arguments = (scores.logprobs, batch.logprobs, batch.advantages, batch.mask)
-        weighted = losses.clipped_surrogate(*arguments, 1.0, math.inf)
+        weighted = losses.surrogate(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=batch.advantages,
+            mask=batch.mask,
+        )
         return -losses.sequence_sum(weighted, batch.mask)
 
 
@@ -58,6 +68,8 @@ class GRPO(Algorithm):
         clip_high: How far it may rise above 1; as far if None.
     """
 
+    needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
+
     clip: float = 0.2
     clip_high: float | None = None
 
@@ -65,13 +77,25 @@ class GRPO(Algorithm):
         """Standardised returns of each group, shape (S,)."""
         return returns.group_standardised(rollout.episode_returns, rollout.groups)
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate."""
         assert batch.advantages is not None
-        clips = (self.clip, self.clip if self.clip_high is None else self.clip_high)
-        arguments = (scores.logprobs, batch.logprobs)
-        surrogate = losses.clipped_surrogate(*arguments, batch.advantages, batch.mask, *clips)
-        clipped = losses.clip_fraction(*arguments, batch.mask, *clips)
+        clip_high = self.clip if self.clip_high is None else self.clip_high
+        surrogate = losses.clipped_surrogate(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=batch.advantages,
+            mask=batch.mask,
+            clip_low=self.clip,
+            clip_high=clip_high,
+        )
+        clipped = losses.clip_fraction(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            mask=batch.mask,
+            clip_low=self.clip,
+            clip_high=clip_high,
+        )
         return -self.mean(surrogate, batch.mask), {"clip_fraction": clipped}
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
@@ -125,7 +149,7 @@ class DAPO(GRPO):
                 kept.append(rollout.select(teaching.nonzero().squeeze(1)))
             if sum(map(len, kept)) >= len(rollout):
                 break
-        return Rollout.cat(kept) if kept else rollout
+        return rollout.cat(kept) if kept else rollout
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
         """The mean over all tokens: long answers weigh more."""
@@ -146,19 +170,33 @@ class REINFORCEPlusPlus(Algorithm):
         clip: The ratio of new to old probability earns nothing outside 1 - clip .. 1 + clip.
     """
 
+    needs: ClassVar[Needs] = Needs(whole_episodes=True)
+
     clip: float = 0.2
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Standardised returns from each token on, shape (S, L)."""
         # The value head is not trained, so that what it says of a cut episode's end means nothing.
-        nothing = torch.zeros_like(rollout.bootstrap_values)
+        nothing = rollout.bootstrap_values.new_zeros(len(rollout))
         following = returns.discounted_returns(rollout.rewards, rollout.mask, nothing, 1.0)
         return returns.standardise(following, rollout.mask)
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate, averaged over tokens."""
         assert batch.advantages is not None
-        arguments = (scores.logprobs, batch.logprobs)
-        clips = (self.clip, self.clip)
-        loss = losses.ppo_clip(*arguments, batch.advantages, batch.mask, *clips)
-        return loss, {"clip_fraction": losses.clip_fraction(*arguments, batch.mask, *clips)}
+        loss = losses.ppo_clip(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=batch.advantages,
+            mask=batch.mask,
+            clip_low=self.clip,
+            clip_high=self.clip,
+        )
+        clipped = losses.clip_fraction(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            mask=batch.mask,
+            clip_low=self.clip,
+            clip_high=self.clip,
+        )
+        return loss, {"clip_fraction": clipped}

@@ -1,14 +1,18 @@
 """Supervised learning on answers that scored well."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm
-from agents.rollout import Rollout
-from policies import Scores
+from agents.algorithm import Algorithm, Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,17 @@ class BestOfN(Algorithm):
     prompts whose best answer is poor.
     """
 
+    needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
+
     def advantages(self, rollout: Rollout) -> Tensor:
         """1 for the best of each group, 0 for the others, shape (S,)."""
         return returns.is_group_best(rollout.episode_returns, rollout.groups)
 
-    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
         """Cross-entropy of the best answers."""
         assert batch.advantages is not None
         best = batch.mask & (batch.advantages > 0)[:, None]
-        return -losses.sequence_sum(scores.logprobs, best)
+        return -losses.sequence_sum(outputs.logprobs, best)
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,16 @@ class RewardWeightedRegression(Algorithm):
         beta: Temperature of the weights, in units of return.
     """
 
+    needs: ClassVar[Needs] = Needs(whole_episodes=True)
+
     beta: float = 1.0
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """The weights, shape (S,)."""
         scaled = rollout.scores / self.beta
-        return torch.softmax(scaled, 0) * len(scaled)
+        return scaled.softmax(0) * len(scaled)
 
-    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
         """Weighted cross-entropy."""
         assert batch.advantages is not None
-        return -losses.sequence_sum(batch.advantages[:, None] * scores.logprobs, batch.mask)
+        return -losses.sequence_sum(batch.advantages[:, None] * outputs.logprobs, batch.mask)

@@ -1,14 +1,19 @@
 """Learning again from rollouts of the past."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Metrics
-from agents.rollout import Rollout
-from policies import Scores
+from agents.algorithm import Algorithm, Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agents.algorithm import Metrics
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class OffPolicyGradient(Algorithm):
         replay: Rollouts that are learned from at once.
     """
 
+    needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
+
     cap: float = 2.0
     replay: int = 4
 
@@ -35,13 +42,13 @@ class OffPolicyGradient(Algorithm):
         """Return minus the mean of the others, shape (S,)."""
         return returns.leave_one_out(rollout.episode_returns, rollout.groups)
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
-        moved = torch.where(batch.mask, scores.logprobs.detach() - batch.logprobs, 0.0)
+        moved = (outputs.logprobs.detach() - batch.logprobs).where(batch.mask, 0.0)
         weights = moved.exp().clamp(max=self.cap)
         loss = -losses.sequence_sum(
-            weights * batch.advantages[:, None] * scores.logprobs, batch.mask
+            weights * batch.advantages[:, None] * outputs.logprobs, batch.mask
         )
         capped = losses.masked_mean((weights == self.cap).float(), batch.mask)
         return loss, {"capped_fraction": capped}
@@ -68,6 +75,8 @@ class SoftQLearning(Algorithm):
         replay: Rollouts that are learned from at once.
     """
 
+    needs: ClassVar[Needs] = Needs(reference=True, values=True)
+
     n_epochs: int = 4
     beta: float = 0.1
     gae_lambda: float = 0.95
@@ -77,19 +86,25 @@ class SoftQLearning(Algorithm):
         """What Q is too low by, under the target network, shape (S, L)."""
         assert rollout.present_logprobs is not None
         soft = rollout.rewards - self.beta * self._log_ratios(rollout, rollout.present_logprobs)
-        arrays = (soft, rollout.values, rollout.mask, rollout.bootstrap_values)
-        return returns.gae(*arrays, 1.0, self.gae_lambda)
+        return returns.gae(
+            rewards=soft,
+            values=rollout.values,
+            mask=rollout.mask,
+            bootstrap_values=rollout.bootstrap_values,
+            gamma=1.0,
+            lam=self.gae_lambda,
+        )
 
     def value_targets(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """What Q is fitted to."""
         assert rollout.present_logprobs is not None
         own = self.beta * self._log_ratios(rollout, rollout.present_logprobs)
-        return super().value_targets(rollout, advantages) + torch.where(rollout.mask, own, 0.0)
+        return super().value_targets(rollout, advantages) + own.where(rollout.mask, 0.0)
 
-    def loss(self, batch: Rollout, scores: Scores) -> Tensor:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
         """Squared error of Q."""
         assert batch.value_targets is not None
-        q = scores.values + self.beta * self._log_ratios(batch, scores.logprobs)
+        q = outputs.values + self.beta * self._log_ratios(batch, outputs.logprobs)
         return losses.value_loss(q, batch.value_targets, batch.mask)
 
     def _log_ratios(self, batch: Rollout, logprobs: Tensor) -> Tensor:

@@ -1,14 +1,19 @@
 """Proximal policy optimisation, with a clip and with a KL penalty."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Metrics
-from agents.rollout import Rollout
-from policies import Scores
+from agents.algorithm import Algorithm, Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agents.algorithm import Metrics
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class PPO(Algorithm):
         gae_lambda: Trade of bias (0) for variance (1) in GAE.
     """
 
+    needs: ClassVar[Needs] = Needs(values=True)
+
     n_epochs: int = 4
     minibatch_tokens: int | None = 1024
     clip: float = 0.2
@@ -39,40 +46,54 @@ class PPO(Algorithm):
     def advantages(self, rollout: Rollout) -> Tensor:
         """GAE, shape (S, L)."""
         return returns.gae(
-            rollout.rewards,
-            rollout.values,
-            rollout.mask,
-            rollout.bootstrap_values,
-            self.gamma,
-            self.gae_lambda,
+            rewards=rollout.rewards,
+            values=rollout.values,
+            mask=rollout.mask,
+            bootstrap_values=rollout.bootstrap_values,
+            gamma=self.gamma,
+            lam=self.gae_lambda,
         )
 
-    def policy_loss(self, batch: Rollout, scores: Scores, advantages: Tensor) -> Tensor:
+    def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """The clipped surrogate."""
         return losses.ppo_clip(
-            scores.logprobs, batch.logprobs, advantages, batch.mask, self.clip, self.clip
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=advantages,
+            mask=batch.mask,
+            clip_low=self.clip,
+            clip_high=self.clip,
         )
 
-    def loss(self, batch: Rollout, scores: Scores) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate + value loss - entropy bonus."""
         assert batch.advantages is not None and batch.value_targets is not None
         mask = batch.mask
         advantages = returns.standardise(batch.advantages, mask)
-        policy_loss = self.policy_loss(batch, scores, advantages)
+        policy_loss = self.policy_loss(batch, outputs, advantages)
         if self.value_clip is None:
-            value_loss = losses.value_loss(scores.values, batch.value_targets, mask)
+            value_loss = losses.value_loss(outputs.values, batch.value_targets, mask)
         else:
             value_loss = losses.clipped_value_loss(
-                scores.values, batch.values, batch.value_targets, mask, self.value_clip
+                values=outputs.values,
+                old_values=batch.values,
+                targets=batch.value_targets,
+                mask=mask,
+                clip=self.value_clip,
             )
-        entropy = losses.masked_mean(scores.entropies, mask)
+        entropy = losses.masked_mean(outputs.entropies, mask)
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        clipped = losses.clip_fraction(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            mask=mask,
+            clip_low=self.clip,
+            clip_high=self.clip,
+        )
         return loss, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
-            "clip_fraction": losses.clip_fraction(
-                scores.logprobs, batch.logprobs, mask, self.clip, self.clip
-            ),
+            "clip_fraction": clipped,
         }
 
 
@@ -93,11 +114,14 @@ class PPOPenalty(PPO):
 
     penalty: float = 1.0
 
-    def policy_loss(self, batch: Rollout, scores: Scores, advantages: Tensor) -> Tensor:
+    def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """Importance-weighted advantages less the penalty."""
-        arguments = (scores.logprobs, batch.logprobs, advantages, batch.mask)
-        moved = torch.where(batch.mask, scores.logprobs - batch.logprobs, 0.0)
+        moved = (outputs.logprobs - batch.logprobs).where(batch.mask, 0.0)
         penalty = losses.masked_mean(moved.expm1() - moved, batch.mask)
-        return self.penalty * penalty - losses.masked_mean(
-            losses.clipped_surrogate(*arguments, 1.0, torch.inf), batch.mask
+        weighted = losses.surrogate(
+            logprobs=outputs.logprobs,
+            old_logprobs=batch.logprobs,
+            advantages=advantages,
+            mask=batch.mask,
         )
+        return self.penalty * penalty - losses.masked_mean(weighted, batch.mask)

@@ -1,22 +1,20 @@
 """PPO that keeps reading: the pretraining term of InstructGPT."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from agents.algorithm import Metrics
 from agents.algorithms.ppo import PPO
-from agents.optimisation.micro_batches import in_parts
-from agents.rollout import Rollout
-from agents.supervised.pretraining import next_token_loss, random_windows
-from policies import Scores
+from agents.optimisation import pretraining_term
 
 if TYPE_CHECKING:
-    from agents.trainer import Trainer
+    from agents.algorithm import Metrics, StepTaker
+    from agents.rollout import Rollout
+    from policies import PolicyOutputs
 
 
 @dataclass(frozen=True)
@@ -52,18 +50,12 @@ class PPOPtx(PPO):
                 f"{self.ptx_window} needs {self.ptx_window + 1}"
             )
 
-    def step(self, trainer: "Trainer", batch: Rollout) -> tuple[Scores, Metrics]:
+    def step(self, trainer: StepTaker, batch: Rollout) -> tuple[PolicyOutputs, Metrics]:
         """One optimiser step on a minibatch and on windows of the text."""
-        scores = trainer.score(batch)
-        loss, reported = self.loss(batch, scores)
-        windows = random_windows(self.stream, trainer.generator, self.ptx_batch, self.ptx_window)
-        together = (trainer.micro_batch_tokens or windows.size) // self.ptx_window
-        parts = np.split(windows, range(max(together, 1), self.ptx_batch, max(together, 1)))
-        sums = in_parts(lambda part: len(part) * self._text_loss(trainer, part), parts)
-        text_loss = torch.stack(sums).sum() / self.ptx_batch
+        outputs = trainer.outputs(batch)
+        loss, reported = self.loss(batch, outputs)
+        text_loss = pretraining_term.text_loss(
+            trainer, self.stream, windows=self.ptx_batch, length=self.ptx_window
+        )
         norm = trainer.descend(loss + self.ptx_coef * text_loss)
-        return scores, reported | {"loss": loss, "ptx_loss": text_loss, "grad_norm": norm}
-
-    def _text_loss(self, trainer: "Trainer", windows: NDArray[np.int64]) -> Tensor:
-        with trainer.precision.autocast():
-            return next_token_loss(trainer.policy, windows)
+        return outputs, reported | {"loss": loss, "ptx_loss": text_loss, "grad_norm": norm}

@@ -1,6 +1,6 @@
 """What a policy is worth on prompts it was not trained on, and how sure that is."""
 
-from agents.evaluation.answers import Answers, Evaluation, answer_prompts, evaluate, score_answers
+from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
 from agents.evaluation.compare import (
     Row,
     compare,
@@ -47,6 +47,7 @@ __all__ = [
     "ToxicityClassifier",
     "Worked",
     "afinn_judge",
+    "answer_outputs",
     "answer_prompts",
     "ask_for_answer",
     "bootstrap_interval",
@@ -66,7 +67,6 @@ __all__ = [
     "profanity_classifier",
     "refuse_toxic",
     "repetition",
-    "score_answers",
     "step_by_step",
     "table_cells",
     "textblob_judge",

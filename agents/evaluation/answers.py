@@ -1,4 +1,4 @@
-"""A policy's answers to given prompts, scored by an environment and by a reference."""
+"""A policy's answers to given prompts, their scores, and how a reference sees them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
 from agents.runs.samples import Sample
-from policies import Policy, Scores
+from policies import Policy, PolicyOutputs
 from textenv import Prompt, TextVectorEnv
 
 
@@ -122,8 +122,8 @@ def evaluate(
         batch = answer_prompts(policy, envs, some, temperature=temperature, generator=generator)
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
-        for scorer, sums in ((policy, logprobs), (reference, ref_logprobs)):
-            sums.append(_answer_logprobs(scorer, batch, temperature))
+        for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
+            sums.append(_answer_logprobs(reader, batch, temperature))
         on_answers(len(samples))
     return Evaluation(samples, answers, np.concatenate(logprobs), np.concatenate(ref_logprobs))
 
@@ -209,13 +209,13 @@ def answer_prompts(
 
 
 @torch.inference_mode()
-def score_answers(policy: Policy, answers: Answers, temperature: float) -> Scores:
+def answer_outputs(policy: Policy, answers: Answers, temperature: float) -> PolicyOutputs:
     """What `policy` says of each chosen token; tensors of shape (k, L), 0 outside the answers."""
     tokens, mask = (torch.from_numpy(x).to(policy.device) for x in (answers.tokens, answers.mask))
     allowed = None
     if answers.allowed is not None:
         allowed = torch.from_numpy(answers.allowed).to(policy.device)
-    return policy.score(tokens, mask, temperature=temperature, action_masks=allowed)
+    return policy.outputs(tokens, mask, temperature=temperature, action_masks=allowed)
 
 
 def _answer_logprobs(
@@ -224,6 +224,6 @@ def _answer_logprobs(
     """Log-probability of each answer, shape (k,); NaN without a policy."""
     if policy is None:
         return np.full(len(answers.samples), np.nan)
-    scores = score_answers(policy, answers, temperature)
-    summed: NDArray[np.float64] = scores.logprobs.double().sum(1).cpu().numpy()
+    outputs = answer_outputs(policy, answers, temperature)
+    summed: NDArray[np.float64] = outputs.logprobs.double().sum(1).cpu().numpy()
     return summed

@@ -14,7 +14,8 @@ import numpy as np
 
 from agents.feedback.preferences import Labeller, Ranking, laid_flat, rank, sample_answers
 from agents.feedback.reward_modelling import normalise, reward_model_steps
-from agents.learner import Learner, Update
+from agents.learner import Learner
+from agents.runs.update import Update
 from policies.reward_model import RewardModel
 
 
@@ -77,7 +78,7 @@ def online_rounds(
             asked,
             answers_per_prompt,
             max_new_tokens=max_new_tokens,
-            temperature=learner.temperature,
+            temperature=learner.settings.temperature,
             seed=int(generator.integers(2**32)),
         )
         fresh = rank(labeller, asked, answers)

@@ -1,8 +1,8 @@
-"""Scores of a whole minibatch in the memory of a part of it.
+"""The outputs for a whole minibatch in the memory of a part of it.
 
-Losses are functions of the scores of a minibatch: they divide by its tokens, standardise over it,
+Losses are functions of the outputs for a minibatch: they divide by its tokens, standardise over it,
 compare pairs in it. So it is not the loss that is split but the pass through the network: each part
-is scored without keeping anything, the loss is taken of all scores together, and its gradient goes
+is read without keeping anything, the loss is taken of all outputs together, and its gradient goes
 back through one part at a time, which is computed again for that. The gradient is that of the whole
 minibatch whatever the loss, for one more forward pass: the gradient cache of Gao et al., "Scaling
 Deep Contrastive Learning Batch Size under Memory Limited Setup" (2021), arXiv:2101.06983, done by
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from agents.rollout import Rollout
-from policies import Scores
+from policies import PolicyOutputs
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -33,13 +33,13 @@ def in_parts(function: Callable[[T], Result], parts: Sequence[T]) -> list[Result
     ]
 
 
-def score_in_parts(
-    score: Callable[[Rollout], Scores], batch: Rollout, parts: Sequence[Tensor]
-) -> Scores:
-    """The scores of a batch, part by part.
+def outputs_in_parts(
+    outputs: Callable[[Rollout], PolicyOutputs], batch: Rollout, parts: Sequence[Tensor]
+) -> PolicyOutputs:
+    """The outputs for a batch, part by part.
 
     Args:
-        score: Gives those of a part.
+        outputs: Gives those for a part.
         batch: S sequences.
         parts: The sequences of each part, (k,) int64; together all S of them.
 
@@ -47,12 +47,12 @@ def score_in_parts(
         Three tensors of shape (S, L), in the order of the batch.
     """
     length = batch.tokens.shape[1]
-    scored = in_parts(score, [batch.select(part) for part in parts])
+    of_each = in_parts(outputs, [batch.select(part) for part in parts])
     order = torch.cat(list(parts)).argsort()
-    return Scores(
+    return PolicyOutputs(
         *(
             torch.cat([F.pad(x, (0, length - x.shape[1])) for x in of_parts])[order]
-            for of_parts in zip(*scored, strict=True)
+            for of_parts in zip(*of_each, strict=True)
         )
     )
 

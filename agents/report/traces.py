@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.evaluation.answers import Answers, answer_prompts, score_answers
+from agents.evaluation.answers import Answers, answer_outputs, answer_prompts
 from agents.report.parts import TokenTrace
 from agents.runs.streaming import token_texts
 from policies import Policy
@@ -66,11 +66,11 @@ def _measures(
     policy: Policy, reference: Policy | None, answers: Answers, temperature: float
 ) -> dict[str, np.ndarray]:
     """The measures by their names, each of shape (k, L)."""
-    scores = score_answers(policy, answers, temperature)
-    logprobs, values = (x.double().cpu().numpy() for x in (scores.logprobs, scores.values))
+    outputs = answer_outputs(policy, answers, temperature)
+    logprobs, values = (x.double().cpu().numpy() for x in (outputs.logprobs, outputs.values))
     measures = {"reward": answers.rewards}
     if reference is not None:
-        expected = score_answers(reference, answers, temperature).logprobs
+        expected = answer_outputs(reference, answers, temperature).logprobs
         measures["KL"] = logprobs - expected.double().cpu().numpy()
     return measures | {"value": values, "log-probability": logprobs}
 

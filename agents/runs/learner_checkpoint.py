@@ -1,19 +1,35 @@
 """A learner on disk."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
 
 from agents.runs.state_files import read_state, write_state
+from policies import Policy
 from textenv.errors import CheckpointError, VocabularyMismatchError
-
-if TYPE_CHECKING:
-    from agents.learner import Learner
 
 LEARNER, POLICY, REFERENCE = "learner", "policy", "reference"
 
 
+class SavedLearner(Protocol):
+    """What is saved of a `Learner`."""
+
+    policy: Policy
+    reference: Policy | None
+    optimizer: Optimizer
+
+    def runtime_state(self) -> dict[str, Any]:
+        """Everything but weights and optimiser, as arrays and plain types."""
+        ...
+
+    def load_runtime_state(self, state: dict[str, Any]) -> None:
+        """Restore what `runtime_state` returned."""
+        ...
+
+
 def save_learner(
-    learner: "Learner", folder: str | Path, runtime: dict[str, Any] | None = None
+    learner: SavedLearner, folder: str | Path, runtime: dict[str, Any] | None = None
 ) -> Path:
     """Write weights, optimiser, counters, generators and running episodes into `folder`.
 
@@ -35,7 +51,7 @@ def save_learner(
     return folder
 
 
-def load_learner(learner: "Learner", folder: str | Path) -> None:
+def load_learner(learner: SavedLearner, folder: str | Path) -> None:
     """Restore a learner that was made with the same arguments as the saved one.
 
     Raises:

@@ -42,7 +42,7 @@ class ConsoleLogger:
 
     def __init__(
         self,
-        names: Sequence[str] = ("episode_return", "kl", "entropy", "tokens_per_second"),
+        names: Sequence[str] = ("score", "kl", "entropy", "tokens_per_second"),
         console: Console | None = None,
     ):
         self.names = tuple(names)

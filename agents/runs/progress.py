@@ -4,20 +4,35 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
+from gymnasium.vector import VectorEnv
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from agents.learner import Learner, Update
 from agents.runs.loggers import Logger
 from agents.runs.samples import across_scores, append_samples, rollout_samples, samples_table
+from agents.runs.update import Update
+from policies import Policy
 from textenv.errors import TokenizerError
 from textenv.tokenizers import Tokenizer
 
 
+class Training(Protocol):
+    """What is watched: a `Learner`."""
+
+    policy: Policy
+    envs: VectorEnv[Any, Any, Any]
+    tokens_done: int
+
+    def updates(self, total_tokens: int) -> Iterator[Update]:
+        """Train until this many tokens have been chosen in all, one update at a time."""
+        ...
+
+
 def learn(
-    learner: Learner,
+    learner: Training,
     total_tokens: int,
     *,
     progress: bool = True,
@@ -59,7 +74,7 @@ def learn(
 
 
 def watch(
-    learner: Learner,
+    learner: Training,
     total_tokens: int,
     *,
     progress: bool = True,
@@ -94,7 +109,7 @@ def numbers(update: Update) -> dict[str, float]:
     A return or a KL that was not measured (NaN) is left out. Any other NaN stays: it is a fault
     that should be seen.
     """
-    measured = {"episode_return": update.episode_return, "kl": update.kl}
+    measured = {"score": update.score, "kl": update.kl}
     return {
         "update": update.number,
         "episodes": update.episodes,
@@ -140,7 +155,7 @@ class TrainingBar(Progress):
             task.id,
             completed=update.tokens,
             tokens=f"{_short(update.tokens)}/{_short(task.total or 0)} tokens  {speed}",
-            numbers=f"update {update.number}  return {_number(update.episode_return)}  "
+            numbers=f"update {update.number}  return {_number(update.score)}  "
             f"KL {_number(update.kl)} nats/token  entropy {_number(update.entropy)} nats",
         )
 
@@ -166,7 +181,7 @@ def _number(value: float) -> str:
 
 
 def _samples_tokenizer(
-    learner: Learner, samples_every: int | None, samples_file: str | Path | None
+    learner: Training, samples_every: int | None, samples_file: str | Path | None
 ) -> Tokenizer | None:
     """What makes texts of tokens if samples are wanted; mistakes are found before training."""
     if samples_every is None:

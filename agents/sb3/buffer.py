@@ -18,9 +18,9 @@ from policies import Policy
 class TrajectoryBuffer(RolloutBuffer):
     """SB3's rollout buffer for texts: memory and updates of O(T) where its own needs O(T^2).
 
-    A generic buffer stores the whole text at every step and scores every prefix anew. Here each
+    A generic buffer stores the whole text at every step and reads every prefix anew. Here each
     sequence is stored once, and `get` yields `Trajectories` in the place of observations, which
-    `SB3TokenPolicy` scores in one causal pass. Rewards, values, advantages and returns are those
+    `SB3TokenPolicy` reads in one causal pass. Rewards, values, advantages and returns are those
     of the base class. A minibatch holds whole sequences with about `batch_size` chosen tokens.
 
     Args:
@@ -137,13 +137,13 @@ class TrajectoryBuffer(RolloutBuffer):
     def _penalise(self, reference: Policy) -> None:
         chosen = self.steps >= 0
         with torch.no_grad():
-            scores = reference.score(
+            outputs = reference.outputs(
                 torch.from_numpy(self.tokens).to(reference.device),
                 torch.from_numpy(chosen).to(reference.device),
                 temperature=self.temperature,
             )
         at = self.steps[chosen]
-        difference = self.log_probs.reshape(-1)[at] - scores.logprobs.cpu().numpy()[chosen]
+        difference = self.log_probs.reshape(-1)[at] - outputs.logprobs.cpu().numpy()[chosen]
         self.rewards.reshape(-1)[at] -= self.kl_coef * difference
         self.kl = float(difference.mean())
 

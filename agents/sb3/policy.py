@@ -23,7 +23,7 @@ class TokenActorCritic(BasePolicy):
     Observations are tensors (n, L) of padded token ids, or `Trajectories` that stand for them.
     Without gradients, observations go through the prefix cache: one for each number of rows, so
     that a rollout, its terminal observations and an evaluation do not disturb each other. With
-    gradients, all choices of a batch are scored in one causal pass.
+    gradients, one causal pass reads all choices of a batch.
 
     Args:
         observation_space: Padded token ids, Box of shape (L,).
@@ -128,13 +128,13 @@ class TokenActorCritic(BasePolicy):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values (N, 1), log-probabilities (N,) and entropies (N,) of N choices."""
         texts = self._trajectories(obs, actions)
-        scores = self.policy.score(
+        outputs = self.policy.outputs(
             texts.tokens,
             texts.mask,
             temperature=self.temperature,
             action_masks=_as_bool(action_masks, texts.tokens.device),
         )
-        logprobs, values, entropies = (x[texts.mask] for x in scores)
+        logprobs, values, entropies = (x[texts.mask] for x in outputs)
         return values[:, None], logprobs, entropies
 
     def get_distribution(self, obs: Any, action_masks: Any = None) -> Any:

@@ -100,7 +100,7 @@ def train(total_tokens: int, seed: int = 0) -> float:
             for mb_inds in np.split(rng.permutation(batch_size), num_minibatches):
                 mb_mask = b_mask[mb_inds]
                 newlogprob, newvalue, entropy = (
-                    x[mb_mask] for x in agent.score(b_tokens[mb_inds], mb_mask)
+                    x[mb_mask] for x in agent.outputs(b_tokens[mb_inds], mb_mask)
                 )
                 ratio = (newlogprob - b_logprobs[mb_inds]).exp()
 

@@ -23,14 +23,14 @@ def train(total_tokens: int, seed: int = 0) -> float:
         policy,
         envs,
         PPO(n_epochs=4, minibatch_tokens=256, entropy_coef=0.01),
-        learning_rate=lambda progress: learning_rate * (1 - progress),
+        learning_rate=lambda done: learning_rate * (1 - done),
         n_steps=num_steps,
         max_grad_norm=0.5,
         seed=seed,
     )
     for update in learner.updates(total_tokens):
-        print(f"{update.tokens:7d} tokens  return {update.episode_return:.3f}")
-    return update.episode_return
+        print(f"{update.tokens:7d} tokens  return {update.score:.3f}")
+    return update.score
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ they compute is checked against torch.
     elementwise   exponential, GELU, layer norm
     block         a block of our own transformer, made of these
     sampling      a token of every row
-    scoring       log-probabilities and entropies of whole sequences
+    logprobs      log-probabilities and entropies of whole sequences
 
 Loops that threads share are written for a part of the rows or of the outputs, which each thread
 does for itself: the bits do not depend on how many there are.
@@ -37,7 +37,7 @@ def _forget_what_is_stale() -> None:
 
 _forget_what_is_stale()
 
-from policies.compiled import attention, block, panels, sampling, scoring  # noqa: E402
+from policies.compiled import attention, block, logprobs, panels, sampling  # noqa: E402
 
 compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS
@@ -50,9 +50,9 @@ __all__ = [
     "attention",
     "block",
     "compiling",
+    "logprobs",
     "most_threads",
     "panels",
     "sampling",
-    "scoring",
     "set_num_threads",
 ]

@@ -28,7 +28,7 @@ def attend(
         values: All values, as `keys`.
         rows: Row of each new token, shape (N,).
         positions: Its position in that row, shape (N,).
-        scale: Scores are multiplied by it.
+        scale: PolicyOutputs are multiplied by it.
         window: So many positions are seen, the query's own included.
         out: For the outputs, shape (N, heads, d).
         threads: How many share the work.

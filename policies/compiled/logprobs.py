@@ -8,7 +8,7 @@ from policies.compiled.elementwise import BLOCK, SUMS, ZERO, exp, largest_of
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
-def score(
+def fill(
     logits: NDArray[np.float32],
     tokens: NDArray[np.int64],
     logprobs: NDArray[np.float32],
@@ -25,21 +25,21 @@ def score(
         threads: How many share the work.
     """
     if threads == 1:
-        _score_some(logits, tokens, logprobs, entropies, 0, len(logits))
+        _fill_some(logits, tokens, logprobs, entropies, 0, len(logits))
     else:
-        _score_in_parts(logits, tokens, logprobs, entropies, threads)
+        _fill_in_parts(logits, tokens, logprobs, entropies, threads)
 
 
 @njit(error_model="numpy", cache=True, nogil=True, parallel=True)
-def _score_in_parts(logits, tokens, logprobs, entropies, threads):  # type: ignore[no-untyped-def]
+def _fill_in_parts(logits, tokens, logprobs, entropies, threads):  # type: ignore[no-untyped-def]
     n = len(logits)
     for part in prange(threads):
         first, last = part * n // threads, (part + 1) * n // threads
-        _score_some(logits, tokens, logprobs, entropies, first, last)
+        _fill_some(logits, tokens, logprobs, entropies, first, last)
 
 
 @njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
-def _score_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore[no-untyped-def]
+def _fill_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore[no-untyped-def]
     """The rows from `begin` to `end`.
 
     With w = exp(z - largest): p = w / sum of w, entropy = log(sum of w) - sum of p (z - largest).

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from policies.rows import Kind, Rows, attention, visible
+from policies.rows import AttentionForm, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
 
 ROWS = "textenv_rows"
@@ -32,14 +32,14 @@ def register_attention() -> None:
             return output
         if options.get("s_aux") is not None:
             raise UnsupportedModelError("attention sinks are not supported")
-        kind = Kind(
+        form = AttentionForm(
             int(module.layer_idx),  # type: ignore[arg-type]
             options.get("scaling"),
             options.get("sliding_window"),
             options.get("softcap"),
         )
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return rows.attend(kind, q, k, v)[None], None
+        return rows.attend(form, q, k, v)[None], None
 
     AttentionInterface.register(ROWS, in_rows)
     AttentionMaskInterface.register(ROWS, sdpa_mask)
@@ -53,5 +53,5 @@ def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: 
         mask = visible(positions, total, None, q.dtype)
     elif mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    kind = Kind(0, options.get("scaling"), None, options["softcap"])
-    return attention(q, k, v, mask, kind).transpose(1, 2)
+    form = AttentionForm(0, options.get("scaling"), None, options["softcap"])
+    return attention(q, k, v, mask, form).transpose(1, 2)

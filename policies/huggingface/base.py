@@ -156,17 +156,17 @@ class TransformersPolicy(Policy):
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits
 
-    def token_scores(
+    def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """See `policies.head.token_scores`."""
+        """See `policies.head.token_logprobs`."""
         layer = adapters.base_model(self.model).get_output_embeddings()
         biased = self._softcap is not None or self._logits_bias() is not None
         if type(layer) is not nn.Linear or layer.bias is not None or biased:
-            return super().token_scores(hidden, tokens, temperature, action_masks)
+            return super().token_logprobs(hidden, tokens, temperature, action_masks)
         weight = layer.weight[: self.vocab_size]
         hidden = self._scale * hidden.to(weight.dtype)
-        return head.token_scores(hidden, weight, tokens, temperature, action_masks)
+        return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
 
     def _logits_bias(self) -> Tensor | None:
         """What some families (BART, Marian) add to logits: a buffer, zeros in most models."""

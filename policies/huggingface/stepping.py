@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from policies.huggingface.sources import SourceStore
-from policies.rows import Kind, RowStore, attention, visible
+from policies.rows import AttentionForm, RowStore, attention, visible
 
 ANSWERS = "textenv_answers"
 """Name of the keyword argument, and of the attention function in transformers' register."""
@@ -43,8 +43,8 @@ def _attend(
     bias = options.get("position_bias")
     if bias is not None:  # T5's, of each new token to each key of its row
         mask = mask + tokens.in_rows(bias)
-    kind = Kind(0, options.get("scaling"), None, options.get("softcap"))
-    return tokens.flat(attention(tokens.in_rows(query), key, value, mask, kind)), None
+    form = AttentionForm(0, options.get("scaling"), None, options.get("softcap"))
+    return tokens.flat(attention(tokens.in_rows(query), key, value, mask, form)), None
 
 
 class NewTokens:

@@ -9,7 +9,7 @@ from toys import letters_env
 
 from agents import PPO, Learner, Rollout, losses, returns
 from agents.collector import Collector
-from policies import Scores, TransformerPolicy
+from policies import PolicyOutputs, TransformerPolicy
 
 torch.set_num_threads(1)
 NAN = float("nan")
@@ -43,7 +43,7 @@ def batch_of(**arrays):
 
 
 def scores_of(logprobs, values, entropies):
-    return Scores(*(torch.tensor([[NAN, *x]]) for x in (logprobs, values, entropies)))
+    return PolicyOutputs(*(torch.tensor([[NAN, *x]]) for x in (logprobs, values, entropies)))
 
 
 # --- PPO's loss -----------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_ppo_with_clipped_values_by_hand():
     assert metrics["value_loss"].item() == pytest.approx(0.5 * (1 + 0 + 2.25**2) / 3, rel=1e-5)
 
 
-def sb3_loss(batch, scores, clip, value_coef, entropy_coef):
+def sb3_loss(batch, outputs, clip, value_coef, entropy_coef):
     """The lines of `PPO.train` in Stable-Baselines3 2.x, on the flat chosen tokens.
 
     But for its standard deviation, which divides by n - 1.
@@ -93,10 +93,10 @@ def sb3_loss(batch, scores, clip, value_coef, entropy_coef):
         for x in (
             batch.advantages,
             batch.logprobs,
-            scores.logprobs,
-            scores.values,
+            outputs.logprobs,
+            outputs.values,
             batch.value_targets,
-            scores.entropies,
+            outputs.entropies,
         )
     )
     std = advantages.std(correction=0)
@@ -130,7 +130,7 @@ def test_ppo_equals_stable_baselines3():
         value_targets=random(6, 9),
     )
     ours, theirs = (
-        Scores(*(x.clone().requires_grad_() for x in (old + 0.3 * noise, *rest)))
+        PolicyOutputs(*(x.clone().requires_grad_() for x in (old + 0.3 * noise, *rest)))
         for noise, *rest in [[random(6, 9), random(6, 9), random(6, 9)]]
         for _ in range(2)
     )
@@ -171,7 +171,7 @@ def test_what_stands_outside_the_mask_does_not_matter():
         (batch, scores),
         (clean_batch, [x.nan_to_num(0.0) for x in scores]),
     ):
-        leaves = Scores(*(x.clone().requires_grad_() for x in some_scores))
+        leaves = PolicyOutputs(*(x.clone().requires_grad_() for x in some_scores))
         PPO(entropy_coef=0.1, value_clip=0.2).loss(some_batch, leaves)[0].backward()
         gradients.append([leaf.grad for leaf in leaves])
     for dirty, clean in zip(*gradients, strict=True):
@@ -189,9 +189,9 @@ class Watched(PPO):
 
     log_ratios: ClassVar[list[torch.Tensor]] = []
 
-    def loss(self, batch, scores):
-        self.log_ratios.append((scores.logprobs - batch.logprobs)[batch.mask].detach())
-        return super().loss(batch, scores)
+    def loss(self, batch, outputs):
+        self.log_ratios.append((outputs.logprobs - batch.logprobs)[batch.mask].detach())
+        return super().loss(batch, outputs)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
@@ -230,11 +230,11 @@ def test_the_first_gradient_is_the_policy_gradient():
     algorithm = PPO(value_coef=0.0)
     advantages = algorithm.advantages(rollout)
     batch = replace(rollout, advantages=advantages, value_targets=torch.zeros_like(advantages))
-    scores = policy.score(rollout.tokens, rollout.mask)
-    ppo = gradient(policy, algorithm.loss(batch, scores)[0])
-    scores = policy.score(rollout.tokens, rollout.mask)
+    outputs = policy.outputs(rollout.tokens, rollout.mask)
+    ppo = gradient(policy, algorithm.loss(batch, outputs)[0])
+    outputs = policy.outputs(rollout.tokens, rollout.mask)
     weights = returns.standardise(advantages, rollout.mask)
-    plain = gradient(policy, losses.policy_gradient(scores.logprobs, weights, rollout.mask))
+    plain = gradient(policy, losses.policy_gradient(outputs.logprobs, weights, rollout.mask))
     assert plain.norm() > 0.01
     assert (ppo - plain).norm() < 1e-4 * plain.norm()
 
@@ -254,7 +254,7 @@ def test_the_gradient_points_where_the_exact_one_does():
     answers = list(product(range(3), repeat=3))
     tokens = torch.tensor([[0, *answer] for answer in answers])
     mask = torch.tensor([[False, True, True, True]]).expand_as(tokens)
-    probabilities = policy.score(tokens, mask).logprobs.sum(1).exp()
+    probabilities = policy.outputs(tokens, mask).logprobs.sum(1).exp()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     exact = gradient(policy, -(probabilities * torch.tensor(score(answers))).sum())
 
@@ -262,6 +262,6 @@ def test_the_gradient_points_where_the_exact_one_does():
     algorithm = PPO(value_coef=0.0, gae_lambda=1.0)
     advantages = algorithm.advantages(rollout)
     batch = replace(rollout, advantages=advantages, value_targets=torch.zeros_like(advantages))
-    estimate = gradient(policy, algorithm.loss(batch, policy.score(batch.tokens, batch.mask))[0])
+    estimate = gradient(policy, algorithm.loss(batch, policy.outputs(batch.tokens, batch.mask))[0])
     assert len(batch) == 6400
     assert torch.cosine_similarity(estimate, exact, dim=0) > 0.98

@@ -53,7 +53,7 @@ def test_the_first_gradient_is_the_policy_gradient():
         lambda s: losses.policy_gradient(s.logprobs, advantages, rollout.mask),
     ):
         policy.zero_grad()
-        loss_of(policy.score(rollout.tokens, rollout.mask)).backward()
+        loss_of(policy.outputs(rollout.tokens, rollout.mask)).backward()
         gradients.append(policy.transformer.token_embedding.weight.grad.clone())
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
 
@@ -61,10 +61,10 @@ def test_the_first_gradient_is_the_policy_gradient():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_learns_to_choose_even_ids(seed):
     learner = make_learner(seed, learning_rate=3e-3)
-    first = learner.update().episode_return
+    first = learner.update().score
     assert first == pytest.approx(0.5, abs=0.06)
     for _ in range(24):
-        last = learner.update().episode_return
+        last = learner.update().score
     assert last > 0.9
 
 
@@ -82,7 +82,7 @@ def test_dapo_asks_for_more_where_all_of_a_group_score_alike():
     policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
     update = Learner(policy, envs, DAPO(), n_episodes=32).update()
     assert len(update.rollout) == 32 and set(update.rollout.scores.tolist()) == {0.0, 1.0}
-    assert (update.episodes, update.tokens, update.episode_return) == (64, 128, 0.25)
+    assert (update.episodes, update.tokens, update.score) == (64, 128, 0.25)
     # Where nothing ever teaches it gives up.
     rewards = iter([1.0] * 10_000)
     update = Learner(policy, envs, DAPO(max_rollouts=3), n_episodes=32).update()

@@ -27,7 +27,7 @@ def make_env():
 class Ours:
     """Any policy of ours, as `check_agent` wants it."""
 
-    sampling_temperature = scoring_temperature = 0.7
+    sampling_temperature = logprob_temperature = 0.7
 
     def __init__(self):
         self.policy = TransformerPolicy(TransformerConfig(9, 9, 2, 2, 16), seed=1)
@@ -46,15 +46,15 @@ class Ours:
         )
         return step.actions, step.logprobs
 
-    def score(self, observations, actions, action_masks=None):
+    def logprobs(self, observations, actions, action_masks=None):
         texts = Trajectories.from_observations(
             torch.from_numpy(observations), 9, torch.from_numpy(actions)
         )
         masks = None if action_masks is None else torch.from_numpy(action_masks)
-        scores = self.policy.score(
-            texts.tokens, texts.mask, temperature=self.scoring_temperature, action_masks=masks
+        outputs = self.policy.outputs(
+            texts.tokens, texts.mask, temperature=self.logprob_temperature, action_masks=masks
         )
-        return scores.logprobs[texts.mask].detach().numpy()
+        return outputs.logprobs[texts.mask].detach().numpy()
 
     def advantages(self, rewards, values, mask, next_values, terminated, truncated):
         after = np.where(terminated, 0.0, next_values)
@@ -85,36 +85,36 @@ class ProbabilitiesForLogprobs(Ours):
 
 
 class TemperatureAtSamplingOnly(Ours):
-    scoring_temperature = 1.0
+    logprob_temperature = 1.0
 
 
 class Dropout(Ours):
-    def score(self, observations, actions, action_masks=None):
-        scores = super().score(observations, actions, action_masks)
-        return scores + 0.01 * np.random.default_rng().random(len(scores))
+    def logprobs(self, observations, actions, action_masks=None):
+        logprobs = super().logprobs(observations, actions, action_masks)
+        return logprobs + 0.01 * np.random.default_rng().random(len(logprobs))
 
 
 class PositionsFromTheEndOfTheBatch(Ours):
     """Left padding whose positions count: the longest row of the batch shifts all others."""
 
-    def score(self, observations, actions, action_masks=None):
-        scores = super().score(observations, actions, action_masks)
+    def logprobs(self, observations, actions, action_masks=None):
+        logprobs = super().logprobs(observations, actions, action_masks)
         lengths = (observations != 9).sum(1)
-        return scores - 0.01 * (lengths.max() - lengths)
+        return logprobs - 0.01 * (lengths.max() - lengths)
 
 
 class PositionsFromTheWidth(Ours):
     """Left padding to the width of the array; the same for all rows, whatever batch they are in."""
 
-    def score(self, observations, actions, action_masks=None):
-        scores = super().score(observations, actions, action_masks)
-        return scores - 0.01 * observations.shape[1]
+    def logprobs(self, observations, actions, action_masks=None):
+        logprobs = super().logprobs(observations, actions, action_masks)
+        return logprobs - 0.01 * observations.shape[1]
 
 
 class TopThreeAtScoringOnly(Ours):
-    def score(self, observations, actions, action_masks=None):
-        scores = super().score(observations, actions, action_masks)
-        return np.where(scores > -2.0, scores, -50.0)
+    def logprobs(self, observations, actions, action_masks=None):
+        logprobs = super().logprobs(observations, actions, action_masks)
+        return np.where(logprobs > -2.0, logprobs, -50.0)
 
 
 class GreedyWithHonestNumbers(Ours):
@@ -133,8 +133,8 @@ class MaskForgottenAtSampling(Ours):
 
 
 class MaskForgottenAtScoring(Ours):
-    def score(self, observations, actions, action_masks=None):
-        return super().score(observations, actions)
+    def logprobs(self, observations, actions, action_masks=None):
+        return super().logprobs(observations, actions)
 
 
 class Unmasked(Ours):
@@ -199,11 +199,11 @@ class SampleDeviation(Ours):
 BROKEN = [
     (PaddingChosen, "chosen_tokens_are_actions"),
     (ProbabilitiesForLogprobs, "logprobs_are_logprobs"),
-    (Dropout, "scoring_twice_agrees"),
-    (PositionsFromTheEndOfTheBatch, "a_text_alone_scores_as_in_a_batch"),
+    (Dropout, "logprobs_twice_agree"),
+    (PositionsFromTheEndOfTheBatch, "a_text_alone_reads_as_in_a_batch"),
     (PositionsFromTheWidth, "the_amount_of_padding_does_not_matter"),
     (TopThreeAtScoringOnly, "probabilities_sum_to_one"),
-    (TemperatureAtSamplingOnly, "scoring_repeats_sampling"),
+    (TemperatureAtSamplingOnly, "logprobs_repeat_sampling"),
     (GreedyWithHonestNumbers, "samples_follow_the_probabilities"),
     (MaskForgottenAtSampling, "masked_tokens_are_never_chosen"),
     (MaskForgottenAtScoring, "masks_hold_in_the_update_too"),
@@ -253,7 +253,7 @@ def test_a_learner_of_another_library():
             return actions.numpy(), logprobs.numpy()
 
         @torch.no_grad()
-        def score(self, observations, actions, action_masks=None):
+        def logprobs(self, observations, actions, action_masks=None):
             arguments = torch.from_numpy(observations), torch.from_numpy(actions), action_masks
             return model.evaluate_actions(*arguments)[1].numpy()
 

@@ -33,7 +33,7 @@ from agents import (
     SoftQLearning,
     Trainer,
 )
-from policies import Scores, TransformerConfig, TransformerPolicy
+from policies import PolicyOutputs, TransformerConfig, TransformerPolicy
 from textenv import TextEnv, TextVectorEnv
 from textenv.testing import exact
 
@@ -80,7 +80,7 @@ POLICY, REFERENCE = make_policy(1), make_policy(2)
 
 def token_logprobs(policy):
     """(n, L), with gradients."""
-    return policy.score(TOKENS, MASK).logprobs
+    return policy.outputs(TOKENS, MASK).logprobs
 
 
 with torch.no_grad():
@@ -120,13 +120,13 @@ def rollout_of(rows, groups, beta=BETA):
     rewards, groups = torch.as_tensor(ANSWERS.rewards)[rows], torch.as_tensor(groups)
     rollout = Rollout.from_log(TOKENS[rows], MASK[rows], rewards, groups)
     with torch.no_grad():
-        scores = trainer.score(rollout)
+        outputs = trainer.outputs(rollout)
     last = rollout.mask & (rollout.mask.flip(1).cumsum(1).flip(1) == 1)
     rollout = trainer.with_reference(
         replace(
             rollout,
-            logprobs=scores.logprobs,
-            values=scores.values,
+            logprobs=outputs.logprobs,
+            values=outputs.values,
             rewards=torch.where(last, rollout.scores[:, None], 0.0),
         )
     )
@@ -138,8 +138,8 @@ def loss_of(algorithm, rollout):
     advantages = algorithm.advantages(rollout)
     targets = algorithm.value_targets(rollout, advantages)
     batch = replace(rollout, advantages=advantages, value_targets=targets)
-    scores = POLICY.score(batch.tokens, batch.mask)
-    loss = algorithm.loss(batch, scores)
+    outputs = POLICY.outputs(batch.tokens, batch.mask)
+    loss = algorithm.loss(batch, outputs)
     return loss[0] if isinstance(loss, tuple) else loss
 
 
@@ -342,9 +342,9 @@ def test_what_the_learner_collects(algorithm, multiple, directions):
     options = OPTIONS | {"stop_tokens": [], "reward": score_by_tokens}
     answers = exact.enumerate_answers(TextEnv(**options), "a")
     tokens, mask = torch.from_numpy(answers.tokens), torch.from_numpy(answers.mask)
-    logprobs = POLICY.score(tokens, mask).logprobs.sum(1)
+    logprobs = POLICY.outputs(tokens, mask).logprobs.sum(1)
     with torch.no_grad():
-        ref = REFERENCE.score(tokens, mask).logprobs.sum(1)
+        ref = REFERENCE.outputs(tokens, mask).logprobs.sum(1)
     weights = exact.gradient_weights(logprobs.detach(), answers.rewards, ref, BETA)
     expected = multiple * directions @ flat_gradient(-(torch.as_tensor(weights) * logprobs).sum())
     learner = Learner(
@@ -399,7 +399,7 @@ def test_soft_q_learning_rests_at_the_optimum(gae_lambda):
     torch.testing.assert_close(advantages, torch.zeros_like(advantages), **CLOSE)
     targets = algorithm.value_targets(rollout, advantages)
     batch = replace(rollout, value_targets=targets)
-    assert algorithm.loss(batch, Scores(best, values, torch.zeros(MASK.shape))) < 1e-9
+    assert algorithm.loss(batch, PolicyOutputs(best, values, torch.zeros(MASK.shape))) < 1e-9
     # Anything else has an error.
-    worse = Scores(rollout.ref_logprobs, values, torch.zeros(MASK.shape))
+    worse = PolicyOutputs(rollout.ref_logprobs, values, torch.zeros(MASK.shape))
     assert algorithm.loss(batch, worse) > 0.01

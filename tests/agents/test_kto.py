@@ -8,7 +8,6 @@ from letters import Letters
 
 from agents import Collector, Rollout, Trainer
 from agents.algorithms import KTO
-from agents.algorithms.preferences import mismatched
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -39,7 +38,7 @@ def texts(rollout):
 def test_prompts_meet_answers_of_another_group():
     rows = [[1, 0, 2, 3], [1, 0, 4], [5, 6], [5, 7, 8]]  # answers from 2, 2, 1, 1 on
     batch = log(rows, [2, 2, 1, 1])
-    assert texts(mismatched(batch, context=8)) == [
+    assert texts(batch.with_answers_of_others(context=8)) == [
         ([1, 0], [6]),
         ([1, 0], [7, 8]),
         ([5], [2, 3]),
@@ -49,8 +48,8 @@ def test_prompts_meet_answers_of_another_group():
 
 def test_the_width_of_the_batch_is_no_limit_but_the_context_is():
     batch = log([[1, 2, 3, 4], [5, 6, 7, 8]], [3, 1])
-    assert texts(mismatched(batch, context=8)) == [([1, 2, 3], [6, 7, 8]), ([5], [4])]
-    assert texts(mismatched(batch, context=5)) == [([1, 2, 3], [6, 7]), ([5], [4])]
+    assert texts(batch.with_answers_of_others(context=8)) == [([1, 2, 3], [6, 7, 8]), ([5], [4])]
+    assert texts(batch.with_answers_of_others(context=5)) == [([1, 2, 3], [6, 7]), ([5], [4])]
 
 
 def test_what_stands_between_chosen_tokens_and_their_masks_go_with_them():
@@ -58,7 +57,7 @@ def test_what_stands_between_chosen_tokens_and_their_masks_go_with_them():
     batch.mask[0, 2] = False  # such as the answer of a tool
     ids = torch.tensor([[0, 1, 0, 2], [0, 0, 3, 4]])
     batch = replace(batch, mask_ids=ids, mask_table=torch.eye(5).bool())
-    other = mismatched(batch, context=8)
+    other = batch.with_answers_of_others(context=8)
     assert other.tokens[1, :5].tolist() == [5, 6, 2, 3, 4]
     assert other.mask[1].tolist() == [False, False, True, False, True, False, False, False]
     assert other.mask_ids[other.mask].tolist() == [3, 4, 1, 2]
@@ -93,7 +92,7 @@ def test_the_reference_point_is_the_mean_log_ratio_of_mismatched_pairs(moved, te
         one = torch.tensor([text])
         chosen = torch.arange(len(text))[None] >= len(prompt)
         own, ref = (
-            p.score(one, chosen, temperature=temperature).logprobs.sum().item()
+            p.outputs(one, chosen, temperature=temperature).logprobs.sum().item()
             for p in (policy, trainer.reference)
         )
         ratios.append(own - ref)
@@ -103,12 +102,12 @@ def test_the_reference_point_is_the_mean_log_ratio_of_mismatched_pairs(moved, te
     assert metrics["reference_point"] == pytest.approx(expected, abs=1e-5)
 
     # The loss is the formula around this point.
-    scores = trainer.score(batch)
-    own = (scores.logprobs - batch.ref_logprobs).sum(1).detach()
+    outputs = trainer.outputs(batch)
+    own = (outputs.logprobs - batch.ref_logprobs).sum(1).detach()
     gains = torch.where(batch.scores > 2.0, own - expected, expected - own)
     loss = (1 - torch.sigmoid(0.5 * gains)).mean().item()
     assert metrics["loss"] == pytest.approx(loss, abs=1e-5)
-    assert (abs(algorithm.loss(batch, scores).item() - loss) > 1e-4) == (moved == 1)
+    assert (abs(algorithm.loss(batch, outputs).item() - loss) > 1e-4) == (moved == 1)
 
 
 def test_without_a_reference_it_says_what_is_missing():

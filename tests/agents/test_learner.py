@@ -78,8 +78,8 @@ def test_the_penalty_of_every_token_is_subtracted_from_its_own_reward():
     rollout = learner.update().rollout
     with torch.no_grad():
         expected = 0.3 * (
-            learner.policy.score(rollout.tokens, rollout.mask).logprobs
-            - learner.reference.score(rollout.tokens, rollout.mask).logprobs
+            learner.policy.outputs(rollout.tokens, rollout.mask).logprobs
+            - learner.reference.outputs(rollout.tokens, rollout.mask).logprobs
         )
     assert expected[rollout.mask].abs().min() > 0 and (expected[~rollout.mask] == 0).all()
     torch.testing.assert_close(rollout.penalties, expected, atol=1e-4, rtol=0)
@@ -102,8 +102,8 @@ def test_the_estimate_agrees_with_the_exact_kl_of_an_enumerated_environment():
     tokens = torch.tensor([[0, *answer] for answer in answers])
     mask = torch.tensor([[False, True, True, True]]).expand_as(tokens)
     with torch.no_grad():
-        ours = policy.score(tokens, mask).logprobs.sum(1).double()
-        theirs = reference.score(tokens, mask).logprobs.sum(1).double()
+        ours = policy.outputs(tokens, mask).logprobs.sum(1).double()
+        theirs = reference.outputs(tokens, mask).logprobs.sum(1).double()
     assert ours.exp().sum().item() == pytest.approx(1, abs=1e-5)
     exact = (ours.exp() * (ours - theirs)).sum().item()
     deviation = (ours.exp() * (ours - theirs - exact).square()).sum().sqrt().item()
@@ -148,7 +148,7 @@ def test_adaptive_kl_steers_by_what_was_measured():
         coefs.append(update.metrics["kl_coef"])
         assert update.kl > 2e-3  # far above the target: the coefficient rises
         controller = controller.update(update.kl, int(update.rollout.finished.sum()))
-        assert learner.kl == controller
+        assert learner.kl_controller == controller
         penalties = update.rollout.penalties[update.rollout.mask]
         ratios = (update.rollout.logprobs - update.rollout.ref_logprobs)[update.rollout.mask]
         torch.testing.assert_close(penalties, coefs[-1] * ratios)
@@ -158,8 +158,8 @@ def test_adaptive_kl_steers_by_what_was_measured():
 def test_reference_numbers_can_be_used_in_a_loss():
     @dataclass(frozen=True)
     class KLInLoss(PPO):
-        def loss(self, batch, scores):
-            weights = scores.logprobs * batch.ref_logprobs  # saved for the backward pass
+        def loss(self, batch, outputs):
+            weights = outputs.logprobs * batch.ref_logprobs  # saved for the backward pass
             return losses.masked_mean(weights, batch.mask)
 
     learner = with_reference(algorithm=KLInLoss(minibatch_tokens=None))
@@ -175,9 +175,9 @@ class Watched(PPO):
 
     batches: list = field(default_factory=list)
 
-    def loss(self, batch, scores):
+    def loss(self, batch, outputs):
         self.batches.append(batch)
-        return super().loss(batch, scores)
+        return super().loss(batch, outputs)
 
 
 @pytest.mark.parametrize("size", [1, 17, 40, 10_000])
@@ -241,7 +241,7 @@ def test_target_kl_ends_before_the_policy_is_far_away():
     for learner in (free, bound):
         rollout = learner.update().rollout
         with torch.no_grad():
-            logprobs = learner.policy.score(rollout.tokens, rollout.mask).logprobs
+            logprobs = learner.policy.outputs(rollout.tokens, rollout.mask).logprobs
         learner.moved = losses.masked_mean(
             losses.kl_k3(rollout.logprobs, logprobs, rollout.mask), rollout.mask
         )
@@ -254,9 +254,9 @@ def test_target_kl_ends_before_the_policy_is_far_away():
 def test_the_learning_rate_follows_the_share_of_the_training_that_is_done():
     asked = []
 
-    def schedule(progress):
-        asked.append(progress)
-        return 1e-3 * (1 - progress)
+    def schedule(done):
+        asked.append(done)
+        return 1e-3 * (1 - done)
 
     learner = make_learner(learning_rate=schedule)
     updates = list(learner.updates(400))
@@ -301,7 +301,7 @@ def test_counts_and_means():
         episodes += int(rollout.terminated.sum())
         assert (update.number, update.tokens, update.episodes) == (number, tokens, episodes)
         expected = rollout.scores[rollout.terminated].mean().item()
-        assert update.episode_return == pytest.approx(expected)
+        assert update.score == pytest.approx(expected)
         assert np.isnan(update.kl)  # no reference
         assert 0 < update.entropy < np.log(7)
         assert update.tokens_per_second > 0
@@ -312,7 +312,7 @@ def test_counts_and_means():
 
 def test_a_rollout_without_an_end_has_no_return():
     update = make_learner(n_steps=1, env_options={"stop_tokens": []}).update()
-    assert np.isnan(update.episode_return) and update.episodes == 0
+    assert np.isnan(update.score) and update.episodes == 0
 
 
 # --- the same seed, another seed ------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_gymnasiums_vector_of_single_environments_gives_the_same_run(length):
         learners.append(Learner(strong_policy(envs), envs, PPO(n_epochs=1), **length))
     one, other = ([learner.update() for _ in range(3)] for learner in learners)
     for a, b in zip(one, other, strict=True):
-        assert a.episode_return == b.episode_return
+        assert a.score == b.score
         assert torch.equal(a.rollout.tokens, b.rollout.tokens)
         assert torch.equal(a.rollout.action_masks, b.rollout.action_masks)
     assert same_weights(*learners)
@@ -407,7 +407,7 @@ def test_ppo_as_a_user_writes_it():
         seed=0,
     )
     for update in learner.updates(total_tokens=200_000):  # a generator, not callbacks
-        print(update.tokens, update.episode_return, update.kl)
+        print(update.tokens, update.score, update.kl)
         break
     assert update.tokens == 64 * 64
 
@@ -435,8 +435,8 @@ class BestOfGroup(Algorithm):
     def advantages(self, rollout):
         return returns.is_group_best(rollout.episode_returns, rollout.groups)
 
-    def loss(self, batch, scores):
-        return losses.policy_gradient(scores.logprobs, batch.advantages, batch.mask)
+    def loss(self, batch, outputs):
+        return losses.policy_gradient(outputs.logprobs, batch.advantages, batch.mask)
 
 
 @pytest.mark.parametrize("size", [None, 20])
@@ -448,17 +448,15 @@ def test_a_new_algorithm(size):
     rollout = updates[0].rollout
     assert rollout.advantages.shape == (32,)
     assert rollout.advantages.sum() == 8  # one of each group
-    first, last = (
-        np.mean([u.episode_return for u in part]) for part in (updates[:3], updates[-3:])
-    )
+    first, last = (np.mean([u.score for u in part]) for part in (updates[:3], updates[-3:]))
     assert last > first + 0.2
 
 
 def test_metrics_may_be_plain_numbers():
     @dataclass(frozen=True)
     class Reporting(BestOfGroup):
-        def loss(self, batch, scores):
-            loss = super().loss(batch, scores)
+        def loss(self, batch, outputs):
+            loss = super().loss(batch, outputs)
             return loss, {"mine": loss.item(), "tensor": loss}
 
     update = make_learner(Reporting()).update()
@@ -479,8 +477,8 @@ def test_lower_precision_scores_nearly_alike():
     policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
     learner = Learner(policy, envs, PPO(), n_steps=4, precision=torch.bfloat16)
     rollout = learner.collect()
-    scores = learner.score(rollout)
-    assert scores.logprobs.dtype == torch.float32
-    assert 0 < (scores.logprobs - rollout.logprobs).abs().max() < 0.05
-    scores.logprobs.sum().backward()
+    outputs = learner.outputs(rollout)
+    assert outputs.logprobs.dtype == torch.float32
+    assert 0 < (outputs.logprobs - rollout.logprobs).abs().max() < 0.05
+    outputs.logprobs.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in policy.parameters())

@@ -29,7 +29,7 @@ def test_ppo_learns_to_choose_even_ids(seed):
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=4, n_embd=64, seed=seed)
     learner = Learner(policy, envs, PPO(), learning_rate=2e-3, n_steps=16, seed=seed)
     updates = list(learner.updates(total_tokens=14_000))
-    assert updates[0].episode_return == pytest.approx(0.5, abs=0.06)
+    assert updates[0].score == pytest.approx(0.5, abs=0.06)
 
     # Measured afresh, by the policy as it is at the end.
     observations, _ = envs.reset(seed=1_000 + seed)

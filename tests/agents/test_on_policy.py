@@ -29,7 +29,7 @@ def make_learner(**length):
 def stale_tokens(learner, rollout):
     """Chosen tokens whose noted log-probability is not the present policy's."""
     with torch.no_grad():
-        now = learner.score(rollout).logprobs
+        now = learner.outputs(rollout).logprobs
     return ((now - rollout.logprobs).abs() > 1e-4)[rollout.mask]
 
 
@@ -65,11 +65,11 @@ def test_a2c_weighs_a_token_by_how_much_likelier_it_has_become(ratio):
     rollout, _ = learner.learn_from(learner.collect())
 
     def gradient(batch):
-        loss, _ = A2C(value_coef=0.0).loss(batch, learner.score(batch))
+        loss, _ = A2C(value_coef=0.0).loss(batch, learner.outputs(batch))
         return torch.autograd.grad(loss, learner.policy.transformer.token_embedding.weight)[0]
 
     with torch.no_grad():
-        now = learner.score(rollout).logprobs
+        now = learner.outputs(rollout).logprobs
     before = now - torch.tensor(ratio).log()
     torch.testing.assert_close(
         gradient(replace(rollout, logprobs=before)),

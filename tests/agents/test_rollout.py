@@ -94,7 +94,7 @@ def test_replay_holds_the_last_rollouts_and_asks_the_present_policy():
     together = learner.with_replay(fresh)
     assert len(learner.replay) == 2 and learner.replay[-1] is fresh
     with torch.no_grad():
-        now = learner.score(together)
+        now = learner.outputs(together)
     torch.testing.assert_close(together.present_logprobs, now.logprobs)
     torch.testing.assert_close(together.values, now.values)
     # What was noted at sampling is kept.

@@ -134,8 +134,8 @@ def test_only_the_adapter_and_the_value_head_are_trained(kind):
     assert {"value_head.weight", "value_head.bias"} < set(trained)
     assert sum(p.numel() for p in policy.parameters() if not p.requires_grad) == whole
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[False, True, True]])
-    scores = train_somewhat(policy).score(tokens, mask)
-    (scores.logprobs.sum() + scores.values.sum()).backward()
+    outputs = train_somewhat(policy).outputs(tokens, mask)
+    (outputs.logprobs.sum() + outputs.values.sum()).backward()
     missing = [n for n, p in policy.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
     assert any(
@@ -150,7 +150,9 @@ def test_checkpoints_do_not_change_gradients(kind):
         policy = train_somewhat(make(kind=kind))
         if checkpoints:
             policy.checkpoint_activations()
-        policy.score(torch.tensor([TEXTS[0]]), torch.arange(6)[None] > 0).logprobs.sum().backward()
+        policy.outputs(
+            torch.tensor([TEXTS[0]]), torch.arange(6)[None] > 0
+        ).logprobs.sum().backward()
         return [p.grad for p in policy.model.parameters() if p.grad is not None]
 
     for a, b in zip(gradients(True), gradients(False), strict=True):
@@ -169,8 +171,8 @@ def test_a_minibatch_in_parts_has_the_same_gradient(kind, checkpoints):
         mask = torch.arange(5).expand(8, 5) > 1
         log = Rollout.from_log(tokens, mask, torch.zeros(8), torch.arange(8))
         trainer = Trainer(policy, PPO(), micro_batch_tokens=size)
-        scores = trainer.score(log)
-        loss = scores.logprobs.square().mean() + scores.values.std() - scores.entropies.sum()
+        outputs = trainer.outputs(log)
+        loss = outputs.logprobs.square().mean() + outputs.values.std() - outputs.entropies.sum()
         return torch.autograd.grad(loss, trainer.trained)
 
     for whole, parts in zip(gradients(None), gradients(8), strict=True):
@@ -304,14 +306,14 @@ def test_kl_is_0_at_the_start_with_a_trained_adapter_as_the_reference(kind):
     )
     rollout = learner.collect()
     assert torch.equal(
-        learner.score(rollout).logprobs, rollout.ref_logprobs
+        learner.outputs(rollout).logprobs, rollout.ref_logprobs
     )  # the same computation
     assert losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask).abs().max() < 1e-5
     now = rollout.ref_logprobs
     train_somewhat(policy)
     with torch.no_grad():
-        assert torch.equal(learner.score(rollout, reference).logprobs, now)
-        moved = learner.score(rollout).logprobs
+        assert torch.equal(learner.outputs(rollout, reference).logprobs, now)
+        moved = learner.outputs(rollout).logprobs
     assert losses.kl_k3(moved, now, rollout.mask).mean() > 0.001
 
 
@@ -445,7 +447,7 @@ def test_ppo_learns_through_an_adapter_and_goes_on_after_loading(kind, tmp_path)
     frozen = [p.clone() for p in first.policy.parameters() if not p.requires_grad]
     updates = [first.update() for _ in range(8)]
     assert updates[0].kl == pytest.approx(0, abs=1e-4)
-    assert updates[-1].episode_return > updates[0].episode_return + 0.15
+    assert updates[-1].score > updates[0].score + 0.15
     kept = [p for p in first.policy.parameters() if not p.requires_grad]
     assert all(torch.equal(a, b) for a, b in zip(frozen, kept, strict=True))
     first.save(tmp_path)
@@ -453,8 +455,8 @@ def test_ppo_learns_through_an_adapter_and_goes_on_after_loading(kind, tmp_path)
     train_somewhat(second.policy)
     second.load(tmp_path)
     one, other = first.update(), second.update()
-    assert (one.episode_return, one.kl, one.entropy) == (
-        other.episode_return,
+    assert (one.score, one.kl, one.entropy) == (
+        other.score,
         other.kl,
         other.entropy,
     )
@@ -464,5 +466,5 @@ def test_the_ratio_is_1_before_any_step():
     policy = train_somewhat(make())
     collector = Collector(policy, environment(policy), seed=0)
     rollout = collector.collect_steps(20)
-    scores = policy.train().score(rollout.tokens, rollout.mask)
-    torch.testing.assert_close(scores.logprobs, rollout.logprobs, atol=1e-4, rtol=0)
+    outputs = policy.train().outputs(rollout.tokens, rollout.mask)
+    torch.testing.assert_close(outputs.logprobs, rollout.logprobs, atol=1e-4, rtol=0)

@@ -104,8 +104,8 @@ def test_scores_and_their_gradients(vocab_size, compiles, monkeypatch):
     masks = torch.rand(11, vocab_size, generator=generator) < 0.7
     masks[torch.arange(11), tokens] = True
     gradients = []
-    for scores in (head.token_scores, by_log_softmax):
-        kind = torch.float32 if scores is head.token_scores else torch.float64
+    for scores in (head.token_logprobs, by_log_softmax):
+        kind = torch.float32 if scores is head.token_logprobs else torch.float64
         inputs = [x.to(kind, copy=True).requires_grad_() for x in (hidden, weight)]
         logprobs, entropies = scores(*inputs, tokens, 0.7, masks)
         (logprobs * torch.linspace(-1, 1, 11)).sum().add(entropies.sum()).backward()
@@ -113,7 +113,7 @@ def test_scores_and_their_gradients(vocab_size, compiles, monkeypatch):
     for got, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(got.double(), expected.double(), atol=2e-5, rtol=2e-5)
     with torch.no_grad():
-        again = head.token_scores(hidden, weight, tokens, 0.7, masks)
+        again = head.token_logprobs(hidden, weight, tokens, 0.7, masks)
     assert all(torch.equal(a, b) for a, b in zip(again, gradients[0][:2], strict=True))
 
 
@@ -136,7 +136,7 @@ def test_scores_in_bfloat16_keep_half_the_memory(peaked, monkeypatch):
     inputs = [x.requires_grad_() for x in (hidden, weight)]
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
-        logprobs, _ = head.token_scores(*inputs, tokens, 8.0, masks)
+        logprobs, _ = head.token_logprobs(*inputs, tokens, 8.0, masks)
     assert [x.dtype for x in saved if x.shape == (40, 100)] == [torch.bfloat16]
     found = []
     for chosen in (logprobs, by_log_softmax(*inputs, tokens, 8.0, masks)[0]):
@@ -154,14 +154,14 @@ def test_nothing_is_kept_without_a_gradient(monkeypatch):
     monkeypatch.setattr(head, "SLICE_ENTRIES", 7 * 100)
     weight = torch.randn(100, 64).requires_grad_()
     with torch.no_grad():
-        head.token_scores(torch.randn(40, 64), weight, torch.zeros(40, dtype=torch.int64))
+        head.token_logprobs(torch.randn(40, 64), weight, torch.zeros(40, dtype=torch.int64))
     assert max(x.numel() for x in made) == 7 * 100
 
 
 @SEVERAL
 def test_threads_change_no_bit_of_scores():
     def scores():
-        return head.token_scores(*map(torch.from_numpy, (numbers(9, 6), numbers(300, 6))), tokens)
+        return head.token_logprobs(*map(torch.from_numpy, (numbers(9, 6), numbers(300, 6))), tokens)
 
     tokens = torch.arange(9)
     alone = scores()

@@ -156,8 +156,8 @@ def test_scores_and_gradients_do_not_depend_on_the_batch(family):
         loss = 0.0
         for row in rows:
             some = torch.nn.functional.pad(tokens[row], (0, extra), value=pad)
-            scores = policy.score(some, torch.nn.functional.pad(mask[row], (0, extra)))
-            loss = loss + scores.logprobs.sum() + scores.values.square().sum()
+            outputs = policy.outputs(some, torch.nn.functional.pad(mask[row], (0, extra)))
+            loss = loss + outputs.logprobs.sum() + outputs.values.square().sum()
         loss.backward()
         return loss.item(), [
             None if p.grad is None else p.grad.clone() for p in policy.parameters()
@@ -178,7 +178,7 @@ def test_scores_are_the_log_softmax_of_transformers_own(policies):
     for family in ("t5", "bart"):
         text, policy = [3, 1, S, 2, 0, S], policies[family]
         mask = torch.tensor([[False] * 3 + [True] * 3])
-        got = policy.score(torch.tensor([text]), mask, temperature=0.7).logprobs[0, 3:]
+        got = policy.outputs(torch.tensor([text]), mask, temperature=0.7).logprobs[0, 3:]
         own = (own_logits(family, text) / 0.7).log_softmax(-1)
         expected = own[torch.arange(3), torch.tensor(text[3:])]
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
@@ -195,7 +195,7 @@ def test_dropout_stays_off_and_checkpoints_change_memory_only():
 
         tokens, mask = torch.tensor([[1, 2, S, 4, 3]]), torch.tensor([[False] * 3 + [True] * 2])
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = policy.train().score(tokens, mask).logprobs.sum()
+            loss = policy.train().outputs(tokens, mask).logprobs.sum()
         loss.backward()
         return kept, loss, [p.grad for p in policy.parameters()]
 
@@ -222,11 +222,11 @@ def test_lower_precision():
         near = cached(policy, policy.new_cache(2), texts)
         torch.testing.assert_close(near.float(), uncached(full, texts), atol=0.1, rtol=0.1)
         with torch.autocast("cpu", torch.bfloat16):
-            scores = full.score(tokens, mask)
-        scores.logprobs.sum().backward()
-        assert scores.logprobs.dtype == torch.float32
+            outputs = full.outputs(tokens, mask)
+        outputs.logprobs.sum().backward()
+        assert outputs.logprobs.dtype == torch.float32
         torch.testing.assert_close(
-            scores.logprobs, full.score(tokens, mask).logprobs, atol=0.1, rtol=0
+            outputs.logprobs, full.outputs(tokens, mask).logprobs, atol=0.1, rtol=0
         )
 
 
@@ -254,7 +254,7 @@ def test_ppo_learns_and_the_leash_begins_at_zero():
     updates = list(learner.updates(total_tokens=16 * 10 * 8))
     assert updates[0].kl == pytest.approx(0, abs=1e-5)
     assert updates[-1].kl > 0.05
-    assert updates[0].episode_return < 0.4 and updates[-1].episode_return > 0.8
+    assert updates[0].score < 0.4 and updates[-1].score > 0.8
 
 
 def test_fine_tuning_learns_answers_to_sources():
@@ -281,9 +281,9 @@ def test_a_reward_model_and_a_critic_of_its_own():
     assert one == pytest.approx(expected[-1].item(), abs=1e-5)  # Letters(7) have no stop token
     both = SeparateValue(policy, model.as_critic())
     rollout = Collector(both, environment(policy), 1.0, seed=0).collect_steps(8)
-    scores = both.score(rollout.tokens, rollout.mask)
-    torch.testing.assert_close(scores.logprobs, rollout.logprobs, atol=1e-4, rtol=0)
-    torch.testing.assert_close(scores.values, rollout.values, atol=1e-4, rtol=0)
+    outputs = both.outputs(rollout.tokens, rollout.mask)
+    torch.testing.assert_close(outputs.logprobs, rollout.logprobs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(outputs.values, rollout.values, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])

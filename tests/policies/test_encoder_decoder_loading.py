@@ -130,9 +130,9 @@ def test_a_text_without_a_separator():
         policy.act(padded([[1, S], [1, 2]]))
     mask = torch.tensor([[False] * 4, [False, False, True, True]])
     with pytest.raises(SourceError, match="row 1 has no separator"):
-        policy.score(torch.tensor([[1, S, 3, 3], [1, 2, 3, 3]]), mask)
+        policy.outputs(torch.tensor([[1, S, 3, 3], [1, 2, 3, 3]]), mask)
     with pytest.raises(SourceError, match="row 1 has a chosen token at place 2, inside its source"):
-        policy.score(torch.tensor([[1, S, 3, 3], [1, 2, S, 3]]), mask)
+        policy.outputs(torch.tensor([[1, S, 3, 3], [1, 2, S, 3]]), mask)
     plain = TextVectorEnv(
         2, prompts=["a"], reward=lambda e: [0.0] * len(e), tokenizer=Letters(VOCAB)
     )

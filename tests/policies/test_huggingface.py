@@ -138,12 +138,12 @@ def test_rollout_and_scoring_agree(family, temperature, policies):
     rollout = rollout_of(policy, temperature, forbidden_tokens=[5], min_new_tokens=2)
     assert len(set((rollout.tokens != VOCAB).sum(1).tolist())) > 4  # ragged
     with torch.no_grad():
-        scores = policy.train().score(
+        outputs = policy.train().outputs(
             rollout.tokens, rollout.mask, temperature=temperature, action_masks=rollout.action_masks
         )
-    torch.testing.assert_close(scores.logprobs, rollout.logprobs, atol=1e-4, rtol=0)
-    torch.testing.assert_close(scores.values, rollout.values, atol=1e-4, rtol=0)
-    assert scores.values.abs().max() > 0.1
+    torch.testing.assert_close(outputs.logprobs, rollout.logprobs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(outputs.values, rollout.values, atol=1e-4, rtol=0)
+    assert outputs.values.abs().max() > 0.1
 
 
 @every_family
@@ -156,7 +156,7 @@ def test_a_shared_prompt_changes_neither_scores_nor_gradients(family):
 
     def of(rows):
         policy.zero_grad()
-        together = [policy.score(tokens[row], mask[row]) for row in rows]
+        together = [policy.outputs(tokens[row], mask[row]) for row in rows]
         loss = sum(s.logprobs.sum() + s.values.square().sum() for s in together)
         loss.backward()
         return loss.item(), [
@@ -174,7 +174,7 @@ def test_dropout_stays_off_in_training():
     rates = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
     policy = make("gpt2", **rates).train()
     tokens, mask = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[False, True, True, True]])
-    first, second = (policy.score(tokens, mask).logprobs for _ in range(2))
+    first, second = (policy.outputs(tokens, mask).logprobs for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -192,7 +192,7 @@ def test_checkpoints_change_memory_and_nothing_else(family):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = policy.score(tokens, mask).logprobs.sum()
+            loss = policy.outputs(tokens, mask).logprobs.sum()
         loss.backward()
         return kept, loss, [p.grad for p in policy.parameters()]
 
@@ -213,9 +213,9 @@ def test_lower_precision():
     near = cached(policy, policy.new_cache(2), texts)
     torch.testing.assert_close(near.float(), uncached(full, texts), atol=0.3, rtol=0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = full.score(torch.tensor([[1, 2, 3]]), torch.tensor([[False, True, True]]))
-    scores.logprobs.sum().backward()
-    assert scores.logprobs.dtype == torch.float32
+        outputs = full.outputs(torch.tensor([[1, 2, 3]]), torch.tensor([[False, True, True]]))
+    outputs.logprobs.sum().backward()
+    assert outputs.logprobs.dtype == torch.float32
 
 
 # --- vocabularies ---------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_head_larger_than_the_vocabulary(family):
     rollout = rollout_of(make(family, Letters(VOCAB), vocab_size=VOCAB + 9))
     assert rollout.tokens.max() == VOCAB
     probabilities = uncached(policy, [[1, 2]]).softmax(-1)[0]
-    step = policy.score(torch.tensor([[1, 2, 3]]), torch.tensor([[False, False, True]]))
+    step = policy.outputs(torch.tensor([[1, 2, 3]]), torch.tensor([[False, False, True]]))
     assert step.logprobs[0, 2].exp().item() == pytest.approx(probabilities[3].item(), abs=1e-6)
 
 

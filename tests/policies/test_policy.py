@@ -50,7 +50,7 @@ def make_rollout(temperature=1.0, **env_options):
 
 def scored(policy, rollout, **options):
     with torch.no_grad():
-        return policy.score(rollout.tokens, rollout.mask, **options)
+        return policy.outputs(rollout.tokens, rollout.mask, **options)
 
 
 # --- scoring --------------------------------------------------------------------------------------
@@ -63,9 +63,9 @@ MASKS = {"min_new_tokens": 4, "forbidden_tokens": [5, 7]}
 def test_scoring_a_rollout_reproduces_what_was_sampled(temperature, env_options):
     policy, rollout = make_rollout(temperature, **env_options)
     assert (rollout.action_masks is not None) == bool(env_options)
-    scores = scored(policy, rollout, temperature=temperature, action_masks=rollout.action_masks)
-    assert (scores.logprobs - rollout.logprobs).abs().max() < 1e-4
-    assert (scores.values - rollout.values).abs().max() < 1e-4
+    outputs = scored(policy, rollout, temperature=temperature, action_masks=rollout.action_masks)
+    assert (outputs.logprobs - rollout.logprobs).abs().max() < 1e-4
+    assert (outputs.values - rollout.values).abs().max() < 1e-4
     assert rollout.logprobs[rollout.mask].std() > 0.3  # worth comparing
     assert rollout.values[rollout.mask].std() > 0.1
 
@@ -80,7 +80,7 @@ def test_leaving_out_temperature_or_masks_shows():
 def test_scores_follow_the_definition():
     """Each choice is scored from the text before it, by a softmax of logits / temperature."""
     policy, rollout = make_rollout(0.6, **MASKS)
-    scores = scored(policy, rollout, temperature=0.6, action_masks=rollout.action_masks)
+    outputs = scored(policy, rollout, temperature=0.6, action_masks=rollout.action_masks)
     for (s, p), allowed in zip(rollout.mask.nonzero().tolist(), rollout.action_masks, strict=True):
         observation = rollout.tokens[s : s + 1, :p]
         with torch.no_grad():
@@ -90,17 +90,17 @@ def test_scores_follow_the_definition():
         logits[~allowed] = -torch.inf
         distribution = Categorical(logits=logits)
         expected = distribution.log_prob(rollout.tokens[s, p])
-        assert scores.logprobs[s, p].item() == pytest.approx(expected.item(), abs=1e-4)
+        assert outputs.logprobs[s, p].item() == pytest.approx(expected.item(), abs=1e-4)
         entropy = Categorical(probs=logits.softmax(-1)).entropy()
-        assert scores.entropies[s, p].item() == pytest.approx(entropy.item(), abs=1e-4)
-        assert scores.values[s, p].item() == pytest.approx(value.item(), abs=1e-4)
+        assert outputs.entropies[s, p].item() == pytest.approx(entropy.item(), abs=1e-4)
+        assert outputs.values[s, p].item() == pytest.approx(value.item(), abs=1e-4)
         assert policy.value(observation).item() == pytest.approx(value.item(), abs=1e-4)
 
 
 def test_entropy_has_a_finite_gradient_beside_masked_actions():
     policy, rollout = make_rollout(**MASKS)
-    scores = policy.score(rollout.tokens, rollout.mask, action_masks=rollout.action_masks)
-    scores.entropies.sum().backward()
+    outputs = policy.outputs(rollout.tokens, rollout.mask, action_masks=rollout.action_masks)
+    outputs.entropies.sum().backward()
     gradient = policy.transformer.token_embedding.weight.grad
     assert gradient.isfinite().all() and gradient.abs().max() > 0
 
@@ -121,8 +121,8 @@ def test_padding_changes_nothing(pads):
         return torch.nn.functional.pad(x[:, :longest], (0, pads), value=fill)
 
     with torch.no_grad():
-        scores = policy.score(padded(rollout.tokens, VOCAB), padded(rollout.mask, False))
-    for part, wanted in zip(scores, expected, strict=True):
+        outputs = policy.outputs(padded(rollout.tokens, VOCAB), padded(rollout.mask, False))
+    for part, wanted in zip(outputs, expected, strict=True):
         torch.testing.assert_close(part[:, :longest], wanted[:, :longest], atol=1e-5, rtol=0)
 
 
@@ -160,8 +160,8 @@ def test_what_follows_the_last_choice_does_not_matter():
     tokens = torch.tensor([[1, 2, 3, 4, 5]])
     mask = torch.tensor([[False, False, True, False, False]])
     with torch.no_grad():
-        one = policy.score(tokens, mask)
-        other = policy.score(torch.tensor([[1, 2, 3, 9, 8]]), mask)
+        one = policy.outputs(tokens, mask)
+        other = policy.outputs(torch.tensor([[1, 2, 3, 9, 8]]), mask)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 

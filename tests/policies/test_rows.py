@@ -6,7 +6,7 @@ import torch
 
 from policies import kernels
 from policies.cache import Plan
-from policies.rows import SHORT_RUN, ContinuedRows, Kind, RowStore, attention, visible
+from policies.rows import SHORT_RUN, AttentionForm, ContinuedRows, RowStore, attention, visible
 
 torch.set_num_threads(1)
 ROWS, HEADS, WIDTH = 5, 4, 8
@@ -22,18 +22,18 @@ def plan_of(starts, counts):
     return Plan(np.zeros_like(rows), rows, positions, counts[counts > 0])
 
 
-def by_the_formula(kind, q, all_keys, all_values, rows, positions):
+def by_the_formula(form, q, all_keys, all_values, rows, positions):
     """softmax(scale q k) v over the visible positions of one's own row, in float64."""
     out = []
     share = HEADS // all_keys.shape[2]
-    scale = kind.scale or WIDTH**-0.5
+    scale = form.scale or WIDTH**-0.5
     for i, (row, position) in enumerate(zip(rows, positions, strict=True)):
-        begin = 0 if kind.window is None else max(0, position + 1 - kind.window)
+        begin = 0 if form.window is None else max(0, position + 1 - form.window)
         for head in range(HEADS):
             keys = all_keys[row, begin : position + 1, head // share].double()
             scores = scale * keys @ q[i, head].double()
-            if kind.softcap is not None:
-                scores = kind.softcap * torch.tanh(scores / kind.softcap)
+            if form.softcap is not None:
+                scores = form.softcap * torch.tanh(scores / form.softcap)
             values = all_values[row, begin : position + 1, head // share].double()
             out.append(scores.softmax(0) @ values)
     return torch.stack(out).view(len(q), HEADS, WIDTH)
@@ -41,12 +41,18 @@ def by_the_formula(kind, q, all_keys, all_values, rows, positions):
 
 @pytest.mark.parametrize("compiles", [True, False])
 @pytest.mark.parametrize(
-    "kind",
-    [Kind(0), Kind(0, scale=0.7), Kind(0, window=3), Kind(0, window=1), Kind(0, softcap=2.0)],
+    "form",
+    [
+        AttentionForm(0),
+        AttentionForm(0, scale=0.7),
+        AttentionForm(0, window=3),
+        AttentionForm(0, window=1),
+        AttentionForm(0, softcap=2.0),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_every_token_sees_its_row_up_to_itself(key_heads, kind, compiles, monkeypatch):
+def test_every_token_sees_its_row_up_to_itself(key_heads, form, compiles, monkeypatch):
     assert kernels.kernels_fit(torch.zeros(1))
     monkeypatch.setattr(kernels, "kernels_fit", lambda x: compiles)
     generator = torch.Generator().manual_seed(0)
@@ -61,8 +67,8 @@ def test_every_token_sees_its_row_up_to_itself(key_heads, kind, compiles, monkey
         all_keys[plan.rows, plan.positions] = k
         all_values[plan.rows, plan.positions] = v
         with torch.inference_mode():
-            got = new.attend(kind, q, k, v)
-        expected = by_the_formula(kind, q, all_keys, all_values, plan.rows, plan.positions)
+            got = new.attend(form, q, k, v)
+        expected = by_the_formula(form, q, all_keys, all_values, plan.rows, plan.positions)
         torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
         lengths += counts
         stored_keys, stored_values = store.layers[0]
@@ -105,17 +111,17 @@ def test_other_types_and_many_threads_are_left_to_torch():
 @pytest.mark.parametrize("dtypes", ["bbb", "ffb"])  # with rotary positions q and k come in fp32
 def test_attention_leaves_bfloat16_on_a_cpu(window, dtypes):
     """Its gradient would take longer; and the same numbers come out without a gradient."""
-    generator, kind = torch.manual_seed(0), Kind(0, window=window)
+    generator, form = torch.manual_seed(0), AttentionForm(0, window=window)
     kinds = {"b": torch.bfloat16, "f": torch.float32}
     inputs = [torch.randn(2, 3, 9, 4, generator=generator).to(kinds[name]) for name in dtypes]
     mask = None if window is None else visible(torch.arange(9), 9, window, inputs[2].dtype)
     low = [x.clone().requires_grad_() for x in inputs]
     full = [x.float().clone().requires_grad_() for x in inputs]
     with torch.autocast("cpu", torch.bfloat16):
-        out = attention(*low, mask, kind)
+        out = attention(*low, mask, form)
         with torch.no_grad():
-            assert torch.equal(attention(*inputs, mask, kind), out)
-    expected = attention(*full, None if mask is None else mask.float(), kind).bfloat16()
+            assert torch.equal(attention(*inputs, mask, form), out)
+    expected = attention(*full, None if mask is None else mask.float(), form).bfloat16()
     assert torch.equal(out, expected)
     for x in (out, expected):
         x.float().square().sum().backward()
@@ -125,4 +131,4 @@ def test_attention_leaves_bfloat16_on_a_cpu(window, dtypes):
 
 def test_attention_stays_in_float64():
     inputs = [torch.randn(1, 2, 4, 3, dtype=torch.float64).requires_grad_() for _ in range(3)]
-    assert torch.autograd.gradcheck(lambda *x: attention(*x, None, Kind(0)), inputs)
+    assert torch.autograd.gradcheck(lambda *x: attention(*x, None, AttentionForm(0)), inputs)

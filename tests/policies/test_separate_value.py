@@ -30,14 +30,14 @@ def test_choices_are_the_actors_and_values_the_critics(policy):
     tokens = torch.randint(0, VOCAB, (4, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(4, 9, dtype=torch.bool)
     mask[:, 3:] = True
-    scores = policy.score(tokens, mask, temperature=0.7)
+    outputs = policy.outputs(tokens, mask, temperature=0.7)
     actors, critics = (
-        p.score(tokens, mask, temperature=0.7) for p in (policy.actor, policy.critic)
+        p.outputs(tokens, mask, temperature=0.7) for p in (policy.actor, policy.critic)
     )
-    torch.testing.assert_close(scores.logprobs, actors.logprobs)
-    torch.testing.assert_close(scores.entropies, actors.entropies)
-    torch.testing.assert_close(scores.values, critics.values)
-    assert not torch.allclose(scores.values, actors.values)
+    torch.testing.assert_close(outputs.logprobs, actors.logprobs)
+    torch.testing.assert_close(outputs.entropies, actors.entropies)
+    torch.testing.assert_close(outputs.values, critics.values)
+    assert not torch.allclose(outputs.values, actors.values)
 
 
 def test_rollout_and_scoring_agree_while_rows_are_reset(policy):
@@ -53,17 +53,17 @@ def test_rollout_and_scoring_agree_while_rows_are_reset(policy):
             tokens = torch.tensor([[*text, int(step.actions[row])]])
             mask = torch.zeros_like(tokens, dtype=torch.bool)
             mask[0, -1] = True
-            scores = policy.score(tokens, mask)
-            assert step.logprobs[row] == pytest.approx(scores.logprobs[0, -1].item(), abs=1e-4)
-            assert step.values[row] == pytest.approx(scores.values[0, -1].item(), abs=1e-4)
+            outputs = policy.outputs(tokens, mask)
+            assert step.logprobs[row] == pytest.approx(outputs.logprobs[0, -1].item(), abs=1e-4)
+            assert step.values[row] == pytest.approx(outputs.values[0, -1].item(), abs=1e-4)
             ended = len(text) > 8 or rng.random() < 0.2
             rows[row] = [int(rng.integers(VOCAB))] if ended else [*text, int(step.actions[row])]
 
 
 def test_no_gradient_of_a_value_reaches_the_actor(policy):
     tokens = torch.tensor([[0, 1, 2, 3]])
-    scores = policy.score(tokens, torch.tensor([[False, True, True, True]]))
-    scores.values.sum().backward()
+    outputs = policy.outputs(tokens, torch.tensor([[False, True, True, True]]))
+    outputs.values.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in policy.actor.parameters())
     assert policy.critic.value_head.weight.grad.any()
 

@@ -56,9 +56,9 @@ def test_scores_and_gradients_are_those_of_rows_encoded_apart(rows, random):
 
     def gradients():
         policy.zero_grad()
-        scores = policy.score(tokens, mask)
-        sum((x * weights).sum() for x in scores).backward()
-        return scores, [p.grad.clone() for p in policy.parameters() if p.grad is not None]
+        outputs = policy.outputs(tokens, mask)
+        sum((x * weights).sum() for x in outputs).backward()
+        return outputs, [p.grad.clone() for p in policy.parameters() if p.grad is not None]
 
     scores, shared = gradients()
     original = TransformerPolicy.hidden_before

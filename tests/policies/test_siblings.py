@@ -74,10 +74,10 @@ def environment(policy, num_envs=8):
 
 
 def scores_and_gradients(policy):
-    scores = policy.score(TOKENS, MASK)
-    loss = scores.logprobs.square().mean() + scores.values.std() - scores.entropies.mean()
+    outputs = policy.outputs(TOKENS, MASK)
+    loss = outputs.logprobs.square().mean() + outputs.values.std() - outputs.entropies.mean()
     loss.backward()
-    return scores, [p.grad for p in policy.parameters() if p.requires_grad]
+    return outputs, [p.grad for p in policy.parameters() if p.requires_grad]
 
 
 def weights(policy):
@@ -94,20 +94,20 @@ def unchanged(before, policy):
 
 def test_the_policy_computes_the_same_with_siblings():
     policy = make_policy()
-    before = policy.score(TOKENS, MASK)
+    before = policy.outputs(TOKENS, MASK)
     rollout = Collector(policy, environment(policy), seed=0).collect_steps(12)
     trained = [n for n, p in policy.named_parameters() if p.requires_grad]
     sibling = make_sibling(policy)
-    assert torch.equal(policy.score(TOKENS, MASK).logprobs, before.logprobs)
-    assert not torch.allclose(sibling.score(TOKENS, MASK).logprobs, before.logprobs, atol=0.1)
+    assert torch.equal(policy.outputs(TOKENS, MASK).logprobs, before.logprobs)
+    assert not torch.allclose(sibling.outputs(TOKENS, MASK).logprobs, before.logprobs, atol=0.1)
     policy.generator = np.random.default_rng(0)
     again = Collector(policy, environment(policy), seed=0).collect_steps(12)
     assert torch.equal(again.tokens, rollout.tokens)
     assert torch.equal(again.logprobs, rollout.logprobs)
     now = [n for n, p in policy.named_parameters() if p.requires_grad]
     assert [n for n in now if ".reward." not in n] == trained
-    plain = HuggingFacePolicy(tiny("llama"), policy.tokenizer).score(TOKENS, MASK)
-    assert torch.allclose(policy.reference().score(TOKENS, MASK).logprobs, plain.logprobs)
+    plain = HuggingFacePolicy(tiny("llama"), policy.tokenizer).outputs(TOKENS, MASK)
+    assert torch.allclose(policy.reference().outputs(TOKENS, MASK).logprobs, plain.logprobs)
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
@@ -143,8 +143,8 @@ def test_one_backward_pass_through_policy_and_critic(checkpoints, size, tmp_path
     for both, part in ((pair, size), (separate, None)):
         log = Rollout.from_log(TOKENS, MASK, torch.zeros(5), torch.arange(5))
         trainer = Trainer(both, PPO(), micro_batch_tokens=part)
-        scores = trainer.score(log)
-        (scores.logprobs.square().mean() + scores.values.std()).backward()
+        outputs = trainer.outputs(log)
+        (outputs.logprobs.square().mean() + outputs.values.std()).backward()
         grads = [p.grad for p in both.parameters() if p.grad is not None]
         norms.append(sorted(grad.norm().item() for grad in grads))
     np.testing.assert_allclose(*norms, rtol=1e-3, atol=1e-6)
@@ -193,7 +193,7 @@ def test_a_reward_model_on_the_policys_trunk(tmp_path):
     tables = sum(p.shape == (VOCAB, 16) for p in policy.parameters())
     critic = model.as_critic()
     assert sum(p.shape == (VOCAB, 16) for p in policy.parameters()) == tables
-    both = [p.score(TOKENS, MASK).values for p in (critic, trunk)]
+    both = [p.outputs(TOKENS, MASK).values for p in (critic, trunk)]
     torch.testing.assert_close(both[0], torch.where(MASK, both[1] - 0.25, 0.0))
     shaken(critic, 5)
     np.testing.assert_allclose(model.score_texts(["ab", "c"], ["da", "ad"]), scores, atol=1e-6)
@@ -223,7 +223,7 @@ def test_ppo_with_the_critic_on_the_policys_trunk(tmp_path):
     base = [p.clone() for p in one.policy.parameters() if not p.requires_grad]
     for _ in range(3):
         update, expected = one.update(), separate.update()
-        assert update.episode_return == pytest.approx(expected.episode_return, abs=1e-6)
+        assert update.score == pytest.approx(expected.score, abs=1e-6)
         for name in ("loss", "value_loss", "explained_variance"):
             assert update.metrics[name] == pytest.approx(expected.metrics[name], abs=1e-3)
     kept = [p for p in one.policy.parameters() if not p.requires_grad]
@@ -231,7 +231,7 @@ def test_ppo_with_the_critic_on_the_policys_trunk(tmp_path):
     one.save(tmp_path / "run")
     other = learner(True, None)
     other.load(tmp_path / "run")
-    results = [(u.episode_return, u.kl, u.metrics["loss"]) for u in (one.update(), other.update())]
+    results = [(u.score, u.kl, u.metrics["loss"]) for u in (one.update(), other.update())]
     assert results[0] == results[1]
 
 
@@ -258,11 +258,11 @@ def test_the_base_is_in_memory_once():
 def test_a_copy_of_policy_and_critic_together():
     policy = make_policy()
     pair = SeparateValue(policy, make_sibling(policy, "value"))
-    frozen, before = pair.frozen_copy(), pair.score(TOKENS, MASK)
+    frozen, before = pair.frozen_copy(), pair.outputs(TOKENS, MASK)
     assert len(list(frozen.parameters())) == len(list(pair.parameters()))
     shaken(pair, 6)
     for a, b, moved in zip(
-        frozen.score(TOKENS, MASK), before, pair.score(TOKENS, MASK), strict=True
+        frozen.outputs(TOKENS, MASK), before, pair.outputs(TOKENS, MASK), strict=True
     ):
         assert torch.equal(a, b) and not torch.allclose(a, moved, atol=0.01)
     critic = pair.critic.frozen_copy()

@@ -153,9 +153,9 @@ def test_values_are_zero_and_choices_nearly_uniform_at_the_start():
     tokens = torch.stack(random_rows(10, 10))
     mask = torch.ones_like(tokens).bool()
     mask[:, 0] = False
-    scores = policy.score(tokens, mask)
-    assert (scores.values == 0).all()
-    assert (scores.entropies[mask] > math.log(CONFIG.vocab_size) - 0.05).all()
+    outputs = policy.outputs(tokens, mask)
+    assert (outputs.values == 0).all()
+    assert (outputs.entropies[mask] > math.log(CONFIG.vocab_size) - 0.05).all()
 
 
 def test_the_seed_makes_the_weights():
@@ -195,7 +195,7 @@ def test_recomputing_blocks_keeps_less_and_gives_the_same_gradients():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = policy.score(tokens, mask).logprobs.sum()
+            loss = policy.outputs(tokens, mask).logprobs.sum()
         loss.backward()
         gradients.append([p.grad.clone() for p in policy.transformer.parameters()])
         kept.append(sum(sizes))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from textenv.episode import Episode
-from textenv.rewards import RewardTerm, StepBatch, reward_terms, score_episodes
+from textenv.rewards import RewardTerm, StepBatch, call_on_episodes, reward_terms
 from textenv.tokenizers.bytes import BytesTokenizer
 
 BYTES = BytesTokenizer()
@@ -47,4 +47,4 @@ def only_term(reward) -> RewardTerm:
 
 
 def score(reward, episodes=EPISODES) -> list[float]:
-    return score_episodes(only_term(reward), episodes).tolist()
+    return call_on_episodes(only_term(reward), episodes).tolist()

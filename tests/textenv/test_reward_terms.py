@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textenv.errors import RewardCountError, RewardRaisedError, RewardValueError
-from textenv.reward_terms import score_episodes, score_steps
+from textenv.reward_terms import call_on_episodes, call_on_steps
 from textenv.rewards import dense
 
 
@@ -33,7 +33,7 @@ from textenv.rewards import dense
     ids=str,
 )
 def test_any_two_numbers_are_values(values):
-    got = score_episodes(only_term(lambda episodes: values), EPISODES)
+    got = call_on_episodes(only_term(lambda episodes: values), EPISODES)
     assert got.dtype == np.float64 and got.shape == (2,)
     assert got.tolist() == [3.0, 5.0]
 
@@ -49,7 +49,7 @@ def test_finite_values_arrive_unchanged(values):
 
 def test_the_result_does_not_share_memory_with_the_reward():
     buffer = np.array([1.0, 2.0])
-    got = score_episodes(only_term(lambda episodes: buffer), EPISODES)
+    got = call_on_episodes(only_term(lambda episodes: buffer), EPISODES)
     buffer[:] = 7
     assert got.tolist() == [1.0, 2.0]
 
@@ -150,8 +150,8 @@ def test_a_dense_reward_that_fails_names_the_row():
     with pytest.raises(
         RewardValueError, match=r"'flaky' returned nan for episode 1 of 2 .*'c', answer 'h'"
     ):
-        score_steps(only_term(dense(flaky)), step_batch())
+        call_on_steps(only_term(dense(flaky)), step_batch())
     with pytest.raises(RewardCountError, match="1 values for 2"):
-        score_steps(only_term(dense(lambda batch: [0.0])), step_batch())
+        call_on_steps(only_term(dense(lambda batch: [0.0])), step_batch())
     with pytest.raises(RewardRaisedError, match=r"AttributeError.*'ab', answer 'xe'"):
-        score_steps(only_term(dense(lambda batch: batch.text)), step_batch())
+        call_on_steps(only_term(dense(lambda batch: batch.text)), step_batch())

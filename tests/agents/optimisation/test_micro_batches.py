@@ -57,9 +57,9 @@ def trained(name, size, *, rollout=ROLLOUT, epochs=2, **options):
     """Weights and metrics after two epochs of two minibatches, and the sequences of each pass."""
     policy, passes = copy.deepcopy(POLICY), []
     policy.transformer.recompute = options.pop("recompute", False)
-    score = policy.score
-    policy.score = lambda tokens, *a, **b: (
-        passes.append((torch.is_grad_enabled(), len(tokens))) or score(tokens, *a, **b)
+    outputs = policy.outputs
+    policy.outputs = lambda tokens, *a, **b: (
+        passes.append((torch.is_grad_enabled(), len(tokens))) or outputs(tokens, *a, **b)
     )
     trainer = Trainer(
         policy,
@@ -95,8 +95,8 @@ def test_the_loss_is_not_the_mean_of_the_parts_losses():
     for selected in ([batch], [batch.select(part) for part in parts_of(batch, SIZE)]):
         POLICY.zero_grad()
         for part in selected:
-            scores = POLICY.score(part.tokens, part.mask)
-            loss, _ = PPO().loss(part, scores)
+            outputs = POLICY.outputs(part.tokens, part.mask)
+            loss, _ = PPO().loss(part, outputs)
             (loss / len(selected)).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in POLICY.parameters()]))
     POLICY.zero_grad()
@@ -130,9 +130,9 @@ def test_action_masks_go_with_their_sequences():
     table[:, :] |= torch.eye(5).bool()[torch.arange(7) % 5]
     batch = replace(ROLLOUT, mask_ids=ids, mask_table=table)
     whole, parts = (
-        Trainer(POLICY, PPO(), micro_batch_tokens=size).score(batch) for size in (None, SIZE)
+        Trainer(POLICY, PPO(), micro_batch_tokens=size).outputs(batch) for size in (None, SIZE)
     )
-    unmasked = Trainer(POLICY, PPO(), micro_batch_tokens=SIZE).score(ROLLOUT)
+    unmasked = Trainer(POLICY, PPO(), micro_batch_tokens=SIZE).outputs(ROLLOUT)
     for expected, got in zip(whole, parts, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(parts.logprobs, unmasked.logprobs, atol=0.1)
@@ -154,8 +154,8 @@ def test_parts_hold_every_sequence_once_and_no_more_than_was_asked_for():
 
 def test_sequences_without_a_choice_have_no_scores():
     batch = replace(ROLLOUT, mask=ROLLOUT.mask & (torch.arange(len(ROLLOUT)) > 3)[:, None])
-    scores = Trainer(POLICY, PPO(), micro_batch_tokens=1).score(batch)
-    assert not scores.logprobs[:4].any() and scores.logprobs[4:].any()
+    outputs = Trainer(POLICY, PPO(), micro_batch_tokens=1).outputs(batch)
+    assert not outputs.logprobs[:4].any() and outputs.logprobs[4:].any()
 
 
 def test_a_learner_learns_the_same_in_parts():
@@ -171,7 +171,7 @@ def test_a_learner_learns_the_same_in_parts():
             micro_batch_tokens=size,
         )
         updates = [learner.update() for _ in range(3)]
-        return [(update.episode_return, update.kl, update.metrics["loss"]) for update in updates]
+        return [(update.score, update.kl, update.metrics["loss"]) for update in updates]
 
     torch.testing.assert_close(learn(SIZE), learn(None), atol=1e-4, rtol=1e-3)
 

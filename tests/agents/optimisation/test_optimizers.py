@@ -82,22 +82,22 @@ def state_bytes(optimizer):
 def test_it_learns_and_a_resumed_run_is_the_uninterrupted_one(optimizer, tmp_path):
     name, make = optimizer
     one = make_learner(make)
-    first = [one.update(progress=0.1 * i).episode_return for i in range(2)]
+    first = [one.update(fraction_done=0.1 * i).score for i in range(2)]
     one.save(tmp_path)
     other = make_learner(make, seed=1)
     other.update()  # whatever it has learned goes
     other.load(tmp_path)
     for i in range(2):
-        expected, got = (learner.update(progress=0.2 + 0.1 * i) for learner in (one, other))
+        expected, got = (learner.update(fraction_done=0.2 + 0.1 * i) for learner in (one, other))
         assert got.metrics["learning_rate"] == pytest.approx(0.01 / (1.2 + 0.1 * i))
-        assert got.episode_return == expected.episode_return
+        assert got.score == expected.score
     for a, b in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert torch.equal(a, b)
     assert [type(v) for s in one.optimizer.state.values() for v in s.values()] == [
         type(v) for s in other.optimizer.state.values() for v in s.values()
     ]
     for _ in range(4):
-        last = one.update().episode_return
+        last = one.update().score
     assert last > sum(first) / 2 + 0.1, name
 
 

@@ -43,7 +43,7 @@ def make_learner(env_options=None, algorithm=None, **options):
     defaults = {
         "reference": policy.frozen_copy(),
         "kl_coef": AdaptiveKL(initial=0.1, target=0.01, horizon=50),
-        "learning_rate": lambda progress: 3e-3 * (1 - progress),
+        "learning_rate": lambda done: 3e-3 * (1 - done),
         "temperature": 0.9,
         "seed": 5,
     }
@@ -59,7 +59,7 @@ def run(learner, updates):
     reports = []
     for update in islice(learner.updates(TOTAL), updates):
         metrics = {k: v for k, v in update.metrics.items() if k != "rollout_seconds"}
-        numbers = (update.number, update.tokens, update.episodes, update.episode_return, update.kl)
+        numbers = (update.number, update.tokens, update.episodes, update.score, update.kl)
         reports.append((numbers, update.entropy, metrics, update.rollout.tokens.tolist()))
     return reports
 

@@ -138,16 +138,16 @@ def console_lines(names, calls, width=80):
 
 def test_console_columns_are_aligned_and_missing_numbers_blank():
     lines = console_lines(
-        ("episode_return", "kl"),
+        ("score", "kl"),
         [
-            (64, {"episode_return": -0.5, "kl": 0.0123456789, "loss": 7.0}),
+            (64, {"score": -0.5, "kl": 0.0123456789, "loss": 7.0}),
             (1_048_576, {"kl": 12345.678}),
         ],
     )
     assert lines == [
-        "        step  episode_return          kl",
-        "          64            -0.5    0.012346",
-        "   1,048,576                      12,346",
+        "        step       score          kl",
+        "          64        -0.5    0.012346",
+        "   1,048,576                  12,346",
     ]
 
 

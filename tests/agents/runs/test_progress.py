@@ -112,7 +112,7 @@ def test_numbers_by_hand():
         number=2,
         tokens=64,
         episodes=9,
-        episode_return=math.nan,  # no episode ended
+        score=math.nan,  # no episode ended
         kl=0.5,
         entropy=3.0,
         tokens_per_second=100.0,
@@ -188,7 +188,7 @@ def test_wrong_wishes_are_refused_before_training():
 
 
 def update_of(tokens, **changes):
-    given = {"episode_return": 0.5, "kl": 0.01, "entropy": 5.0, "tokens_per_second": 5432.0}
+    given = {"score": 0.5, "kl": 0.01, "entropy": 5.0, "tokens_per_second": 5432.0}
     return Update(number=3, tokens=tokens, episodes=1, metrics={}, **(given | changes))
 
 
@@ -215,7 +215,7 @@ def drawn(done, total, update=None, width=100):
             "update 3  return 0.5  KL 0.01 nats/token  entropy 5 nats",
         ),
         (
-            update_of(199_999, episode_return=math.nan, kl=math.nan, tokens_per_second=1.5e6),
+            update_of(199_999, score=math.nan, kl=math.nan, tokens_per_second=1.5e6),
             "200k/200k tokens  1.5M tokens/s",
             "update 3  return -  KL - nats/token  entropy 5 nats",
         ),
@@ -226,9 +226,7 @@ def test_the_two_lines_by_hand(update, first, second):
 
 
 def test_the_bar_fits_80_columns_at_its_longest():
-    update = update_of(
-        123_456_789, episode_return=-1.23456e-5, kl=-1.23456e-5, tokens_per_second=123_456
-    )
+    update = update_of(123_456_789, score=-1.23456e-5, kl=-1.23456e-5, tokens_per_second=123_456)
     first, second = drawn(0, 999_000_000, update, width=80)
     assert first == "123M/999M tokens  123k tokens/s"
     assert second.endswith("entropy 5 nats")

@@ -43,7 +43,7 @@ def test_loss_is_that_of_scoring_the_same_windows():
     policy, windows = small_policy(), torch.randint(0, VOCAB, (3, 9))
     mask = torch.ones_like(windows, dtype=torch.bool)
     mask[:, 0] = False
-    logprobs = policy.score(windows, mask).logprobs
+    logprobs = policy.outputs(windows, mask).logprobs
     expected = -logprobs.sum().item() / 24
     assert next_token_loss(policy, windows).item() == pytest.approx(expected, abs=1e-6)
 

@@ -54,7 +54,7 @@ def test_answers_are_learned_with_their_stop_token_by_hand():
 def test_the_loss_is_the_mean_log_probability_of_the_answers_alone():
     policy = small_policy()
     tokens, learned, lengths = batch_of(policy, ONE, TWO)
-    logprobs = policy.score(tokens, learned).logprobs
+    logprobs = policy.outputs(tokens, learned).logprobs
     assert answer_loss(policy, tokens, learned, lengths).item() == pytest.approx(
         -logprobs.sum().item() / 9, abs=1e-5
     )
@@ -65,7 +65,7 @@ def test_the_whole_loss_counts_questions_and_the_auxiliary_term_adds_it():
     tokens, learned, lengths = batch_of(policy, ONE, TWO)
     everything = torch.zeros_like(learned)
     everything[0, 1:5] = everything[1, 1:8] = True
-    whole = -policy.score(tokens, everything).logprobs.sum().item() / 11
+    whole = -policy.outputs(tokens, everything).logprobs.sum().item() / 11
     assert whole_loss(policy, tokens, learned, lengths).item() == pytest.approx(whole, abs=1e-5)
     both = with_language_modelling(0.5)(policy, tokens, learned, lengths).item()
     answers = answer_loss(policy, tokens, learned, lengths).item()
@@ -97,8 +97,8 @@ def test_questions_are_not_learned():
     for _ in sft_steps(policy, examples, epochs=60, learning_rate=1e-2):
         pass
     tokens = torch.tensor([[*b"zz"]])
-    scores = policy.score(tokens, torch.tensor([[False, True]]))
-    assert scores.logprobs[0, 1].exp() < 0.1
+    outputs = policy.outputs(tokens, torch.tensor([[False, True]]))
+    assert outputs.logprobs[0, 1].exp() < 0.1
 
 
 def test_examples_longer_than_the_context_are_cut_at_the_end():

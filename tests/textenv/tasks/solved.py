@@ -4,7 +4,7 @@ import numpy as np
 
 from textenv.episode import Episode
 from textenv.prompts import Prompt
-from textenv.rewards import reward_terms, score_episodes
+from textenv.rewards import call_on_episodes, reward_terms
 from textenv.tokenizers.bytes import BytesTokenizer
 
 BYTES = BytesTokenizer()
@@ -24,4 +24,4 @@ def answered(prompt: Prompt, text: str) -> Episode:
 def scores(task, prompts, texts) -> list[float]:
     (term,) = reward_terms(task.reward)
     episodes = [answered(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    return score_episodes(term, episodes).tolist()
+    return call_on_episodes(term, episodes).tolist()

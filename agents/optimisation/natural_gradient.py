@@ -1,0 +1,95 @@
+"""The step of the natural policy gradient under a KL bound: what TRPO does with a minibatch."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from agents import losses
+from agents.algorithm import Metrics, StepTaker
+from agents.rollout import Rollout
+from policies import PolicyOutputs
+
+
+class TrustRegion(Protocol):
+    """What the step asks of its algorithm; the fields are those of `TRPO`."""
+
+    @property
+    def max_kl(self) -> float: ...  # noqa: D102
+    @property
+    def iterations(self) -> int: ...  # noqa: D102
+    @property
+    def damping(self) -> float: ...  # noqa: D102
+    @property
+    def halvings(self) -> int: ...  # noqa: D102
+
+    def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
+        """Minus the surrogate."""
+        ...
+
+
+def step(
+    algorithm: TrustRegion, trainer: StepTaker, batch: Rollout
+) -> tuple[PolicyOutputs, Metrics]:
+    """Move the policy along the natural gradient, as far as the KL bound allows.
+
+    Returns:
+        What the policy said of the minibatch before the step, and numbers to report: `halvings` is
+        -1 where no step was short enough, and nothing has moved then.
+    """
+    start = parameters_to_vector(trainer.trained).detach()
+    outputs = trainer.outputs(batch)
+    old, before = outputs.logprobs.detach(), algorithm.loss(batch, outputs)
+    gradient = _flat_gradient(before, trainer)
+
+    def fisher(v: Tensor) -> Tensor:
+        # The gradient of half the mean square of log pi - log pi_old is F h v at start + h v.
+        h = 1e-2 / (v.norm() + 1e-12)
+        _move_to(start + h * v, trainer)
+        moved = trainer.outputs(batch).logprobs - old
+        product = _flat_gradient(0.5 * losses.masked_mean(moved.square(), batch.mask), trainer)
+        return product / h + algorithm.damping * v
+
+    direction = conjugate_gradient(fisher, -gradient, algorithm.iterations)
+    # The KL of a step s is s F s / 2 to second order; this length makes it max_kl.
+    length = (2 * algorithm.max_kl / (direction @ fisher(direction)).clamp(min=1e-12)).sqrt()
+    for halving in range(algorithm.halvings):
+        _move_to(start + length * 0.5**halving * direction, trainer)
+        now = trainer.fixed_outputs(batch)
+        kl = losses.masked_mean(losses.kl_k3(old, now.logprobs, batch.mask), batch.mask)
+        if kl <= algorithm.max_kl and algorithm.loss(batch, now) < before:
+            return outputs, {"loss": before, "step_kl": kl, "halvings": torch.tensor(halving)}
+    _move_to(start, trainer)
+    return outputs, {"loss": before, "step_kl": 0 * before, "halvings": torch.tensor(-1)}
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """Solve A x = b for a positive definite A known by its products (Hestenes & Stiefel, 1952)."""
+    x, residual = torch.zeros_like(b), b.clone()
+    direction, square = residual.clone(), residual @ residual
+    for _ in range(iterations):
+        if square < 1e-20:  # solved: the next length would be 0 / 0
+            break
+        image = product(direction)
+        length = square / (direction @ image)
+        x += length * direction
+        residual -= length * image
+        square, previous = residual @ residual, square
+        # Conjugate to all directions before, so that none of them has to be gone along again.
+        direction = residual + square / previous * direction
+    return x
+
+
+def _flat_gradient(loss: Tensor, trainer: StepTaker) -> Tensor:
+    gradients = torch.autograd.grad(loss, trainer.trained, allow_unused=True)
+    pairs = zip(gradients, trainer.trained, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+
+
+@torch.no_grad()
+def _move_to(vector: Tensor, trainer: StepTaker) -> None:
+    parts = vector.split([p.numel() for p in trainer.trained])
+    for parameter, part in zip(trainer.trained, parts, strict=True):
+        parameter.copy_(part.view_as(parameter))

@@ -1,0 +1,32 @@
+"""The next-token loss of a text, for steps that go on reading it beside a rollout."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.algorithm import StepTaker
+from agents.optimisation.micro_batches import in_parts
+from agents.supervised.pretraining import next_token_loss, random_windows
+
+
+def text_loss(
+    trainer: StepTaker, stream: NDArray[np.integer], *, windows: int, length: int
+) -> Tensor:
+    """Mean next-token loss over random windows of a text, a scalar with gradient.
+
+    Args:
+        trainer: Whose policy reads, within its `micro_batch_tokens` and precision.
+        stream: Ids of the text, shape (N,).
+        windows: How many are read.
+        length: Tokens of a window.
+    """
+    drawn = random_windows(stream, trainer.generator, windows, length)
+    together = max((trainer.micro_batch_tokens or drawn.size) // length, 1)
+    parts = np.split(drawn, range(together, windows, together))
+
+    def summed(part: NDArray[np.int64]) -> Tensor:
+        with trainer.precision.autocast():
+            return len(part) * next_token_loss(trainer.policy, part)
+
+    return torch.stack(in_parts(summed, parts)).sum() / windows
