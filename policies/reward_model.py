@@ -30,7 +30,7 @@ BATCH = 64
 
 
 class RewardModel(nn.Module):
-    """PolicyOutputs answers to prompts; higher is better, and only differences were ever trained.
+    """Scores answers to prompts; higher is better, and only differences were ever trained.
 
     What it reads is the prompt, the answer and the stop token of its own tokenizer, whether or not
     the answer was ended by one; of texts longer than its context the beginning is dropped.

@@ -10,7 +10,7 @@ import sys
 
 from textenv.errors import MissingExtraError
 
-NEEDED = ("torch", "safetensors", "tokenizers", "rich", "typer")
+NEEDED = ("torch", "safetensors", "tokenizers", "rich", "tyro", "lazy_loader")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def check_installation() -> None:
     spec = importlib.util.find_spec("agents")
     # Read, not imported: importing a stranger's package may do anything.
     get_source = getattr(spec and spec.loader, "get_source", lambda name: None)
-    if "agents.learner" not in (get_source("agents") or ""):
+    if "agents.losses" not in (get_source("agents") or ""):
         raise MissingExtraError(
             f"the package `agents` that Python finds is not textenv's: {spec}. The PyPI package "
             "openai-agents installs one of that name: install textenv in a virtual environment of "

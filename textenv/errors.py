@@ -103,3 +103,11 @@ class AdapterError(ModelError):
 
 class RemoteError(TextEnvError, ConnectionError):
     """A server could not be reached, refused, or answered with something else than was asked."""
+
+
+class OptionError(TextEnvError, ValueError):
+    """A command was given an option, or a configuration file, that it cannot use."""
+
+
+class DeviceError(TextEnvError, RuntimeError):
+    """The processor that was asked for is not on this machine."""

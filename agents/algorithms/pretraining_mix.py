@@ -36,7 +36,10 @@ class PPOPtx(PPO):
     """
 
     stream: NDArray[np.integer] = field(
-        default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False, compare=False
+        default_factory=lambda: np.zeros(0, dtype=np.int64),
+        repr=False,
+        compare=False,
+        metadata={"from_code": True},
     )
     ptx_coef: float = 1.0
     ptx_window: int = 64

@@ -1,42 +1,96 @@
-"""The command line: one file a command, put together here."""
+"""The command line: one file of options a command, put together here.
 
-import typer
+What a command does is in `agents.jobs`, which is imported when it runs: help never waits for torch.
+"""
 
-from agents.commands.chat import chat_command
-from agents.commands.evaluate import evaluate_command
-from agents.commands.preferences import preferences_command
-from agents.commands.pretrain import pretrain_command
-from agents.commands.recipe import recipe_command
-from agents.commands.reward_model import reward_model_command
-from agents.commands.sft import sft_command
-from agents.commands.train import train_command
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-app = typer.Typer(
-    name="textenv",
-    help="Reinforcement learning on text.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+import textenv
+from agents.commands import train
+from agents.commands.chat import ChatSettings
+from agents.commands.errors import errors_as_messages
+from agents.commands.evaluate import EvaluateSettings
+from agents.commands.options import title_of
+from agents.commands.parsing import parse
+from agents.commands.preferences import PreferencesSettings
+from agents.commands.pretrain import PretrainSettings
+from agents.commands.recipe import RecipeSettings
+from agents.commands.reward_model import RewardModelSettings
+from agents.commands.sft import SFTSettings
+from textenv.errors import OptionError
 
 
-@app.callback()
-def commands() -> None:
-    """Reinforcement learning on text."""
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        settings: The dataclass of its options.
+        module: What runs it: the function `run` of this module takes the settings and the names of
+            the options that were given.
+    """
+
+    settings: type
+    module: str
 
 
 # In the order of the recipe.
-app.command("pretrain")(pretrain_command)
-app.command("sft")(sft_command)
-app.command("preferences")(preferences_command)
-app.command("reward-model")(reward_model_command)
-app.command("train")(train_command)
-app.command("eval")(evaluate_command)
-app.command("chat")(chat_command)
-app.command("recipe")(recipe_command)
+COMMANDS = {
+    "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
+    "sft": Command(SFTSettings, "agents.jobs.sft"),
+    "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
+    "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
+    "train": Command(train.TrainSettings, "agents.jobs.train"),
+    "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
+    "chat": Command(ChatSettings, "agents.jobs.chat"),
+    "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
+}
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: What follows `textenv`; those of the process if None.
+
+    Raises:
+        SystemExit: With the exit code.
+    """
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    if not line or line[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if line[0] == "--version":
+        print(f"textenv {textenv.__version__}")
+        return
+    with errors_as_messages("--debug" in line):
+        name, *rest = line
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise OptionError(f"there is no command {name!r}: {hint}textenv --help lists them")
+        command = COMMANDS[name]
+        choices = train.choices(rest) if name == "train" else {}
+        settings: Any
+        settings, _, given = parse(command.settings, rest, f"textenv {name}", choices)
+        importlib.import_module(command.module).run(settings, given)
+
+
+def overview() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{title_of(c.settings)}" for name, c in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: textenv COMMAND [OPTIONS]",
+            "",
+            "Reinforcement learning on text.",
+            "",
+            *lines,
+            "",
+            "textenv COMMAND --help says more; textenv --version prints the version.",
+        ]
+    )

@@ -1,76 +1,54 @@
-"""`textenv recipe`: all stages in one command."""
+"""`textenv recipe`: its options."""
 
-import json
-from dataclasses import asdict
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
-import typer
-from rich.console import Console
-
-from agents.commands.errors import errors_as_messages
-from agents.runs.stages import Stages
+from agents.commands.options import setting
+from agents.commands.shared import Device
+from agents.optimisation.settings import Precision
 
 
-class LanguageName(StrEnum):
-    """Languages on the command line."""
+@dataclass(frozen=True)
+class Runs:
+    """What to run.
 
-    en = "en"
-    zh = "zh"
+    Attributes:
+        language: Text to learn from: en for English speeches, zh for Chinese reviews.
+        size: Size of the network: small, medium or large. May be given several times.
+        seed: Start of everything random. May be given several times.
+        budget: Times as much data and training as the six minutes have.
+        out: A folder for each size and seed is made in this one.
+    """
+
+    language: Literal["en", "zh"] = "en"
+    size: list[Literal["small", "medium", "large"]] = setting(["medium"])
+    seed: list[int] = setting([0])
+    budget: float = setting(1.0, minimum=0.01)
+    out: Path = setting(Path("runs/recipe"), metavar="FOLDER")
 
 
-class SizeName(StrEnum):
-    """Sizes on the command line."""
+@dataclass(frozen=True)
+class RecipeMachine(Device):
+    """Where and how to compute.
 
-    small = "small"
-    medium = "medium"
-    large = "large"
+    Attributes:
+        precision: Number format of the matrix products of training. bfloat16 is at least twice as
+            fast on processors and GPUs made for it, and rounds more.
+    """
+
+    precision: Precision = "float32"
 
 
-def recipe_command(
-    language: Annotated[
-        LanguageName, typer.Option(help="English speeches, or Chinese reviews.")
-    ] = LanguageName.en,
-    size: Annotated[
-        list[SizeName], typer.Option(help="Of the network. May be given several times.")
-    ] = [SizeName.medium],  # noqa: B006 typer reads it and never writes
-    seed: Annotated[list[int], typer.Option(help="May be given several times.")] = [0],  # noqa: B006
-    budget: Annotated[
-        float,
-        typer.Option(min=0.01, help="Times as much data and training as the six minutes have."),
-    ] = 1.0,
-    out: Annotated[
-        Path, typer.Option(help="A folder for each size and seed is made in this one.")
-    ] = Path("runs/recipe"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class RecipeSettings:
     """The recipe of ChatGPT, from raw text to an aligned model, on real text.
 
     A vocabulary, pretraining, supervised fine-tuning, a reward model from ranked answers, DPO, PPO
     with and without a pretraining term, best-of-n, and all of them compared on held-out prompts.
-    About six minutes on two processor cores. Each stage is made once: a run that was stopped goes
-    on with the same command. Ends with tables and report.html.
+    About six minutes on two processor cores. Each stage is made once: run the same command again to
+    resume a run that was stopped. Ends with tables and report.html.
     """
-    from agents.jobs.recipe.examination import examine
-    from agents.jobs.recipe.pipeline import Recipe
-    from agents.jobs.recipe.settings import Settings
-    from agents.jobs.recipe.summary import rich_table, tables, write_page
 
-    console = Console()
-    with errors_as_messages(debug):
-        results = []
-        for size_name in size:
-            for number in seed:
-                name = f"{language.value}-{size_name.value}-{number}"
-                console.rule(name)
-                settings = Settings(language.value, size_name.value, number).scaled(budget)
-                recipe = Recipe(settings, out / name, Stages(console))
-                recipe.run()
-                results.append(examine(recipe))
-        for table in tables(results):
-            console.print(rich_table(table))
-        numbers = [asdict(result) for result in results]
-        (out / "results.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-        page = write_page(out / "report.html", recipe, results)
-        console.print(f"Report: {page}", soft_wrap=True)
+    runs: Runs
+    machine: RecipeMachine

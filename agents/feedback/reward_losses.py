@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from agents.preference_losses import ranked_pairs
 
 RankingLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""PolicyOutputs, ranks and groups, (S,) each, to a scalar."""
+"""Scores, ranks and groups, (S,) each, to a scalar."""
 
 
 def pairwise(scores: Tensor, ranks: Tensor, groups: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def reward_model_steps(
     weight_decay: float = 0.1,
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
+    precision: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
@@ -57,11 +58,12 @@ def reward_model_steps(
         loss: One of `agents.feedback.reward_losses`, or another function like these.
         epochs: Passes over all of them, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: At its peak; with the next three, see `agents.supervised.Fitting`.
+        learning_rate: At its peak; with the next four, see `agents.supervised.Fitting`.
         weight_decay: Of matrices and embeddings.
         warmup: Share of the steps in which the learning rate rises.
         max_grad_norm: Gradients are scaled down to this norm.
-        seed: Of the order.
+        precision: dtype of the matrix products.
+        seed: Seed of the order.
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
@@ -77,10 +79,12 @@ def reward_model_steps(
         weight_decay=weight_decay,
         warmup=warmup,
         max_grad_norm=max_grad_norm,
+        precision=precision,
     )
     device = model.trunk.device
     for batch in batches(len(rankings), epochs, batch_size, seed):
-        scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
+        with fitting.precision.autocast():
+            scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
         groups = torch.tensor([i for i in batch for _ in rows[i]], device=device)
         step = fitting.step([loss(scores, ranks, groups)])

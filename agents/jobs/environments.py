@@ -8,7 +8,13 @@ from textenv.errors import PromptTooLongError
 
 
 def environment_for(
-    policy: Policy, prompts: Any, reward: Any, *, rows: int, max_new_tokens: int
+    policy: Policy,
+    prompts: Any,
+    reward: Any,
+    *,
+    rows: int,
+    max_new_tokens: int,
+    group_size: int = 1,
 ) -> TextVectorEnv:
     """An environment of `policy`'s vocabulary, whose context limits the prompts.
 
@@ -18,6 +24,7 @@ def environment_for(
         reward: The same.
         rows: Answers written at a time.
         max_new_tokens: Longest answer.
+        group_size: Answers to each drawn prompt.
 
     Raises:
         PromptTooLongError: The answers leave no room for a prompt.
@@ -35,4 +42,5 @@ def environment_for(
         tokenizer=policy.tokenizer,
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=room,
+        group_size=group_size,
     )

@@ -1,108 +1,54 @@
-"""The job behind `textenv train`: PPO on a task, before and after compared, a run folder."""
+"""The job of `textenv train`: train, compare before and after, leave a run folder."""
 
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
+from rich.table import Table
 
-from agents import PPO, Learner, PPOPtx
+from agents import Learner
+from agents.algorithm import Algorithm
+from agents.commands.parsing import from_flat, to_flat
+from agents.commands.train import TrainSettings
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
-from agents.jobs import speeches
-from agents.jobs.environments import environment_for
-from agents.runs.learner_checkpoint import POLICY, REFERENCE
-from agents.runs.loggers import CSVLogger, TensorBoardLogger
-from agents.runs.progress import learn
-from agents.runs.run_folder import RunFolder
-from agents.runs.samples import append_samples
-from agents.runs.stages import Stages
-from agents.supervised.pretraining import PretrainingStep, held_out_loss
-from policies import (
-    HuggingFacePolicy,
-    Policy,
-    RewardModel,
-    SeparateValue,
-    TransformerPolicy,
-    load_policy,
-    tokenizer_of,
+from agents.jobs.inputs import (
+    algorithm_class,
+    environment_of,
+    make_algorithm,
+    policies_of,
+    prompts_of,
+    reward_of,
+    with_critic,
 )
-from policies.adapters import import_peft
-from policies.checkpoint import is_policy
-from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
+from agents.jobs.machine import device_named
+from agents.runs.loggers import CSVLogger, TensorBoardLogger
+from agents.runs.progress import watch
+from agents.runs.run_folder import RunFolder
+from agents.runs.samples import append_samples, comparison_table
+from agents.runs.stages import Stages
+from policies import (
+    Policy,
+)
+from textenv import ListPrompts, TextVectorEnv
 from textenv.errors import (
-    AdapterError,
     CheckpointError,
-    InvalidRewardError,
-    MalformedRecordError,
+    OptionError,
     RewardError,
 )
 from textenv.rewards import reward_terms
 
-FEWEST_TO_SPLIT = 40
-"""From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for; `config.json` of the run folder holds it.
-
-    Attributes:
-        prompts: A `.txt` or `.jsonl` file, or `file.py:name`; the demo's openings if None.
-        reward: `file.py:name` or `package.module:name`; the demo's sentiment if None.
-        policy: A folder written by `policy.save`, or a model of Hugging Face by its folder or its
-            name on the hub (owner/name); the demo's GPT if None.
-        lora: Rank of the LoRA adapter that is trained instead of the model's weights, which then
-            are the reference too; 0 trains the weights. Needs a model of Hugging Face.
-        micro_batch_tokens: So many tokens are in memory at once in an update; None: a minibatch.
-        reward_model: A folder written by `RewardModel.save`, instead of `reward`. The critic then
-            is a network of its own that begins as the reward model, if their vocabularies agree.
-        ptx_text: A text file, if PPO is to go on reading it (PPO-ptx).
-        ptx_coef: Weight of that text.
-        tokens: Tokens to choose in PPO, in all.
-        rows: Answers written at a time.
-        max_new_tokens: Token budget of an answer.
-        kl_coef: Weight of the KL penalty for leaving the policy that training began with.
-        learning_rate: Of PPO; it falls linearly to a tenth.
-        temperature: Of the sampling, in training and evaluation.
-        pretrain_tokens: Tokens that the demo's GPT reads beforehand.
-        eval_answers: Answers of each evaluation; prompts that are fewer are answered repeatedly.
-        seed: Of everything.
-    """
-
-    prompts: str | None = None
-    reward: str | None = None
-    policy: str | None = None
-    lora: int = 0
-    micro_batch_tokens: int | None = None
-    reward_model: str | None = None
-    ptx_text: str | None = None
-    ptx_coef: float = 1.0
-    tokens: int = 120_000
-    rows: int = 128
-    max_new_tokens: int = 24
-    kl_coef: float = 0.08
-    learning_rate: float = 5e-4
-    temperature: float = 0.8
-    pretrain_tokens: int = speeches.Pretraining.total_tokens
-    eval_answers: int = 512
-    seed: int = 0
-
-    @classmethod
-    def of_run(cls, run: RunFolder) -> Self:
-        """The settings of an earlier run.
-
-        Raises:
-            CheckpointError: The folder is none of a run.
-        """
-        try:
-            return cls(**json.loads(run.config.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{run.path} is no folder of a run: {error}") from error
+SHOWN_SAMPLES = 5
+ROWS = (
+    ("tokens_per_answer", "tokens an answer", ".1f"),
+    ("kl_per_answer", "KL an answer (nats)", ".3f"),
+    ("kl_per_token", "KL a token (nats)", ".4f"),
+    ("reference_perplexity", "perplexity under the first policy", ".1f"),
+    ("distinct_2", "distinct pairs of tokens", ".3f"),
+)
 
 
 @dataclass(frozen=True)
@@ -137,8 +83,25 @@ class Result:
         }
 
 
+def run(settings: TrainSettings, given: set[str]) -> None:
+    """Train, or resume a run, and show what came of it.
+
+    Args:
+        settings: The options.
+        given: Names of those that were given: a run that is resumed takes only some.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    console, folder = Console(), None
+    if settings.output.resume is not None:
+        folder = RunFolder(settings.output.resume)
+        settings = _settings_to_resume(folder, settings, given)
+    _show(train(settings, settings.output.run_folder, console, folder), console)
+
+
 def train(
-    settings: Settings, root: str | Path, console: Console, resume: RunFolder | None = None
+    settings: TrainSettings, root: str | Path, console: Console, resume: RunFolder | None = None
 ) -> Result:
     """Do the whole job, with a progress bar for each stage.
 
@@ -146,53 +109,47 @@ def train(
         settings: What to do.
         root: Where the folder of the run is made.
         console: Where to show it.
-        resume: Go on with this run instead of a new one.
+        resume: Continue this run instead of a new one.
 
     Raises:
         TextEnvError: Something given cannot be used, or a reward failed. If the learner was
             running it is saved first, as it is on KeyboardInterrupt; a note says where.
     """
+    device_named(settings.device.device)  # what cannot be used is found before the long work
+    made = algorithm_class(settings)
     stages = Stages(console)
-    training, asked, held_out = _prompts(settings)
-    reward = _reward(settings)
-    reward_terms(reward)  # a reward that cannot be used is found before the long work
-    actor, reference = _policies(settings, stages, resume)
-    policy = _with_critic(actor, reward)
-    envs = _environment(settings, actor, training, reward)
-    examination = _environment(settings, actor, ListPrompts(asked), reward)
-    algorithm = _algorithm(settings, actor)
+    training, asked, held_out = prompts_of(settings)
+    reward = reward_of(settings)
+    reward_terms(reward)
+    actor, reference = policies_of(settings, stages, resume)
+    policy = with_critic(actor, reward, made)
+    envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
+    examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
+    algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)
-    run.write_config(asdict(settings))
+    run.write_config({k: v for k, v in to_flat(settings).items() if k != "resume"})
+
+    def examine(who: Policy, on_answers: Any) -> Evaluation:
+        return evaluate(
+            who,
+            examination,
+            asked,
+            reference=reference,
+            temperature=settings.training.temperature,
+            seed=settings.training.seed,
+            on_answers=on_answers,
+        )
 
     def answers(name: str, who: Policy) -> Evaluation:
         with stages.bar(name, len(asked), "answers") as advance:
-            return evaluate(
-                who,
-                examination,
-                asked,
-                reference=reference,
-                temperature=settings.temperature,
-                seed=settings.seed,
-                on_answers=advance,
-            )
+            return examine(who, advance)
 
     before = answers("Answers before", reference)
-    learner = Learner(
-        policy,
-        envs,
-        algorithm,
-        reference=reference,
-        kl_coef=settings.kl_coef,
-        learning_rate=lambda done: settings.learning_rate * (1 - 0.9 * done),
-        temperature=settings.temperature,
-        micro_batch_tokens=settings.micro_batch_tokens,
-        n_steps=settings.max_new_tokens,
-        seed=settings.seed,
-    )
+    learner = _learner(settings, policy, envs, algorithm, reference)
     if resume:
         learner.load(run.checkpoint)
-    with stages.timed("PPO"):
-        _learn(learner, settings.tokens, run, console)
+    with stages.timed(settings.algorithm.name.upper()):
+        _learn(learner, settings, run, console, lambda: examine(policy, None))
     after = answers("Answers after", policy)
 
     gain = bootstrap_interval(after.scores - before.scores)
@@ -206,12 +163,82 @@ def train(
 # -------------------------------------------------------------------- what the job is made of
 
 
-def _learn(learner: Learner, total_tokens: int, run: RunFolder, console: Console) -> None:
+def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:
+    """The settings of the run, with the tokens that were asked for now, if any were.
+
+    Raises:
+        CheckpointError: The folder is not that of a run.
+        OptionError: Other options were given as well.
+    """
+    if others := names - {"resume", "tokens", "debug"}:
+        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(others))
+        raise OptionError(f"a resumed run keeps its settings; leave out {flags}")
+    try:
+        stored = json.loads(run.config.read_text(encoding="utf-8"))
+        settings = from_flat(TrainSettings, stored, str(run.config))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{run.path} is no folder of a run: {error}") from error
+    if "tokens" in names:
+        longer = replace(settings.training, tokens=given.training.tokens)
+        settings = replace(settings, training=longer)
+    return settings
+
+
+def _learner(
+    settings: TrainSettings,
+    policy: Policy,
+    envs: TextVectorEnv,
+    algorithm: Algorithm,
+    reference: Policy,
+) -> Learner:
+    s = settings.training
+    whole = algorithm.needs.whole_episodes
+    return Learner(
+        policy,
+        envs,
+        algorithm,
+        reference=reference,
+        # Soft Q-learning and the losses of preferences have a leash of their own.
+        kl_coef=0.0 if algorithm.needs.reference else s.kl_coef,
+        n_steps=None if whole else settings.answers.max_new_tokens,
+        n_episodes=settings.answers.rows if whole else None,
+        learning_rate=lambda done: s.learning_rate * (1 - 0.9 * done),
+        temperature=s.temperature,
+        max_grad_norm=s.max_grad_norm,
+        micro_batch_tokens=s.micro_batch_tokens,
+        precision=s.precision,
+        seed=s.seed,
+    )
+
+
+def _learn(
+    learner: Learner,
+    settings: TrainSettings,
+    run: RunFolder,
+    console: Console,
+    examine: Callable[[], Evaluation],
+) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.rescue_folder = run.checkpoint
+    output = settings.output
     loggers = (CSVLogger(run.metrics), TensorBoardLogger(run.path / "tensorboard"))
+    evaluations = CSVLogger(run.path / "evaluations.csv")
     try:
-        learn(learner, total_tokens, loggers=loggers, console=console)
+        for update in watch(
+            learner,
+            settings.training.tokens,
+            loggers=loggers,
+            samples_every=output.samples_every or None,
+            console=console,
+        ):
+            if output.eval_every and update.number % output.eval_every == 0:
+                done = examine()
+                evaluations.log(update.tokens, {"score": float(done.scores.mean())})
+                console.print(
+                    f"update {update.number}: score {done.scores.mean():.3f} on held-out prompts"
+                )
+            if output.save_every and update.number % output.save_every == 0:
+                learner.save(run.checkpoint)
     except (RewardError, KeyboardInterrupt) as error:
         if not hasattr(error, "__notes__"):  # between two updates: not yet saved
             learner.save(run.checkpoint)
@@ -223,138 +250,32 @@ def _learn(learner: Learner, total_tokens: int, run: RunFolder, console: Console
     learner.save(run.checkpoint)
 
 
-def _reward(settings: Settings) -> Any:
-    if settings.reward_model is not None:
-        if settings.reward is not None:
-            raise InvalidRewardError(
-                f"both a reward ({settings.reward}) and a reward model ({settings.reward_model}) "
-                "are given: give one of them"
-            )
-        return RewardModel.load(settings.reward_model)
-    return settings.reward or speeches.sentiment_reward()
+# -------------------------------------------------------------------- what is shown at the end
 
 
-def _with_critic(actor: Policy, reward: Any) -> Policy:
-    """The actor with a critic that begins as the reward model, if that reads the same tokens."""
-    if not isinstance(reward, RewardModel) or actor.tokenizer is None:
-        return actor
-    if reward.tokenizer.fingerprint != actor.tokenizer.fingerprint:
-        return actor
-    return SeparateValue(actor, reward.as_critic())
+def _show(result: Result, console: Console) -> None:
+    """Samples side by side, then the numbers."""
+    before, after = result.before, result.after
+    chosen = np.linspace(0, len(before.samples) - 1, SHOWN_SAMPLES).astype(int)
+    console.print(comparison_table(*([e.samples[i] for i in chosen] for e in (before, after))))
+
+    table = Table(title=_title(result), title_justify="left")
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left")
+    scores = (str(bootstrap_interval(e.scores)) for e in (before, after))
+    table.add_row("mean score", *scores)
+    for name, label, form in ROWS:
+        table.add_row(label, *(format(getattr(e, name), form) for e in (before, after)))
+    console.print(table)
+    console.print(f"Gain in score: {result.gain}, paired by prompt. Intervals: 95%, bootstrap.")
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
+    console.print(f"Time: {seconds}")
+    path = result.run.path
+    console.print(f"Run folder: {path} (policy: {path / 'checkpoint' / 'policy'})", soft_wrap=True)
 
 
-def _algorithm(settings: Settings, policy: Policy) -> PPO:
-    """PPO, with a pretraining term if there is text for it."""
-    common: dict[str, Any] = {"n_epochs": 2, "minibatch_tokens": 1024}
-    if settings.ptx_text is None:
-        return PPO(**common)
-    assert policy.tokenizer is not None
-    try:
-        text = Path(settings.ptx_text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MalformedRecordError(f"{settings.ptx_text} cannot be read: {error}") from error
-    stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
-    window = min(policy.context, len(stream) - 1)
-    return PPOPtx(**common, stream=stream, ptx_coef=settings.ptx_coef, ptx_window=window)
-
-
-def _policies(
-    settings: Settings, stages: Stages, resume: RunFolder | None
-) -> tuple[Policy, Policy]:
-    """What learns, and what it began as."""
-    if resume:
-        policy = load_policy(resume.checkpoint / POLICY)
-        if settings.lora:
-            return policy, _as_huggingface(policy, settings).reference()
-        return policy, load_policy(resume.checkpoint / REFERENCE).frozen_copy()
-    if settings.policy is not None:
-        policy = _begin_with(settings.policy)
-    else:
-        policy = _demo_policy(settings, stages)
-    tokenizer_of(policy, f"the policy in {settings.policy}")
-    if not settings.lora:
-        return policy, policy.frozen_copy()
-    adapted = _as_huggingface(policy, settings)
-    torch.manual_seed(settings.seed)  # of the adapter's first weights
-    adapted.add_adapter(
-        import_peft().LoraConfig(
-            r=settings.lora, lora_alpha=2 * settings.lora, target_modules="all-linear"
-        )
-    )
-    return adapted, adapted.reference()
-
-
-def _begin_with(name: str) -> Policy:
-    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
-    folder = Path(name)
-    on_the_hub = not folder.exists() and len(folder.parts) == 2
-    if on_the_hub or ((folder / "config.json").exists() and not is_policy(folder)):
-        return HuggingFacePolicy.from_pretrained(name)
-    return load_policy(folder)
-
-
-def _as_huggingface(policy: Policy, settings: Settings) -> HuggingFacePolicy:
-    if not isinstance(policy, HuggingFacePolicy):
-        raise AdapterError(
-            f"--lora {settings.lora} needs a model of Hugging Face, and --policy "
-            f"{settings.policy} is none: leave it out to train all weights"
-        )
-    return policy
-
-
-def _demo_policy(settings: Settings, stages: Stages) -> TransformerPolicy:
-    """The GPT of the demo, from the cache if an earlier run has left it there."""
-    shape = speeches.Pretraining(total_tokens=settings.pretrain_tokens, seed=settings.seed)
-    folder = speeches.pretrained_folder(shape)
-    if folder.exists():
-        stages.console.print(f"Pretrained policy of an earlier run: {folder}", soft_wrap=True)
-        return TransformerPolicy.load(folder)
-    with stages.bar("Vocabulary", shape.vocab_size, "tokens") as advance:
-        tokenizer = speeches.learn_vocabulary(shape)
-        advance(tokenizer.vocab_size)
-    with stages.bar("Pretraining", shape.total_tokens, "tokens") as advance:
-        begin = time.perf_counter()
-
-        def show(step: PretrainingStep) -> None:
-            speed = step.tokens / (time.perf_counter() - begin)
-            advance(step.tokens, f"loss {step.loss:.2f}  {speed:,.0f} tokens/s")
-
-        policy = speeches.pretrain(shape, tokenizer, on_step=show)
-    _, kept = speeches.read()
-    loss = held_out_loss(policy, speeches.stream(kept, tokenizer), shape.window)
-    stages.console.print(f"Loss on held-out speeches: {loss:.3f} nats a token")
-    return policy
-
-
-def _prompts(settings: Settings) -> tuple[PromptSource, list[Prompt], bool]:
-    """Where the training prompts come from, those to evaluate on, and whether they are others."""
-    count = settings.eval_answers
-    if settings.prompts is None:
-        training, held_out = speeches.prompts()
-        return ListPrompts(training), _spread(held_out, count), True
-    source = load_prompts(settings.prompts)
-    mixed = np.random.default_rng(settings.seed)
-    if not isinstance(source, ListPrompts):  # it makes new ones up for ever
-        seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
-        return source, list(source.draw(seeds)), True
-    if len(source.prompts) < FEWEST_TO_SPLIT:
-        return source, _spread(source.prompts, count), False
-    order = mixed.permutation(len(source.prompts))
-    cut = max(len(order) // 10, FEWEST_TO_SPLIT // 2)
-    held_out, training = ([source.prompts[i] for i in part] for part in np.split(order, [cut]))
-    return ListPrompts(training), _spread(held_out, count), True
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """`count` of the prompts at even distances; all of them repeatedly if there are fewer."""
-    if len(prompts) < count:
-        return [prompts[i % len(prompts)] for i in range(count)]
-    return [prompts[i] for i in np.linspace(0, len(prompts) - 1, count).astype(int)]
-
-
-def _environment(
-    settings: Settings, policy: Policy, prompts: PromptSource, reward: Any
-) -> TextVectorEnv:
-    return environment_for(
-        policy, prompts, reward, rows=settings.rows, max_new_tokens=settings.max_new_tokens
-    )
+def _title(result: Result) -> str:
+    count = len(result.before.samples)
+    if result.held_out:
+        return f"{count} answers to prompts that were held out"
+    return f"{count} answers to the training prompts, too few to hold any out"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from agents import DPO, PPO, Learner, PPOPtx, Trainer
@@ -34,13 +35,14 @@ from agents.feedback import (
     split_rankings,
 )
 from agents.jobs.environments import environment_for
+from agents.jobs.machine import device_named
 from agents.jobs.recipe.caching import cached, key_of, made_from
 from agents.jobs.recipe.languages import LANGUAGES, Language
 from agents.jobs.recipe.settings import SIZES, Settings
 from agents.runs.stages import Stages
 from agents.supervised import Example, open_stream, pretraining_steps, sft_steps, write_stream
 from agents.supervised.sft import held_out_answer_loss, steps_of
-from policies import RewardModel, SeparateValue, TransformerPolicy
+from policies import RewardModel, SeparateValue, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 
@@ -65,6 +67,8 @@ class Recipe:
 
     def __init__(self, settings: Settings, folder: Path, stages: Stages):
         self.settings, self.folder, self.stages = settings, folder, stages
+        self.device = device_named(settings.device)
+        self.dtype = getattr(torch, settings.precision)
         self.language: Language = LANGUAGES[settings.language]()
         self._shown: set[str] = set()
         self.training_prompts, self.held_out_prompts = self.language.prompts()
@@ -112,8 +116,8 @@ class Recipe:
 
         def make(folder: Path) -> None:
             tokenizer = self.vocabulary()
-            shape = SIZES[s.size].config(tokenizer.vocab_size, s.context)
-            policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed)
+            shape = TransformerConfig(tokenizer.vocab_size, s.context, **asdict(SIZES[s.size]))
+            policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed).to(self.device)
             steps = pretraining_steps(
                 policy,
                 self.stream("training"),
@@ -121,6 +125,7 @@ class Recipe:
                 window=s.context,
                 batch_size=PRETRAIN_BATCH,
                 learning_rate=s.pretrain_rate,
+                precision=self.dtype,
                 seed=s.seed,
             )
             with self.stages.bar("Pretraining", s.pretrain_tokens, "tokens") as advance:
@@ -129,7 +134,7 @@ class Recipe:
             policy.save(folder)
 
         self._cached("pretrained", make, ("size", "seed", "context", "pretrain_*"), "vocabulary")
-        return TransformerPolicy.load(self.folder / "pretrained")
+        return TransformerPolicy.load(self.folder / "pretrained").to(self.device)
 
     def sft(self) -> TransformerPolicy:
         """The pretrained model, fine-tuned on demonstrations."""
@@ -150,6 +155,7 @@ class Recipe:
                 epochs=s.sft_epochs,
                 batch_size=SFT_BATCH,
                 learning_rate=s.sft_rate,
+                precision=self.dtype,
                 seed=s.seed,
             )
             self._show("SFT", total, steps)
@@ -157,7 +163,7 @@ class Recipe:
             policy.save(folder)
 
         self._cached("sft", make, ("demonstrations", "sft_*"), "pretrained")
-        return TransformerPolicy.load(self.folder / "sft")
+        return TransformerPolicy.load(self.folder / "sft").to(self.device)
 
     def preferences(self) -> list[Ranking]:
         """Answers of the SFT model, ranked by the labeller."""
@@ -197,6 +203,7 @@ class Recipe:
                 epochs=s.reward_model_epochs,
                 batch_size=RANKING_BATCH,
                 learning_rate=s.reward_model_rate,
+                precision=self.dtype,
                 seed=s.seed,
             )
             total = steps_of(len(learned), s.reward_model_epochs, RANKING_BATCH)
@@ -210,7 +217,7 @@ class Recipe:
             model.save(folder)
 
         self._cached("reward_model", make, ("reward_model_*",), "preferences")
-        return RewardModel.load(self.folder / "reward_model")
+        return RewardModel.load(self.folder / "reward_model").to(self.device)
 
     def dpo(self) -> TransformerPolicy:
         """The SFT model after DPO on the same rankings that the reward model has learned from."""
@@ -221,12 +228,14 @@ class Recipe:
             learned, _ = split_rankings(self.preferences(), HELD_OUT_SHARE, s.seed)
             assert policy.tokenizer is not None
             rollout = preference_rollout(learned, policy.tokenizer, policy.context)
+            rollout = rollout.to(policy.device)
             algorithm = DPO(beta=s.dpo_beta, minibatch_tokens=1024)
             trainer = Trainer(
                 policy,
                 algorithm,
                 reference=policy.frozen_copy(),
                 learning_rate=lambda done: s.dpo_rate * (1 - 0.9 * done),
+                precision=s.precision,
                 seed=s.seed,
             )
             with self.stages.bar("DPO", s.dpo_epochs, "epochs") as advance:
@@ -237,7 +246,7 @@ class Recipe:
             policy.save(folder)
 
         self._cached("dpo", make, ("dpo_*",), "preferences")
-        return TransformerPolicy.load(self.folder / "dpo")
+        return TransformerPolicy.load(self.folder / "dpo").to(self.device)
 
     def ppo(self, name: str) -> TransformerPolicy:
         """The SFT model after PPO against the reward model, without (`ppo`) or with pretraining.
@@ -265,6 +274,7 @@ class Recipe:
                 reference=actor.frozen_copy(),
                 kl_coef=s.kl_coef,
                 learning_rate=lambda done: s.ppo_rate * (1 - 0.9 * done),
+                precision=s.precision,
                 n_steps=s.max_new_tokens,
                 temperature=s.temperature,
                 seed=s.seed,
@@ -276,7 +286,7 @@ class Recipe:
         wanted = ["ppo_*", "kl_coef", "temperature", "curve_points"]
         wanted += ["ptx_*"] if name == "ppo_ptx" else []
         self._cached(name, make, wanted, "reward_model")
-        return TransformerPolicy.load(self.folder / name)
+        return TransformerPolicy.load(self.folder / name).to(self.device)
 
     # ---------------------------------------------------------------- what the stages share
 
@@ -340,7 +350,7 @@ class Recipe:
         self, name: str, make: Callable[[Path], object], settings: Sequence[str], before: str = ""
     ) -> None:
         """Make the stage `name` if it was not made from these settings and the stage `before`."""
-        shaped_by = [RECIPE, self.settings.language, name]
+        shaped_by = [RECIPE, self.settings.language, self.settings.precision, name]
         if before:
             shaped_by.append(made_from(self.folder / before))
         known = asdict(self.settings)

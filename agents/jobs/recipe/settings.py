@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from policies import TransformerConfig
+from agents.optimisation.settings import Precision
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,6 @@ class Size:
     n_layer: int
     n_head: int
     n_embd: int
-
-    def config(self, vocab_size: int, context: int) -> TransformerConfig:
-        """The network's full shape."""
-        return TransformerConfig(vocab_size, context, self.n_layer, self.n_head, self.n_embd)
 
 
 SIZES = {"small": Size(2, 3, 96), "medium": Size(3, 4, 128), "large": Size(4, 5, 160)}
@@ -53,6 +49,8 @@ class Settings:
         best_of: n of best-of-n.
         eval_prompts: Held-out prompts that every stage answers.
         curve_points: Evaluations along PPO, for the over-optimisation curve.
+        device: Where to compute.
+        precision: Number format of the matrix products of training.
     """
 
     language: str = "en"
@@ -82,6 +80,8 @@ class Settings:
     best_of: int = 8
     eval_prompts: int = 400
     curve_points: int = 6
+    device: str = "cpu"
+    precision: Precision = "float32"
 
     def scaled(self, budget: float) -> "Settings":
         """The same with `budget` times as much of everything that takes time."""

@@ -1,13 +1,9 @@
 import pytest
-import typer
-from typer.testing import CliRunner
+from command_line import run_command
 
-from agents.commands.chat import chat_command
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
-app = typer.Typer()
-app.command()(chat_command)
 TOKENIZER = load_tokenizer("bytes")
 
 
@@ -23,7 +19,7 @@ def folder(policy, tmp_path_factory) -> str:
 
 
 def run(*arguments: str, typed: str):
-    return CliRunner().invoke(app, list(arguments), input=typed)
+    return run_command("chat", *arguments, typed=typed)
 
 
 def test_plain_text_is_continued_and_exit_ends(folder, policy):

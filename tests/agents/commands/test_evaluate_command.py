@@ -2,10 +2,8 @@ import json
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+from command_line import run_command
 
-from agents.commands.evaluate import evaluate_command
 from agents.evaluation import perplexity
 from agents.supervised.token_stream import write_stream
 from policies import TransformerConfig, TransformerPolicy
@@ -13,8 +11,6 @@ from policies.reward_model import RewardModel
 from textenv import load_tokenizer
 from textenv.tokenizers import train_bpe
 
-app = typer.Typer()
-app.command()(evaluate_command)
 TOKENIZER = load_tokenizer("bytes")
 MINE = """
 def length(episodes):
@@ -52,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(app, [*arguments, *SMALL])
+    return run_command("eval", *arguments, *SMALL)
 
 
 def test_one_table_and_the_same_as_json(folder):
@@ -150,6 +146,6 @@ def test_what_cannot_be_used_is_said(folder, arguments, message):
 
 def test_answers_that_fill_the_context(folder):
     arguments = ["one", "--judge", "my.py:judge", *SMALL, "--max-new-tokens", "32"]
-    result = CliRunner().invoke(app, arguments)
+    result = run_command("eval", *arguments)
     assert result.exit_code == 1
     assert "leave no room" in " ".join(result.output.split())

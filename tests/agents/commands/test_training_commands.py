@@ -4,17 +4,12 @@ import json
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import run_command
 
-from agents.commands import app
 from policies import TransformerConfig, TransformerPolicy
 from textenv.tokenizers import BytesTokenizer, CharacterTokenizer
 
 TEXT = "the cat sat on the mat. " * 60
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -34,7 +29,7 @@ def small(text, out, **options) -> list[object]:
 
 
 def test_pretraining_reports_samples_and_saves(text, tmp_path):
-    result = run(*small(text, tmp_path / "out"))
+    result = run_command(*small(text, tmp_path / "out"))
     assert result.exit_code == 0, result.output
     assert "step 64: loss" in result.output
     policy = TransformerPolicy.load(tmp_path / "out")
@@ -45,7 +40,7 @@ def test_pretraining_reports_samples_and_saves(text, tmp_path):
 
 def test_an_interrupted_run_ends_as_one_that_was_not(text, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
-    assert run(*small(text, whole)).exit_code == 0
+    assert run_command(*small(text, whole)).exit_code == 0
     steps = []
 
     def stop_once(*arguments):
@@ -53,27 +48,27 @@ def test_an_interrupted_run_ends_as_one_that_was_not(text, tmp_path, monkeypatch
         if len(steps) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("agents.commands.pretrain._report", stop_once)
+    monkeypatch.setattr("agents.jobs.pretrain._report", stop_once)
     parts = tmp_path / "parts"
-    stopped = run(*small(text, parts))
+    stopped = run_command(*small(text, parts))
     assert stopped.exit_code == 130
     assert "The same command goes on with it" in stopped.output
-    again = run(*small(text, parts))
+    again = run_command(*small(text, parts))
     assert "Going on after step 40 of 64" in again.output
     first, second = (TransformerPolicy.load(folder).state_dict() for folder in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_another_run_is_not_overwritten(text, tmp_path):
-    assert run(*small(text, tmp_path / "out", tokens=128)).exit_code == 0
-    result = run(*small(text, tmp_path / "out", tokens=128, seed=1))
+    assert run_command(*small(text, tmp_path / "out", tokens=128)).exit_code == 0
+    result = run_command(*small(text, tmp_path / "out", tokens=128, seed=1))
     assert result.exit_code == 1
     assert "other settings (seed)" in " ".join(result.output.split())
 
 
 def test_pretraining_goes_on_from_a_policy(text, tmp_path):
-    assert run(*small(text, tmp_path / "one")).exit_code == 0
-    result = run(*small(text, tmp_path / "two", policy=tmp_path / "one", tokens=640))
+    assert run_command(*small(text, tmp_path / "one")).exit_code == 0
+    result = run_command(*small(text, tmp_path / "two", policy=tmp_path / "one", tokens=640))
     assert result.exit_code == 0, result.output
     loss = float(result.output.split("loss ")[-1].split()[0])
     assert loss < 1.0
@@ -82,7 +77,7 @@ def test_pretraining_goes_on_from_a_policy(text, tmp_path):
 def test_records_without_a_text_are_all_reported(tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "ok"}\n{"body": 1}\n{"text": 2}\n')
-    result = run("pretrain", "--text", bad, "--out", tmp_path / "out")
+    result = run_command("pretrain", "--text", bad, "--out", tmp_path / "out")
     assert result.exit_code == 1
     shown = result.output.replace("\n", "")
     assert "bad.jsonl:2:" in shown and "bad.jsonl:3:" in shown
@@ -105,11 +100,11 @@ def test_sft_learns_answers_and_says_by_how_much(tmp_path):
         "--out",
         tmp_path / "out",
     )
-    result = run(*arguments, "--epochs", 20, "--learning-rate", 1e-2, "--held-out", 0.0)
+    result = run_command(*arguments, "--epochs", 20, "--learning-rate", 1e-2, "--held-out", 0.0)
     assert result.exit_code == 0, result.output
     assert "1 of 41 examples have no answer" in result.output
     assert TransformerPolicy.load(tmp_path / "out").generate(["a="], 4, temperature=0) == ["b"]
-    result = run(*arguments, "--epochs", 1)
+    result = run_command(*arguments, "--epochs", 1)
     assert "Loss of held-out answers, nats a token: 5." in result.output
 
 
@@ -117,7 +112,7 @@ def test_bad_examples_are_reported_before_anything_is_trained(tmp_path):
     examples = tmp_path / "examples.jsonl"
     examples.write_text(json.dumps({"prompt": "a"}) + "\n[]\n")
     arguments = ("--policy", tmp_path / "absent", "--examples", examples, "--out", tmp_path / "out")
-    result = run("sft", *arguments)
+    result = run_command("sft", *arguments)
     assert result.exit_code == 1
     shown = result.output.replace("\n", "")
     assert "examples.jsonl:1:" in shown and "examples.jsonl:2:" in shown

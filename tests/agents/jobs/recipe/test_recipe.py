@@ -6,10 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from command_line import run_command
 from rich.console import Console
-from typer.testing import CliRunner
 
-from agents.commands import app
 from agents.jobs.recipe import languages, settings
 from agents.jobs.recipe.examination import BASE, DPO, PPO, PPO_PTX, SFT, examine
 from agents.jobs.recipe.languages import Language
@@ -93,7 +92,7 @@ def test_all_stages_are_made_once_and_only_what_depends_is_made_again(tmp_path, 
 def test_the_command_ends_with_tables_and_a_page_without_links(tmp_path, monkeypatch):
     monkeypatch.setattr(Settings, "scaled", lambda self, budget: replace(SMALL, seed=self.seed))
     arguments = ["recipe", "--size", "small", "--seed", "0", "--seed", "1", "--out", str(tmp_path)]
-    result = CliRunner().invoke(app, arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     assert "Who is preferred" in result.output
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from agents.evaluation import refuse_toxic
-from agents.jobs.chat import Chat, Continuation, Sampling, Voice
+from agents.jobs.conversation import Chat, Continuation, Sampling, Voice
 from agents.supervised.chat_template import ChatTemplate
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer

@@ -1,0 +1,37 @@
+"""Groups of options that several commands have."""
+
+from dataclasses import dataclass
+
+from agents.commands.options import setting
+from agents.optimisation.settings import Computation
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to compute.
+
+    Attributes:
+        device: Processor to use: cpu, cuda, cuda:1 and so on, or mps.
+    """
+
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Machine(Computation, Device):
+    """Where and how to compute."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained, if it is new.
+
+    Attributes:
+        n_layer: Layers of the network.
+        n_head: Attention heads of a layer; they share its width.
+        n_embd: Width of the network.
+    """
+
+    n_layer: int = setting(4, minimum=1)
+    n_head: int = setting(4, minimum=1)
+    n_embd: int = setting(128, minimum=1)

@@ -1,0 +1,186 @@
+"""Talking to a policy: the conversation so far as a prompt, and an answer shown as it is written.
+
+A conversation that no longer fits the policy's context loses its oldest questions and answers; a
+system message stays. `Chat` puts messages through a chat template; `Continuation` is for a policy
+that was never taught to chat, and has no history.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from agents.runs.streaming import TextStream
+from agents.supervised.chat_template import ChatTemplate
+from policies import Policy, generate_tokens, tokenizer_of
+from textenv import Tokenizer
+from textenv.errors import PromptTooLongError
+from textenv.tokenizers import encode_prompt
+
+Show = Callable[[str], object]
+"""Takes the next piece of an answer."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are sampled; as in `policies.generate_tokens`.
+
+    Attributes:
+        max_new_tokens: Longest answer.
+        temperature: 0 takes the likeliest token.
+        top_k: Keep only this many tokens.
+        top_p: Keep only the likeliest tokens that together reach this probability.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+@dataclass
+class Voice:
+    """A policy that writes one answer at a time.
+
+    Attributes:
+        policy: It must have a tokenizer.
+        sampling: How its tokens are chosen.
+        generator: Of the random numbers; the policy's own if None.
+        check: Gives a text back as it is, or a refusal; see `agents.evaluation.refuse_toxic`. What
+            is on the screen cannot be taken back, so with a check answers are shown whole.
+
+    Raises:
+        TokenizerError: The policy has no tokenizer.
+        PromptTooLongError: The answers leave no room for a prompt in the policy's context.
+    """
+
+    policy: Policy
+    sampling: Sampling = field(default_factory=Sampling)
+    generator: np.random.Generator | None = None
+    check: Callable[[str], str] | None = None
+
+    def __post_init__(self) -> None:
+        self.tokenizer: Tokenizer = tokenizer_of(self.policy)
+        if self.room < 1:
+            raise PromptTooLongError(
+                f"answers of {self.sampling.max_new_tokens} tokens leave no room for a prompt in "
+                f"the policy's context of {self.policy.context}"
+            )
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have; the last token of an answer is not read any more."""
+        return self.policy.context - self.sampling.max_new_tokens + 1
+
+    def reply(self, text: str, prompt: Sequence[int], show: Show) -> str:
+        """The answer to `text`, which makes the ids `prompt`; shown as it comes, and given back.
+
+        Raises:
+            EmptyPromptsError: There are no ids.
+            PromptTooLongError: They do not fit the context together with an answer.
+        """
+        if self.check is None:
+            return self._stream(prompt, show)
+        said = self.check(text)
+        if said == text:
+            said = self.check(self._stream(prompt, lambda piece: None))
+        show(said)
+        return said
+
+    def _stream(self, prompt: Sequence[int], show: Show) -> str:
+        stream = TextStream(self.tokenizer)
+        pieces: list[str] = []
+
+        def take(piece: str) -> None:
+            if piece:
+                pieces.append(piece)
+                show(piece)
+
+        def on_token(number: int, token: int) -> None:
+            if token != self.tokenizer.stop_token:
+                take(stream.push(token))
+
+        generate_tokens(
+            self.policy,
+            [prompt],
+            generator=self.generator,
+            on_token=on_token,
+            **vars(self.sampling),
+        )
+        take(stream.finish())
+        return "".join(pieces)
+
+
+class Talker(Protocol):
+    """What answers one text after the other."""
+
+    def answer(self, text: str, show: Show) -> str:
+        """The answer to `text`; its pieces are given to `show` as they come."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        ...
+
+
+@dataclass
+class Continuation:
+    """Continues each text by itself."""
+
+    voice: Voice
+
+    def answer(self, text: str, show: Show) -> str:
+        """What comes after `text`; raises as `Voice.reply`."""
+        return self.voice.reply(text, encode_prompt(self.voice.tokenizer, text), show)
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+
+@dataclass
+class Chat:
+    """Answers in a conversation.
+
+    Attributes:
+        voice: What answers.
+        template: Makes one text of the messages.
+        system: A message in front of all, which is never dropped.
+        messages: What was said so far and still fits, without the system message.
+    """
+
+    voice: Voice
+    template: ChatTemplate = field(default_factory=ChatTemplate)
+    system: str | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def answer(self, text: str, show: Show) -> str:
+        """The answer to `text`; both are remembered, unless the answer was interrupted.
+
+        Raises:
+            PromptTooLongError: `text` alone does not fit the context together with an answer.
+        """
+        messages, prompt = self._fitting([*self.messages, {"role": "user", "content": text}])
+        said = self.voice.reply(text, prompt, show)
+        # The template has the space between a role and an answer; the answer brings its own.
+        self.messages = [*messages, {"role": "assistant", "content": said.strip()}]
+        return said
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages = []
+
+    def _fitting(self, messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
+        """As many of the latest turns as the context has room for, and their ids."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        for begin in range(0, len(messages), 2):  # a question and its answer go together
+            kept = messages[begin:]
+            ids = self.template.prompt_tokens([*system, *kept], self.voice.tokenizer)
+            if len(ids) <= self.voice.room:
+                return kept, ids
+        raise PromptTooLongError(
+            f"the message has {len(ids)} tokens with its template; answers of "
+            f"{self.voice.sampling.max_new_tokens} tokens leave room for "
+            f"{self.voice.room} in the policy's context of {self.voice.policy.context}: "
+            "say less, or ask for shorter answers"
+        )

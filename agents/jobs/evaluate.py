@@ -1,0 +1,182 @@
+"""The job of `textenv eval`: policies compared on the same prompts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from agents.commands.evaluate import EvaluateSettings, Measures
+from agents.commands.shared import Machine
+from agents.evaluation import (
+    Judge,
+    compare,
+    comparison_table,
+    judge_reward,
+    load_judge,
+    profanity_classifier,
+    table_cells,
+    with_template,
+)
+from agents.jobs.environments import environment_for
+from agents.jobs.machine import device_named, to_machine
+from agents.report import TableData, token_traces, write_report
+from agents.runs.stages import Stages
+from agents.supervised.token_stream import open_stream
+from policies import Policy, load_policy, tokenizer_of
+from policies.reward_model import RewardModel
+from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
+from textenv.errors import OptionError, PromptError, VocabularyMismatchError
+from textenv.loading import load_object
+
+TRACED = 5
+"""Prompts whose answers the report shows token by token."""
+
+
+def run(settings: EvaluateSettings, given: set[str]) -> None:
+    """Let the policies answer, measure, and show and write one table.
+
+    Args:
+        settings: The options.
+        given: Names of those that were given; not needed here.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    wanted, measures, machine = settings.answers, settings.measures, settings.machine
+    _check(settings)
+    console = Console()
+    decides = None if measures.judge is None else load_judge(measures.judge)
+    scored = _reward(measures, decides, machine)
+    asked = _prompts(wanted.prompts, wanted.template, wanted.answers, machine.seed)
+    named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    against = None
+    if measures.reference is not None:
+        against = _reference(measures.reference, named, machine)
+    classifier = profanity_classifier() if measures.toxicity else None
+
+    def environment(policy: Policy) -> TextVectorEnv:
+        return environment_for(
+            policy,
+            ListPrompts(asked),
+            scored,
+            rows=min(wanted.rows, len(asked)),
+            max_new_tokens=wanted.max_new_tokens,
+        )
+
+    def stream(policy: Policy) -> NDArray[np.integer]:
+        assert measures.text is not None
+        return _stream(measures.text, policy)
+
+    with Stages(console).bar("Answers", len(named) * len(asked), "answers") as advance:
+        table = compare(
+            named,
+            environment,
+            asked,
+            reference=against,
+            judge=decides,
+            classifier=classifier,
+            stream=None if measures.text is None else stream,
+            temperature=wanted.temperature,
+            seed=machine.seed,
+            on_answers=advance,
+        )
+    title = f"{len(asked)} answers of each policy"
+    console.print(comparison_table(table, title))
+    if settings.output.json is not None:
+        figures = [row.numbers() for row in table]
+        settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    if settings.output.report is not None:
+        traces = [
+            trace
+            for name, policy in named.items()
+            for trace in token_traces(
+                policy,
+                environment(policy),
+                asked[:TRACED],
+                reference=against,
+                temperature=wanted.temperature,
+                seed=machine.seed,
+                title=name,
+            )
+        ]
+        tables = [TableData(title, *table_cells(table), note="Intervals: 95%, bootstrap.")]
+        write_report(settings.output.report, "Evaluation", tables=tables, traces=traces)
+
+
+def _check(settings: EvaluateSettings) -> None:
+    """Find what cannot be used before anything is loaded."""
+    measures = settings.measures
+    if not settings.answers.policies:
+        raise OptionError("nothing to compare: name the folder of one policy or more")
+    if measures.reward is not None and measures.reward_model is not None:
+        raise OptionError("give --reward or --reward-model, not both")
+    if measures.reward is None and measures.reward_model is None and measures.judge is None:
+        raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
+    if measures.text is not None and not measures.text.is_file():
+        raise OptionError(f"--text: there is no file {measures.text}")
+    device_named(settings.machine.device)
+
+
+def _names(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by their own names, or by their paths where these are not unique."""
+    short = {folder.name: folder for folder in folders}
+    return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
+
+
+def _policy(folder: Path, machine: Machine) -> Policy:
+    policy = to_machine(load_policy(folder), machine)
+    tokenizer_of(policy, f"the policy in {folder}")
+    return policy
+
+
+def _reference(folder: Path, policies: Mapping[str, Policy], machine: Machine) -> Policy:
+    reference = _policy(folder, machine)
+    for name, policy in policies.items():
+        if policy.tokenizer.fingerprint != reference.tokenizer.fingerprint:  # type: ignore[union-attr]
+            raise VocabularyMismatchError(
+                f"{name} and the reference {folder} have different vocabularies: there is no KL "
+                "between them"
+            )
+    return reference
+
+
+def _reward(measures: Measures, judge: Judge | None, machine: Machine) -> Any:
+    """What the environments pay: the judge's scores if nothing else was given."""
+    if measures.reward_model is not None:
+        return RewardModel.load(measures.reward_model).to(device_named(machine.device))
+    if measures.reward is not None:
+        return measures.reward
+    assert judge is not None
+    return judge_reward(judge)
+
+
+def _prompts(source: str, template: str | None, count: int, seed: int) -> list[Prompt]:
+    """At most `count` prompts: at even distances from a list, drawn from anything else."""
+    loaded = load_prompts(source)
+    if isinstance(loaded, ListPrompts):
+        every = loaded.prompts
+        places = np.linspace(0, len(every) - 1, min(count, len(every))).astype(int)
+        asked = [every[place] for place in places]
+    else:
+        seeds = np.random.default_rng(seed).integers(2**64, size=count, dtype=np.uint64)
+        asked = list(loaded.draw(seeds))
+    return asked if template is None else with_template(asked, load_object(template))
+
+
+def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
+    """Held-out text as ids of the policy's vocabulary."""
+    assert policy.tokenizer is not None
+    if path.suffix == ".tokens":
+        return open_stream(path, policy.tokenizer)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is no text of UTF-8: {error}") from error
+    ids = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+    if len(ids) < 2:
+        raise PromptError(f"{path} has {len(ids)} tokens: there is none to predict")
+    return ids

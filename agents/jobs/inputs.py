@@ -1,0 +1,237 @@
+"""What the options of `textenv train` name: algorithm, reward, policies, prompts, environments."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.algorithm import Algorithm
+from agents.algorithms.names import algorithm_named
+from agents.commands.train import TrainSettings
+from agents.jobs import speeches
+from agents.jobs.environments import environment_for
+from agents.jobs.machine import device_named
+from agents.runs.learner_checkpoint import POLICY, REFERENCE
+from agents.runs.run_folder import RunFolder
+from agents.runs.stages import Stages
+from agents.supervised.pretraining import PretrainingStep, held_out_loss
+from policies import (
+    HuggingFacePolicy,
+    Policy,
+    RewardModel,
+    SeparateValue,
+    TransformerPolicy,
+    load_policy,
+    tokenizer_of,
+)
+from policies.adapters import import_peft
+from policies.checkpoint import is_policy
+from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
+from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
+
+FEWEST_TO_SPLIT = 40
+"""From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
+
+
+def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
+    """The class of the algorithm, if the other options give it what it needs.
+
+    Raises:
+        OptionError: They do not.
+    """
+    name, answers = settings.algorithm.name, settings.answers
+    made = algorithm_named(name)
+    if made.needs.groups and answers.group_size < 2:
+        raise OptionError(
+            f"{name} compares answers to the same prompt, and --group-size is "
+            f"{answers.group_size}: take 2 or more, such as --group-size 8"
+        )
+    if answers.rows % answers.group_size:
+        raise OptionError(
+            f"--rows {answers.rows} are not whole groups of --group-size {answers.group_size}"
+        )
+    takes_text = any(field.name == "stream" for field in fields(made))
+    if takes_text != (settings.task.ptx_text is not None):
+        raise OptionError(
+            f"{name} reads no text beside: leave --ptx-text out, or take --algorithm ppo-ptx"
+            if not takes_text
+            else f"{name} goes on reading a text: name it with --ptx-text"
+        )
+    return made
+
+
+def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Policy) -> Algorithm:
+    """The algorithm with its fields, and its text if it reads one.
+
+    Raises:
+        OptionError: A field has a value that the algorithm refuses.
+    """
+    values = dict(settings.algorithm.fields)
+    if settings.task.ptx_text is not None:
+        assert policy.tokenizer is not None
+        try:
+            text = Path(settings.task.ptx_text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MalformedRecordError(
+                f"{settings.task.ptx_text} cannot be read: {error}"
+            ) from error
+        stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+        window = min(values["ptx_window"], policy.context, len(stream) - 1)
+        values |= {"stream": stream, "ptx_window": window}
+    try:
+        return made(**values)
+    except ValueError as error:
+        raise OptionError(f"{settings.algorithm.name}: {error}") from error
+
+
+def reward_of(settings: TrainSettings) -> Any:
+    """The reward, a reward model, or how positive an answer sounds.
+
+    Raises:
+        InvalidRewardError: Both a reward and a reward model are named.
+    """
+    if settings.task.reward_model is not None:
+        if settings.task.reward is not None:
+            raise InvalidRewardError(
+                f"both a reward ({settings.task.reward}) and a reward model "
+                f"({settings.task.reward_model}) are given: give one of them"
+            )
+        return RewardModel.load(settings.task.reward_model).to(device_named(settings.device.device))
+    return settings.task.reward or speeches.sentiment_reward()
+
+
+def with_critic(actor: Policy, reward: Any, algorithm: type[Algorithm]) -> Policy:
+    """The actor with a critic that begins as the reward model, if that reads the same tokens."""
+    if not isinstance(reward, RewardModel) or actor.tokenizer is None:
+        return actor
+    if not algorithm.needs.values:
+        return actor
+    if reward.tokenizer.fingerprint != actor.tokenizer.fingerprint:
+        return actor
+    return SeparateValue(actor, reward.as_critic())
+
+
+def policies_of(
+    settings: TrainSettings, stages: Stages, resume: RunFolder | None
+) -> tuple[Policy, Policy]:
+    """What learns, and what it began as."""
+    device = device_named(settings.device.device)
+    if resume:
+        policy = load_policy(resume.checkpoint / POLICY).to(device)
+        if settings.task.lora:
+            return policy, _as_huggingface(policy, settings).reference()
+        return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
+    if settings.task.policy is not None:
+        policy = _begin_with(settings.task.policy, settings.task.stop)
+    else:
+        policy = _demo_policy(settings, stages)
+    policy.to(device)
+    tokenizer_of(policy, f"the policy in {settings.task.policy}")
+    if not settings.task.lora:
+        return policy, policy.frozen_copy()
+    adapted = _as_huggingface(policy, settings)
+    torch.manual_seed(settings.training.seed)  # of the adapter's first weights
+    adapted.add_adapter(
+        import_peft().LoraConfig(
+            r=settings.task.lora, lora_alpha=2 * settings.task.lora, target_modules="all-linear"
+        )
+    )
+    return adapted, adapted.reference()
+
+
+def _begin_with(name: str, stop: str | None) -> Policy:
+    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
+    folder = Path(name)
+    on_the_hub = not folder.exists() and len(folder.parts) == 2
+    if on_the_hub or ((folder / "config.json").exists() and not is_policy(folder)):
+        return HuggingFacePolicy.from_pretrained(name, stop=stop)
+    if stop is not None:
+        raise OptionError(
+            f"--stop {stop}: the policy in {name} was saved with its stop token; leave --stop out"
+        )
+    return load_policy(folder)
+
+
+def _as_huggingface(policy: Policy, settings: TrainSettings) -> HuggingFacePolicy:
+    if not isinstance(policy, HuggingFacePolicy):
+        raise AdapterError(
+            f"--lora {settings.task.lora} needs a model of Hugging Face, and --policy "
+            f"{settings.task.policy} is none: leave it out to train all weights"
+        )
+    return policy
+
+
+def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
+    """The GPT of the demo, from the cache if an earlier run has left it there."""
+    network = settings.network
+    shape = speeches.Pretraining(
+        total_tokens=network.pretrain_tokens,
+        n_layer=network.n_layer,
+        n_head=network.n_head,
+        n_embd=network.n_embd,
+        seed=settings.training.seed,
+    )
+    folder = speeches.pretrained_folder(shape)
+    if folder.exists():
+        stages.console.print(f"Pretrained policy of an earlier run: {folder}", soft_wrap=True)
+        return TransformerPolicy.load(folder)
+    with stages.bar("Vocabulary", shape.vocab_size, "tokens") as advance:
+        tokenizer = speeches.learn_vocabulary(shape)
+        advance(tokenizer.vocab_size)
+    with stages.bar("Pretraining", shape.total_tokens, "tokens") as advance:
+        begin = time.perf_counter()
+
+        def show(step: PretrainingStep) -> None:
+            speed = step.tokens / (time.perf_counter() - begin)
+            advance(step.tokens, f"loss {step.loss:.2f}  {speed:,.0f} tokens/s")
+
+        policy = speeches.pretrain(shape, tokenizer, on_step=show)
+    _, kept = speeches.read()
+    loss = held_out_loss(policy, speeches.stream(kept, tokenizer), shape.window)
+    stages.console.print(f"Loss on held-out speeches: {loss:.3f} nats a token")
+    return policy
+
+
+def prompts_of(settings: TrainSettings) -> tuple[PromptSource, list[Prompt], bool]:
+    """Where the training prompts come from, those to evaluate on, and whether they are others."""
+    count = settings.output.eval_answers
+    if settings.task.prompts is None:
+        training, held_out = speeches.prompts()
+        return ListPrompts(training), _spread(held_out, count), True
+    source = load_prompts(settings.task.prompts)
+    mixed = np.random.default_rng(settings.training.seed)
+    if not isinstance(source, ListPrompts):  # it makes new ones up for ever
+        seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
+        return source, list(source.draw(seeds)), True
+    if len(source.prompts) < FEWEST_TO_SPLIT:
+        return source, _spread(source.prompts, count), False
+    order = mixed.permutation(len(source.prompts))
+    cut = max(len(order) // 10, FEWEST_TO_SPLIT // 2)
+    held_out, training = ([source.prompts[i] for i in part] for part in np.split(order, [cut]))
+    return ListPrompts(training), _spread(held_out, count), True
+
+
+def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` of the prompts at even distances; all of them repeatedly if there are fewer."""
+    if len(prompts) < count:
+        return [prompts[i % len(prompts)] for i in range(count)]
+    return [prompts[i] for i in np.linspace(0, len(prompts) - 1, count).astype(int)]
+
+
+def environment_of(
+    settings: TrainSettings, policy: Policy, prompts: PromptSource, reward: Any, group_size: int
+) -> TextVectorEnv:
+    """Where `policy` answers."""
+    answers = settings.answers
+    return environment_for(
+        policy,
+        prompts,
+        reward,
+        rows=answers.rows,
+        max_new_tokens=answers.max_new_tokens,
+        group_size=group_size,
+    )

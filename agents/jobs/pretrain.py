@@ -1,0 +1,170 @@
+"""The job of `textenv pretrain`: a language model from text."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.text import Text
+
+from agents.commands.parsing import to_flat
+from agents.commands.pretrain import PretrainSettings
+from agents.jobs.machine import device_named
+from agents.runs.stages import Stages
+from agents.runs.streaming import visible
+from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
+from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
+from textenv import Tokenizer, load_tokenizer
+from textenv.errors import CheckpointError, MalformedRecordError
+from textenv.records import read_jsonl
+from textenv.tokenizers import CharacterTokenizer, train_bpe
+
+CONFIG = "pretraining.json"
+
+
+def run(settings: PretrainSettings, given: set[str]) -> None:
+    """Train to the end, and resume what lies in the folder.
+
+    Args:
+        settings: The options.
+        given: Names of those that were given; not needed here.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    console = Console()
+    training, network = settings.training, settings.network
+    out, report_every = settings.output.out, settings.output.report_every
+    device = device_named(settings.machine.device)
+    described = {k: str(v) for k, v in to_flat(settings).items() if k != "report_every"}
+    resumed = _interrupted(out, described)
+    stages = Stages(console)
+    start = out if resumed else network.policy
+    if start is None:
+        text = settings.text
+        vocabulary = _vocabulary(text.tokenizer, text.text, text.vocab_size, stages)
+        shape = TransformerConfig(
+            vocabulary.vocab_size, network.window, network.n_layer, network.n_head, network.n_embd
+        )
+        model = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
+    else:
+        model = TransformerPolicy.load(start)
+    model.to(device)
+    stream = _stream(out / "text.tokens", settings.text.text, model, resumed)
+    cut = int(len(stream) * (1 - settings.text.held_out))
+    learned, kept = stream[:cut], stream[cut:]
+    fitting = Fitting(
+        model,
+        steps=math.ceil(
+            training.tokens / (training.accumulate * training.batch_size * network.window)
+        ),
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        precision=getattr(torch, settings.machine.precision),
+    )
+    if resumed:
+        fitting.load(out)
+        console.print(f"Going on after step {fitting.done:,} of {fitting.steps:,}.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CONFIG).write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+    def save() -> None:
+        model.save(out)
+        fitting.save(out)
+
+    try:
+        with stages.bar("Pretraining", training.tokens, "tokens") as advance:
+            for step in pretraining_steps(
+                model,
+                learned,
+                total_tokens=training.tokens,
+                window=network.window,
+                batch_size=training.batch_size,
+                accumulate=training.accumulate,
+                seed=settings.machine.seed,
+                fitting=fitting,
+            ):
+                advance(step.tokens, f"loss {step.loss:.3f}")
+                if step.number % report_every == 0 or step.number == fitting.steps:
+                    _report(model, kept, network.window, step.number, console)
+                    save()
+    except KeyboardInterrupt as error:
+        save()
+        error.__notes__ = [f"Saved in {out}. The same command goes on with it."]
+        raise
+    console.print(f"Policy: {out}", soft_wrap=True)
+
+
+def _interrupted(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether `out` holds a run of these settings; one of other settings is not overwritten."""
+    try:
+        known = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    except ValueError as error:
+        raise CheckpointError(f"{out / CONFIG} is damaged: {error}") from error
+    if known != settings:
+        different = ", ".join(sorted(k for k in settings if settings[k] != known.get(k)))
+        raise CheckpointError(
+            f"{out} holds a run with other settings ({different}): choose another --out, or go on "
+            f"from its policy with --policy {out}"
+        )
+    return (out / "fitting.json").exists()
+
+
+def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -> Tokenizer:
+    if name == "characters":
+        return CharacterTokenizer.of_texts(_documents(files))
+    if name == "bpe":
+        with stages.bar("Vocabulary", vocab_size, "tokens") as advance:
+            made = train_bpe(_documents(files), vocab_size)
+            advance(vocab_size)
+        return made
+    return load_tokenizer(name)
+
+
+def _documents(files: list[Path]) -> Iterator[str]:
+    for path in files:
+        if path.suffix == ".txt":
+            try:
+                yield path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise MalformedRecordError(f"the text {path} cannot be read: {error}") from error
+        else:
+            yield from read_jsonl(path, _text, "documents")
+
+
+def _text(record: dict[str, Any]) -> str:
+    text = record.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"the record has no 'text'; its keys are {list(record)}")
+    return text
+
+
+def _stream(
+    path: Path, files: list[Path], model: TransformerPolicy, resumed: bool
+) -> NDArray[np.integer]:
+    tokenizer = tokenizer_of(model)
+    if not resumed:
+        write_stream(path, _documents(files), tokenizer)
+    return open_stream(path, tokenizer)
+
+
+def _report(
+    model: TransformerPolicy, kept: NDArray[np.integer], window: int, step: int, console: Console
+) -> None:
+    if len(kept) > 1:
+        loss = held_out_loss(model, kept, window)
+        console.print(f"step {step:,}: loss {loss:.4f} on held-out text")
+    assert model.tokenizer is not None and model.tokenizer.stop_token is not None
+    start = model.tokenizer.stop_token  # what stands before every document
+    length = max(1, min(48, model.context - 1))
+    ids = generate_tokens(
+        model, [[start]], length, temperature=0.8, generator=np.random.default_rng(step)
+    )[0]
+    console.print(Text("  " + visible(model.tokenizer.decode(ids)), style="dim"))

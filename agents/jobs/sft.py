@@ -1,0 +1,71 @@
+"""The job of `textenv sft`: fine-tuning on examples of answers."""
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from agents.commands.sft import SFTSettings
+from agents.jobs.machine import device_named
+from agents.runs.stages import Stages
+from agents.supervised import (
+    answer_loss,
+    read_examples,
+    sft_steps,
+    whole_loss,
+    with_language_modelling,
+)
+from agents.supervised.sft import held_out_answer_loss, steps_of
+from policies import TransformerPolicy, tokenizer_of
+from textenv.errors import MalformedRecordError
+from textenv.records import read_files
+
+
+def run(settings: SFTSettings, given: set[str]) -> None:
+    """Fine-tune and save the policy.
+
+    Args:
+        settings: The options.
+        given: Names of those that were given; not needed here.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    console = Console()
+    task, training, machine = settings.task, settings.training, settings.machine
+    device = device_named(machine.device)
+    found = read_files(task.examples, read_examples)
+    if len(found) < 2:
+        raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
+    order = np.random.default_rng(machine.seed).permutation(len(found))
+    cut = round(task.held_out * len(found))
+    kept, learned = ([found[i] for i in part] for part in np.split(order, [cut]))
+    model = TransformerPolicy.load(task.policy).to(device)
+    tokenizer, context = tokenizer_of(model), model.context
+    usable = [e for e in learned if any(e.encode(tokenizer, context)[1])]
+    if len(usable) < len(learned):
+        console.print(
+            f"{len(learned) - len(usable)} of {len(learned)} examples have no answer within the "
+            f"context of {context} tokens and are left out."
+        )
+    loss = with_language_modelling(training.lm_weight) if training.lm_weight else answer_loss
+    loss = whole_loss if training.whole else loss
+    before = held_out_answer_loss(model, kept) if kept else float("nan")
+    total = steps_of(len(usable), training.epochs, training.batch_size)
+    with Stages(console).bar("SFT", total, "steps") as advance:
+        for step in sft_steps(
+            model,
+            usable,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            precision=getattr(torch, machine.precision),
+            loss=loss,
+            seed=machine.seed,
+        ):
+            advance(step.number, f"loss {step.loss:.3f}")
+    model.save(task.out)
+    if kept:
+        after = held_out_answer_loss(model, kept)
+        console.print(f"Loss of held-out answers, nats a token: {before:.3f} -> {after:.3f}")
+    console.print(f"Policy: {task.out}", soft_wrap=True)
