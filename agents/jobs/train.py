@@ -129,7 +129,7 @@ def train(
     run = resume or RunFolder.create(root)
     run.write_config({k: v for k, v in to_flat(settings).items() if k != "resume"})
 
-    def examine(who: Policy, on_answers: Any) -> Evaluation:
+    def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(
             who,
             examination,
@@ -149,7 +149,7 @@ def train(
     if resume:
         learner.load(run.checkpoint)
     with stages.timed(settings.algorithm.name.upper()):
-        _learn(learner, settings, run, console, lambda: examine(policy, None))
+        _learn(learner, settings, run, console, lambda: examine(policy))
     after = answers("Answers after", policy)
 
     gain = bootstrap_interval(after.scores - before.scores)
