@@ -14,8 +14,8 @@ class Text:
     Attributes:
         text: A .txt file, which is one document, or a .jsonl file of records with a 'text'. May be
             given several times.
-        tokenizer: Vocabulary: bpe and characters are made from the text; or bytes, gpt2, hf:NAME, or
-            a .json file.
+        tokenizer: Vocabulary: bpe and characters are made from the text; or bytes, gpt2, hf:NAME,
+            or a .json file.
         vocab_size: Tokens of a bpe that is made.
         held_out: Share of the text, at its end, that is not learned but measured on.
     """

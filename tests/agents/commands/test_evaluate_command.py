@@ -94,6 +94,16 @@ def test_a_reward_model(folder):
     assert row["reward"]["low"] < row["reward"]["high"]
 
 
+def test_answers_in_bfloat16(folder):
+    figures = []
+    for precision in ("float32", "bfloat16"):
+        options = ["--judge", "my.py:judge", "--reference", "one", "--precision", precision]
+        result = run("two", *options, "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads((folder / "out.json").read_text())[0]["kl"]["mean"])
+    assert figures[0] != figures[1] and figures[1] == pytest.approx(figures[0], rel=0.5)
+
+
 def test_a_template(folder):
     result = run("one", "--reward", "my.py:prompts_seen", "--template", "my.py:shout")
     assert result.exit_code == 0, result.output

