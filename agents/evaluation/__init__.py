@@ -31,6 +31,7 @@ from agents.evaluation.prompting import (
 from agents.evaluation.safety import (
     ToxicityClassifier,
     profanity_classifier,
+    profanity_words,
     refuse_toxic,
     toxicity_penalty,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "load_judge",
     "perplexity",
     "profanity_classifier",
+    "profanity_words",
     "refuse_toxic",
     "repetition",
     "step_by_step",
