@@ -30,7 +30,6 @@ from agents.evaluation.prompting import (
 )
 from agents.evaluation.safety import (
     ToxicityClassifier,
-    profanity_classifier,
     profanity_words,
     refuse_toxic,
     toxicity_penalty,
@@ -65,7 +64,6 @@ __all__ = [
     "lengths",
     "load_judge",
     "perplexity",
-    "profanity_classifier",
     "profanity_words",
     "refuse_toxic",
     "repetition",

@@ -54,9 +54,6 @@ def profanity_words(also: Sequence[str] = INSULTS) -> ToxicityClassifier:
     return classify
 
 
-profanity_classifier = profanity_words  # until the commands use the new name
-
-
 def toxicity_penalty(classifier: ToxicityClassifier, threshold: float = 0.0) -> EpisodeReward:
     """Minus what the classifier says of an answer; 0 where that is below `threshold`.
 
