@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from policies.policy import Policy
-from textenv.errors import AdapterError, MissingExtraError
+from textenv.errors import AdapterError
+from textenv.imports import optional
 
 REFERENCE = "reference"
 """Name under which the adapter of a reference is kept beside the one that is trained."""
@@ -31,12 +32,8 @@ def import_peft() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with optional("peft", extra="huggingface", purpose="an adapter"):
         import peft
-    except ImportError as error:
-        raise MissingExtraError(
-            "adapters need the peft package: pip install 'textenv[huggingface]'"
-        ) from error
     return peft
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from textenv.episode import Episode
 from textenv.errors import (
     InvalidRewardError,
-    MissingExtraError,
     ModelUnavailableError,
     RewardValueError,
     UnsupportedModelError,
 )
+from textenv.imports import optional
 from textenv.records import short
 
 UNBOUNDED = 2**31 - 1
@@ -120,13 +120,8 @@ class ClassifierReward:
             ModelUnavailableError: The model is not there and cannot be fetched.
             UnsupportedModelError: It is no sequence classification model.
         """
-        try:
+        with optional("transformers", extra="huggingface", purpose=f"the classifier {name!r}"):
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
-        except ImportError as error:
-            raise MissingExtraError(
-                f"classifiers are read by the package transformers ({error}): "
-                'pip install "textenv[huggingface]"'
-            ) from error
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 name, output_loading_info=True

@@ -196,6 +196,6 @@ def _compiled() -> Any:
     """The compiled loops; None where Numba is not installed, or told not to compile."""
     try:
         from policies import compiled
-    except ImportError:
+    except ImportError:  # Numba raises it too, where NumPy is newer than it knows
         return None
     return compiled if compiled.compiling else None

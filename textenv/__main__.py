@@ -9,6 +9,7 @@ import importlib.util
 import sys
 
 from textenv.errors import MissingExtraError
+from textenv.imports import installed, missing_extra
 
 NEEDED = ("torch", "safetensors", "tokenizers", "rich", "tyro", "lazy_loader")
 
@@ -29,11 +30,9 @@ def check_installation() -> None:
         MissingExtraError: A package of the extra `train` is missing, or the package `agents` that
             Python finds is another project's: `openai-agents` installs one of that name.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED if not installed(name)]
     if missing:
-        raise MissingExtraError(
-            f'the command line needs {", ".join(missing)}: pip install "textenv[train]"'
-        )
+        raise missing_extra(", ".join(missing), extra="train", purpose="the command line")
     spec = importlib.util.find_spec("agents")
     # Read, not imported: importing a stranger's package may do anything.
     get_source = getattr(spec and spec.loader, "get_source", lambda name: None)

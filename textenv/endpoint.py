@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from textenv.errors import MissingExtraError, RemoteError
+from textenv.errors import RemoteError
+from textenv.imports import optional
 from textenv.records import short
 
 if TYPE_CHECKING:
@@ -53,12 +54,8 @@ class Endpoint:
         tries: int = 5,
         pause: float = 0.5,
     ):
-        try:
+        with optional("httpx", extra="remote", purpose="a reward from a server"):
             import httpx
-        except ImportError as error:
-            raise MissingExtraError(
-                f'remote rewards need the package httpx ({error}): pip install "textenv[remote]"'
-            ) from error
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:

@@ -30,7 +30,7 @@ from agents.evaluation.prompting import (
 )
 from agents.evaluation.safety import (
     ToxicityClassifier,
-    profanity_classifier,
+    profanity_words,
     refuse_toxic,
     toxicity_penalty,
 )
@@ -64,7 +64,7 @@ __all__ = [
     "lengths",
     "load_judge",
     "perplexity",
-    "profanity_classifier",
+    "profanity_words",
     "refuse_toxic",
     "repetition",
     "step_by_step",

@@ -35,7 +35,8 @@ class Row:
         distinct_2: See `distinct_n`.
         judge: Mean of the judge's scores, if there is one.
         kl: KL(policy || reference) of an answer in nats, if there was a reference.
-        toxicity: Mean probability of being toxic, if there is a classifier.
+        toxicity: Mean of what the classifier says, 0 to 1, if there is one. With a list of words it
+            is the share of answers that hold one of them.
         perplexity: On held-out text, if there is one.
     """
 
@@ -80,7 +81,7 @@ def compare(
         prompts: At least one.
         reference: For the KL; it needs the vocabulary of every policy.
         judge: Of the answers.
-        classifier: Of toxic text.
+        classifier: Of toxic text; see `agents.evaluation.safety`.
         stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
         window: Of the perplexity.
         temperature: Of the sampling.
@@ -123,7 +124,7 @@ def compare_answers(
     Args:
         evaluations: By the names of their rows.
         judge: Of the answers.
-        classifier: Of toxic text.
+        classifier: Of toxic text; see `agents.evaluation.safety`.
         perplexities: On held-out text, for those that have one.
 
     Raises:

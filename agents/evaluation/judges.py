@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from textenv.episode import Episode
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 from textenv.loading import load_object
 from textenv.rewards import EpisodeReward, shared
 
@@ -34,12 +34,8 @@ def afinn_judge() -> Judge:
     Raises:
         MissingExtraError: The package `afinn` is not installed.
     """
-    try:
+    with optional("afinn", extra="recipe", purpose="the judge 'afinn'"):
         from afinn import Afinn
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the AFINN judge needs the package afinn ({error}): pip install "textenv[recipe]"'
-        ) from error
     lexicon = Afinn()
 
     def judge(prompt: str, answer: str) -> float:
@@ -57,13 +53,8 @@ def textblob_judge() -> Judge:
     Raises:
         MissingExtraError: The package `textblob` is not installed.
     """
-    try:
+    with optional("textblob", extra="recipe", purpose="the judge 'textblob'"):
         from textblob import TextBlob
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the TextBlob judge needs the package textblob ({error}): "
-            'pip install "textenv[recipe]"'
-        ) from error
 
     def judge(prompt: str, answer: str) -> float:
         return float(TextBlob(answer).sentiment.polarity)
@@ -82,12 +73,8 @@ def chinese_judge() -> Judge:
         MissingExtraError: The package `pysenti` is not installed.
     """
     quiet_jieba()
-    try:
+    with optional("pysenti", extra="zh", purpose="the judge 'chinese'"):
         import pysenti
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the Chinese judge needs the package pysenti ({error}): pip install "textenv[zh]"'
-        ) from error
 
     def judge(prompt: str, answer: str) -> float:
         return float(pysenti.classify(answer)["score"])
@@ -101,16 +88,14 @@ def quiet_jieba() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        with warnings.catch_warnings():
-            # It still looks for setuptools' deprecated pkg_resources, and where it is compiled on
-            # first import, its regular expressions are complained of.
-            warnings.simplefilter("ignore")
-            import jieba
-    except ImportError as error:
-        raise MissingExtraError(
-            f'Chinese words are cut by the package jieba ({error}): pip install "textenv[zh]"'
-        ) from error
+    with (
+        optional("jieba", extra="zh", purpose="cutting Chinese texts into words"),
+        warnings.catch_warnings(),
+    ):
+        # It still looks for setuptools' deprecated pkg_resources, and Python complains of its
+        # regular expressions when they are first compiled.
+        warnings.simplefilter("ignore")
+        import jieba
     jieba.setLogLevel(logging.WARNING)  # or it tells of its dictionary on first use
     return jieba
 

@@ -1,56 +1,70 @@
-"""A classifier of toxic text as a safety layer: a penalty in training, a refusal in chat.
+"""A list of swear words and insults as a safety layer: a penalty in training, a refusal in chat.
 
-A classifier is any function of n texts that gives n probabilities of being toxic: the one here, a
-network, a list of words. It takes many texts at a time because most classifiers are a hundred
-times faster so.
+A classifier is any function of n texts that gives n numbers from 0 to 1, higher is more toxic: a
+network that gives probabilities, or the word list here, which gives 0 or 1. It takes many texts at
+a time because most networks are a hundred times faster so.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from textenv.episode import Episode
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 from textenv.rewards import EpisodeReward, shared
 
 ToxicityClassifier: TypeAlias = Callable[[Sequence[str]], Sequence[float]]
-"""A function of n texts: n probabilities of being toxic."""
+"""A function of n texts: n numbers from 0 to 1, such as probabilities of being toxic."""
+
+INSULTS = (
+    *("idiot", "idiots", "idiotic", "moron", "morons", "stupid", "loser", "losers", "scum"),
+    *("shut up", "kill yourself"),
+)
+"""Insults without a swear word, which lists of swear words leave out."""
 
 REFUSAL = "I would rather not say that."
 
 
-def profanity_classifier() -> ToxicityClassifier:
-    """A linear classifier of English text by the words in it (`alt-profanity-check`).
+def profanity_words(also: Sequence[str] = INSULTS) -> ToxicityClassifier:
+    """1 for English texts with a swear word or an insult, 0 for all others (`glin-profanity`).
 
-    Trained on 200,000 comments that people had labelled; it knows words, not what is meant.
+    About 400 swear, sexual and racist words, found as whole words ("Scunthorpe" passes) and in
+    disguise ("f*ck", "sh1t", "fuuuck"). The 0 or 1 is no probability: every threshold above 0 up
+    to 1 gives the same, and a mean over texts is the share that holds such a word. Words are all
+    that it knows: "sex education" is 1, and a threat in polite words is 0. Use it to keep a policy
+    from swearing, not as a judge of harm.
+
+    Args:
+        also: More words and phrases that count, in lower case.
 
     Raises:
-        MissingExtraError: The package `alt-profanity-check` is not installed.
+        MissingExtraError: The package `glin-profanity` is not installed.
     """
-    try:
-        from profanity_check import predict_prob
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the toxicity classifier needs the package alt-profanity-check ({error}): "
-            'pip install "textenv[safety]", or give one of your own'
-        ) from error
+    with optional(
+        "glin-profanity",
+        extra="safety",
+        purpose="the list of swear words",
+        instead="give a classifier of your own",
+    ):
+        from glin_profanity import Filter
+    words = Filter({"languages": ["english"], "custom_words": list(also)})
 
     def classify(texts: Sequence[str]) -> list[float]:
-        return [float(p) for p in predict_prob(list(texts))] if texts else []
+        return [float(words.is_profane(text)) for text in texts]
 
     return classify
 
 
 def toxicity_penalty(classifier: ToxicityClassifier, threshold: float = 0.0) -> EpisodeReward:
-    """Minus the probability that an answer is toxic; 0 where it is below `threshold`.
+    """Minus what the classifier says of an answer; 0 where that is below `threshold`.
 
     A part for `textenv.rewards.weighted`:
 
-        weighted(sentiment=(1.0, sentiment), safety=(2.0, toxicity_penalty(classifier)))
+        weighted(sentiment=(1.0, sentiment), safety=(2.0, toxicity_penalty(profanity_words())))
     """
 
     def penalty(episodes: Sequence[Episode]) -> list[float]:
-        probabilities = classifier([episode.text for episode in episodes])
-        return [-float(p) if p >= threshold else 0.0 for p in probabilities]
+        scores = classifier([episode.text for episode in episodes])
+        return [-float(score) if score >= threshold else 0.0 for score in scores]
 
     return shared(penalty, "toxicity_penalty")
 
@@ -58,7 +72,7 @@ def toxicity_penalty(classifier: ToxicityClassifier, threshold: float = 0.0) -> 
 def refuse_toxic(
     classifier: ToxicityClassifier, threshold: float = 0.5, refusal: str = REFUSAL
 ) -> Callable[[str], str]:
-    """A function that gives a text back as it is, or `refusal` if it is likely toxic.
+    """A function that gives a text back as it is, or `refusal` if it is toxic.
 
     >>> gentle = refuse_toxic(lambda texts: [float("damn" in text) for text in texts])
     >>> gentle("Hello."), gentle("damn it")
@@ -66,7 +80,7 @@ def refuse_toxic(
     """
 
     def check(text: str) -> str:
-        (probability,) = classifier([text])
-        return refusal if probability >= threshold else text
+        (score,) = classifier([text])
+        return refusal if score >= threshold else text
 
     return check

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from agents.evaluation.judges import quiet_jieba
 from agents.feedback.preferences import Labeller
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 
 
 def vader_labeller() -> Callable[[str, Sequence[str]], list[float]]:
@@ -27,12 +27,8 @@ def vader_labeller() -> Callable[[str, Sequence[str]], list[float]]:
     Raises:
         MissingExtraError: The package `vaderSentiment` is not installed.
     """
-    try:
+    with optional("vaderSentiment", extra="demo", purpose="the labeller 'vader'"):
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ImportError as error:
-        raise MissingExtraError(
-            f'VADER is in the package vaderSentiment ({error}): pip install "textenv[demo]"'
-        ) from error
     analyzer = SentimentIntensityAnalyzer()
 
     def vader(prompt: str, answers: Sequence[str]) -> list[float]:
@@ -53,13 +49,8 @@ def snownlp_labeller() -> Labeller:
         MissingExtraError: The package `snownlp` or `jieba` is not installed.
     """
     jieba = quiet_jieba()
-    try:
+    with optional("snownlp", extra="zh", purpose="the labeller 'snownlp'"):
         from snownlp import normal, sentiment
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the labeller 'snownlp' is in the package snownlp ({error}): "
-            'pip install "textenv[zh]"'
-        ) from error
     classify = sentiment.classifier.classifier.classify
 
     def positive(answer: str) -> float:

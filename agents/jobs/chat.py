@@ -3,7 +3,7 @@
 import numpy as np
 
 from agents.commands.chat import ChatSettings
-from agents.evaluation.safety import profanity_classifier, refuse_toxic
+from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
@@ -32,7 +32,7 @@ def run(settings: ChatSettings, given: set[str]) -> None:
         policy,
         Sampling(longest, answers.temperature, answers.top_k, answers.top_p),
         np.random.default_rng(settings.machine.seed),
-        None if limit is None else refuse_toxic(profanity_classifier(), limit),
+        None if limit is None else refuse_toxic(profanity_words(), limit),
     )
     talker: Talker = Continuation(voice)
     if not talk_options.plain:

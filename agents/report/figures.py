@@ -5,7 +5,7 @@ import re
 import warnings
 
 from agents.report.parts import Curve
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 
 SIZE = (6.4, 3.6)
 """Width and height in inches, which the page scales down where it is narrow."""
@@ -25,13 +25,9 @@ def curve_svg(curve: Curve, name: str) -> str:
     Raises:
         MissingExtraError: The package `matplotlib` is not installed.
     """
-    try:
+    with optional("matplotlib", extra="recipe", purpose="a report's curve"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the curves need the package matplotlib ({error}): pip install "textenv[recipe]"'
-        ) from error
     # Text stays text: the page's own fonts show it, and it can be searched.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
         # Matplotlib measures text in a font of its own, which knows no Chinese.

@@ -15,7 +15,7 @@ import numpy as np
 from agents.report.figures import curve_svg
 from agents.report.parts import Curve, TableData, TokenTrace
 from agents.runs.streaming import visible
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 
 BELOW, ABOVE = "230 97 1", "33 102 172"
 """Orange and blue as CSS has them: told apart by those who do not tell red from green."""
@@ -51,12 +51,8 @@ def write_report(
     Raises:
         MissingExtraError: `jinja2` or `matplotlib` is not installed.
     """
-    try:
+    with optional("jinja2", extra="recipe", purpose="a report"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the report needs the package jinja2 ({error}): pip install "textenv[recipe]"'
-        ) from error
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -15,7 +15,7 @@ from rich import get_console
 from rich.console import Console
 from rich.text import Text
 
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 
 
 class Logger(Protocol):
@@ -130,14 +130,11 @@ class TensorBoardLogger:
     """
 
     def __init__(self, folder: str | Path):
-        try:
+        with optional(
+            "tensorboard", extra="train", purpose="TensorBoardLogger", instead="use CSVLogger"
+        ):
             # Takes seconds to import, so not at the top.
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                "TensorBoardLogger needs the package tensorboard: pip install 'textenv[train]', or "
-                "use CSVLogger"
-            ) from error
         self._writer = SummaryWriter(str(folder))
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -8,10 +8,10 @@ sequence once and has it scored in one causal pass. `TokenFeaturesExtractor` ser
 algorithm of SB3. What sb3-contrib's `MaskablePPO` needs is in `agents.sb3.maskable`.
 """
 
-try:
+from textenv.imports import optional
+
+with optional("stable-baselines3", extra="sb3", purpose="agents.sb3"):
     import stable_baselines3  # noqa: F401
-except ImportError as error:  # pragma: no cover
-    raise ImportError('agents.sb3 needs Stable-Baselines3: pip install "textenv[sb3]"') from error
 
 from agents.sb3.buffer import TrajectoryBuffer
 from agents.sb3.features import TokenFeaturesExtractor

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from textenv.errors import (
-    MissingExtraError,
     ModelUnavailableError,
     TokenizerError,
     TokenizerUnavailableError,
     UnsupportedModelError,
 )
+from textenv.imports import missing_extra, optional
 from textenv.tokenizers import SourceTokenizer, Tokenizer, load_tokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 
@@ -49,13 +49,9 @@ def load_model(
         ModelUnavailableError: The model is not on this machine and cannot be fetched.
         UnsupportedModelError: It is of another kind.
     """
-    try:
+    purpose = f"model {str(name_or_folder)!r}"
+    with optional("transformers", extra="huggingface", purpose=purpose):
         import transformers
-    except ImportError as error:
-        raise MissingExtraError(
-            f"model {str(name_or_folder)!r} needs the transformers package: "
-            "pip install 'textenv[huggingface]'"
-        ) from error
     if gguf_file is not None:
         options["gguf_file"] = gguf_file
     if revision is not None:
@@ -66,11 +62,8 @@ def load_model(
             name_or_folder, dtype=dtype or torch.float32, **options
         )
     except ImportError as error:
-        raise MissingExtraError(
-            f"model {str(name_or_folder)!r} needs a package that is not installed: pip install "
-            f"'textenv[huggingface]' (for GGUF files: pip install gguf accelerate). transformers "
-            f"says: {error}"
-        ) from error
+        wanted = f"a package that is not installed, which transformers names ({error})"
+        raise missing_extra(wanted, extra="huggingface", purpose=purpose) from error
     except OSError as error:
         raise _unavailable(name_or_folder, error) from error
     except (ValueError, KeyError) as error:

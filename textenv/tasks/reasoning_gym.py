@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.episode import Episode
-from textenv.errors import MissingExtraError, PromptError
+from textenv.errors import PromptError
+from textenv.imports import optional
 from textenv.prompts import Prompt
 from textenv.rewards import shared
 from textenv.tasks.final_answers import Extractor, whole_text
@@ -100,14 +101,9 @@ def reasoning_gym_task(
         MissingExtraError: The package `reasoning-gym` is not installed.
         PromptError: There is no such kind, or its settings are wrong.
     """
-    try:
+    with optional("reasoning-gym", extra="tasks", purpose=f"the task {name!r}"):
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the tasks of reasoning-gym need the package of this name ({error}): "
-            'pip install "textenv[tasks]"'
-        ) from error
     if name not in DATASETS:
         close = get_close_matches(name, DATASETS)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {sorted(DATASETS)}"

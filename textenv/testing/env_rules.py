@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from unittest import SkipTest
 
 from gymnasium.utils.env_checker import check_env
 
+from textenv.imports import installed
 from textenv.testing.making import Maker, RuleBroken, require
 from textenv.testing.playing import play
 
@@ -56,7 +56,7 @@ def gymnasium_agrees(make: Maker) -> None:
 
 def stable_baselines3_agrees(make: Maker) -> None:
     """The check_env of Stable-Baselines3 passes without a warning, if it is installed."""
-    if importlib.util.find_spec("stable_baselines3") is None:
+    if not installed("stable_baselines3"):
         raise SkipTest("stable_baselines3 is not installed")
     name = "stable_baselines3.common.env_checker"
     _agrees(f"{name}.check_env", importlib.import_module(name).check_env, make)

@@ -13,7 +13,8 @@ from typing import Any
 
 import tiktoken
 
-from textenv.errors import MissingExtraError, TokenizerError
+from textenv.errors import TokenizerError
+from textenv.imports import optional
 from textenv.tokenizers.tiktoken_ranks import STOP_TEXT, TiktokenTokenizer
 
 # How text is cut into words, over which no token reaches: GPT-4's pattern (contractions, a word
@@ -69,12 +70,8 @@ def train_bpe(
 
 def _train(texts: Iterable[str], size: int, pattern: str, progress: bool) -> Any:
     """A trained `tokenizers.Tokenizer` whose ids are 256 bytes, in its own order, then merges."""
-    try:
+    with optional("tokenizers", extra="train", purpose="training a vocabulary"):
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-    except ImportError as error:
-        raise MissingExtraError(
-            "training a vocabulary needs the tokenizers package: pip install 'textenv[train]'"
-        ) from error
 
     tokenizer = Tokenizer(models.BPE())
     try:

