@@ -1,20 +1,49 @@
 """Plain generation of answers, for people, evaluation and examples."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.policy import Policy
+from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
-from textenv.tokenizers import encode_prompt
+from textenv.tokenizers import Tokenizer, encode_prompt
+
+
+class Answerer(Protocol):
+    """What generation asks of a policy; see `policies.policy.Policy` for the meaning of each."""
+
+    context: int
+    pad_token: int
+    tokenizer: Tokenizer | None
+    generator: np.random.Generator
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
+        """A prefix cache for this many rows."""
+        ...
+
+    def last_hidden(
+        self, observations: NDArray[np.int64], cache: PrefixCache | None = None
+    ) -> Tensor:
+        """Hidden state of each row's last token, shape (num_rows, n_embd)."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, n_embd) to logits (N, V)."""
+        ...
 
 
 def generate_tokens(
-    policy: Policy,
+    policy: Answerer,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
@@ -102,7 +131,7 @@ def generate_tokens(
 
 
 def generate(
-    policy: Policy,
+    policy: Answerer,
     prompts: Sequence[str] | Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
@@ -138,7 +167,7 @@ def generate(
     return [tokenizer.decode(a[:-1] if a[-1] in stop_tokens else a) for a in answers]
 
 
-def _stop_tokens(policy: Policy, given: Sequence[int] | None) -> Sequence[int]:
+def _stop_tokens(policy: Answerer, given: Sequence[int] | None) -> Sequence[int]:
     if given is not None:
         return given
     own = policy.tokenizer.stop_token if policy.tokenizer is not None else None

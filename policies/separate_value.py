@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from policies.cache import Plan, Store
-from policies.checkpoint import ACTOR, CRITIC
 from policies.policy import Policy
+from policies.policy_files import ACTOR, CRITIC
 from textenv.errors import VocabularyMismatchError
 
 

@@ -1,6 +1,6 @@
 """What policies around models of transformers have in common, whatever reads the text."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,7 @@ from policies import adapters, head
 from policies.adapter_view import AdapterView, base_view, snapshot_view
 from policies.cache import PrefixCache
 from policies.huggingface import saving
-from policies.huggingface.fitting import check_vocabulary, default_context, post_processing
+from policies.huggingface.checks import check_vocabulary, default_context, post_processing
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
@@ -20,7 +20,7 @@ from policies.policy import Policy
 from textenv.tokenizers import Tokenizer
 
 
-class TransformersPolicy(Policy):
+class TransformersPolicy(Policy, ABC):
     """A language model of transformers with a value head that starts at zero.
 
     The model is used as it is, not copied, and set to evaluation for good: log-probabilities are

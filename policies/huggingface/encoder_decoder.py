@@ -14,6 +14,7 @@ So the token at a place is chosen from the hidden state of the place before it, 
 and what comes after the first separator is answer, a second separator too.
 """
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from torch import Tensor
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.fitting import SourceProbe, refuse_causal_models, replace_attention
+from policies.huggingface.checks import refuse_causal_models
 from policies.huggingface.loading import as_source_tokenizer
+from policies.huggingface.probes import SourceProbe
 from policies.huggingface.recomputation import checkpointed
+from policies.huggingface.registered_attention import replace_attention
 from policies.huggingface.sources import SourceStore, ends_of_sources, ids_of, padded
 from textenv.errors import AdapterError, SourceError, UnsupportedModelError
 
@@ -69,15 +72,13 @@ class EncoderDecoderPolicy(TransformersPolicy):
         stop: str | None = None,
         seed: int = 0,
     ):
-        from policies.huggingface import stepping
-
         made = as_source_tokenizer(tokenizer, stop)
         super().__init__(model, made, tokenizer, context, seed)
         language_model = adapters.base_model(model)
         self.separator, self.start_token = made.separator, _start_token(language_model)
-        probe = SourceProbe(self)
-        stepping.register_attention()
-        replace_attention(language_model, stepping.ANSWERS)
+        probe = SourceProbe(self, self.separator, self.start_token)
+        _stepping().register_attention()
+        replace_attention(language_model, _stepping().ANSWERS)
         probe.compare(self)
 
     @staticmethod
@@ -120,8 +121,6 @@ class EncoderDecoderPolicy(TransformersPolicy):
         A row whose source is not complete yet only has its tokens taken up, and no hidden state:
         that is so in a plan for the beginning that several rows share.
         """
-        from policies.huggingface.stepping import ANSWERS, NewTokens, Past
-
         assert isinstance(store, SourceStore)
         store.write(plan)
         last = np.cumsum(plan.counts) - 1
@@ -138,8 +137,8 @@ class EncoderDecoderPolicy(TransformersPolicy):
         _, counts = np.unique(plan.rows[answered], return_counts=True)
         arrays = ids, plan.rows[answered], positions, counts
         tokens, *places = (torch.from_numpy(x).to(self.device) for x in arrays)
-        new = NewTokens(*places)
-        past = Past(store, new)
+        new = _stepping().NewTokens(*places)
+        past = _stepping().Past(store, new)
         own_mask, source_mask = past.masks(self.dtype)
         output = self.decoder(
             input_ids=tokens[None],
@@ -149,18 +148,17 @@ class EncoderDecoderPolicy(TransformersPolicy):
             encoder_attention_mask=source_mask,
             past_key_values=past,
             use_cache=True,
-            **{ANSWERS: new},
+            **{_stepping().ANSWERS: new},
         )
         return output.last_hidden_state[0, new.last].float()
 
     def _read_sources(self, store: SourceStore, rows: Any, lengths: Any) -> None:
         """Make sure that rows (k,) have the keys of their sources: one pass for what is new."""
-        from policies.huggingface.stepping import source_keys
-
         if missing := store.adopt(rows, lengths):
             ids, inside = padded([ids_of(source) for source in missing])
             memory, inside = self._encode(ids.to(self.device), inside.to(self.device))
-            store.fill(missing, source_keys(self.decoder, self.start_token, memory, inside))
+            keys = _stepping().source_keys(self.decoder, self.start_token, memory, inside)
+            store.fill(missing, keys)
 
     # ---------------------------------------------------------------- whole rows
 
@@ -245,6 +243,13 @@ class EncoderDecoderPolicy(TransformersPolicy):
             "make the environment with tokenizer=policy.tokenizer, which puts it behind prompts, "
             "or end prompts that are given as ids with it"
         )
+
+
+def _stepping() -> ModuleType:
+    """The module that takes steps. It imports transformers, which is optional and takes seconds."""
+    from policies.huggingface import stepping
+
+    return stepping
 
 
 def _start_token(model: Any) -> int:

@@ -7,20 +7,17 @@ they are computed once, and every row begins with them.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies import adapters
-from policies.huggingface.attention import ROWS
+from policies.huggingface.registered_attention import ROWS
 from policies.rows import Prefix, Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import AdapterError
-
-if TYPE_CHECKING:
-    from policies.huggingface.policy import HuggingFacePolicy
 
 PREFIX = "prefix.safetensors"
 _AS_KEYS, _AS_EMBEDDINGS = ("PREFIX_TUNING",), ("PROMPT_TUNING", "P_TUNING")
@@ -77,10 +74,16 @@ def _encoded(model: Any, embeddings: Tensor) -> Prefix:
     return recorded.prefix
 
 
+class HasFixedPrefix(Protocol):
+    """A policy whose virtual tokens can be replaced by fixed ones."""
+
+    fixed_prefix: "FixedPrefix | None"
+
+
 class FixedPrefix:
     """The setting of a reference: these virtual tokens instead of the adapter's, or none."""
 
-    def __init__(self, policy: "HuggingFacePolicy", prefix: Prefix | None):
+    def __init__(self, policy: HasFixedPrefix, prefix: Prefix | None):
         self.policy, self.prefix = policy, prefix
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""The attention function that models of transformers call."""
+"""The attention function that models of transformers call, and how they are made to call it."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policies.huggingface.checks import unsupported
 from policies.rows import AttentionForm, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
 
@@ -43,6 +44,27 @@ def register_attention() -> None:
 
     AttentionInterface.register(ROWS, in_rows)
     AttentionMaskInterface.register(ROWS, sdpa_mask)
+
+
+def use_rows(model: Any) -> None:
+    """Let the model's attention layers work on flat tokens when they are given rows.
+
+    Raises:
+        UnsupportedModelError: Its attention cannot be replaced.
+    """
+    register_attention()
+    replace_attention(model, ROWS)
+
+
+def replace_attention(model: Any, name: str) -> None:
+    """Let the model's attention layers use the function of that name in transformers' register.
+
+    Raises:
+        UnsupportedModelError: They do not.
+    """
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:
+        raise unsupported(model, "its attention does not go through transformers' register")
 
 
 def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: Any) -> Tensor:

@@ -9,12 +9,13 @@ from policies import adapters
 from policies.adapter_view import AdapterView
 from policies.cache import Plan, Store
 from policies.huggingface import prefixes
-from policies.huggingface.attention import ROWS
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.fitting import Probe, refuse_encoder_decoders, use_rows
+from policies.huggingface.checks import refuse_encoder_decoders
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
+from policies.huggingface.probes import Probe
 from policies.huggingface.recomputation import checkpointed
+from policies.huggingface.registered_attention import ROWS, use_rows
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -61,7 +62,7 @@ class HuggingFacePolicy(TransformersPolicy):
         language_model = adapters.base_model(model)
         probe = Probe(language_model, self.vocab_size)
         use_rows(language_model)
-        probe.compare(self)
+        probe.compare(self, self.decode)
         self.context -= prefixes.virtual_tokens(model)
 
     # ---------------------------------------------------------------- the network
