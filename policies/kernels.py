@@ -7,6 +7,7 @@ with the same results up to rounding.
 import functools
 import os
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -193,9 +194,18 @@ def _call(loop: Any, *arguments: Any) -> Any:
 
 @functools.cache
 def _compiled() -> Any:
-    """The compiled loops; None where Numba is not installed, or told not to compile."""
+    """The compiled loops; None where Numba is not installed, may not compile, or cannot cache."""
+    # Imported here because Numba is optional and takes half a second.
     try:
         from policies import compiled
     except ImportError:
+        return None
+    except RuntimeError as error:  # Numba's, when it looks for a folder for its cache
+        warnings.warn(
+            "the decoding loops are not compiled, so that generation is slower: Numba finds no "
+            "folder that it may write to. Set NUMBA_CACHE_DIR to one. Numba says: "
+            f"{error}",
+            stacklevel=2,
+        )
         return None
     return compiled if compiled.compiling else None

@@ -11,6 +11,7 @@ they compute is checked against torch.
     block         a block of our own transformer, made of these
     sampling      a token of every row
     logprobs      log-probabilities and entropies of whole sequences
+    notice        what the user is told before they are compiled
 
 Loops that threads share are written for a part of the rows or of the outputs, which each thread
 does for itself: the bits do not depend on how many there are.
@@ -38,6 +39,9 @@ def _forget_what_is_stale() -> None:
 _forget_what_is_stale()
 
 from policies.compiled import attention, block, logprobs, panels, sampling  # noqa: E402
+from policies.compiled.notice import tell_before_compiling  # noqa: E402
+
+tell_before_compiling()
 
 compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS
