@@ -59,7 +59,7 @@ def generate_tokens(
     """Answers to prompts of token ids; rows that finish take up the next prompt at once.
 
     Args:
-        policy: Who answers.
+        policy: The policy that answers.
         prompts: Token ids, none of them empty.
         max_new_tokens: Token budget of an answer.
         temperature: Logits are divided by it; 0 takes the likeliest token.
@@ -80,7 +80,7 @@ def generate_tokens(
         ValueError: A number is out of its range.
     """
     _check_numbers(max_new_tokens, temperature, top_k, top_p, batch_size)
-    room = policy.context - max_new_tokens + 1  # the last token is not read any more
+    room = policy.context - max_new_tokens + 1  # the last token of an answer is never read
     for number, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise EmptyPromptsError(f"prompt {number} has no token to go on from")
@@ -107,6 +107,8 @@ def generate_tokens(
         begin(row, row)
     waiting = rows
     running = set(range(rows))
+    # As in a vector environment with autoreset, the batch stays full: a row that has finished takes
+    # the next prompt, and the cache finds out by itself what is new.
     cache = policy.new_cache(rows, width)
     while running:
         with torch.inference_mode():
@@ -141,7 +143,7 @@ def generate(
     """Answers to prompts as texts, without the stop token.
 
     Args:
-        policy: Who answers; it must have a tokenizer.
+        policy: The policy that answers; it must have a tokenizer.
         prompts: Texts, or token ids.
         max_new_tokens: Token budget of an answer.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
