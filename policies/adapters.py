@@ -1,7 +1,8 @@
 """Adapters of `peft` on a policy's network: adding, switching, copying, merging, saving.
 
-With an adapter the reference of a KL penalty need not be a second model. It is the same weights with
-the adapter off, or with a copy of the adapter as it was at some moment. `policies.adapter_view` makes such references.
+With an adapter the reference of a KL penalty need not be a second model. It is the same weights
+with the adapter off, or with a copy of the adapter as it was at some moment.
+`policies.adapter_view` makes such references.
 """
 
 import copy
@@ -134,7 +135,7 @@ def merged(model: Any) -> Any:
     """The model without adapters; what they added is now part of its weights.
 
     Raises:
-        AdapterError: There is none.
+        AdapterError: There is no adapter.
     """
     if not hasattr(model, "peft_config"):
         raise AdapterError("there is no adapter to merge: policy.add_adapter(config) adds one")
@@ -145,7 +146,7 @@ def merge(policy: Policy) -> None:
     """Work the adapters of a network of our own into its weights, and train all of them again.
 
     Raises:
-        AdapterError: There is none.
+        AdapterError: There is no adapter.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -263,7 +264,7 @@ def active_adapter(model: Any) -> str:
     """Name of the adapter that is active.
 
     Raises:
-        AdapterError: There is none, or more than one.
+        AdapterError: There is no active adapter, or more than one.
     """
     names = {name for layer in layers(model) for name in layer.active_adapters}
     if hasattr(model, "prompt_encoder"):

@@ -2,10 +2,10 @@
 
 A rollout uses the same weights for thousands of tokens, so they can be laid out once in the order
 in which a product reads them. Products stay true fp32. On AMD processors this is faster than the
-default library; on others it is not used. Our own product (`policies.compiled.panels`) is used with few
-threads, oneDNN's with more. The choice depends on the processor, the shape and the number of
-threads alone, never on a measurement at run time, so that equal seeds give equal bits.
-`benchmarks/linear.py` measures all of them.
+default library; on others it is not used. Few threads use our own product
+(`policies.compiled.panels`), more threads that of oneDNN. The choice depends on the processor, the
+shape and the number of threads alone, never on a measurement at run time, so that equal seeds give
+equal bits. `benchmarks/linear.py` measures all of them.
 """
 
 import functools

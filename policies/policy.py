@@ -1,8 +1,8 @@
-"""What every policy can do, whatever its network: act, say how likely choices are, generate.
+"""The base class of policies: act, say how likely choices are, generate, whatever the network.
 
 A policy reads observations, nothing else: right-padded rows of token ids. `act` chooses the next
-token of every row from a cached pass over what is new. `outputs` computes the log-probabilities,
-values and entropies of all choices in whole sequences by one causal pass.
+token of every row from a cached pass over what is new. `outputs` computes log-probabilities, values
+and entropies of all choices in whole sequences by one causal pass.
 """
 
 import copy
@@ -243,7 +243,7 @@ class Policy(nn.Module):
 
         Args:
             observations: Token ids, shape (num_rows, L), right-padded; floats are cast back.
-            cache: From `new_cache`, for the same rows at every call; without one all is encoded.
+            cache: From `new_cache`, for the same rows at every call; if None, all is encoded anew.
             temperature: Logits are divided by it.
             action_masks: Which tokens may be chosen, shape (num_rows, V), bool.
             deterministic: Take the likeliest token instead of sampling.
@@ -265,6 +265,8 @@ class Policy(nn.Module):
         with torch.inference_mode():
             hidden = self.last_hidden(observations, cache)
             logits = self.logits(hidden).float()
+            # The stored log-probabilities are those of this distribution, mask and temperature
+            # included: `outputs` computes the same ones.
             if temperature != 1.0:
                 logits = logits / temperature
             if action_masks is not None:
@@ -274,6 +276,7 @@ class Policy(nn.Module):
                 logprobs = logits.log_softmax(-1).gather(1, likeliest).squeeze(1).cpu().numpy()
                 actions = likeliest.squeeze(1).cpu().numpy()
             else:
+                # One uniform number a row, drawn on the CPU: the same seed gives the same choices.
                 uniforms = (generator or self.generator).random(len(logits))
                 actions, logprobs = sample(logits, uniforms)
             values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
@@ -296,10 +299,11 @@ class Policy(nn.Module):
         """Hidden state of each row's last token, shape (num_rows, n_embd), without gradient.
 
         Only what `cache` does not hold yet is encoded. The result is an inference tensor: clone it
-        before anything that needs a gradient may use it.
+        before using it where a gradient is needed.
         """
         if isinstance(observations, Tensor):
             observations = observations.cpu().numpy()
+        # Libraries turn observations into floats, which hold ids exactly; they are cast back.
         ids = np.asarray(observations).astype(np.int64, copy=False)
         if cache is None:
             cache = self.new_cache(*ids.shape)
@@ -364,8 +368,8 @@ class Policy(nn.Module):
         Returns:
             Three tensors of shape (S, L), zero outside the mask, with gradients if enabled.
         """
-        # The choice of the token at p is made from the hidden state at p - 1: what comes after the
-        # last one of them need not be encoded.
+        # The token at p is chosen from the hidden state at p - 1. So nothing behind the last chosen
+        # token has to be encoded.
         places = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.hidden_before(tokens, mask, (mask * places).amax(1).clamp(min=1))
         logprobs, entropies = self.token_logprobs(hidden, tokens[mask], temperature, action_masks)

@@ -30,20 +30,20 @@ BATCH = 64
 
 
 class RewardModel(nn.Module):
-    """Scores answers to prompts; higher is better, and only differences were ever trained.
+    """Scores answers to prompts; higher is better, and only differences have a meaning.
 
-    What it reads is the prompt, the answer and the stop token of its own tokenizer, whether or not
-    the answer was ended by one; of texts longer than its context the beginning is dropped.
+    It reads the prompt, the answer and the stop token of its own tokenizer, whether or not the
+    answer was ended by one. If a text is longer than its context, the beginning is dropped.
 
     A deep copy of it is the model itself: environments deep-copy their arguments, and a reward
-    that goes on learning has to stay one object.
+    that keeps learning must stay one object.
 
     Args:
         trunk: The network; its `value_head` is the scalar head. It is used as it is, not copied.
 
     Attributes:
         trunk: The same.
-        mean: A scalar that is subtracted from the output of the head; see `agents.feedback.normalise`.
+        mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
 
     Raises:
         TokenizerError: The trunk has no tokenizer.

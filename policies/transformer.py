@@ -108,8 +108,8 @@ class Transformer(nn.Module):
     2019).
 
     Attributes:
-        recompute: Keep only the inputs of each block and compute the rest again in the backward pass
-            (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a third more
+        recompute: Keep only the inputs of each block, and compute the rest again in the backward
+            pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a third more
             time for a fraction of the memory.
     """
 

@@ -133,7 +133,7 @@ class TransformerPolicy(Policy):
         """See `Policy.load_weights`.
 
         Raises:
-            CheckpointError: There is none, or it has another shape.
+            CheckpointError: There are no weights, or they have another shape.
             VocabularyMismatchError: It was made with another vocabulary.
         """
         saved = self.load(folder, self.tokenizer)

@@ -1,4 +1,4 @@
-"""Language models of transformers as policies; nothing of transformers is imported before use."""
+"""Language models of transformers as policies; transformers is imported when one is made."""
 
 from policies.huggingface.causal import HuggingFacePolicy
 from policies.huggingface.encoder_decoder import EncoderDecoderPolicy

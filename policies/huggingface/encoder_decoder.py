@@ -1,17 +1,17 @@
 """Encoder-decoders of transformers (T5, BART, ...) as policies.
 
-A policy is a function of the observation, so an observation has to say where the source ends: at
-its first separator, the token that these models' tokenizers put behind a source anyway. What stands
-up to it, itself included, is read by the encoder, both ways. The decoder reads its start token in
-the separator's place, and then the answer:
+A policy is a function of the observation, so an observation must say where the source ends: at its
+first separator, the token that these models' tokenizers put behind a source. The encoder reads all
+up to it, the separator included, in both directions. The decoder reads its start token in the
+separator's place, and then the answer:
 
     observation   We  won  </s>   Wir  haben  </s>
     encoder       We  won  </s>
     decoder                <pad>  Wir  haben
     chosen                 Wir    haben  </s>
 
-So the token at a place is chosen from the hidden state of the place before it, as in any policy,
-and what comes after the first separator is answer, a second separator too.
+So the token at a place is chosen from the hidden state of the place before it, as in any policy.
+Everything behind the first separator is answer, also a second separator.
 """
 
 from types import ModuleType
@@ -118,16 +118,18 @@ class EncoderDecoderPolicy(TransformersPolicy):
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`.
 
-        A row whose source is not complete yet only has its tokens taken up, and no hidden state:
-        that is so in a plan for the beginning that several rows share.
+        If the source of a row is not complete yet, its tokens are kept and it has no hidden state.
+        That happens in a plan for a beginning that several rows share.
         """
         assert isinstance(store, SourceStore)
         store.write(plan)
         last = np.cumsum(plan.counts) - 1
         rows, lengths = plan.rows[last], plan.positions[last] + 1
         ends = ends_of_sources(store.tokens[rows], lengths, self.separator)
+        # Only rows whose plan reaches into the source may have a new source.
         touched = ends >= lengths - plan.counts
         self._read_sources(store, rows[touched], ends[touched] + 1)
+        # The decoder reads what stands from the separator on; its positions count from there.
         offsets = np.repeat(ends, plan.counts)
         answered = (offsets >= 0) & (plan.positions >= offsets)
         if not answered.any():
@@ -143,7 +145,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         output = self.decoder(
             input_ids=tokens[None],
             attention_mask=own_mask,
-            # Layers ask whether there is an encoder; its keys and values are in the cache.
+            # Layers only ask whether there is an encoder; its keys and values are in the cache.
             encoder_hidden_states=own_mask.new_zeros(1, 1, 1),
             encoder_attention_mask=source_mask,
             past_key_values=past,
@@ -153,7 +155,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         return output.last_hidden_state[0, new.last].float()
 
     def _read_sources(self, store: SourceStore, rows: Any, lengths: Any) -> None:
-        """Make sure that rows (k,) have the keys of their sources: one pass for what is new."""
+        """Give rows (k,) the keys of their sources; new sources are encoded in one pass."""
         if missing := store.adopt(rows, lengths):
             ids, inside = padded([ids_of(source) for source in missing])
             memory, inside = self._encode(ids.to(self.device), inside.to(self.device))
@@ -205,13 +207,14 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Args:
             tokens: Rows, shape (S, L), int64.
             lengths: How many of their tokens are read, shape (S,), int64.
-            numbers: What the rows are called in an error.
+            numbers: Numbers of the rows for error messages.
         """
         arrays = tokens.cpu().numpy(), lengths.cpu().numpy()
         ends = ends_of_sources(*arrays, self.separator)
         if (ends < 0).any():
             row = int(ends.argmin())
             raise self._no_separator(row if numbers is None else int(numbers[row]))
+        # Equal sources, such as those of a group, are encoded once.
         sources: dict[bytes, int] = {}
         each = [
             sources.setdefault(row[: end + 1].tobytes(), len(sources))

@@ -1,7 +1,7 @@
 """Adapters that are virtual tokens: prefix tuning, prompt tuning and prompt encoders.
 
-Virtual tokens stand in front of every text, so that their keys and values do not depend on it:
-they are computed once, and every row begins with them.
+Virtual tokens stand in front of every text, so their keys and values do not depend on it. They are
+computed once, and every row begins with them.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def check_config(config: Any) -> None:
     """Refuse adapters with which the prefix cache would not be exact.
 
     Raises:
-        AdapterError: `config` is one of them.
+        AdapterError: `config` is such an adapter.
     """
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if config.is_prompt_learning and kind not in _AS_KEYS + _AS_EMBEDDINGS:
@@ -60,7 +60,7 @@ def prefix_of(model: Any) -> Prefix | None:
 
 
 def _encoded(model: Any, embeddings: Tensor) -> Prefix:
-    """What the model makes of virtual embeddings (1, p, width)."""
+    """Keys and values that the model computes from virtual embeddings (1, p, width)."""
     count, device = embeddings.shape[1], embeddings.device
     recorded = Recorded(WholeRows(whole_rows(torch.tensor([count], device=device))))
     base = adapters.base_model(model)
@@ -81,7 +81,7 @@ class HasFixedPrefix(Protocol):
 
 
 class FixedPrefix:
-    """The setting of a reference: these virtual tokens instead of the adapter's, or none."""
+    """Setting of a reference: it computes with these virtual tokens, or none, not the adapter's."""
 
     def __init__(self, policy: HasFixedPrefix, prefix: Prefix | None):
         self.policy, self.prefix = policy, prefix

@@ -10,8 +10,8 @@ from policies.rows import AttentionForm, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
 
 ROWS = "textenv_rows"
-"""Name of the attention function in transformers' register, and of the keyword argument with which
-the rows travel to it: transformers hands it through."""
+"""Name of the attention function in transformers' register, and of the keyword argument that brings
+the rows to it: transformers hands the argument through."""
 
 
 def register_attention() -> None:
@@ -24,7 +24,7 @@ def register_attention() -> None:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
     ) -> tuple[Tensor, None]:
         rows: Rows | None = options.pop(ROWS, None)
-        if rows is None:  # the model is called by someone else, such as its own `generate`
+        if rows is None:  # not called by a policy, but for instance by the model's own `generate`
             if options.get("softcap") is not None:
                 return _soft_capped(query, key, value, mask, options), None
             output: tuple[Tensor, None] = sdpa_attention_forward(
@@ -60,7 +60,7 @@ def replace_attention(model: Any, name: str) -> None:
     """Let the model's attention layers use the function of that name in transformers' register.
 
     Raises:
-        UnsupportedModelError: They do not.
+        UnsupportedModelError: Its attention cannot be replaced.
     """
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:

@@ -1,4 +1,4 @@
-"""Policies around models of transformers on disk: their folder, or peft's, and a value head."""
+"""Files of policies around models of transformers: a model or an adapter, and a value head."""
 
 import json
 from pathlib import Path
@@ -50,6 +50,7 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    # The value head has a file of its own: transformers must be able to read all others.
     head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
@@ -57,6 +58,7 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
     description = {
         "format": FORMAT,
         "kind": policy.kind,
+        # By this name the model is loaded again, since only the adapter is here.
         "base": model.config._name_or_path if adapted else None,
         "dtype": str(policy.dtype).removeprefix("torch."),
         "context": policy.context,
@@ -105,7 +107,7 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
 
 
 def load_weights(policy: OnDisk, folder: str | Path, value_head: nn.Linear) -> None:
-    """Take over the weights in `folder`, those of the head for this one; see `Policy`."""
+    """Take the weights in `folder`, those of the value head into `value_head`; see `Policy`."""
     folder = Path(folder)
     _check_vocabulary(policy, folder, _description(folder, policy.kind))
     adapted = (folder / ADAPTER).exists()

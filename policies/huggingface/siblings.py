@@ -1,7 +1,7 @@
 """Several policies on one trunk, each with an adapter and a value head of its own.
 
 The reward model and the critic of PPO are as large as the policy. With adapters all three, and the
-reference, can be the same weights in memory.
+reference, can share one copy of the weights in memory.
 """
 
 import copy
@@ -21,13 +21,13 @@ from textenv.errors import AdapterError
 class Sibling(AdapterView):
     """A policy on the weights of another one, with an adapter and a value head of its own.
 
-    These are its parameters, and no gradient reaches others. A deep copy is one more adapter on the
-    same weights.
+    Only these are its parameters; no gradient reaches others. A deep copy is one more adapter on
+    the same weights.
 
     Args:
-        policy: Whose weights it uses.
-        name: An adapter of the policy's model that the policy itself does not use.
-        parameters: Those of the adapter.
+        policy: The policy whose weights it uses.
+        name: Name of an adapter of the policy's model that the policy itself does not use.
+        parameters: Parameters of that adapter.
     """
 
     def __init__(self, policy: TransformersPolicy, name: str, parameters: Iterable[nn.Parameter]):
