@@ -15,23 +15,23 @@ from textenv.errors import AdapterError
 
 
 class Setting(Protocol):
-    """What is in force while a reference computes."""
+    """A state of the adapters in which a reference computes, such as all of them off."""
 
     def __call__(self) -> AbstractContextManager[None]:
-        """Puts it in force for as long as the context lasts."""
+        """Put the adapters into that state for as long as the context lasts."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write what it consists of into `folder`."""
+        """Write its tensors into `folder`, if it has any."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take what `save` wrote."""
+        """Take the tensors that `save` wrote."""
         ...
 
 
 class AdaptersOff:
-    """No adapter of `module`; there is nothing to save."""
+    """All adapters of `module` are off; there is nothing to save."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -48,7 +48,7 @@ class AdaptersOff:
 
 
 class KeptAdapter:
-    """The adapter `name` of `model`, whichever is active otherwise."""
+    """The adapter `name` of `model` is active, whichever is active outside."""
 
     def __init__(self, model: Any, name: str):
         self.model, self.name = model, name
@@ -69,18 +69,21 @@ class KeptAdapter:
 class AdapterView(Policy):
     """A policy that shares the weights of another one and computes with another adapter, or none.
 
-    It is a reference: it takes no gradient. Only what it has for itself is saved.
+    It is a reference: it takes no gradient. Only what it does not share is saved.
 
     Args:
-        policy: Whose weights it uses.
-        setting: What is to be in force while it computes.
+        policy: The policy whose weights it uses.
+        setting: The adapters that are active while it computes.
     """
 
     def __init__(self, policy: Policy, setting: Setting):
         head = copy.deepcopy(policy.value_head).requires_grad_(False)
         super().__init__(policy.vocab_size, policy.context, head.in_features, policy.tokenizer)
         self.value_head = head
-        self._shared, self._setting = (policy,), setting  # in a tuple: its weights are not ours
+        self._shared, self._setting = (
+            (policy,),
+            setting,
+        )  # in a tuple, so that torch does not count its weights as ours
 
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_states`."""

@@ -1,8 +1,8 @@
 """Adapters of `peft` on a policy's network: adding, switching, copying, merging, saving.
 
-With an adapter the reference of a KL penalty need not be a second model: it is the same weights
-with the adapter off, or with the adapter as it was at some moment, of which only the adapter is
-copied. `policies.adapter_view` makes such references.
+With an adapter the reference of a KL penalty need not be a second model. It is the same weights
+with the adapter off, or with a copy of the adapter as it was at some moment.
+`policies.adapter_view` makes such references.
 """
 
 import copy
@@ -70,7 +70,7 @@ def add_adapter(policy: Policy, config: Any, name: str = "default") -> None:
         policy: A `TransformerPolicy`, whose layers to adapt are called `qkv`, `attn_out`,
             `mlp_in` and `mlp_out`. (A `HuggingFacePolicy` has a method of this name.)
         config: Such as `peft.LoraConfig(target_modules=["qkv", "mlp_in"])`; no virtual tokens.
-        name: What to call it.
+        name: Name of the adapter.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -100,7 +100,7 @@ def layers(module: nn.Module) -> list[Any]:
 
 
 def state(model: Any) -> tuple[Any, ...]:
-    """Changes when another adapter is active, or none, or one that was not there before."""
+    """A value that changes with the active adapters, their weights and their scaling."""
     if not hasattr(model, "peft_config"):
         return ()
     return (
@@ -129,10 +129,10 @@ def trains_more(model: Any) -> bool:
 
 
 def merged(model: Any) -> Any:
-    """The model without adapters, what they add being in its weights.
+    """The model without adapters; what they added is now part of its weights.
 
     Raises:
-        AdapterError: There is none.
+        AdapterError: There is no adapter.
     """
     if not hasattr(model, "peft_config"):
         raise AdapterError("there is no adapter to merge: policy.add_adapter(config) adds one")
@@ -143,7 +143,7 @@ def merge(policy: Policy) -> None:
     """Work the adapters of a network of our own into its weights, and train all of them again.
 
     Raises:
-        AdapterError: There is none.
+        AdapterError: There is no adapter.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -163,12 +163,12 @@ def merge(policy: Policy) -> None:
 
 
 InForce = list[tuple[bool, list[str]]]
-"""Of each layer that has adapters: whether they are off, and which are active."""
+"""For each layer that has adapters: whether they are off, and which are active."""
 
 
 @contextmanager
 def switched(module: nn.Module, name: str | None) -> Iterator[None]:
-    """Compute with the adapter of that name, or with none; afterwards all is as it was."""
+    """Compute with the adapter of that name, or with none; restores the state afterwards."""
     now = in_force(module)
     wanted = [(name is None, active if name is None else [name]) for _, active in now]
     with reinstated(module, wanted):
@@ -176,13 +176,13 @@ def switched(module: nn.Module, name: str | None) -> Iterator[None]:
 
 
 def in_force(module: nn.Module) -> InForce:
-    """What is in force now in the layers of `module`."""
+    """The present state of the adapters in the layers of `module`."""
     return [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers(module)]
 
 
 @contextmanager
 def reinstated(module: nn.Module, wanted: InForce) -> Iterator[None]:
-    """Compute with what was `in_force` at another time; afterwards all is as it was."""
+    """Compute in a state that `in_force` returned; restores the present one afterwards."""
     adapted = layers(module)
     before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in adapted]
     if before == wanted:
@@ -194,7 +194,7 @@ def reinstated(module: nn.Module, wanted: InForce) -> Iterator[None]:
         yield
     finally:
         _put_in_force(adapted, before)
-        # Switching says anew what is trained: it is to be what it was.
+        # peft changes what is trained when it switches adapters: put it back.
         module.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
@@ -211,7 +211,7 @@ def _put_in_force(adapted: list[Any], wanted: InForce) -> None:
 
 
 def add_beside(model: Any, config: Any, name: str) -> list[nn.Parameter]:
-    """One more adapter, while the active one stays active; returns its parameters, frozen.
+    """Add an adapter while the active one stays active; returns its parameters.
 
     Raises:
         AdapterError: There is no adapter, or more than one is active, or it does not fit.
@@ -220,6 +220,7 @@ def add_beside(model: Any, config: Any, name: str) -> list[nn.Parameter]:
     active = active_adapter(model)
     if name in model.peft_config:
         raise AdapterError(f"the model has an adapter {name!r} already: give it another name")
+    # peft activates what it adds, and changes what is trained; both are put back below.
     before = {id(p) for p in model.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
@@ -260,7 +261,7 @@ def active_adapter(model: Any) -> str:
     """Name of the adapter that is active.
 
     Raises:
-        AdapterError: There is none, or more than one.
+        AdapterError: There is no active adapter, or more than one.
     """
     names = {name for layer in layers(model) for name in layer.active_adapters}
     if hasattr(model, "prompt_encoder"):
@@ -273,13 +274,13 @@ def active_adapter(model: Any) -> str:
 def save_adapter(model: Any, folder: str | Path, name: str | None = None) -> Path:
     """Write an adapter as `peft` does: adapter_config.json and adapter_model.safetensors.
 
-    Of virtual tokens peft keeps what their encoder makes of them; the encoder goes into a file of
-    its own, so that training can go on.
+    For virtual tokens peft keeps the output of their encoder. The encoder goes into a file of its
+    own, so that training can be resumed.
 
     Args:
-        model: What has adapters.
+        model: The model with adapters.
         folder: Made if needed.
-        name: The active adapter if None.
+        name: Name of the adapter; the active one if None.
     """
     name = name or active_adapter(model)
     folder = Path(folder)
@@ -315,7 +316,7 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> Non
 
 
 def _weights(model: Any, name: str) -> dict[str, Tensor]:
-    """Of one adapter; never those of embeddings, for which peft would ask the hub."""
+    """Weights of one adapter, without embeddings, for which peft would ask the hub."""
     peft = import_peft()
     weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
         model, adapter_name=name, save_embedding_layers=False
@@ -324,7 +325,7 @@ def _weights(model: Any, name: str) -> dict[str, Tensor]:
 
 
 def _encoder(model: Any, name: str) -> Any:
-    """What makes the virtual tokens of an adapter; None if it has none."""
+    """The module that makes the virtual tokens of an adapter; None if it has none."""
     encoders = getattr(model, "prompt_encoder", {})
     return encoders[name] if name in encoders else None
 
@@ -335,7 +336,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def _expected_warnings() -> Iterator[None]:
-    """Without what peft says of things that are as they should be."""
+    """Hide warnings of peft about things that are intended here."""
     with warnings.catch_warnings():
         for message in ("fan_in_fan_out", "`is_gradient_checkpointing`", "Already found a"):
             warnings.filterwarnings("ignore", message=message)

@@ -1,9 +1,9 @@
 """The content-keyed prefix cache.
 
 A policy is a pure function of the observation. The cache remembers which tokens each row has
-encoded; for a new observation it keeps the longest prefix that some row has encoded already and
-names the tokens that are left. A reset, a jump of ten tokens or a branch need no signal: they are
-other contents. Nothing stale can be read, since what does not match is encoded again.
+encoded. For a new observation it keeps the longest prefix that some row has encoded already, and
+names the tokens that are left. A reset, a jump of ten tokens or a branch need no signal: the
+contents differ. Nothing stale can be read, since what does not match is encoded again.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ _NOTHING = -1
 """Marks a place that holds no encoded token; no token of an observation equals it."""
 
 WORTH_A_PASS = 16
-"""Rows wait for the beginnings of others only if that saves so many tokens altogether; below, the
-extra pass costs more than it saves."""
+"""Rows wait for the beginnings of others only if that saves this many tokens altogether. With
+fewer, the extra pass costs more than it saves."""
 
 
 class Store(Protocol):
-    """What a network keeps of encoded tokens, row by row: keys and values."""
+    """What a network keeps of encoded tokens, row by row, such as keys and values."""
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Let row `target` begin with the first `length` positions of row `source`."""
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Raise the version counters of an optimiser's parameters.
 
-    Kernels of its own, such as torch's fused and bitsandbytes' ones, write without doing so.
+    Fused kernels, such as those of torch and bitsandbytes, write without raising them.
     """
     for group in optimizer.param_groups:
         increment_version(group["params"])
@@ -67,9 +67,9 @@ class PrefixCache:
     """Which tokens each of `num_rows` rows has encoded under the present weights.
 
     Args:
-        num_rows: Rows of the observations that will be shown.
+        num_rows: Number of rows of the observations.
         capacity: Length of the observations.
-        store: Where the network keeps its keys and values.
+        store: Where the network keeps what it has encoded, such as keys and values.
         weights: The parameters whose change makes everything stale.
 
     Attributes:
@@ -96,9 +96,9 @@ class PrefixCache:
         self.store.clear()
 
     def clear(self) -> None:
-        """Forget what has been encoded, and let packed weights be made anew.
+        """Forget what has been encoded, and pack weights anew.
 
-        Needed by hand only after changes that leave no trace in a parameter: writes through
+        Call it only after changes that leave no trace in a parameter: writes through
         `parameter.data`, or another parameter in its place (`load_state_dict(assign=True)`).
         """
         increment_version(self._weights)
@@ -107,21 +107,22 @@ class PrefixCache:
     def plans(self, observations: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterable[Plan]:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
 
-        One plan as a rule. Where several rows need the same beginning, as at the start of a group,
-        a plan before it encodes that for one of them and the others take it from there; where
-        groups begin alike, as with worked examples, there is another one for what they share. The
-        last plan ends with the last token of every row, in the order of the rows.
+        Usually that is one plan. Where several rows need the same beginning, as at the start of a
+        group, a first plan encodes it for one of them and the others copy it. Where groups begin
+        alike, as with worked examples, there is another one for what they share. The last plan ends
+        with the last token of every row, in the order of the rows.
 
-        A plan counts as carried out when the next one is asked for: one that fails half-way, and
-        the rest with it, is forgotten.
+        A plan counts as carried out when the next one is asked for. If one fails half-way, it and
+        the rest are forgotten.
 
         Args:
             observations: Shape (num_rows, capacity), int64, right-padded.
             lengths: Tokens in each row, shape (num_rows,), at least 1.
         """
         self._drop_if_weights_changed()
-        # The last token is encoded anew in any case: its hidden state is what is asked for.
+        # The last token is always encoded anew, since its hidden state is what is asked for.
         starts = np.minimum(common_prefix(observations, self._tokens), lengths - 1)
+        # Rows with one new token have nothing to gain from others: most steps end here.
         behind = np.flatnonzero(lengths - starts > 1)
         if len(behind):
             self._borrow(observations, lengths, starts, behind)
@@ -142,16 +143,17 @@ class PrefixCache:
         starts: NDArray[np.int64],
         rows: NDArray[np.int64],
     ) -> Plan:
-        """Encode `starts` to `ends` of `rows`; what they hold from `starts` on will be lost."""
+        """Encode `starts` to `ends` of `rows`; what they hold from `starts` on is lost."""
         counts = (ends - starts)[rows]
         total = int(counts.sum())
-        if total == len(rows):
+        if total == len(rows):  # one new token each, the common case: no need to spread anything
             flat_rows, positions = rows, starts[rows]
         else:
             flat_rows = np.repeat(rows, counts)
             offsets = np.repeat(np.cumsum(counts) - counts - starts[rows], counts)
             positions = np.arange(total) - offsets
         tokens = observations[flat_rows, positions]
+        # Until the plan is carried out, the rows end where it begins.
         self._tokens[rows, starts[rows]] = _NOTHING
         self.encoded_tokens += total
         return Plan(tokens, flat_rows, positions, counts)
@@ -161,7 +163,7 @@ class PrefixCache:
         self._tokens[plan.rows, plan.positions] = plan.tokens
         rows = plan.rows[np.cumsum(plan.counts) - 1]
         rows = rows[ends[rows] < self._tokens.shape[1]]
-        self._tokens[rows, ends[rows]] = _NOTHING  # what may still stand behind is never reached
+        self._tokens[rows, ends[rows]] = _NOTHING  # ids behind this mark are never compared
 
     def _borrow(
         self,
@@ -176,6 +178,7 @@ class PrefixCache:
             source = int(matched.argmax())
             if matched[source] > starts[row]:
                 starts[row] = matched[source]
+                # Marked empty while the store copies, in case that fails.
                 self._tokens[row] = _NOTHING
                 self.store.copy_prefix(source, int(row), int(starts[row]))
                 self._tokens[row, : starts[row]] = observations[row, : starts[row]]
@@ -187,7 +190,7 @@ class PrefixCache:
             self._version = version
 
     def _weights_version(self) -> tuple[int, ...]:
-        # In-place operations raise a tensor's version counter; replaced data has another address.
+        # In-place operations raise a tensor's version counter; replaced data has a new address.
         return tuple(w._version for w in self._weights) + tuple(w.data_ptr() for w in self._weights)
 
 
@@ -203,7 +206,11 @@ def _leaders(
     starts: NDArray[np.int64],
     behind: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Rows whose beginning is worth encoding first, since others in `behind` need it too."""
+    """Rows whose beginning is worth encoding first, since others in `behind` need it too.
+
+    Each row is compared with the rows before it. If it shares enough with one of them, that one
+    becomes a leader and this one waits for it.
+    """
     candidates: list[int] = []
     leaders = set()
     saved = 0

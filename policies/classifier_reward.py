@@ -23,7 +23,7 @@ from textenv.imports import optional
 from textenv.records import short
 
 UNBOUNDED = 2**31 - 1
-"""Tokenizers without a limit say 10**30, which their own code does not take."""
+"""Used where a tokenizer has no limit. It then says 10**30, which its own code refuses."""
 
 Reader: TypeAlias = Callable[[str, str], tuple[str, ...]]
 """A prompt and an answer to what the model reads: one text, or a pair."""
@@ -53,17 +53,17 @@ def probability(logits: Tensor, label: int) -> Tensor:
 
 
 def independent_probability(logits: Tensor, label: int) -> Tensor:
-    """The label's sigmoid, for models of which several labels may be true at once."""
+    """The label's sigmoid, for models in which several labels may be true at once."""
     return logits[:, label].sigmoid()
 
 
 class ClassifierReward:
     """The score of a label as a reward; it is its own deep copy.
 
-    Of texts that are too long the beginning is dropped; of pairs, that of the longer part. The
-    score of a text does not depend on what else is scored with it: it is padded on the right,
-    whatever the tokenizer says, by the model's own token for it, or else by one that no text of
-    the batch contains, since decoders look for the last token that is not padding.
+    If a text is too long, its beginning is dropped; of a pair, the beginning of the longer part.
+    The score of a text does not depend on the others in its batch. Texts are padded on the right,
+    whatever the tokenizer says, with the model's own padding token. If it has none, a token is
+    used that no text of the batch contains, since decoders look for the last other token.
 
     Args:
         model: With `config` and logits of shape (n, labels); it is set to `eval()`.
@@ -73,8 +73,7 @@ class ClassifierReward:
         read: `answer_alone`, `prompt_and_answer`, or a function of your own, for instance one that
             applies a chat template.
         batch_size: Texts that are read in one pass.
-        max_length: Tokens of a text, those between and around its parts included; by default as
-            many as the model has been made for.
+        max_length: Most tokens of a text, special tokens included; the model's own limit if None.
 
     Raises:
         InvalidRewardError: There is no such label.
@@ -118,7 +117,7 @@ class ClassifierReward:
             InvalidRewardError: There is no such label.
             MissingExtraError: The package `transformers` is not installed.
             ModelUnavailableError: The model is not there and cannot be fetched.
-            UnsupportedModelError: It is no sequence classification model.
+            UnsupportedModelError: It is not a sequence classification model.
         """
         with optional("transformers", extra="huggingface", purpose=f"the classifier {name!r}"):
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -174,7 +173,7 @@ class ClassifierReward:
         return scores
 
     def _encode(self, texts: Sequence[tuple[str, ...]]) -> list[dict[str, list[int]]]:
-        """What the tokenizer makes of each text or pair."""
+        """The tokenizer's output for each text or pair."""
         if not texts:
             return []
         parts = map(list, zip(*texts, strict=True))

@@ -1,20 +1,49 @@
 """Plain generation of answers, for people, evaluation and examples."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.policy import Policy
+from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
-from textenv.tokenizers import encode_prompt
+from textenv.tokenizers import Tokenizer, encode_prompt
+
+
+class Answerer(Protocol):
+    """What generation asks of a policy; see `policies.policy.Policy` for the meaning of each."""
+
+    context: int
+    pad_token: int
+    tokenizer: Tokenizer | None
+    generator: np.random.Generator
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
+        """A prefix cache for this many rows."""
+        ...
+
+    def last_hidden(
+        self, observations: NDArray[np.int64], cache: PrefixCache | None = None
+    ) -> Tensor:
+        """Hidden state of each row's last token, shape (num_rows, n_embd)."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, n_embd) to logits (N, V)."""
+        ...
 
 
 def generate_tokens(
-    policy: Policy,
+    policy: Answerer,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
@@ -30,7 +59,7 @@ def generate_tokens(
     """Answers to prompts of token ids; rows that finish take up the next prompt at once.
 
     Args:
-        policy: Who answers.
+        policy: The policy that answers.
         prompts: Token ids, none of them empty.
         max_new_tokens: Token budget of an answer.
         temperature: Logits are divided by it; 0 takes the likeliest token.
@@ -51,7 +80,7 @@ def generate_tokens(
         ValueError: A number is out of its range.
     """
     _check_numbers(max_new_tokens, temperature, top_k, top_p, batch_size)
-    room = policy.context - max_new_tokens + 1  # the last token is not read any more
+    room = policy.context - max_new_tokens + 1  # the last token of an answer is never read
     for number, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise EmptyPromptsError(f"prompt {number} has no token to go on from")
@@ -78,6 +107,8 @@ def generate_tokens(
         begin(row, row)
     waiting = rows
     running = set(range(rows))
+    # As in a vector environment with autoreset, the batch stays full: a row that has finished takes
+    # the next prompt, and the cache finds out by itself what is new.
     cache = policy.new_cache(rows, width)
     while running:
         with torch.inference_mode():
@@ -102,7 +133,7 @@ def generate_tokens(
 
 
 def generate(
-    policy: Policy,
+    policy: Answerer,
     prompts: Sequence[str] | Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
@@ -112,7 +143,7 @@ def generate(
     """Answers to prompts as texts, without the stop token.
 
     Args:
-        policy: Who answers; it must have a tokenizer.
+        policy: The policy that answers; it must have a tokenizer.
         prompts: Texts, or token ids.
         max_new_tokens: Token budget of an answer.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
@@ -138,7 +169,7 @@ def generate(
     return [tokenizer.decode(a[:-1] if a[-1] in stop_tokens else a) for a in answers]
 
 
-def _stop_tokens(policy: Policy, given: Sequence[int] | None) -> Sequence[int]:
+def _stop_tokens(policy: Answerer, given: Sequence[int] | None) -> Sequence[int]:
     if given is not None:
         return given
     own = policy.tokenizer.stop_token if policy.tokenizer is not None else None

@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of chosen tokens from hidden states, in slices.
 
-A vocabulary of 50,000 makes the logits of one batch the largest thing in memory by far. Here they
-exist slice by slice; only the probabilities are kept for the backward pass, (N, V) once, and become
-the gradient of the logits in place.
+With a vocabulary of 50,000 the logits of one batch would be the largest array in memory by far.
+Here they exist slice by slice. Only the probabilities are kept for the backward pass, (N, V) once,
+and they are turned into the gradient of the logits in place.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from policies import kernels
 
 SLICE_ENTRIES = 2**23
-"""Logits are computed so many at a time: enough rows for a fast product, little memory."""
+"""This many logits are computed at a time: enough rows for a fast product, little memory."""
 
 _EXCLUDED = -1e9
 """Logit of a masked token: its probability is exactly 0, and 0 times it is 0 rather than NaN."""
@@ -51,7 +51,10 @@ def token_logprobs(
 
 
 def _fill_logprobs(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
-    """Logits (n, V) to probabilities in place, and what the choices were worth, both (n,)."""
+    """Logits (n, V) to probabilities in place; fills log-probabilities and entropies, both (n,).
+
+    The plain form of `kernels.fill_logprobs`.
+    """
     z.sub_(z.amax(1, keepdim=True))
     chosen, p = z.gather(1, tokens[:, None]).squeeze(1), z.exp()
     total = p.sum(1)
@@ -73,10 +76,12 @@ class _TokenLogprobs(torch.autograd.Function):
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
         n, vocab_size = len(hidden), len(weight)
+        # A reference, or a pass under no_grad, keeps nothing of size (N, V).
         keep = keep and any(ctx.needs_input_grad)
         slices = _slices(n, vocab_size)
         # In bfloat16 if the gradient will be; float16 lacks the range for probabilities.
         dtype = torch.bfloat16 if hidden.dtype == torch.bfloat16 else torch.float32
+        # With float32 each slice is computed where it will be kept; otherwise in a scratch array.
         kept = hidden.new_empty(n if keep else 0, vocab_size, dtype=dtype)
         in_place = keep and dtype == torch.float32
         longest = max((part.stop - part.start for part in slices), default=0)
@@ -84,6 +89,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs, entropies = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))
         for part in slices:
             z = kept[part] if in_place else scratch[: part.stop - part.start]
+            # The product in the weights' precision, all that follows in float32.
             if hidden.dtype == torch.float32:
                 torch.mm(hidden[part], weight.T, out=z)
             else:
@@ -108,7 +114,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx: Any, g_logprobs: Tensor | None, g_entropies: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         # d logprob / dz = onehot(token) - p;   d entropy / dz = -p (log p + entropy)
-        # The probabilities are overwritten below: autograd refuses a second backward pass.
+        # `dz` comes in as the probabilities and is overwritten: there is no second backward pass.
         hidden, weight, tokens, logprobs, entropies, dz = ctx.saved_tensors
         if g_entropies is not None and not g_entropies.any():  # an entropy bonus of weight 0
             g_entropies = None
@@ -122,7 +128,7 @@ class _TokenLogprobs(torch.autograd.Function):
             else:
                 g = g_logprobs[part, None]
                 p.mul_(-g)
-                # 1 - p from the log-probability: near 1 a rounded p has lost it.
+                # 1 - p from the log-probability: when p is rounded near 1, the difference is lost.
                 p.scatter_(1, tokens[part, None], -torch.expm1(logprobs[part, None]) * g)
             if g_entropies is not None:
                 p.sub_(curve)
@@ -130,6 +136,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 p.div_(ctx.temperature)
             if dz.dtype != torch.float32:
                 dz[part] = p
+        # z = hidden @ weight.T, so both gradients are one product each.
         dz = dz.to(hidden.dtype)
         d_hidden = dz @ weight if ctx.needs_input_grad[0] else None
         d_weight = dz.T @ hidden if ctx.needs_input_grad[1] else None

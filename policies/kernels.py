@@ -1,12 +1,13 @@
 """When the compiled loops are used, and how tensors are handed to them.
 
 For float32 on a CPU with few threads, where Numba is installed; everything else goes through torch,
-with the same results up to rounding.
+with the same results up to rounding errors.
 """
 
 import functools
 import os
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,13 @@ def attend(
             written into them.
         rows: Row of each token, shape (N,).
         positions: Its position in the row, shape (N,).
-        scale: PolicyOutputs are multiplied by it; 1 / sqrt(d) if None.
-        window: So many positions are seen, the token's own included; all if None.
+        scale: Attention logits are multiplied by it; 1 / sqrt(d) if None.
+        window: This many positions are seen, the token's own included; all if None.
 
     Returns:
         Shape (N, heads, d).
     """
+    # Side by side, since one array is quicker to hand over than three.
     new, out = torch.cat([q, k, v], dim=1), torch.empty(q.shape)
     width, d = stored[0].shape[1], q.shape[2]
     _call(
@@ -105,8 +107,8 @@ def fill_logprobs(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: T
     Args:
         logits: Shape (n, V), contiguous.
         tokens: Choices, shape (n,), int64.
-        logprobs: For their log-probabilities, shape (n,).
-        entropies: For the entropies, shape (n,).
+        logprobs: Filled with their log-probabilities, shape (n,).
+        entropies: Filled with the entropies, shape (n,), nats.
     """
     arrays = (x.detach().numpy() for x in (logits, tokens, logprobs, entropies))
     _call(_compiled().logprobs.fill, *arrays)
@@ -140,12 +142,13 @@ class Block:
     """A block of our own transformer as one call; see `policies.compiled.block`.
 
     Args:
-        eps: Of the layer norms.
+        eps: Added to the variance in the layer norms.
         *parameters: In the order of `policies.compiled.block.Weights`.
     """
 
     def __init__(self, eps: float, *parameters: Tensor):
         self.weights = _compiled().block.Weights(
+            # Copies: an optimiser writes into parameters in place, while these are what was packed.
             *(pack(p) if p.ndim == 2 else p.detach().numpy().copy() for p in parameters)
         )
         self.eps = np.float32(eps)
@@ -165,7 +168,7 @@ class Block:
             stored: See `attend`.
             rows: See `attend`.
             positions: See `attend`.
-            wanted: Their numbers, shape (k,), int64.
+            wanted: Numbers of the wanted tokens, shape (k,), int64.
         """
         all_of_them = np.arange(len(x)) if wanted is None else wanted.numpy()
         out = _call(
@@ -193,9 +196,18 @@ def _call(loop: Any, *arguments: Any) -> Any:
 
 @functools.cache
 def _compiled() -> Any:
-    """The compiled loops; None where Numba is not installed, or told not to compile."""
+    """The compiled loops; None where Numba is not installed, may not compile, or cannot cache."""
+    # Imported here because Numba is optional and takes half a second.
     try:
         from policies import compiled
     except ImportError:  # Numba raises it too, where NumPy is newer than it knows
+        return None
+    except RuntimeError as error:  # Numba's, when it looks for a folder for its cache
+        warnings.warn(
+            "the decoding loops are not compiled, so that generation is slower: Numba finds no "
+            "folder that it may write to. Set NUMBA_CACHE_DIR to one. Numba says: "
+            f"{error}",
+            stacklevel=2,
+        )
         return None
     return compiled if compiled.compiling else None

@@ -1,11 +1,11 @@
 """Linear layers that multiply with weights packed once, where that pays.
 
 A rollout uses the same weights for thousands of tokens, so they can be laid out once in the order
-in which a product reads them; it stays true fp32. On AMD processors that is faster than the default
-library; elsewhere nothing is assumed. Our own product (`policies.compiled.panels`) is used with few
-threads, oneDNN's with more. The choice depends on the processor, the shape and the number of
-threads alone, never on a measurement at run time, so that equal seeds give equal bits.
-`benchmarks/linear.py` measures all of them.
+in which a product reads them. Products stay true fp32. On AMD processors this is faster than the
+default library; on others it is not used. Few threads use our own product
+(`policies.compiled.panels`), more threads that of oneDNN. The choice depends on the processor, the
+shape and the number of threads alone, never on a measurement at run time, so that equal seeds give
+equal bits. `benchmarks/linear.py` measures all of them.
 """
 
 import functools
@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from policies import kernels
 
 FEW_ROWS = 256
-"""Packing is for products of few rows, as in generation; large ones are left to the default."""
+"""Packed weights are for products of few rows, as in generation; larger ones use the default."""
 
 LARGE = 2**16
-"""Entries of a weight from which on the fixed cost of one of oneDNN's products does not matter."""
+"""With this many entries in a weight, the fixed cost of a oneDNN product no longer matters."""
 
 Layer = Callable[[Tensor], Tensor]
 """Rows (*, inputs) to rows (*, outputs), by a weight and a bias that are packed."""
@@ -48,7 +48,7 @@ def pack(weight: Tensor, bias: Tensor | None) -> Layer | None:
 
 
 def pack_for_onednn(weight: Tensor, bias: Tensor | None) -> Layer:
-    """The same by oneDNN."""
+    """`x @ weight.T + bias` by oneDNN, as a function of x."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     operator = _operator()
     return lambda x: operator(x, packed, bias, "none", [], "")
@@ -56,12 +56,12 @@ def pack_for_onednn(weight: Tensor, bias: Tensor | None) -> Layer:
 
 @functools.cache
 def _operator() -> Any:
-    """Looked up once: at every call that takes as long as a small product."""
+    """Cached, because the lookup costs as much as a small product."""
     return torch.ops.mkldnn._linear_pointwise.default
 
 
 class Packed:
-    """Something made of parameters, such as their packed form, made anew when one has changed."""
+    """Keeps something made of parameters, such as a packed form, until one of them changes."""
 
     def __init__(self) -> None:
         self._made: Any = None
@@ -76,7 +76,7 @@ class Packed:
         return (type(self), ())
 
     def of(self, make: Callable[..., Any], *parameters: Tensor | None) -> Any:
-        """`make(*parameters)`, or what that gave when they were the same."""
+        """`make(*parameters)`, or its earlier result if no parameter has changed since."""
         version = [(p._version, p.data_ptr()) for p in parameters if p is not None]
         if version != self._version:
             self._made = make(*parameters)
@@ -120,9 +120,9 @@ class Linear(nn.Linear):
 
 
 def pack_layers(model: nn.Module) -> None:
-    """Let the linear layers of someone else's model keep a packed weight too."""
+    """Let the linear layers of any model keep a packed weight, by changing their class."""
     for module in model.modules():
         if type(module) is nn.Linear:
-            # The same layer with the same parameters: only what it does with them is another thing.
+            # The layer and its parameters stay the same objects; only `forward` changes.
             module.__class__ = Linear
             module._packed = PackedWeight()  # type: ignore[assignment]

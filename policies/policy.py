@@ -1,12 +1,11 @@
-"""What every policy can do, whatever its network: act, say how likely choices are, generate.
+"""The base class of policies: act, say how likely choices are, generate, whatever the network.
 
 A policy reads observations, nothing else: right-padded rows of token ids. `act` chooses the next
-token of every row from a cached pass over what is new. `outputs` computes the log-probabilities,
-values and entropies of all choices in whole sequences by one causal pass.
+token of every row from a cached pass over what is new. `outputs` computes log-probabilities, values
+and entropies of all choices in whole sequences by one causal pass.
 """
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -17,9 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies import head
 from policies.cache import Plan, PrefixCache, Store
+from policies.generation import generate
+from policies.policy_files import (
+    actors_folder,
+    check_vocabulary,
+    read_policy,
+    write_policy,
+)
 from policies.sampling import mask_logits, sample
-from textenv.errors import TokenizerError
+from policies.sharing import whole_rows
+from policies.token_store import TokenStore
+from textenv.errors import CheckpointError, TokenizerError
 from textenv.tokenizers import Tokenizer
 
 
@@ -51,18 +60,40 @@ class PolicyOutputs(NamedTuple):
     entropies: Tensor
 
 
-class Policy(nn.Module, ABC):
-    """Base class: networks implement the three abstract methods.
+OWN = "own"
+"""The kind, in a checkpoint, of a policy whose class is the user's."""
+
+
+class Policy(nn.Module):
+    """Base class of all policies; a network of one's own writes one method of it.
+
+    That is `forward`, from padded rows of ids to hidden states; or `hidden_states`, which does the
+    same for rows laid end to end, without padding. All else has a default:
+
+    - `logits`: a linear layer, `token_head`, which is made if the class has no `logits` itself.
+    - `new_store` and `extend`: whole texts are encoded anew at every step. Exact, but slow; write
+      both to keep what was encoded.
+    - `save` and `load_weights`: the state dict and `description`. `load_policy` cannot make the
+      network again, since it does not know the class.
+
+    A network must be causal: a hidden state depends on its own token and those before it, not on
+    padding or on other rows. Leave out dropout, or call `policy.eval()`: log-probabilities are
+    compared. `textenv.testing.check_policy` tries all of this; docs/networks.md has an example.
 
     Args:
         vocab_size: Number of tokens V; `V` itself is the padding of observations.
         context: Longest observation.
         n_embd: Width of the hidden states.
         tokenizer: Kept with the policy, so that a checkpoint knows its vocabulary.
-        seed: Seed of the policy's own random numbers.
+        seed: Seed of the policy's own random numbers, and of a `token_head`.
 
     Attributes:
         generator: Where `act` takes its random numbers from unless it is given another one.
+        value_head: Linear layer from a hidden state to a value; it starts at zero.
+        token_head: Linear layer from a hidden state to logits; None if the class has its own.
+
+    Raises:
+        TypeError: The class has neither `forward` nor `hidden_states`.
     """
 
     def __init__(
@@ -74,6 +105,12 @@ class Policy(nn.Module, ABC):
         seed: int = 0,
     ):
         super().__init__()
+        own = type(self)
+        if own.forward is Policy.forward and own.hidden_states is Policy.hidden_states:
+            raise TypeError(
+                f"{own.__name__} reads no tokens: define forward(self, rows), from ids (S, W) to "
+                "hidden states (S, W, n_embd), or hidden_states(self, tokens, lengths)"
+            )
         self.vocab_size = vocab_size
         self.pad_token = vocab_size
         self.context = context
@@ -82,12 +119,30 @@ class Policy(nn.Module, ABC):
         self.value_head = nn.Linear(n_embd, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        self.token_head: nn.Linear | None = None
+        if own.logits is Policy.logits:
+            self.token_head = nn.Linear(n_embd, vocab_size, bias=False)
+            # Small weights: the first choices are nearly uniform.
+            nn.init.normal_(
+                self.token_head.weight, std=0.02, generator=torch.Generator().manual_seed(seed)
+            )
 
     # ---------------------------------------------------------------- what a network provides
 
-    @abstractmethod
+    def forward(self, rows: Tensor) -> Tensor:
+        """Hidden states of padded rows.
+
+        Args:
+            rows: Ids, shape (S, W), int64. Behind the end of a row stands any token; what is made
+                of it is dropped.
+
+        Returns:
+            Shape (S, W, n_embd); the state at a place knows the tokens up to it, and no others.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads rows laid end to end only")
+
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Final hidden states of whole rows laid end to end.
+        """Hidden states of whole rows laid end to end; by default `forward` of the padded rows.
 
         Args:
             tokens: The rows' tokens one after the other, shape (N,), int64.
@@ -96,30 +151,70 @@ class Policy(nn.Module, ABC):
         Returns:
             Shape (N, n_embd).
         """
+        rows = whole_rows(lengths)
+        hidden: Tensor = self(tokens[rows.index])
+        return hidden.flatten(0, 1).index_select(0, rows.places)
 
-    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, n_embd) to logits (N, V); by default those of `token_head`."""
+        assert self.token_head is not None
+        return self.token_head(hidden)
+
+    def new_store(self, num_rows: int) -> Store:
+        """An empty store for what is kept of `num_rows` rows; by default their tokens alone."""
+        return TokenStore(num_rows, self.context)
+
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """Encode the tokens of `plan` behind what `store` holds of their rows.
+
+        By default the whole rows are encoded anew.
+
+        Args:
+            store: From `new_store`; it holds each row up to the first token of `plan` in it.
+            plan: New tokens. What the store has at their positions and behind is out of date.
 
         Returns:
             The hidden state of each taking-part row's last token, shape (k, n_embd).
         """
+        assert isinstance(store, TokenStore), "a class with a new_store has an extend for it too"
+        tokens, lengths = (torch.from_numpy(x).to(self.device) for x in store.take_up(plan))
+        return self.hidden_states(tokens, lengths).index_select(0, lengths.cumsum(0) - 1)
 
-    @abstractmethod
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (N, n_embd) to logits (N, V)."""
+    # ---------------------------------------------------------------- on disk
 
-    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """What `save` writes beside the weights, as JSON."""
+        own = type(self)
+        name = f"{own.__module__}:{own.__qualname__}"
+        shape = {"vocab_size": self.vocab_size, "context": self.context}
+        return {"kind": OWN, "class": name, **shape}
+
     def save(self, folder: str | Path) -> Path:
         """Write the policy into `folder`, as safetensors and JSON."""
+        return write_policy(folder, self.state_dict(), self.description(), self.tokenizer)
 
-    @abstractmethod
     def load_weights(self, folder: str | Path) -> None:
-        """Take the weights that `save` wrote for a policy of the same shape and vocabulary."""
+        """Take the weights that `save` wrote for a policy of the same shape and vocabulary.
 
-    @abstractmethod
-    def new_store(self, num_rows: int) -> Store:
-        """An empty store of keys and values for `num_rows` rows."""
+        Raises:
+            CheckpointError: There are none, or they are of another kind or shape.
+            VocabularyMismatchError: They were saved with another vocabulary.
+        """
+        folder = actors_folder(folder)
+        description, weights = read_policy(folder)
+        if description.get("kind") != OWN:
+            raise CheckpointError(
+                f"{folder} holds a policy of kind {description.get('kind')!r}, which "
+                f"{type(self).__name__} cannot read: policies.load_policy(folder) reads it"
+            )
+        check_vocabulary(folder, description, self.tokenizer)
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights in {folder} do not fit this {type(self).__name__}: make it with the "
+                f"arguments of the one that was saved. torch says: {error}"
+            ) from error
 
     # ---------------------------------------------------------------- acting
 
@@ -148,7 +243,7 @@ class Policy(nn.Module, ABC):
 
         Args:
             observations: Token ids, shape (num_rows, L), right-padded; floats are cast back.
-            cache: From `new_cache`, for the same rows at every call; without one all is encoded.
+            cache: From `new_cache`, for the same rows at every call; if None, all is encoded anew.
             temperature: Logits are divided by it.
             action_masks: Which tokens may be chosen, shape (num_rows, V), bool.
             deterministic: Take the likeliest token instead of sampling.
@@ -170,6 +265,8 @@ class Policy(nn.Module, ABC):
         with torch.inference_mode():
             hidden = self.last_hidden(observations, cache)
             logits = self.logits(hidden).float()
+            # The stored log-probabilities are those of this distribution, mask and temperature
+            # included: `outputs` computes the same ones.
             if temperature != 1.0:
                 logits = logits / temperature
             if action_masks is not None:
@@ -179,6 +276,7 @@ class Policy(nn.Module, ABC):
                 logprobs = logits.log_softmax(-1).gather(1, likeliest).squeeze(1).cpu().numpy()
                 actions = likeliest.squeeze(1).cpu().numpy()
             else:
+                # One uniform number a row, drawn on the CPU: the same seed gives the same choices.
                 uniforms = (generator or self.generator).random(len(logits))
                 actions, logprobs = sample(logits, uniforms)
             values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
@@ -201,10 +299,11 @@ class Policy(nn.Module, ABC):
         """Hidden state of each row's last token, shape (num_rows, n_embd), without gradient.
 
         Only what `cache` does not hold yet is encoded. The result is an inference tensor: clone it
-        before anything that needs a gradient may use it.
+        before using it where a gradient is needed.
         """
         if isinstance(observations, Tensor):
             observations = observations.cpu().numpy()
+        # Libraries turn observations into floats, which hold ids exactly; they are cast back.
         ids = np.asarray(observations).astype(np.int64, copy=False)
         if cache is None:
             cache = self.new_cache(*ids.shape)
@@ -269,8 +368,8 @@ class Policy(nn.Module, ABC):
         Returns:
             Three tensors of shape (S, L), zero outside the mask, with gradients if enabled.
         """
-        # The choice of the token at p is made from the hidden state at p - 1: what comes after the
-        # last one of them need not be encoded.
+        # The token at p is chosen from the hidden state at p - 1. So nothing behind the last chosen
+        # token has to be encoded.
         places = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.hidden_before(tokens, mask, (mask * places).amax(1).clamp(min=1))
         logprobs, entropies = self.token_logprobs(hidden, tokens[mask], temperature, action_masks)
@@ -282,9 +381,12 @@ class Policy(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies of choices, both (N,).
 
-        This is the plain form for any head. A network with a linear head can save its logits: see
-        `policies.head.token_logprobs`.
+        A network with a linear head and no bias, such as `token_head`, need not keep its logits:
+        see `policies.head.token_logprobs`. For all others this is the plain form.
         """
+        if self.token_head is not None:
+            weight = self.token_head.weight
+            return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
         log_all = mask_logits(self.logits(hidden).float() / temperature, action_masks)
         log_all = log_all.log_softmax(-1)
         # 0 log 0 = 0 where an action is masked.
@@ -313,8 +415,6 @@ class Policy(nn.Module, ABC):
         **sampling: Any,
     ) -> list[str]:
         """Answers to `prompts`; see `policies.generation.generate`."""
-        from policies.generation import generate
-
         return generate(self, prompts, max_new_tokens, **sampling)
 
     def frozen_copy(self) -> Self:

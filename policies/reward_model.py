@@ -30,20 +30,20 @@ BATCH = 64
 
 
 class RewardModel(nn.Module):
-    """Scores answers to prompts; higher is better, and only differences were ever trained.
+    """Scores answers to prompts; higher is better, and only differences have a meaning.
 
-    What it reads is the prompt, the answer and the stop token of its own tokenizer, whether or not
-    the answer was ended by one; of texts longer than its context the beginning is dropped.
+    It reads the prompt, the answer and the stop token of its own tokenizer, whether or not the
+    answer was ended by one. If a text is longer than its context, the beginning is dropped.
 
     A deep copy of it is the model itself: environments deep-copy their arguments, and a reward
-    that goes on learning has to stay one object.
+    that keeps learning must stay one object.
 
     Args:
         trunk: The network; its `value_head` is the scalar head. It is used as it is, not copied.
 
     Attributes:
         trunk: The same.
-        mean: Subtracted from what the head says, a scalar; see `agents.feedback.normalise`.
+        mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
 
     Raises:
         TokenizerError: The trunk has no tokenizer.
@@ -69,7 +69,7 @@ class RewardModel(nn.Module):
 
         Args:
             policy: Left as it is.
-            seed: Of the head.
+            seed: Seed of the head.
         """
         trunk = copy.deepcopy(policy)
         trunk.requires_grad_(True)
@@ -81,7 +81,7 @@ class RewardModel(nn.Module):
 
         Args:
             trunk: Its value head is overwritten.
-            seed: Of the head; see `from_policy`.
+            seed: Seed of the head; see `from_policy`.
         """
         weight = trunk.value_head.weight
         drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
@@ -100,7 +100,7 @@ class RewardModel(nn.Module):
         return self.trunk.tokenizer
 
     def as_critic(self) -> Policy:
-        """A copy of the trunk whose values are the model's scores: the critic PPO begins with.
+        """A copy of the trunk whose values are the model's scores: a critic for PPO to start from.
 
         See `SeparateValue`; Ouyang et al. (2022), appendix C.4.
         """
@@ -204,12 +204,13 @@ class RewardModel(nn.Module):
 
         Args:
             folder: Where it was saved.
-            tokenizer: Its vocabulary, if that is none that `load_tokenizer` knows.
-            trunk: Takes the weights, such as a sibling of the policy; if None one is made.
+            tokenizer: Its vocabulary, if `load_tokenizer` cannot find it by name.
+            trunk: Takes the weights, such as a sibling of the policy or a network of your own; if
+                None, a policy is made.
 
         Raises:
-            CheckpointError: Files are missing, damaged, or those of a policy that is no reward
-                model.
+            CheckpointError: Files are missing or damaged, or belong to a policy that is not a
+                reward model.
             VocabularyMismatchError: It was made with another vocabulary.
         """
         path = Path(folder) / DESCRIPTION

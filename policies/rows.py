@@ -1,10 +1,10 @@
 """Attention over tokens laid end to end, whatever rows they belong to.
 
-Linear layers do not care which row a token comes from; only attention does. So a network reads one
-flat list of N tokens as if it were a single row, and its attention layers ask one of the objects
-below, which know the rows: `WholeRows` for whole sequences (training, scoring), `ContinuedRows` for
-tokens that continue stored rows (generation). Nothing is spent on padding: rows that need one token
-and rows that need thirty share a pass.
+Linear layers treat every token alike, whatever row it comes from; only attention does not. So a
+network reads one flat list of N tokens as if it were a single row, and its attention layers ask one
+of the objects below, which know the rows: `WholeRows` for whole sequences (training),
+`ContinuedRows` for tokens that continue stored rows (generation). Nothing is spent on padding: rows
+that need one token and rows that need thirty share a pass.
 
 Query heads may share keys (GQA, MQA), layers may have a sliding window, and virtual tokens may
 stand in front of every row (prefix tuning).
@@ -31,8 +31,8 @@ class AttentionForm(NamedTuple):
     Attributes:
         layer: Number of the layer.
         scale: Queries are multiplied by it; 1 / sqrt(head_dim) if None.
-        window: A token sees so many tokens, itself included; None is all.
-        softcap: PolicyOutputs are squeezed into +-softcap; None leaves them.
+        window: A token sees this many tokens, itself included; all if None.
+        softcap: Attention logits are squeezed into +-softcap; left as they are if None.
     """
 
     layer: int
@@ -66,7 +66,7 @@ class WholeRows:
         """See `Rows`. Padding stands behind the tokens, where causal attention never looks."""
         q, k, v = (self._as_rows(x) for x in (q, k, v))
         before = 0
-        if self.prefix is not None:
+        if self.prefix is not None:  # virtual tokens are put in front of the keys, not the queries
             (k, v), before = (
                 [
                     torch.cat([p.to(x).expand(len(x), -1, -1, -1), x], dim=2)
@@ -75,6 +75,7 @@ class WholeRows:
                 self.prefix[form.layer][0].shape[1],
             )
         width = self.shape[1]
+        # Without a mask torch takes its fast causal path; a mask is made only where that is wrong.
         mask = None
         if before or form.softcap is not None or (form.window or width) < width:
             positions = torch.arange(before, before + width, device=q.device)
@@ -89,11 +90,11 @@ class WholeRows:
 
 
 class Recorded:
-    """Another attention of which is written down what it was given.
+    """Wraps an attention and records its inputs.
 
     Attributes:
         prefix: Keys and values of every layer, which can be the prefix of other rows.
-        windows: The windows that layers have.
+        windows: Windows of the layers.
     """
 
     def __init__(self, rows: Rows):
@@ -108,13 +109,13 @@ class Recorded:
 
 
 SHORT_RUN = 64
-"""Rows with more new tokens than this go through torch's attention, which multiplies in blocks."""
+"""Rows with more new tokens go through torch's attention, which multiplies in blocks."""
 
 
 class RowStore:
     """Keys and values of every row, layer and position; grows as the texts do.
 
-    What a row has stands together, position after position, so that one token is written at one
+    The positions of a row lie one after the other in memory, so that a token is written at one
     place and a row is read as one stream.
 
     Args:
@@ -125,7 +126,7 @@ class RowStore:
         layers: Keys and values of each layer, both (rows, width, key heads, head_dim).
         width: Positions there is room for.
         before: Number of virtual tokens that every row begins with.
-        state: What the cache that owns this store was filled under, besides the weights.
+        state: Adapter, or anything besides the weights, under which this store was filled.
     """
 
     def __init__(self, rows: int, longest: int):
@@ -151,6 +152,7 @@ class RowStore:
         """Make room for positions below `width`, at least doubling what there is."""
         if width <= self.width:
             return
+        # Doubling: copying is then a constant cost for each position.
         more = max(width, min(max(2 * self.width, 64), self.longest)) - self.width
         # Zeros, not garbage: what attention weighs with 0 must be finite.
         for layer, (keys, values) in self.layers.items():
@@ -180,7 +182,7 @@ class ContinuedRows:
     Args:
         store: Keys and values so far; those of the new tokens are written into it.
         plan: The new tokens.
-        device: Where the network is.
+        device: The network's device.
 
     Attributes:
         tokens: Ids of the new tokens, shape (N,), int64.
@@ -198,6 +200,7 @@ class ContinuedRows:
         self.last = None
         if len(counts) < len(rows):
             self.last = torch.from_numpy(np.cumsum(counts) - 1).to(device)
+        # Long runs, such as prompts, are quicker in torch's blocked products.
         self.short = len(counts) == len(rows) or counts.max() <= SHORT_RUN
         self._padded: _PaddedRows | None = None
 
@@ -216,7 +219,11 @@ class ContinuedRows:
 
 
 class _PaddedRows:
-    """The same by torch's attention: all last tokens in one call, longer runs in another."""
+    """Attention of `ContinuedRows` by torch: last tokens in one call, longer runs in another.
+
+    Most rows have one new token. Were they padded to the longest run, a single row that was reset
+    would make all others as long.
+    """
 
     def __init__(self, new: ContinuedRows):
         device, positions = new.positions.device, new.positions
@@ -225,7 +232,7 @@ class _PaddedRows:
         self.positions, self.places = positions, rows * new.store.width + positions
         self.last = ends - 1
         self.width = int(positions.max()) + 1
-        # Without copies if all rows take part, as they nearly always do.
+        # A slice takes views, an index copies. All rows take part nearly always.
         self.active = slice(None) if len(counts) == new.store.rows else rows[self.last]
         self._masks: dict[Any, Tensor] = {}  # layers that are alike share them
         # Rows with several new tokens: these tokens as a padded block of queries.
@@ -235,6 +242,7 @@ class _PaddedRows:
             counts, starts = counts[many, None], (ends - counts)[many, None]
             steps = torch.arange(int(counts.max()), device=rows.device)
             self.inside = steps < counts
+            # Runs that are shorter repeat their last token; the copies' outputs are dropped.
             self.block = starts + torch.minimum(steps, counts - 1)
             self.block_rows = rows[starts.squeeze(1)]
             self.block_width = int(positions[self.block[:, -1]].max()) + 1
@@ -243,6 +251,7 @@ class _PaddedRows:
         self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor, stored: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Write keys and values; queries (N, heads, d) to outputs (N, heads, d)."""
+        # Written before reading: a token sees itself and the new tokens before it.
         for all_rows, new in zip(stored, (k, v), strict=True):
             all_rows.flatten(2).flatten(0, 1).index_copy_(0, self.places, new.flatten(1))
         keys, values = stored
@@ -302,16 +311,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, form: Attent
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=form.scale)
     else:
         scale = q.shape[-1] ** -0.5 if form.scale is None else form.scale
-        scores = form.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / form.softcap)
-        out = (scores + mask).float().softmax(-1).to(v.dtype) @ v
+        logits = form.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / form.softcap)
+        out = (logits + mask).float().softmax(-1).to(v.dtype) @ v
     return out.unflatten(2, (share, length)).flatten(1, 2)
 
 
 def _in_float32(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether attention leaves the 16 bits of autocast or of the weights.
+    """Whether attention computes in float32 although autocast or the weights have 16 bits.
 
-    On a CPU its gradient takes nearly three times as long in them. With autocast the passes without
-    a gradient do the same, so that a reference and the policy it was copied from agree.
+    On a CPU its gradient takes nearly three times as long in 16 bits. With autocast, passes without
+    a gradient use float32 too, so that a reference and the policy it was copied from agree.
     """
     if q.device.type != "cpu" or q.dtype == torch.float64:
         return False

@@ -33,7 +33,7 @@ def sample(
         return tokens, logprobs.astype(np.float32)
     probabilities = logits.softmax(-1)
     chosen = sample_inverse_cdf(probabilities, torch.from_numpy(uniforms))
-    chosen.clamp_(max=logits.shape[1] - 1)  # of NaN anything is chosen
+    chosen.clamp_(max=logits.shape[1] - 1)  # with NaN any token may come out
     of_chosen = probabilities.gather(1, chosen[:, None]).squeeze(1).log()
     return chosen.cpu().numpy(), of_chosen.cpu().numpy()
 
@@ -56,6 +56,7 @@ def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     sums = probabilities[:, :whole].unflatten(1, (whole // BLOCK, BLOCK)).sum(-1)
     if whole < vocab_size:
         sums = torch.cat([sums, probabilities[:, whole:].sum(-1, keepdim=True)], dim=1)
+    # Cumulated in float64: the target would round past small probabilities otherwise.
     bounds = sums.to(uniforms.dtype).cumsum(-1)
     target = (uniforms.to(bounds.device) * bounds[:, -1]).unsqueeze(1)
     # The first block whose upper bound is above the target: it has a positive sum.
@@ -66,7 +67,7 @@ def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
         places < vocab_size, probabilities.gather(1, places.clamp(max=vocab_size - 1)), 0.0
     )
     steps = inside.to(bounds.dtype).cumsum(-1)
-    # Sums of a block and its running sum may round apart: stay below the last positive entry.
+    # A block's sum and its running sum may round differently: stay below the last positive entry.
     remaining = torch.minimum(target - below, steps[:, -1:] * (1.0 - 2.0**-40))
     offset = torch.searchsorted(steps, remaining.clamp_(min=0.0), right=True)
     return (block * BLOCK + offset).squeeze(1)

@@ -1,8 +1,8 @@
-"""A policy whose values come from a network of their own, as InstructGPT has it.
+"""A policy whose values come from a second network, as in InstructGPT.
 
 The hidden state of a token is that of the actor followed by that of the critic. Logits read the
-first part, values the second, so that all that a policy can do, the cache included, works as it
-is, and no gradient of a value reaches the actor. It costs the two networks' passes instead of one.
+first part, values the second. So everything that a policy can do works unchanged, the cache
+included, and no gradient of a value reaches the actor. It costs the passes of two networks.
 """
 
 from pathlib import Path
@@ -11,21 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from policies.cache import Plan, Store
-from policies.checkpoint import ACTOR, CRITIC
 from policies.policy import Policy
+from policies.policy_files import ACTOR, CRITIC
 from textenv.errors import VocabularyMismatchError
 
 
 class SeparateValue(Policy):
-    """An actor that chooses and a critic that judges.
+    """An actor that chooses tokens and a critic that estimates values.
 
     Ouyang et al., "Training language models to follow instructions with human feedback" (2022),
     appendix C.4, where the critic starts as the reward model.
 
     Args:
-        actor: Whose logits count; its tokenizer is the policy's.
-        critic: Whose value head counts, of the same vocabulary; such as the trunk of a reward
-            model.
+        actor: Gives the logits and the tokenizer.
+        critic: Gives the values; it has the same vocabulary, such as the trunk of a reward model.
 
     Raises:
         VocabularyMismatchError: Their vocabularies differ.

@@ -1,7 +1,7 @@
 """Sequences that begin alike, with the common beginnings encoded once.
 
 The answers of a group have one prompt, and the parts of an episode that was cut are prefixes of one
-another. Like the prefix cache this goes by content: whatever begins alike is shared.
+another. Like the prefix cache this goes by content: all beginnings that are equal are shared.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class SharedRows:
 
 
 def whole_rows(lengths: Tensor) -> SharedRows:
-    """Rows of which nothing is shared, laid end to end; `lengths` is (S,), int64."""
+    """Rows laid end to end that share nothing; `lengths` is (S,), int64."""
     width = int(lengths.max())
     steps = torch.arange(width, device=lengths.device)
     inside = steps < lengths[:, None]
@@ -45,8 +45,8 @@ def whole_rows(lengths: Tensor) -> SharedRows:
 def share_beginnings(tokens: Tensor, lengths: Tensor) -> SharedRows:
     """Rows in which every distinct beginning stands once.
 
-    Sorted rows have the longest beginning that they share with any other in common with their
-    neighbour, so that comparing neighbours finds all there is to share.
+    In sorted order, a row shares its longest common beginning with a neighbour, so that comparing
+    neighbours finds all there is to share.
 
     Args:
         tokens: Shape (S, L), int64.
@@ -56,15 +56,16 @@ def share_beginnings(tokens: Tensor, lengths: Tensor) -> SharedRows:
     width = int(ends.max())
     steps = np.arange(width)
     inside = steps < ends[:, None]
-    # What does not count differs from every token: a common beginning ends with the shorter row.
+    # Ids behind a row's end are set to a number that is no token: a common beginning ends there.
     order = np.lexsort(np.where(inside, rows[:, :width], _NOTHING).T[::-1])
     ordered, inside = rows[order, :width], inside[order]
     ends = ends[order]
     shared = np.zeros(len(rows), dtype=np.int64)
     shared[1:] = np.minimum(common_prefix(ordered[1:], ordered[:-1]), ends[:-1])
+    # Each token that is not shared with the row above gets a number of its own.
     own = (steps >= shared[:, None]) & inside
     number = own.cumsum().reshape(own.shape) - 1
-    # A shared place is the nearest row's above that has it for its own.
+    # A shared place takes the number of the nearest row above that has its own token there.
     source = np.maximum.accumulate(np.where(own, np.arange(len(rows))[:, None], 0), axis=0)
     index = np.empty_like(number)
     index[order] = np.where(inside, np.take_along_axis(number, source, 0), 0)

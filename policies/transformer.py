@@ -1,6 +1,6 @@
 """A GPT-2 style decoder that works on tokens laid end to end, whatever rows they belong to.
 
-Who may look at whom is said by an object of `policies.rows`, which the attention layers ask.
+Attention layers ask an object of `policies.rows` which tokens may look at which.
 
 The activation is the exact GELU, as in nanoGPT: the tanh form of GPT-2 takes twice its time.
 Not covered: dropout (policies compare log-probabilities; regularise by weight decay), rotary or
@@ -80,7 +80,7 @@ class Block(nn.Module):
         return (
             kernels.panels_fit()
             and packs(x, x.shape[1])
-            # Adapters and hooks are not known to the loop.
+            # The loop knows nothing of adapters and hooks.
             and all(
                 type(part) in (Linear, nn.LayerNorm)
                 and not (part._forward_hooks or part._forward_pre_hooks)
@@ -89,7 +89,7 @@ class Block(nn.Module):
         )
 
     def _parts(self) -> Iterable[nn.Module]:
-        # As `children`, which takes as long as a small product.
+        # `children()` would do the same, but takes as long as a small product.
         return cast(Iterable[nn.Module], self._modules.values())
 
     def _one_call(self, x: Tensor, rows: ContinuedRows, wanted: Tensor | None) -> Tensor:
@@ -108,8 +108,8 @@ class Transformer(nn.Module):
     2019).
 
     Attributes:
-        recompute: Keep only what goes into each block and compute it again in the backward pass
-            (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a third more
+        recompute: Keep only the inputs of each block, and compute the rest again in the backward
+            pass (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a third more
             time for a fraction of the memory.
     """
 
@@ -135,9 +135,9 @@ class Transformer(nn.Module):
         Args:
             tokens: Ids, shape (N,), int64.
             positions: Where each stands in its row, shape (N,), int64.
-            rows: Who may look at whom.
-            wanted: Whose states are asked for, shape (k,), int64; all if None. In the last block
-                the others, such as those of a prompt, are only looked at.
+            rows: Which tokens may look at which.
+            wanted: Tokens whose states are wanted, shape (k,), int64; all if None. In the last
+                block the others, such as those of a prompt, are only looked at.
 
         Returns:
             Shape (k, n_embd), or (N, n_embd).

@@ -1,5 +1,6 @@
 """A transformer of our own as a policy."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,12 @@ from policies.cache import Plan, Store
 from policies.head import token_logprobs
 from policies.linear import PackedWeight
 from policies.policy import Policy
+from policies.policy_files import (
+    actors_folder,
+    read_policy,
+    read_tokenizer,
+    unreadable,
+)
 from policies.rows import ContinuedRows, RowStore, WholeRows
 from policies.sharing import share_beginnings, whole_rows
 from policies.transformer import Transformer, TransformerConfig
@@ -92,24 +99,41 @@ class TransformerPolicy(Policy):
         weight = self.transformer.token_embedding.weight
         return token_logprobs(hidden, weight, tokens, temperature, action_masks)
 
-    def save(self, folder: str | Path) -> Path:
-        """See `policies.checkpoint.save_policy`."""
-        from policies.checkpoint import save_policy
-
-        return save_policy(self, folder)
+    def description(self) -> dict[str, Any]:
+        """See `Policy.description`."""
+        return {"kind": "transformer", "config": dataclasses.asdict(self.config)}
 
     @classmethod
-    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> "TransformerPolicy":
-        """See `policies.checkpoint.load_transformer`."""
-        from policies.checkpoint import load_transformer
+    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
+        """Read what `save` wrote; of a policy with a critic of its own, the actor.
 
-        return load_transformer(folder, tokenizer)
+        Args:
+            folder: Where it was saved.
+            tokenizer: The vocabulary it is to be used with, if it must be that one.
+
+        Raises:
+            CheckpointError: Files are missing, damaged, or of another format.
+            VocabularyMismatchError: The checkpoint was made with another vocabulary.
+        """
+        folder = actors_folder(folder)
+        description, weights = read_policy(folder)
+        try:
+            config = TransformerConfig(**description["config"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise unreadable(folder, error) from error
+        found = read_tokenizer(folder, description, config.vocab_size, tokenizer)
+        policy = cls(config, tokenizer=found)
+        try:
+            policy.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {folder} do not fit its description") from error
+        return policy
 
     def load_weights(self, folder: str | Path) -> None:
         """See `Policy.load_weights`.
 
         Raises:
-            CheckpointError: There is none, or it has another shape.
+            CheckpointError: There are no weights, or they have another shape.
             VocabularyMismatchError: It was made with another vocabulary.
         """
         saved = self.load(folder, self.tokenizer)

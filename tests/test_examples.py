@@ -96,6 +96,7 @@ def test_every_example_is_run_here():
         "docs/recipe.md",
         "docs/rewards.md",
         "docs/huggingface.md",
+        "docs/networks.md",
     ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):

@@ -1,8 +1,8 @@
 """The inner loops of a decoding step, and one of an update, compiled by Numba.
 
 Plain loops over one row at a time, which a compiler makes fast: nothing is padded to the longest
-row, and nothing is written that is not asked for. `policies.kernels` says when they are used; what
-they compute is checked against torch.
+row, and nothing is written that is not asked for. `policies.kernels` says when they are used; tests
+check what they compute against torch.
 
     panels        the product of a few rows with a weight
     tile          its innermost loop
@@ -11,9 +11,10 @@ they compute is checked against torch.
     block         a block of our own transformer, made of these
     sampling      a token of every row
     logprobs      log-probabilities and entropies of whole sequences
+    notice        what the user is told before they are compiled
 
-Loops that threads share are written for a part of the rows or of the outputs, which each thread
-does for itself: the bits do not depend on how many there are.
+Loops that threads share are written for a part of the rows or of the outputs. Each thread does one
+part, so that the bits do not depend on the number of threads.
 """
 
 import contextlib
@@ -38,12 +39,15 @@ def _forget_what_is_stale() -> None:
 _forget_what_is_stale()
 
 from policies.compiled import attention, block, logprobs, panels, sampling  # noqa: E402
+from policies.compiled.notice import tell_before_compiling  # noqa: E402
+
+tell_before_compiling()
 
 compiling: bool = not config.DISABLE_JIT
 most_threads: int = config.NUMBA_NUM_THREADS
 
-# Code that comes from Numba's cache looks for its threads, which are there only after such a call:
-# it crashes where it was compiled by a process that had loaded a part of it from the cache.
+# Code from Numba's cache expects that threads have been started, which this call does. Without it,
+# code crashes that was compiled by a process that had loaded a part of it from the cache.
 set_num_threads(most_threads)
 
 __all__ = [

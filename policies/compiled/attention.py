@@ -28,11 +28,12 @@ def attend(
         values: All values, as `keys`.
         rows: Row of each new token, shape (N,).
         positions: Its position in that row, shape (N,).
-        scale: PolicyOutputs are multiplied by it.
-        window: So many positions are seen, the query's own included.
-        out: For the outputs, shape (N, heads, d).
+        scale: Attention logits are multiplied by it.
+        window: This many positions are seen, the query's own included.
+        out: Filled with the outputs, shape (N, heads, d).
         threads: How many share the work.
     """
+    # All keys are written before any query looks: a row may have several new tokens.
     n, heads, d = out.shape
     key_heads = keys.shape[2]
     for i in range(n):
@@ -63,12 +64,14 @@ def _attend_some(new, keys, values, rows, positions, scale, window, out, first, 
     for i in range(first, last):
         row, end = rows[i], positions[i] + 1
         begin = max(0, end - window)
+        # Positions outside, heads inside: the keys of a position lie together in memory.
         for j in range(begin, end):
             for h in range(heads):
-                score = ZERO
+                logit = ZERO
                 for c in range(d):
-                    score += new[i, h, c] * keys[row, j, h // share, c]
-                weights[h, j - begin] = score * scale
+                    logit += new[i, h, c] * keys[row, j, h // share, c]
+                weights[h, j - begin] = logit * scale
+        # Softmax; the largest logit is subtracted, so that nothing overflows.
         for h in range(heads):
             largest, total = weights[h, 0], ZERO
             for j in range(end - begin):
@@ -79,6 +82,7 @@ def _attend_some(new, keys, values, rows, positions, scale, window, out, first, 
                 total += weight
             for j in range(end - begin):
                 weights[h, j] /= total
+        # The weighted sum of the values, again in the order in which they lie in memory.
         for h in range(heads):
             for c in range(d):
                 out[i, h, c] = ZERO

@@ -1,4 +1,4 @@
-"""A block of our own transformer, as one call."""
+"""A block of our own transformer as one call: fewer calls from Python, fewer arrays made."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 
 
 class Weights(NamedTuple):
-    """What a block has learnt: matrices as panels, biases and norms of shape (width,)."""
+    """Parameters of a block: matrices as panels, biases and norms of shape (width,)."""
 
     ln_1: Array
     ln_1_bias: Array
@@ -46,8 +46,8 @@ def block(
 
     Args:
         x: Residual stream of the new tokens, shape (N, width).
-        weights: Those of the block.
-        eps: Of the layer norms.
+        weights: Parameters of the block.
+        eps: Added to the variance in the layer norms.
         keys: Stored keys, shape (rows, width of the store, heads, d); new ones are written.
         values: Stored values, likewise.
         rows: Row of each token, shape (N,).
@@ -60,11 +60,14 @@ def block(
     """
     n, width = x.shape
     heads, d = keys.shape[2:]
+    # Attention. All tokens write their keys, wanted or not: later tokens look at them.
     normed = layer_norm(x, weights.ln_1, weights.ln_1_bias, eps)
     qkv = np.empty((n, 3 * heads, d), np.float32)
     linear(normed, weights.qkv, weights.qkv_bias, qkv.reshape(n, 3 * width), threads)
     attended, scale = np.empty((n, heads, d), np.float32), np.float32(1 / np.sqrt(d))
     attend(qkv, keys, values, rows, positions, scale, keys.shape[1], attended, threads)
+    # From here on only the wanted tokens. The residual stream and the bias are put into `out`
+    # first, so that the product is added to them without an array of its own.
     k = len(wanted)
     looked, out = np.empty((k, width), np.float32), np.empty((k, width), np.float32)
     for i in range(k):
@@ -72,6 +75,7 @@ def block(
             looked[i, c] = attended[wanted[i], c // d, c % d]
             out[i, c] = x[wanted[i], c] + weights.attn_out_bias[c]
     add_product(looked, weights.attn_out, out, threads)
+    # The MLP, added to the residual stream in the same way.
     normed = layer_norm(out, weights.ln_2, weights.ln_2_bias, eps)
     hidden = np.empty((k, len(weights.mlp_in_bias)), np.float32)
     linear(normed, weights.mlp_in, weights.mlp_in_bias, hidden, threads)

@@ -1,4 +1,4 @@
-"""Functions of one number, and of a row."""
+"""Functions of one number or of one row: exponential, GELU, largest number, layer norm."""
 
 import math
 
@@ -77,6 +77,7 @@ def layer_norm(
     n, width = x.shape
     out = np.empty_like(x)
     for i in range(n):
+        # Two passes: the mean of squares less the square of the mean would lose digits.
         mean, square = ZERO, ZERO
         for c in range(width):
             mean += x[i, c]

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of chosen tokens; probabilities stay, for the gradient."""
+"""Log-probabilities and entropies of chosen tokens; probabilities are kept for the gradient."""
 
 import numpy as np
 from numba import njit, prange
@@ -15,13 +15,13 @@ def fill(
     entropies: NDArray[np.float32],
     threads: int,
 ) -> None:
-    """Turn logits into probabilities, and say what the choices were worth.
+    """Turn logits into probabilities in place; write log-probabilities and entropies of choices.
 
     Args:
         logits: Shape (n, V); probabilities are written in their place.
         tokens: Choices, shape (n,).
-        logprobs: For their log-probabilities, shape (n,).
-        entropies: For the entropies of the distributions, shape (n,), nats.
+        logprobs: Filled with their log-probabilities, shape (n,).
+        entropies: Filled with the entropies of the distributions, shape (n,), nats.
         threads: How many share the work.
     """
     if threads == 1:
@@ -48,8 +48,11 @@ def _fill_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore
     for i in range(begin, end):
         row = logits[i]
         largest = largest_of(row)
+        # Read now: the loop below overwrites the row.
         chosen = np.float64(row[tokens[i]] - largest)
         total, weighted = 0.0, 0.0
+        # Sums of a block in float32, which can be vectorised; sums of blocks in float64, which
+        # keep small probabilities beside large ones.
         for first in range(0, vocab_size, BLOCK):
             block = row[first : first + BLOCK]
             weights, products = ZERO, ZERO
@@ -64,6 +67,7 @@ def _fill_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore
         log_total = np.log(total)
         logprobs[i] = chosen - log_total
         entropies[i] = log_total - weighted / total
+        # One division a row instead of one an entry.
         scale = np.float32(1.0 / total)
         for v in range(vocab_size):
             row[v] *= scale

@@ -2,9 +2,9 @@
 
 A decoding step multiplies a few dozen rows with every weight of a network. General libraries make
 such a product in blocks that suit large ones, and wait for each weight to come from memory. Here a
-panel of 16 or 32 outputs is read once, front to back; only as many rows at a time are multiplied
-with it as leave all sums in registers; and while that goes on, the next panel is fetched, a little
-with every step (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
+panel of 16 or 32 outputs is read once, front to back. Only as many rows at a time are multiplied
+with it as leave all sums in registers. Meanwhile the next panel is fetched, a little with every
+step (after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 2008, without the copying that pays for large products).
 
 Every output is summed in one order, whatever other rows are there: a row's result does not depend
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from policies.compiled.tile import MOST_ROWS, WIDTH, add_tile
 
 CHUNK = 256
-"""Inputs that are summed at a time: a panel's share of them, 16 or 32 kB, stays near, and sums of
-so few numbers round less."""
+"""Inputs that are summed at a time. A panel's share of them, 16 or 32 kB, fits the nearest cache,
+and sums of this few numbers round less."""
 
 
 def pack(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,15 +81,16 @@ def _add_some(x, panels, out, begin, end):  # type: ignore[no-untyped-def]
     outputs, size = out.shape[1], inputs * WIDTH
     blocks = (n + MOST_ROWS - 1) // MOST_ROWS
     stride = (4 * WIDTH + blocks - 1) // max(blocks, 1)  # bytes a step: a panel while one is read
+    # The last panel may be wider than what is left: its sums are made beside and added at the end.
     rest = np.zeros((n if end * WIDTH > outputs else 0, WIDTH), np.float32)
     for panel in range(begin, end):
         whole = (panel + 1) * WIDTH <= outputs
         target, column = (out, panel * WIDTH) if whole else (rest, 0)
-        fetched = 4 * (panel + 1) * size
+        fetched = 4 * (panel + 1) * size  # bytes: where the next panel begins
         for first in range(0, inputs, CHUNK):
             steps, at = min(CHUNK, inputs - first), panel * size + first * WIDTH
             for block in range(blocks):
-                # Of nearly equal size: one row alone would take nearly as long as a full block.
+                # Blocks of nearly equal size: a row alone takes nearly as long as a full block.
                 row, end_row = block * n // blocks, (block + 1) * n // blocks
                 x_at, out_at = row * inputs + first, row * target.shape[1] + column
                 add_tile(

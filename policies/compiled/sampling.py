@@ -20,8 +20,8 @@ def sample(
     Args:
         logits: Shape (n, V); minus infinity rules a token out.
         uniforms: Numbers in [0, 1), shape (n,).
-        tokens: For the choices, shape (n,).
-        logprobs: For their log-probabilities, shape (n,); NaN if there is nothing to choose from.
+        tokens: Filled with the choices, shape (n,).
+        logprobs: Filled with their log-probabilities, shape (n,); NaN if nothing can be chosen.
         threads: How many share the work.
     """
     if threads == 1:
@@ -43,7 +43,7 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
     """The rows from `begin` to `end`."""
     vocab_size = logits.shape[1]
     blocks = (vocab_size + BLOCK - 1) // BLOCK
-    sums = np.empty(blocks, np.float64)  # so that only one block is gone through
+    sums = np.empty(blocks, np.float64)  # of each block, so that only one block is searched
     for i in range(begin, end):
         row = logits[i]
         largest = largest_of(row)
@@ -55,7 +55,7 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
             sums[b] = weights
             total += sums[b]
         # The first block whose upper bound is above the target, and in it the first token. Sums
-        # round: should none be above, it is the last that has any weight.
+        # round: if none is above, it is the last one that has any weight.
         target, upper = uniforms[i] * total, 0.0
         below, first = 0.0, 0
         for b in range(blocks):
@@ -65,6 +65,7 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
                 if upper > target:
                     break
         token = first
+        # Within the block the weights are computed once more: keeping them all would cost more.
         for t in range(first, min(first + BLOCK, vocab_size)):
             weight = np.float64(exp(row[t] - largest))
             if weight > 0.0:

@@ -1,10 +1,10 @@
 """The innermost loop of a product, in LLVM's vector instructions.
 
 A few rows at a time are multiplied with a panel, which is two registers wide, so that all sums stay
-in registers. With AVX2, those of six rows, two registers of weights and one of a row's number fill
-15 of 16 registers. AVX-512 has 32, which would do for fourteen rows; eleven were faster, perhaps
-because rows that lie a power of two apart share places of the nearest cache. No compiler finds this
-by itself.
+in registers. With AVX2 the sums of six rows, two registers of weights and one with a row's number
+fill 15 of 16 registers. AVX-512 has 32, enough for fourteen rows, but eleven were faster, perhaps
+because rows that lie a power of two apart share places of the nearest cache. Compilers do not find
+this by themselves.
 """
 
 from typing import Any
@@ -44,9 +44,9 @@ def add_tile(
 
         out[r, c] += sum over i < steps of x[r, i] * panel[i, c],   r < rows, c < WIDTH
 
-    where x[0, 0] is the number `x_at` of all numbers of the array `x`, and so on. At each step as
-    many bytes as a panel has for one input are fetched into the second cache: `fetched` bytes
-    behind the beginning of `panels`, then `stride` bytes further.
+    where x[0, 0] is number `x_at` in the array `x`, and so on. At each step as many bytes as a
+    panel has for one input are fetched into the second cache, starting `fetched` bytes behind the
+    beginning of `panels`, then `stride` bytes further.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -62,6 +62,8 @@ def add_tile(
                 for r in range(count)
             ]
 
+        # One loop is generated for each number of rows, since registers have no index: the right
+        # one is chosen when the function runs.
         weights = builder.gep(panels.data, [panels_at])
         memory = builder.gep(builder.bitcast(panels.data, cgutils.voidptr_t), [fetched])
         for count in range(1, MOST_ROWS + 1):
@@ -78,7 +80,7 @@ def add_tile(
 def _multiply(
     builder: Any, rows: Any, weights: Any, steps: Any, memory: Any, stride: Any, targets: Any
 ) -> None:
-    """The loop over inputs, for a number of rows that is known."""
+    """The loop over inputs, for a number of rows that is known when it is compiled."""
     integer, halves = steps.type, range(WIDTH // LANES)
     fetch = cgutils.get_or_insert_function(
         builder.module,
@@ -90,6 +92,7 @@ def _multiply(
         places = [builder.gep(start, [integer(LANES * half)]) for half in halves]
         return [builder.bitcast(place, _VECTOR.as_pointer()) for place in places]
 
+    # Stack slots, which LLVM turns into registers.
     sums = [[cgutils.alloca_once_value(builder, _ZERO) for _ in halves] for _ in rows]
     with cgutils.for_range(builder, steps) as loop:
         i = loop.index
@@ -100,10 +103,12 @@ def _multiply(
         start = builder.gep(weights, [builder.mul(i, integer(WIDTH))])
         columns = [builder.load(place, align=4) for place in vectors(start)]
         for row, totals in zip(rows, sums, strict=True):
+            # One number of the row, repeated in all lanes of a register.
             number = builder.load(builder.gep(row, [i]))
             number = builder.insert_element(_UNDEFINED, number, _INT32(0))
             number = builder.shuffle_vector(number, _UNDEFINED, _ALL_LANES)
             for total, column in zip(totals, columns, strict=True):
+                # "contract" lets both become one fused multiply-add.
                 product = builder.fmul(number, column, flags=("contract",))
                 added = builder.fadd(builder.load(total), product, flags=("contract",))
                 builder.store(added, total)

@@ -1,6 +1,6 @@
-"""What policies around models of transformers have in common, whatever reads the text."""
+"""Common base of policies around models of transformers, causal ones and encoder-decoders."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,7 @@ from policies import adapters, head
 from policies.adapter_view import AdapterView, base_view, snapshot_view
 from policies.cache import PrefixCache
 from policies.huggingface import saving
-from policies.huggingface.fitting import check_vocabulary, default_context, post_processing
+from policies.huggingface.checks import check_vocabulary, default_context, post_processing
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
@@ -20,33 +20,33 @@ from policies.policy import Policy
 from textenv.tokenizers import Tokenizer
 
 
-class TransformersPolicy(Policy):
+class TransformersPolicy(Policy, ABC):
     """A language model of transformers with a value head that starts at zero.
 
-    The model is used as it is, not copied, and set to evaluation for good: log-probabilities are
-    compared, so that dropout stays off in training too. Its attention goes through a function of
-    textenv's; the model's own `generate` and `forward` work as before.
+    The model is used as it is, not copied. It stays in evaluation: log-probabilities are compared,
+    so dropout is off in training too. Its attention calls a function of this library; the model's
+    own `generate` and `forward` work as before.
 
     Args:
         model: A `transformers.PreTrainedModel` with a language-modelling head, or a
             `peft.PeftModel` around one.
-        tokenizer: What the environment speaks to.
-        own_tokenizer: What is saved beside the model; the same one as transformers has it.
-        context: Longest observation; by default what the model's configuration says.
+        tokenizer: The tokenizer of environments.
+        own_tokenizer: The same tokenizer as it was given; saved beside the model.
+        context: Longest observation; taken from the model's configuration if None.
         seed: Seed of the policy's own random numbers.
 
     Attributes:
-        model: The same; a `PeftModel` once an adapter was added.
-        transformers_tokenizer: The tokenizer, if it is of transformers.
+        model: The model; a `PeftModel` once an adapter was added.
+        transformers_tokenizer: The tokenizer, if it belongs to transformers; otherwise None.
         checkpointing: Whether `checkpoint_activations` was called.
     """
 
     kind: ClassVar[str]
-    """What `policy.json` calls it."""
+    """Name of this kind of policy in `policy.json`."""
     auto_class: ClassVar[str]
     """The class of transformers that reads such models."""
     task_type: ClassVar[str]
-    """What peft calls what they are for."""
+    """Name of their task in peft."""
 
     def __init__(
         self, model: Any, tokenizer: Tokenizer, own_tokenizer: Any, context: int | None, seed: int
@@ -58,7 +58,7 @@ class TransformersPolicy(Policy):
         super().__init__(tokenizer.vocab_size, longest, width, tokenizer, seed)
         self.model = model.eval()
         self.value_head.to(model.device)
-        # Of its own library or not at all: what is saved is read by transformers again.
+        # Saved only in transformers' own form, since transformers reads it again.
         savable = hasattr(own_tokenizer, "save_pretrained")
         self.transformers_tokenizer = own_tokenizer if savable else None
         self._scale, self._softcap = post_processing(language_model.config)
@@ -86,9 +86,9 @@ class TransformersPolicy(Policy):
         Args:
             name_or_folder: Its name on the hub, or the folder it was saved in.
             gguf_file: The file of quantised weights to read; they are expanded to `dtype`.
-            dtype: Of the weights; fp32 if None.
+            dtype: Number type of the weights; fp32 if None.
             revision: Branch, tag or commit on the hub.
-            tokenizer: Another one than the model's own.
+            tokenizer: Used instead of the model's own.
             context: Longest observation.
             stop: The token that ends an answer.
             seed: Seed of the policy's own random numbers.
@@ -98,7 +98,7 @@ class TransformersPolicy(Policy):
             MissingExtraError: transformers is not installed.
             ModelUnavailableError: The model is not on this machine and cannot be fetched.
             TokenizerUnavailableError: There is no tokenizer beside it.
-            UnsupportedModelError: It is of another kind.
+            UnsupportedModelError: The model is of another kind.
         """
         model = load_model(
             name_or_folder,
@@ -119,10 +119,10 @@ class TransformersPolicy(Policy):
     @staticmethod
     @abstractmethod
     def check_kind(model: Any) -> None:
-        """Refuse models that another class is for.
+        """Refuse models that need another class.
 
         Raises:
-            UnsupportedModelError: This is one of them.
+            UnsupportedModelError: The model needs another class.
         """
 
     @staticmethod
@@ -131,18 +131,18 @@ class TransformersPolicy(Policy):
         """Refuse adapters with which the prefix cache would not be exact.
 
         Raises:
-            AdapterError: `config` is one of them.
+            AdapterError: `config` is such an adapter.
         """
 
     @property
     @abstractmethod
     def decoder(self) -> Any:
-        """The layers from whose last hidden state tokens are chosen, without the head."""
+        """The layers whose last hidden state goes into the head, without the head."""
 
     # ---------------------------------------------------------------- the head
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """See `Policy.logits`; logits that the head has beyond the vocabulary are left out."""
+        """See `Policy.logits`; logits of the head beyond the vocabulary are left out."""
         layer = adapters.base_model(self.model).get_output_embeddings()
         if type(layer) is nn.Linear:
             weight = layer.weight[: self.vocab_size]
@@ -169,14 +169,14 @@ class TransformersPolicy(Policy):
         return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
 
     def _logits_bias(self) -> Tensor | None:
-        """What some families (BART, Marian) add to logits: a buffer, zeros in most models."""
+        """The bias that some families (BART, Marian) add to logits: a buffer, mostly zeros."""
         bias = getattr(adapters.base_model(self.model), "final_logits_bias", None)
         return None if bias is None or not bias.any() else bias[0, : self.vocab_size]
 
     # ---------------------------------------------------------------- state
 
     def last_hidden(self, observations: ArrayLike, cache: PrefixCache | None = None) -> Tensor:
-        """See `Policy.last_hidden`; another adapter, or none, drops what the cache holds."""
+        """See `Policy.last_hidden`; the cache is dropped when other adapters are active."""
         if cache is not None and hasattr(cache.store, "state"):
             # The cache watches the parameters it was made with; there may be others now.
             state = self.state()
@@ -186,17 +186,17 @@ class TransformersPolicy(Policy):
         return super().last_hidden(observations, cache)
 
     def state(self) -> object:
-        """What the policy computes under, besides its weights."""
+        """The adapters in use: besides the weights, all that hidden states depend on."""
         return adapters.state(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the model's weights."""
+        """Number type of the model's weights."""
         dtype: torch.dtype = adapters.base_model(self.model).dtype
         return dtype
 
     def checkpoint_activations(self) -> None:
-        """From here on compute activations again in the backward pass instead of keeping them.
+        """From now on compute activations again in the backward pass instead of keeping them.
 
         The model's own `gradient_checkpointing_enable` has no effect, since it asks for a model in
         training. Chen et al., "Training deep nets with sublinear memory cost" (2016).
@@ -205,15 +205,15 @@ class TransformersPolicy(Policy):
         self.checkpointing = True
 
     def pack_weights(self) -> None:
-        """From here on keep the decoder's weights in a packed form too, for quicker generation.
+        """From now on keep the decoder's weights in a packed form too, for quicker generation.
 
-        On processors where that pays (see `policies.linear`); elsewhere nothing changes. The packed
-        form takes as much memory as the weights.
+        Only on processors where that pays (see `policies.linear`). The packed form takes as much
+        memory as the weights.
         """
         pack_layers(self.decoder)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but the model itself stays in evaluation: no dropout."""
+        """Like `train` of any module, but the model itself stays in evaluation: no dropout."""
         super().train(mode)
         self.model.eval()
         return self
@@ -225,7 +225,7 @@ class TransformersPolicy(Policy):
 
         Args:
             config: Such as `peft.LoraConfig(...)`; its task type is filled in.
-            name: What to call it.
+            name: Name of the adapter.
 
         Raises:
             MissingExtraError: peft is not installed.
@@ -243,19 +243,19 @@ class TransformersPolicy(Policy):
         return base_view(self)
 
     def frozen_copy(self) -> Any:
-        """The policy as it is now, which takes no gradient: the reference of a KL penalty.
+        """The policy as it is now, without gradient: the reference of a KL penalty.
 
-        With an adapter only that is copied, and the model's weights are shared.
+        With an adapter, only the adapter is copied, and the model's weights are shared.
         """
         if not hasattr(self.model, "peft_config") or adapters.trains_more(self.model):
             return super().frozen_copy()
         return snapshot_view(self)
 
     def merge(self) -> None:
-        """Work the adapter into the model's weights, and train all of them from here on.
+        """Add the adapter to the model's weights, and train all of them from now on.
 
         Raises:
-            AdapterError: There is none that could be.
+            AdapterError: There is no adapter that can be merged.
         """
         self.model = adapters.merged(self.model).requires_grad_(True).eval()
 
@@ -264,7 +264,7 @@ class TransformersPolicy(Policy):
     def save(self, folder: str | Path) -> Path:
         """Write a folder that transformers can load too: model or adapter, tokenizer, value head.
 
-        Of a policy with an adapter, only that is written; the model is noted by its name.
+        With an adapter, only the adapter is written, and the model is noted by its name.
         """
         return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
 
@@ -287,7 +287,7 @@ class TransformersPolicy(Policy):
         """See `Policy.load_weights`.
 
         Raises:
-            CheckpointError: There is none, or it has another shape.
+            CheckpointError: There are no weights, or they have another shape.
             VocabularyMismatchError: It was made with another vocabulary.
         """
         saving.load_weights(self, folder, self.value_head)

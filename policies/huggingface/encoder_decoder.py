@@ -1,19 +1,20 @@
 """Encoder-decoders of transformers (T5, BART, ...) as policies.
 
-A policy is a function of the observation, so an observation has to say where the source ends: at
-its first separator, the token that these models' tokenizers put behind a source anyway. What stands
-up to it, itself included, is read by the encoder, both ways. The decoder reads its start token in
-the separator's place, and then the answer:
+A policy is a function of the observation, so an observation must say where the source ends: at its
+first separator, the token that these models' tokenizers put behind a source. The encoder reads all
+up to it, the separator included, in both directions. The decoder reads its start token in the
+separator's place, and then the answer:
 
     observation   We  won  </s>   Wir  haben  </s>
     encoder       We  won  </s>
     decoder                <pad>  Wir  haben
     chosen                 Wir    haben  </s>
 
-So the token at a place is chosen from the hidden state of the place before it, as in any policy,
-and what comes after the first separator is answer, a second separator too.
+So the token at a place is chosen from the hidden state of the place before it, as in any policy.
+Everything behind the first separator is answer, also a second separator.
 """
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from torch import Tensor
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.fitting import SourceProbe, refuse_causal_models, replace_attention
+from policies.huggingface.checks import refuse_causal_models
 from policies.huggingface.loading import as_source_tokenizer
+from policies.huggingface.probes import SourceProbe
 from policies.huggingface.recomputation import checkpointed
+from policies.huggingface.registered_attention import replace_attention
 from policies.huggingface.sources import SourceStore, ends_of_sources, ids_of, padded
 from textenv.errors import AdapterError, SourceError, UnsupportedModelError
 
@@ -69,15 +72,13 @@ class EncoderDecoderPolicy(TransformersPolicy):
         stop: str | None = None,
         seed: int = 0,
     ):
-        from policies.huggingface import stepping
-
         made = as_source_tokenizer(tokenizer, stop)
         super().__init__(model, made, tokenizer, context, seed)
         language_model = adapters.base_model(model)
         self.separator, self.start_token = made.separator, _start_token(language_model)
-        probe = SourceProbe(self)
-        stepping.register_attention()
-        replace_attention(language_model, stepping.ANSWERS)
+        probe = SourceProbe(self, self.separator, self.start_token)
+        _stepping().register_attention()
+        replace_attention(language_model, _stepping().ANSWERS)
         probe.compare(self)
 
     @staticmethod
@@ -117,18 +118,18 @@ class EncoderDecoderPolicy(TransformersPolicy):
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`.
 
-        A row whose source is not complete yet only has its tokens taken up, and no hidden state:
-        that is so in a plan for the beginning that several rows share.
+        If the source of a row is not complete yet, its tokens are kept and it has no hidden state.
+        That happens in a plan for a beginning that several rows share.
         """
-        from policies.huggingface.stepping import ANSWERS, NewTokens, Past
-
         assert isinstance(store, SourceStore)
         store.write(plan)
         last = np.cumsum(plan.counts) - 1
         rows, lengths = plan.rows[last], plan.positions[last] + 1
         ends = ends_of_sources(store.tokens[rows], lengths, self.separator)
+        # Only rows whose plan reaches into the source may have a new source.
         touched = ends >= lengths - plan.counts
         self._read_sources(store, rows[touched], ends[touched] + 1)
+        # The decoder reads what stands from the separator on; its positions count from there.
         offsets = np.repeat(ends, plan.counts)
         answered = (offsets >= 0) & (plan.positions >= offsets)
         if not answered.any():
@@ -138,29 +139,28 @@ class EncoderDecoderPolicy(TransformersPolicy):
         _, counts = np.unique(plan.rows[answered], return_counts=True)
         arrays = ids, plan.rows[answered], positions, counts
         tokens, *places = (torch.from_numpy(x).to(self.device) for x in arrays)
-        new = NewTokens(*places)
-        past = Past(store, new)
+        new = _stepping().NewTokens(*places)
+        past = _stepping().Past(store, new)
         own_mask, source_mask = past.masks(self.dtype)
         output = self.decoder(
             input_ids=tokens[None],
             attention_mask=own_mask,
-            # Layers ask whether there is an encoder; its keys and values are in the cache.
+            # Layers only ask whether there is an encoder; its keys and values are in the cache.
             encoder_hidden_states=own_mask.new_zeros(1, 1, 1),
             encoder_attention_mask=source_mask,
             past_key_values=past,
             use_cache=True,
-            **{ANSWERS: new},
+            **{_stepping().ANSWERS: new},
         )
         return output.last_hidden_state[0, new.last].float()
 
     def _read_sources(self, store: SourceStore, rows: Any, lengths: Any) -> None:
-        """Make sure that rows (k,) have the keys of their sources: one pass for what is new."""
-        from policies.huggingface.stepping import source_keys
-
+        """Give rows (k,) the keys of their sources; new sources are encoded in one pass."""
         if missing := store.adopt(rows, lengths):
             ids, inside = padded([ids_of(source) for source in missing])
             memory, inside = self._encode(ids.to(self.device), inside.to(self.device))
-            store.fill(missing, source_keys(self.decoder, self.start_token, memory, inside))
+            keys = _stepping().source_keys(self.decoder, self.start_token, memory, inside)
+            store.fill(missing, keys)
 
     # ---------------------------------------------------------------- whole rows
 
@@ -207,13 +207,14 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Args:
             tokens: Rows, shape (S, L), int64.
             lengths: How many of their tokens are read, shape (S,), int64.
-            numbers: What the rows are called in an error.
+            numbers: Numbers of the rows for error messages.
         """
         arrays = tokens.cpu().numpy(), lengths.cpu().numpy()
         ends = ends_of_sources(*arrays, self.separator)
         if (ends < 0).any():
             row = int(ends.argmin())
             raise self._no_separator(row if numbers is None else int(numbers[row]))
+        # Equal sources, such as those of a group, are encoded once.
         sources: dict[bytes, int] = {}
         each = [
             sources.setdefault(row[: end + 1].tobytes(), len(sources))
@@ -245,6 +246,13 @@ class EncoderDecoderPolicy(TransformersPolicy):
             "make the environment with tokenizer=policy.tokenizer, which puts it behind prompts, "
             "or end prompts that are given as ids with it"
         )
+
+
+def _stepping() -> ModuleType:
+    """The module that takes steps. It imports transformers, which is optional and takes seconds."""
+    from policies.huggingface import stepping
+
+    return stepping
 
 
 def _start_token(model: Any) -> int:

@@ -40,14 +40,14 @@ def load_model(
         name_or_folder: Its name on the hub, or the folder it was saved in.
         auto_class: `"AutoModelForCausalLM"`, or `"AutoModelForSeq2SeqLM"` for encoder-decoders.
         gguf_file: The file of quantised weights to read, of those that are there.
-        dtype: Of the weights; fp32 if None, in which small steps of training are not rounded away.
+        dtype: Number type of the weights; fp32 if None, which does not round small steps away.
         revision: Branch, tag or commit on the hub.
         **options: Further arguments of that class's `from_pretrained`.
 
     Raises:
         MissingExtraError: transformers is not installed, or what it needs to read GGUF files.
         ModelUnavailableError: The model is not on this machine and cannot be fetched.
-        UnsupportedModelError: It is of another kind.
+        UnsupportedModelError: The model is of another kind.
     """
     purpose = f"model {str(name_or_folder)!r}"
     with optional("transformers", extra="huggingface", purpose=purpose):
@@ -76,8 +76,8 @@ def load_model(
         ) from error
     _check_architecture(model, name_or_folder, auto_class)
     if gguf_file is not None:
-        # The weights have been expanded: nothing of a quantised model is left but these marks,
-        # with which it could not be saved.
+        # The weights have been expanded. Only these marks of a quantised model are left, and they
+        # would prevent saving.
         model.hf_quantizer, model.is_quantized = None, False
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
@@ -85,10 +85,10 @@ def load_model(
 
 
 def _check_architecture(model: Any, name_or_folder: str | Path, auto_class: str) -> None:
-    """Refuse the decoder of an encoder-decoder, which transformers reads out of it without a word.
+    """Refuse a decoder that transformers took out of an encoder-decoder without saying so.
 
     Raises:
-        UnsupportedModelError: That is what `model` is.
+        UnsupportedModelError: `model` is such a decoder.
     """
     from transformers.models.auto import modeling_auto
 
@@ -102,10 +102,11 @@ def _check_architecture(model: Any, name_or_folder: str | Path, auto_class: str)
 
 
 def _check_hub(name_or_folder: str | Path, revision: str | None) -> None:
-    """Say at once that the hub cannot be reached; transformers tries for a minute.
+    """Fail at once if the hub cannot be reached; transformers would try for a minute.
 
     Raises:
-        ModelUnavailableError: It cannot, and neither a folder nor the hub's cache has the model.
+        ModelUnavailableError: The hub cannot be reached, and neither a folder nor its cache has the
+            model.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
@@ -115,7 +116,7 @@ def _check_hub(name_or_folder: str | Path, revision: str | None) -> None:
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception as error:  # of the HTTP library that the hub's package uses in this version
+    except Exception as error:  # its class depends on the HTTP library of the hub's package
         raise _unavailable(name_or_folder, error) from error
 
 
@@ -141,10 +142,10 @@ def load_models_tokenizer(
     gguf_file: str | None = None,
     revision: str | None = None,
 ) -> Any:
-    """The tokenizer of transformers that lies beside a model.
+    """The tokenizer of transformers in a model's folder or repository.
 
     Raises:
-        TokenizerUnavailableError: There is none.
+        TokenizerUnavailableError: There is no tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -152,7 +153,7 @@ def load_models_tokenizer(
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return AutoTokenizer.from_pretrained(name_or_folder, **given)
-    except Exception as error:  # of many classes, and not always of a narrow one
+    except Exception as error:  # transformers raises many classes here, some of them very wide
         raise TokenizerUnavailableError(
             f"the tokenizer of model {str(name_or_folder)!r} cannot be loaded: copy its files into "
             f"the model's folder, or pass tokenizer=... . transformers says: {error!s:.500}"
@@ -173,10 +174,10 @@ def as_source_tokenizer(tokenizer: Any, stop: str | None = None) -> SourceTokeni
 
 
 def as_tokenizer(tokenizer: Any, stop: str | None = None) -> Tokenizer:
-    """What the environment speaks to, from a tokenizer of any library.
+    """A tokenizer for environments, from one of any library.
 
     Args:
-        tokenizer: Anything `load_tokenizer` takes. One of textenv's own is taken as it is, even
+        tokenizer: Anything `load_tokenizer` takes. A tokenizer of textenv is used as it is, even
             without a stop token.
         stop: The token that ends an answer, if it is not the tokenizer's end of sequence.
 

@@ -1,4 +1,4 @@
-"""Training a part of a model."""
+"""Training the last layers of a model only."""
 
 from torch import nn
 
@@ -8,13 +8,13 @@ from policies.huggingface.base import TransformersPolicy
 def train_last_layers(policy: TransformersPolicy, count: int) -> None:
     """Freeze all but the last `count` layers, the norm that follows them, and the value head.
 
-    Of an encoder-decoder the layers are those of the decoder. Token embeddings stay frozen, and
-    with them an output head that is tied to them.
+    In an encoder-decoder these are layers of the decoder. Token embeddings stay frozen, and so does
+    an output head that is tied to them.
 
     Raises:
         ValueError: The model has fewer layers.
     """
-    # The outermost list of modules: T5's layers are lists themselves.
+    # The outermost list of modules, since T5's layers are lists themselves.
     parent, layers = next(
         (parent, child)
         for parent in policy.decoder.modules()

@@ -1,26 +1,23 @@
 """Adapters that are virtual tokens: prefix tuning, prompt tuning and prompt encoders.
 
-Virtual tokens stand in front of every text, so that their keys and values do not depend on it:
-they are computed once, and every row begins with them.
+Virtual tokens stand in front of every text, so their keys and values do not depend on it. They are
+computed once, and every row begins with them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies import adapters
-from policies.huggingface.attention import ROWS
+from policies.huggingface.registered_attention import ROWS
 from policies.rows import Prefix, Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import AdapterError
-
-if TYPE_CHECKING:
-    from policies.huggingface.policy import HuggingFacePolicy
 
 PREFIX = "prefix.safetensors"
 _AS_KEYS, _AS_EMBEDDINGS = ("PREFIX_TUNING",), ("PROMPT_TUNING", "P_TUNING")
@@ -30,7 +27,7 @@ def check_config(config: Any) -> None:
     """Refuse adapters with which the prefix cache would not be exact.
 
     Raises:
-        AdapterError: `config` is one of them.
+        AdapterError: `config` is such an adapter.
     """
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if config.is_prompt_learning and kind not in _AS_KEYS + _AS_EMBEDDINGS:
@@ -63,7 +60,7 @@ def prefix_of(model: Any) -> Prefix | None:
 
 
 def _encoded(model: Any, embeddings: Tensor) -> Prefix:
-    """What the model makes of virtual embeddings (1, p, width)."""
+    """Keys and values that the model computes from virtual embeddings (1, p, width)."""
     count, device = embeddings.shape[1], embeddings.device
     recorded = Recorded(WholeRows(whole_rows(torch.tensor([count], device=device))))
     base = adapters.base_model(model)
@@ -77,10 +74,16 @@ def _encoded(model: Any, embeddings: Tensor) -> Prefix:
     return recorded.prefix
 
 
-class FixedPrefix:
-    """The setting of a reference: these virtual tokens instead of the adapter's, or none."""
+class HasFixedPrefix(Protocol):
+    """A policy whose virtual tokens can be replaced by fixed ones."""
 
-    def __init__(self, policy: "HuggingFacePolicy", prefix: Prefix | None):
+    fixed_prefix: "FixedPrefix | None"
+
+
+class FixedPrefix:
+    """Setting of a reference: it computes with these virtual tokens, or none, not the adapter's."""
+
+    def __init__(self, policy: HasFixedPrefix, prefix: Prefix | None):
         self.policy, self.prefix = policy, prefix
 
     @contextmanager

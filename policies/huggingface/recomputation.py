@@ -1,7 +1,7 @@
 """Activation checkpointing of a model that stays in evaluation.
 
-Layers of transformers make checkpoints only in training, where dropout is on too. So they are put
-in training for the pass alone, once what they drop has been set to nothing.
+Layers of transformers make checkpoints only in training, where dropout is on too. So their rates of
+dropout are set to 0 once, and they are put in training for each pass with a gradient.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def allow_checkpoints(model: nn.Module) -> None:
             preserve_rng_state=False,
             context_fn=partial(_same_adapters, layer),
         )
-        # What a layer drops itself, as in OPT and BART; its modules stay as they are.
+        # Rates that a layer applies itself, as in OPT and BART; its modules stay in evaluation.
         for rate in ("dropout", "activation_dropout"):
             if isinstance(getattr(layer, rate, None), float):
                 setattr(layer, rate, 0.0)
@@ -34,7 +34,7 @@ def allow_checkpoints(model: nn.Module) -> None:
 
 @contextmanager
 def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Make checkpoints in a pass whose gradient is asked for."""
+    """Make checkpoints in this pass, if they are wanted and it needs a gradient."""
     layers = _layers(model) if wanted and torch.is_grad_enabled() else []
     for layer in layers:
         layer.training = True
@@ -48,7 +48,7 @@ def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
 def _same_adapters(
     layer: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What to compute a layer in, and what to compute it in again: another may be active then."""
+    """Contexts of a layer's first and second pass: by then another adapter may be active."""
     return nullcontext(), adapters.reinstated(layer, adapters.in_force(layer))
 
 

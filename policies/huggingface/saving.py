@@ -1,8 +1,8 @@
-"""Policies around models of transformers on disk: their folder, or peft's, and a value head."""
+"""Files of policies around models of transformers: a model or an adapter, and a value head."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,16 +14,31 @@ from policies.huggingface.loading import load_model, load_models_tokenizer
 from textenv.errors import CheckpointError, ModelError, TokenizerError, VocabularyMismatchError
 from textenv.tokenizers import Tokenizer, load_tokenizer
 
-if TYPE_CHECKING:
-    from policies.huggingface.base import TransformersPolicy
-
 DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "adapter_config.json"
 FORMAT = 1
 
 
-def save(
-    policy: "TransformersPolicy", folder: str | Path, tokenizer: Any, value_head: nn.Linear
-) -> Path:
+class OnDisk(Protocol):
+    """What is asked of a policy that is saved; see `policies.huggingface.base`."""
+
+    kind: ClassVar[str]
+    auto_class: ClassVar[str]
+    task_type: ClassVar[str]
+    model: Any
+    tokenizer: Tokenizer | None
+    context: int
+    value_head: nn.Linear
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the model's weights."""
+        ...
+
+
+P = TypeVar("P", bound=OnDisk)
+
+
+def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Linear) -> Path:
     """Write `policy` with this value head into `folder`; see `TransformersPolicy.save`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +50,7 @@ def save(
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    # The value head has a file of its own: transformers must be able to read all others.
     head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
@@ -42,6 +58,7 @@ def save(
     description = {
         "format": FORMAT,
         "kind": policy.kind,
+        # By this name the model is loaded again, since only the adapter is here.
         "base": model.config._name_or_path if adapted else None,
         "dtype": str(policy.dtype).removeprefix("torch."),
         "context": policy.context,
@@ -55,7 +72,7 @@ def save(
     return folder
 
 
-def load(made: type["TransformersPolicy"], folder: str | Path, model: Any, tokenizer: Any) -> Any:
+def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
     """Read what `save` wrote; see `TransformersPolicy.load`."""
     folder = Path(folder)
     description = _description(folder, made.kind)
@@ -89,8 +106,8 @@ def load(made: type["TransformersPolicy"], folder: str | Path, model: Any, token
     return policy
 
 
-def load_weights(policy: "TransformersPolicy", folder: str | Path, value_head: nn.Linear) -> None:
-    """Take over the weights in `folder`, those of the head for this one; see `Policy`."""
+def load_weights(policy: OnDisk, folder: str | Path, value_head: nn.Linear) -> None:
+    """Take the weights in `folder`, those of the value head into `value_head`; see `Policy`."""
     folder = Path(folder)
     _check_vocabulary(policy, folder, _description(folder, policy.kind))
     adapted = (folder / ADAPTER).exists()
@@ -133,9 +150,7 @@ def _description(folder: Path, kind: str) -> dict[str, Any]:
     return dict(description)
 
 
-def _check_vocabulary(
-    policy: "TransformersPolicy", folder: Path, description: dict[str, Any]
-) -> None:
+def _check_vocabulary(policy: OnDisk, folder: Path, description: dict[str, Any]) -> None:
     assert policy.tokenizer is not None
     if policy.tokenizer.fingerprint != description["tokenizer"]["fingerprint"]:
         raise VocabularyMismatchError(

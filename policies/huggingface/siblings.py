@@ -1,38 +1,36 @@
 """Several policies on one trunk, each with an adapter and a value head of its own.
 
 The reward model and the critic of PPO are as large as the policy. With adapters all three, and the
-reference, can be the same weights in memory.
+reference, can share one copy of the weights in memory.
 """
 
 import copy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from torch import nn
 
 from policies import adapters
 from policies.adapter_view import AdapterView, KeptAdapter
 from policies.huggingface import prefixes, saving
+from policies.huggingface.base import TransformersPolicy
 from textenv.errors import AdapterError
-
-if TYPE_CHECKING:
-    from policies.huggingface.policy import HuggingFacePolicy
 
 
 class Sibling(AdapterView):
     """A policy on the weights of another one, with an adapter and a value head of its own.
 
-    These are its parameters, and no gradient reaches others. A deep copy is one more adapter on the
-    same weights.
+    Only these are its parameters; no gradient reaches others. A deep copy is one more adapter on
+    the same weights.
 
     Args:
-        policy: Whose weights it uses.
-        name: An adapter of the policy's model that the policy itself does not use.
-        parameters: Those of the adapter.
+        policy: The policy whose weights it uses.
+        name: Name of an adapter of the policy's model that the policy itself does not use.
+        parameters: Parameters of that adapter.
     """
 
-    def __init__(self, policy: "HuggingFacePolicy", name: str, parameters: Iterable[nn.Parameter]):
+    def __init__(self, policy: TransformersPolicy, name: str, parameters: Iterable[nn.Parameter]):
         super().__init__(policy, KeptAdapter(policy.model, name))
         self._owner, self.name = (policy,), name
         nn.init.zeros_(self.value_head.weight)
@@ -71,7 +69,7 @@ class Sibling(AdapterView):
             saving.load_weights(self._owner[0], folder, self.value_head)
 
 
-def sibling(policy: "HuggingFacePolicy", config: Any, name: str) -> Sibling:
+def sibling(policy: TransformersPolicy, config: Any, name: str) -> Sibling:
     """See `HuggingFacePolicy.sibling`."""
     if config.is_prompt_learning or prefixes.virtual_tokens(policy.model):
         raise AdapterError("virtual tokens cannot be switched with other adapters: use LoRA")
@@ -82,7 +80,7 @@ def sibling(policy: "HuggingFacePolicy", config: Any, name: str) -> Sibling:
         )
     if adapters.trains_more(policy.model):
         raise AdapterError(
-            "the model's own weights are trained, and a sibling's scores would move with them: "
+            "the model's own weights are trained, and a sibling's outputs would move with them: "
             "call policy.add_adapter(config) first, which freezes them"
         )
     return Sibling(policy, name, adapters.add_beside(policy.model, config, name))

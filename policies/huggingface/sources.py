@@ -29,19 +29,20 @@ def ends_of_sources(
 class SourceStore:
     """What is kept of every row: its tokens, and keys and values of source and answer.
 
-    What a source was encoded to is told apart by the source's tokens alone. The encoder reads both
-    ways, so that a source of which only a part is known is read anew.
+    Encoded sources are found by their tokens alone. The encoder reads both ways, so a source of
+    which only a part is known is encoded anew.
 
     Args:
         rows: Number of rows.
         longest: Tokens that a row can have.
 
     Attributes:
-        tokens: What the rows hold, shape (rows, longest), int64; stale behind what the cache knows.
+        tokens: Tokens of the rows, shape (rows, longest), int64; out of date behind what the cache
+            knows.
         sources: Keys and values that the decoder has for each row's source.
         lengths: Tokens of these sources, shape (rows,), int64.
         answers: Keys and values of each row's answer; position 0 is the start token.
-        state: What the cache that owns this store was filled under, besides the weights.
+        state: Adapter, or anything besides the weights, under which this store was filled.
         encoded_sources: How many sources were encoded so far; tests read it.
     """
 
@@ -51,7 +52,7 @@ class SourceStore:
         self.lengths = np.zeros(rows, dtype=np.int64)
         self.state: object = None
         self.encoded_sources = 0
-        self._known: list[bytes | None] = [None] * rows  # whose keys `sources` holds
+        self._known: list[bytes | None] = [None] * rows  # the source of each row in `sources`
 
     def clear(self) -> None:
         """Forget all rows."""
@@ -99,7 +100,7 @@ class SourceStore:
 
         Args:
             missing: n sources, and the rows that need them; see `adopt`.
-            keys: Of each layer keys and values, both (n, key heads, longest source, head_dim).
+            keys: For each layer keys and values, both (n, key heads, longest source, head_dim).
         """
         places = [place for place, rows in enumerate(missing.values()) for _ in rows]
         rows = [row for some in missing.values() for row in some]
@@ -129,13 +130,13 @@ class SourceStore:
             self._known[row] = source
 
     def _forget(self, rows: list[int]) -> None:
-        """Should writing fail half-way, what these rows hold is not to be taken for a source."""
+        """Mark rows as empty before they are written, in case writing fails half-way."""
         for row in rows:
             self._known[row] = None
 
 
 def ids_of(source: bytes) -> NDArray[np.int64]:
-    """The tokens that `SourceStore` tells a source apart by."""
+    """The tokens of a source from the bytes by which `SourceStore` finds it."""
     return np.frombuffer(source, dtype=np.int64)
 
 

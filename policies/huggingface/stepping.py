@@ -1,9 +1,9 @@
-"""Steps of an encoder-decoder's decoder in which every row stands at another place.
+"""Steps of an encoder-decoder's decoder in which each row stands at a place of its own.
 
 transformers' decoders step all rows of a batch at one position. Here the new tokens of all rows are
-laid end to end in one row, and the decoder is given a cache that answers its questions token by
-token: how long the past is, which makes absolute and relative positions right, and what the keys
-and values of answers and sources are. An attention function of ours knows the rows.
+laid end to end in one row. The decoder is given a cache that answers its questions token by token:
+how long the past is, which makes absolute and relative positions right, and what the keys and
+values of answers and sources are. Our attention function knows the rows.
 
 Import this module only when a model is there: it imports transformers.
 """
@@ -63,7 +63,7 @@ class NewTokens:
         self.rows, self.positions = rows, positions
         ends = counts.cumsum(0)
         self.last = ends - 1
-        self.single = len(rows) == len(counts)  # as it nearly always is
+        self.single = len(rows) == len(counts)  # nearly always
         steps = torch.arange(int(counts.max()), device=rows.device)
         self.inside = steps < counts[:, None]
         self.index = (ends - counts)[:, None] + torch.minimum(steps, counts[:, None] - 1)
@@ -80,7 +80,7 @@ class NewTokens:
 
 
 class Past(EncoderDecoderCache):  # type: ignore[misc]
-    """What stands before the new tokens of a step, as transformers' decoders ask for it.
+    """The past of a step's new tokens, in the form in which transformers' decoders ask for it.
 
     Args:
         store: Keys and values so far; those of the new tokens are written into it.
@@ -88,7 +88,7 @@ class Past(EncoderDecoderCache):  # type: ignore[misc]
     """
 
     def __init__(self, store: SourceStore, tokens: NewTokens):
-        # Not the base class's: that is for a cache of another make.
+        # The base class's __init__ is not called: it makes caches of its own.
         active = tokens.rows[tokens.last]
         part: Any = slice(None) if len(active) == store.answers.rows else active
         self.self_attention_cache = _Answers(store.answers, tokens, part)
@@ -141,16 +141,16 @@ class _Answers:
 
 
 def source_keys(decoder: Any, start: int, memory: Tensor, mask: Tensor) -> Any:
-    """What the decoder's layers make of encoded sources, by one step of the decoder itself.
+    """Keys and values of encoded sources, by one step of the decoder itself.
 
     Args:
-        decoder: Of transformers.
+        decoder: The decoder of a model of transformers.
         start: The token that an answer begins with.
         memory: The encoder's hidden states, shape (n, W, n_embd).
-        mask: Where they are, shape (n, W), bool.
+        mask: True where a source has a token, shape (n, W), bool.
 
     Returns:
-        Keys and values of each layer, both (n, key heads, W, head_dim).
+        Keys and values for each layer, both (n, key heads, W, head_dim).
     """
     past = EncoderDecoderCache(DynamicCache(), DynamicCache())
     decoder(

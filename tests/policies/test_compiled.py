@@ -1,6 +1,7 @@
 """The compiled loops against torch and float64, whatever the shapes and the number of threads."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 
 from policies import TransformerConfig, TransformerPolicy, compiled, head, kernels, linear
 from policies.compiled import elementwise, most_threads, panels, set_num_threads
+from policies.compiled.notice import NOTICE
 from policies.compiled.tile import MOST_ROWS, WIDTH
 
 torch.set_num_threads(1)
+ROOT = Path(compiled.__file__).parents[2]
 CONFIG = TransformerConfig(vocab_size=13, context=40, n_layer=2, n_head=2, n_embd=20)
 SEVERAL = pytest.mark.skipif(most_threads < 2, reason="needs two processors")
 
@@ -308,14 +311,42 @@ torch.set_num_threads(1)
 kernels.sample(torch.zeros(2, 3), numpy.zeros(2))
 """
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    notices = []
     for run in range(3):
         command = [sys.executable, "-c", program]
-        subprocess.run(command, check=True, timeout=300, env=environment)
+        done = subprocess.run(
+            command, check=True, timeout=300, env=environment, capture_output=True, text=True
+        )
+        notices.append(done.stderr.count(NOTICE))
+        assert done.stdout == ""
         if run == 0:
             caller = list(tmp_path.glob("*/sampling.sample-*"))
             assert caller
             for file in caller:
                 file.unlink()
+    assert notices == [1, 1, 0]  # told once in a process, and only if something is compiled
+
+
+def test_an_installation_without_a_folder_to_write_to(tmp_path):
+    """Neither beside the code nor at home: a warning, and torch does the work."""
+    for package in ("textenv", "policies"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    (tmp_path / "policies" / "compiled" / "__pycache__").touch()  # where a folder should be
+    program = """
+import numpy, torch
+from policies import kernels, sampling
+print(kernels.__file__, sampling.sample(torch.zeros(2, 3), numpy.zeros(2))[0])
+"""
+    nowhere = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "PYTHONPATH": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | nowhere
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path)) and done.stdout.endswith("[0 0]\n")
+    assert "Set NUMBA_CACHE_DIR" in done.stderr and NOTICE not in done.stderr
 
 
 def test_code_that_is_older_than_what_it_calls_is_compiled_anew():

@@ -10,6 +10,8 @@ from textenv.testing import env_rules, rules, step_rules, vector_rules
 from textenv.testing.agent_rules import AGENT_RULES, Agent, trial
 from textenv.testing.learning_rules import LEARNING_RULES
 from textenv.testing.making import AnyEnv, Maker
+from textenv.testing.policy_rules import POLICY_RULES
+from textenv.testing.policy_trial import PolicyTrial
 
 Rule: TypeAlias = Callable[[Maker], None]
 
@@ -105,6 +107,33 @@ def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, 
         return _run_all(AGENT_RULES + LEARNING_RULES, lambda rule: _run(rule, case))
     finally:
         case.make.close()
+
+
+def check_policy(
+    policy: Any, prompts: Sequence[Sequence[int]] | None = None, *, tolerance: float = 1e-4
+) -> dict[str, str]:
+    """Check a policy, such as one around a network of your own, against every rule.
+
+    It is read, stepped, trained, saved and copied; with a cache and without, in batches and alone.
+    The policy itself does not change: copies of it do. No environment is needed.
+
+    Args:
+        policy: A subclass of `policies.Policy` that is made without arguments, a function that
+            makes the policy, or the policy itself. Only the first two show state that `save`
+            forgets, since a policy that is made anew does not share it.
+        prompts: Rows of ids that texts begin with, for policies that cannot read any ids: those of
+            encoder-decoders are sources. Random ids if None.
+        tolerance: Largest difference of log-probabilities in nats, entropies and values; the
+            default is for weights in fp32.
+
+    Returns:
+        The rules that could not be checked, with the reason.
+
+    Raises:
+        AssertionError: A rule is broken; the message has its name, what was seen and the way out.
+    """
+    case = PolicyTrial(policy, prompts, tolerance)
+    return _run_all(POLICY_RULES, lambda rule: _run(rule, case))
 
 
 def _run_all(rules: Sequence[Any], run: Callable[[Any], None]) -> dict[str, str]:

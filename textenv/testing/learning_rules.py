@@ -166,7 +166,7 @@ def the_kl_is_masked_where_the_tokens_are(trial: Trial) -> None:
 
 
 def standardising_survives_few_values(trial: Trial) -> None:
-    """Of 0, 1 and 2 chosen values nothing becomes NaN, and the mean of two becomes 0."""
+    """With 0, 1 or 2 chosen values nothing becomes NaN, and the mean of two becomes 0."""
     standardise = _offered(trial, "standardise")
     for count in (0, 1, 2):
         mask = np.arange(4)[None] < count

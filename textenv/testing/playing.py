@@ -20,7 +20,7 @@ class Transition:
     """One chosen token of one episode.
 
     Attributes:
-        row: Of the vector; 0 in a single environment.
+        row: Its row in the vector; 0 in a single environment.
         number: How many tokens of the episode were chosen before.
         prompt_length: Number of ids that the episode began with.
         before: What the token was chosen for, shape (L,).
@@ -82,7 +82,7 @@ class Chooser:
 
     Args:
         env: What they are for.
-        seed: Of the choice.
+        seed: Seed of the random choices.
 
     Raises:
         RuleBroken: Observations have more than one dimension.

@@ -9,12 +9,13 @@ from policies import adapters
 from policies.adapter_view import AdapterView
 from policies.cache import Plan, Store
 from policies.huggingface import prefixes
-from policies.huggingface.attention import ROWS
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.fitting import Probe, refuse_encoder_decoders, use_rows
+from policies.huggingface.checks import refuse_encoder_decoders
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
+from policies.huggingface.probes import Probe
 from policies.huggingface.recomputation import checkpointed
+from policies.huggingface.registered_attention import ROWS, use_rows
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -33,14 +34,13 @@ class HuggingFacePolicy(TransformersPolicy):
         seed: Seed of the policy's own random numbers.
 
     Attributes:
-        fixed_prefix: Virtual tokens that stand for the adapter's while a reference computes.
+        fixed_prefix: Virtual tokens that replace the adapter's while a reference computes.
 
     Raises:
         VocabularyMismatchError: The tokenizer knows tokens that the model's head has no logit for.
         TokenizerError: The tokenizer has no stop token.
-        UnsupportedModelError: The model does not compute what its own `forward` does when it reads
-            several rows at once, as it is with linear attention or ALiBi; or it is an
-            encoder-decoder.
+        UnsupportedModelError: Reading several rows at once, the model does not compute what its own
+            `forward` does, as with linear attention or ALiBi; or it is an encoder-decoder.
     """
 
     kind, auto_class, task_type = "huggingface", "AutoModelForCausalLM", "CAUSAL_LM"
@@ -61,7 +61,7 @@ class HuggingFacePolicy(TransformersPolicy):
         language_model = adapters.base_model(model)
         probe = Probe(language_model, self.vocab_size)
         use_rows(language_model)
-        probe.compare(self)
+        probe.compare(self, self.decode)
         self.context -= prefixes.virtual_tokens(model)
 
     # ---------------------------------------------------------------- the network
@@ -113,7 +113,7 @@ class HuggingFacePolicy(TransformersPolicy):
 
     def decode(self, tokens: Tensor, positions: Tensor, rows: Any) -> Tensor:
         """Hidden states (N, n_embd), fp32, of flat tokens."""
-        # A mask of four dimensions is handed on as it is, and our attention does not look at it.
+        # transformers hands on a mask of four dimensions unchanged; our attention ignores it.
         unused = torch.zeros(1, 1, 1, 1, device=tokens.device)
         with checkpointed(self.decoder, self.checkpointing):
             output = self.decoder(
@@ -129,12 +129,12 @@ class HuggingFacePolicy(TransformersPolicy):
     # ---------------------------------------------------------------- adapters
 
     def add_adapter(self, config: Any, name: str = "default") -> None:
-        """See `TransformersPolicy.add_adapter`; virtual tokens may come with the adapter.
+        """See `TransformersPolicy.add_adapter`; the adapter may consist of virtual tokens.
 
         Args:
             config: Such as `peft.LoraConfig(...)`, `PrefixTuningConfig` or `PromptEncoderConfig`;
                 its task type is filled in.
-            name: What to call it.
+            name: Name of the adapter.
 
         Raises:
             MissingExtraError: peft is not installed.
@@ -153,12 +153,13 @@ class HuggingFacePolicy(TransformersPolicy):
     def sibling(self, config: Any, name: str) -> Sibling:
         """Another policy on the same weights that trains an adapter and a value head of its own.
 
-        The trunk of a reward model, or the critic of a `SeparateValue`; one copy of the model in
-        memory. The policy must have an adapter itself, so that the weights they share are frozen.
+        Use it as the trunk of a reward model or as the critic of a `SeparateValue`, with one copy
+        of the model in memory. The policy must have an adapter itself, so that the shared weights
+        are frozen.
 
         Args:
             config: Such as `peft.LoraConfig(...)`; no virtual tokens, no `modules_to_save`.
-            name: What to call the adapter.
+            name: Name of the adapter.
 
         Raises:
             AdapterError: The policy has no adapter, or has one of this name; or adapters of this
@@ -178,7 +179,7 @@ class HuggingFacePolicy(TransformersPolicy):
         """See `TransformersPolicy.merge`.
 
         Raises:
-            AdapterError: There is none, or it consists of virtual tokens.
+            AdapterError: There is no adapter, or it consists of virtual tokens.
         """
         if prefixes.virtual_tokens(self.model):
             raise AdapterError(

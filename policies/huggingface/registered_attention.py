@@ -1,16 +1,17 @@
-"""The attention function that models of transformers call."""
+"""The attention function that models of transformers call, and how they are made to call it."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policies.huggingface.checks import unsupported
 from policies.rows import AttentionForm, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
 
 ROWS = "textenv_rows"
-"""Name of the attention function in transformers' register, and of the keyword argument with which
-the rows travel to it: transformers hands it through."""
+"""Name of the attention function in transformers' register, and of the keyword argument that brings
+the rows to it: transformers hands the argument through."""
 
 
 def register_attention() -> None:
@@ -23,7 +24,7 @@ def register_attention() -> None:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
     ) -> tuple[Tensor, None]:
         rows: Rows | None = options.pop(ROWS, None)
-        if rows is None:  # the model is called by someone else, such as its own `generate`
+        if rows is None:  # not called by a policy, but for instance by the model's own `generate`
             if options.get("softcap") is not None:
                 return _soft_capped(query, key, value, mask, options), None
             output: tuple[Tensor, None] = sdpa_attention_forward(
@@ -43,6 +44,27 @@ def register_attention() -> None:
 
     AttentionInterface.register(ROWS, in_rows)
     AttentionMaskInterface.register(ROWS, sdpa_mask)
+
+
+def use_rows(model: Any) -> None:
+    """Let the model's attention layers work on flat tokens when they are given rows.
+
+    Raises:
+        UnsupportedModelError: Its attention cannot be replaced.
+    """
+    register_attention()
+    replace_attention(model, ROWS)
+
+
+def replace_attention(model: Any, name: str) -> None:
+    """Let the model's attention layers use the function of that name in transformers' register.
+
+    Raises:
+        UnsupportedModelError: Its attention cannot be replaced.
+    """
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:
+        raise unsupported(model, "its attention does not go through transformers' register")
 
 
 def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: Any) -> Tensor:
