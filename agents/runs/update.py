@@ -1,13 +1,25 @@
 """What a run says of each update."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.rollout import Rollout
+
+COMPONENT = "component."
+"""Before the name of a component of the reward, in `Rollout.endings` and in the logged numbers."""
 
 
 @dataclass(frozen=True)
 class Update:
     """What one rollout and the optimiser steps on it did.
+
+    docs/metrics.md says what is normal for each number, and what a bad value looks like.
 
     Attributes:
         number: Updates so far, from 1.
@@ -17,9 +29,16 @@ class Update:
             them, before any KL penalty. NaN if none ended.
         kl: KL(policy || reference) in nats per token, estimator k1; NaN without a reference.
         entropy: Mean entropy of the choices in nats.
-        tokens_per_second: Of the whole update, rollout included.
+        tokens_per_second: Chosen tokens by the seconds of the whole update, rollout included.
         metrics: What the algorithm reports, and the learner's own: `approx_kl`, `grad_norm`,
-            `explained_variance`, `learning_rate`, `kl_coef`, `rollout_seconds`.
+            `learning_rate`, `kl_coef`, `rollout_seconds`, `update_seconds`, `reference_seconds` if
+            there is a reference and `explained_variance` if values are learned.
+        score_std: Standard deviation of those scores; NaN if none ended.
+        tokens_per_answer: Mean number of chosen tokens of those episodes; NaN if none ended.
+        ended_by_budget: Share of them that the token budget ended; NaN if none ended.
+        components: Mean of what each component of a weighted reward paid for them, unweighted, by
+            its name; empty for a reward that is no sum.
+        scores: The scores of those episodes, shape (E,), float32, for a histogram.
         rollout: What was learned from; None in the list that `Learner.learn` returns, which would
             otherwise hold every rollout of the run in memory.
     """
@@ -32,4 +51,67 @@ class Update:
     entropy: float
     tokens_per_second: float
     metrics: dict[str, float]
+    score_std: float = float("nan")
+    tokens_per_answer: float = float("nan")
+    ended_by_budget: float = float("nan")
+    components: Mapping[str, float] = field(default_factory=dict)
+    scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     rollout: Rollout | None = field(default=None, repr=False)
+
+
+class Played(NamedTuple):
+    """Tokens that were chosen, and the E episodes that ended with them.
+
+    Attributes:
+        tokens: Chosen tokens, those of running episodes included.
+        scores: Score of each episode that ended, shape (E,).
+        endings: What else is known of each, as in `Rollout.endings`, shape (E,).
+    """
+
+    tokens: int
+    scores: Tensor
+    endings: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> Self:
+        """What was played in a rollout."""
+        over = rollout.finished
+        endings = {name: values[over].cpu() for name, values in (rollout.endings or {}).items()}
+        return cls(rollout.num_tokens, rollout.scores[over].cpu(), endings)
+
+
+class Summary(NamedTuple):
+    """The fields of an `Update` that say how its episodes ended; NaN where nothing is known."""
+
+    score: float
+    score_std: float
+    tokens_per_answer: float
+    ended_by_budget: float
+    components: dict[str, float]
+    scores: NDArray[np.float32]
+
+
+def summarise(played: Sequence[Played]) -> Summary:
+    """Means over all episodes that ended in any of the rollouts of an update."""
+    scores = torch.cat([part.scores for part in played])
+    names = dict.fromkeys(name for part in played for name in part.endings)
+    means = {
+        name: _mean(torch.cat([p.endings[name] for p in played if name in p.endings]))
+        for name in names
+    }
+    return Summary(
+        score=_mean(scores),
+        score_std=scores.std(correction=0).item() if len(scores) else float("nan"),
+        tokens_per_answer=means.get("tokens", float("nan")),
+        ended_by_budget=means.get("by_budget", float("nan")),
+        components={
+            name.removeprefix(COMPONENT): mean
+            for name, mean in means.items()
+            if name.startswith(COMPONENT) and not np.isnan(mean)
+        },
+        scores=scores.numpy(),
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return values.nanmean().item()

@@ -98,7 +98,10 @@ def test_tensorboard_file_read_back(tmp_path):
     logger.log(64, {"kl": 0.5, "entropy": 2.0})
     logger.log(128, {"kl": 0.25})
     logger.close()
-    assert points(tmp_path) == {"kl": [(64, 0.5), (128, 0.25)], "entropy": [(64, 2.0)]}
+    assert points(tmp_path) == {
+        "policy/kl": [(64, 0.5), (128, 0.25)],
+        "policy/entropy": [(64, 2.0)],
+    }
 
 
 def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
@@ -121,7 +124,7 @@ os._exit(9)  # no buffer is written, nothing is closed
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=root)
     assert done.returncode == 9
     assert [row["kl"] for row in read(tmp_path / "metrics.csv")] == ["0.0", "0.5", "1.0"]
-    assert points(tmp_path) == {"kl": [(0, 0.0), (1, 0.5), (2, 1.0)]}
+    assert points(tmp_path) == {"policy/kl": [(0, 0.0), (1, 0.5), (2, 1.0)]}
 
 
 # ---------------------------------------------------------------- terminal
