@@ -11,6 +11,9 @@ from rich.text import Text
 LINE_EVERY = 30.0
 """Seconds after which a log file gets another line, at the latest."""
 
+LONGEST_NAME = 20
+"""With a longer name in front of it, a bar leaves out the elapsed time to fit 80 columns."""
+
 BETWEEN = "  "
 """Between two pieces of a line."""
 
@@ -48,8 +51,7 @@ class Bar(Progress):
             *([TextColumn(name, markup=False)] if name else []),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[count]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("elapsed"),
+            *([TimeElapsedColumn(), TextColumn("elapsed")] if len(name) <= LONGEST_NAME else []),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
