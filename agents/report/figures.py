@@ -23,8 +23,8 @@ COLOURS = ("#2166ac", "#e66101", "#1b7837", "#762a83", "#8c510a", "#35978f")
 DOTS = 40
 """A line of at most this many points shows each as a dot."""
 
-TICKS = 5
-"""About this many lines of the grid in each direction."""
+TICKS = 7
+"""At most about this many lines of the grid in each direction."""
 
 
 def curve_svg(curve: Curve) -> str:
