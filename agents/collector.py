@@ -9,9 +9,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from agents.rollout import Rollout
+from agents.runs.endings import ending_of, together
 from policies import Policy, Step
 from textenv.errors import VocabularyMismatchError
-from textenv.vector import LENGTH
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 
@@ -169,7 +169,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                _ending(ends, row, bool(terminated[row])),
+                ending_of(ends, row, bool(terminated[row])),
             )
             self._scores[row] = 0.0
             self._answer_tokens[row] = 0
@@ -220,7 +220,7 @@ class Collector:
 
     def _rollout(self) -> Rollout:
         closed, self._closed = self._closed, []
-        endings = _together([c["endings"] for c in closed])
+        endings = together([c["endings"] for c in closed])
         names = [name for name in closed[0] if name != "endings"]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
         tensors = {
@@ -309,30 +309,6 @@ def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
     if mask is None or told is None or told.all():
         return mask
     return np.asarray(mask | ~told[:, None])
-
-
-def _ending(ends: Mapping[str, Any], row: int, terminated: bool) -> dict[str, float]:
-    """Whether the budget ended an episode, and what each component of its reward paid.
-
-    A single component is the score itself and is left out. Environments that tell nothing of the
-    kind have no components, and a budget that truncates.
-    """
-    reasons = ends.get("finish_reason")
-    by_budget = not terminated or (reasons is not None and reasons[row] == LENGTH)
-    ending = {"by_budget": float(by_budget)}
-    components = ends.get("reward_components")
-    if isinstance(components, Mapping) and len(components) > 2:  # each with its mask
-        for name, values in components.items():
-            told = components.get(f"_{name}")
-            if told is not None and told[row]:
-                ending[f"component.{name}"] = float(values[row])
-    return ending
-
-
-def _together(endings: list[dict[str, float]]) -> dict[str, torch.Tensor]:
-    """One array for each name, NaN where an episode lacks it."""
-    names = dict.fromkeys(name for ending in endings for name in ending)
-    return {name: torch.tensor([e.get(name, float("nan")) for e in endings]) for name in names}
 
 
 def _whole_groups(

@@ -19,8 +19,9 @@ from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
 from agents.runs import progress
+from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
-from agents.runs.update import Played, Update, summarise
+from agents.runs.update import Update
 from agents.trainer import Trainer
 from policies import Policy
 from textenv.errors import PromptError, RewardError

@@ -15,9 +15,9 @@ from agents.report.figures import curve_svg
 from agents.report.page import column_kinds
 from agents.report.parts import Curve, Point, TableData
 from agents.report.templates import write_page
+from agents.runs.endings import COMPONENT
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import Sample
-from agents.runs.update import COMPONENT
 
 SHOWN = 50
 """Prompts whose answers are shown."""

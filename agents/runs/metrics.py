@@ -6,7 +6,8 @@ The table of docs/metrics.md holds the same rows; a test compares them.
 import math
 from dataclasses import dataclass
 
-from agents.runs.update import COMPONENT, Update
+from agents.runs.endings import COMPONENT
+from agents.runs.update import Update
 
 
 @dataclass(frozen=True)

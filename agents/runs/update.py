@@ -1,18 +1,12 @@
 """What a run says of each update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from agents.rollout import Rollout
-
-COMPONENT = "component."
-"""Before the name of a component of the reward, in `Rollout.endings` and in the logged numbers."""
 
 
 @dataclass(frozen=True)
@@ -57,61 +51,3 @@ class Update:
     components: Mapping[str, float] = field(default_factory=dict)
     scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     rollout: Rollout | None = field(default=None, repr=False)
-
-
-class Played(NamedTuple):
-    """Tokens that were chosen, and the E episodes that ended with them.
-
-    Attributes:
-        tokens: Chosen tokens, those of running episodes included.
-        scores: Score of each episode that ended, shape (E,).
-        endings: What else is known of each, as in `Rollout.endings`, shape (E,).
-    """
-
-    tokens: int
-    scores: Tensor
-    endings: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, rollout: Rollout) -> Self:
-        """What was played in a rollout."""
-        over = rollout.finished
-        endings = {name: values[over].cpu() for name, values in (rollout.endings or {}).items()}
-        return cls(rollout.num_tokens, rollout.scores[over].cpu(), endings)
-
-
-class Summary(NamedTuple):
-    """The fields of an `Update` that say how its episodes ended; NaN where nothing is known."""
-
-    score: float
-    score_std: float
-    tokens_per_answer: float
-    ended_by_budget: float
-    components: dict[str, float]
-    scores: NDArray[np.float32]
-
-
-def summarise(played: Sequence[Played]) -> Summary:
-    """Means over all episodes that ended in any of the rollouts of an update."""
-    scores = torch.cat([part.scores for part in played])
-    names = dict.fromkeys(name for part in played for name in part.endings)
-    means = {
-        name: _mean(torch.cat([p.endings[name] for p in played if name in p.endings]))
-        for name in names
-    }
-    return Summary(
-        score=_mean(scores),
-        score_std=scores.std(correction=0).item() if len(scores) else float("nan"),
-        tokens_per_answer=means.get("tokens", float("nan")),
-        ended_by_budget=means.get("by_budget", float("nan")),
-        components={
-            name.removeprefix(COMPONENT): mean
-            for name, mean in means.items()
-            if name.startswith(COMPONENT) and not np.isnan(mean)
-        },
-        scores=scores.numpy(),
-    )
-
-
-def _mean(values: Tensor) -> float:
-    return values.nanmean().item()
