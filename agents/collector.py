@@ -1,5 +1,6 @@
 """Stepping a policy through a vector environment and writing down what it chose."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from agents.rollout import Rollout
+from agents.runs.endings import ending_of, together
 from policies import Policy, Step
 from textenv.errors import VocabularyMismatchError
 
@@ -51,6 +53,7 @@ class Collector:
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
         self._scores = np.zeros(rows)
+        self._answer_tokens = np.zeros(rows, dtype=np.int64)
         self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -146,6 +149,7 @@ class Collector:
                 for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
             ]
         self._scores[chosen] += rewards[chosen]
+        self._answer_tokens += chosen
 
     def _end_episodes(
         self, over: NDArray[np.bool_], terminated: NDArray[np.bool_], infos: dict[str, Any]
@@ -158,8 +162,17 @@ class Collector:
             if not terminated[row]:
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
-            self._close(row, final, bootstrap, bool(terminated[row]), not terminated[row], group)
+            self._close(
+                row,
+                final,
+                bootstrap,
+                bool(terminated[row]),
+                not terminated[row],
+                group,
+                ending_of(ends, row, bool(terminated[row])),
+            )
             self._scores[row] = 0.0
+            self._answer_tokens[row] = 0
             self._prompt_lengths[row] = -1
         if self.mode is AutoresetMode.DISABLED:
             self._observations, infos = self.envs.reset(options={"reset_mask": over})
@@ -176,6 +189,7 @@ class Collector:
         terminated: bool = False,
         truncated: bool = False,
         group: int | None = None,
+        ending: Mapping[str, float] | None = None,
     ) -> None:
         """Turn a row's arrays into a sequence and clear them."""
         # Compared with the text itself, so that no action is learned from at a wrong place.
@@ -192,6 +206,7 @@ class Collector:
                 "scores": float(self._scores[row]),
                 "groups": -1 if group is None else int(group),
                 "prompt_lengths": int(self._prompt_lengths[row]),
+                "endings": {"tokens": float(self._answer_tokens[row]), **(ending or {})},
             }
         )
         for array in self._open.values():
@@ -205,7 +220,9 @@ class Collector:
 
     def _rollout(self) -> Rollout:
         closed, self._closed = self._closed, []
-        arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in closed[0]}
+        endings = together([c["endings"] for c in closed])
+        names = [name for name in closed[0] if name != "endings"]
+        arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
         tensors = {
             name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
             for name, x in arrays.items()
@@ -221,7 +238,7 @@ class Collector:
             table = torch.from_numpy(bits.astype(bool))
         else:
             del tensors["mask_ids"]
-        return Rollout(**tensors, mask_table=table).to(self.policy.device)
+        return Rollout(**tensors, mask_table=table, endings=endings).to(self.policy.device)
 
     # ---------------------------------------------------------------- saving
 
@@ -236,6 +253,7 @@ class Collector:
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
             "scores": self._scores.copy(),
+            "answer_tokens": self._answer_tokens.copy(),
             "prompt_lengths": self._prompt_lengths.copy(),
             "open": {name: array.copy() for name, array in self._open.items()},
             "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
@@ -253,6 +271,7 @@ class Collector:
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
         self._scores = state["scores"]
+        self._answer_tokens = state["answer_tokens"]
         self._prompt_lengths = state["prompt_lengths"]
         self._open = state["open"]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}

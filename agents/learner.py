@@ -19,6 +19,7 @@ from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
 from agents.runs import progress
+from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
 from agents.trainer import Trainer
@@ -82,7 +83,7 @@ class Learner(Trainer):
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
-        self._played: list[tuple[int, Tensor]] = []  # tokens, and scores of what ended
+        self._played: list[Played] = []
 
     # ---------------------------------------------------------------- the loop
 
@@ -110,42 +111,51 @@ class Learner(Trainer):
         Args:
             fraction_done: Share of the training done, for the learning rate.
         """
-        begin = time.perf_counter()
-        rollout = self.collect()
-        rollout_seconds = time.perf_counter() - begin
+        begin = self._now()
+        rollout = self._gather()
+        collected = self._now()
+        rollout = self._with_penalty(rollout)
+        compared = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
         self.collector.cache.forget()
         kl = _mean_kl(rollout)
-        metrics |= {"kl_coef": self.kl_controller.coef, "rollout_seconds": rollout_seconds}
+        metrics |= {"kl_coef": self.kl_controller.coef, "rollout_seconds": collected - begin}
+        if self.reference is not None:
+            metrics["reference_seconds"] = compared - collected
         # All that was played counts, whatever of it the algorithm has picked.
-        tokens = sum(count for count, _ in self._played)
-        scores = torch.cat([ended for _, ended in self._played])
+        tokens = sum(part.tokens for part in self._played)
+        summary = summarise(self._played)
         self.updates_done += 1
         self.tokens_done += tokens
-        self.episodes_done += len(scores)
+        self.episodes_done += len(summary.scores)
         if not np.isnan(kl):
-            self.kl_controller = self.kl_controller.update(kl, len(scores))
-        seconds = time.perf_counter() - begin
+            self.kl_controller = self.kl_controller.update(kl, len(summary.scores))
+        end = self._now()
         return Update(
             number=self.updates_done,
             tokens=self.tokens_done,
             episodes=self.episodes_done,
-            score=scores.mean().item(),
             kl=kl,
             entropy=metrics.pop("entropy"),
-            tokens_per_second=tokens / seconds,
-            metrics=metrics,
+            tokens_per_second=tokens / (end - begin),
+            metrics=metrics | {"update_seconds": end - compared},
             rollout=learned,
+            **summary._asdict(),
         )
 
     def collect(self) -> Rollout:
         """A rollout, with the reference's log-probabilities and the KL penalty in its rewards."""
+        return self._with_penalty(self._gather())
+
+    def _gather(self) -> Rollout:
         try:
             self._rollout_start = self.runtime_state()
         except PromptError:  # columns that JSON cannot hold: no reason not to train
             self._rollout_start = None
         self._played.clear()
-        rollout = self.algorithm.gather(self._play)
+        return self.algorithm.gather(self._play)
+
+    def _with_penalty(self, rollout: Rollout) -> Rollout:
         if self.reference is None:
             return rollout
         rollout = self.with_reference(rollout)
@@ -176,8 +186,14 @@ class Learner(Trainer):
         else:
             assert self.n_episodes is not None
             rollout = self.collector.collect_episodes(self.n_episodes)
-        self._played.append((rollout.num_tokens, rollout.scores[rollout.finished]))
+        self._played.append(Played.of(rollout))
         return rollout
+
+    def _now(self) -> float:
+        """Seconds on a clock, read once the device has done all that it was asked to do."""
+        if self.policy.device.type != "cpu":  # work there is queued, and would count later
+            torch.accelerator.synchronize()
+        return time.perf_counter()
 
     # ---------------------------------------------------------------- saving
 

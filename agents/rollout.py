@@ -8,8 +8,9 @@ Every array is aligned with the tokens: entry [s, p] belongs to the choice of to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,10 @@ class Rollout:
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
         mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
+        endings: What else is known of each episode, by name, shape (S,), float32: `tokens`, chosen
+            so far in the whole episode; `by_budget`, 1 if the token budget ended it and 0 if not;
+            `component.NAME`, what each component of a sum of rewards paid, unweighted. NaN where it
+            is not known, such as the end of an episode that goes on.
     """
 
     tokens: Tensor
@@ -64,6 +69,7 @@ class Rollout:
     value_targets: Tensor | None = None
     mask_ids: Tensor | None = None
     mask_table: Tensor | None = None
+    endings: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -128,9 +134,9 @@ class Rollout:
         parts = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Tensor) and field.name != "mask_table":
-                value = value[sequences]
-                parts[field.name] = value[:, :length] if value.dim() == 2 else value
+            if value is not None and field.name != "mask_table":
+                chosen = _each(value, lambda array: array[sequences])
+                parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
         return dataclasses.replace(self, **parts)
 
     def with_answers_of_others(self, context: int) -> Rollout:
@@ -168,10 +174,12 @@ class Rollout:
             ValueError: One has a field, such as `ref_logprobs`, that another lacks.
         """
         length = max(rollout.tokens.shape[1] for rollout in rollouts)
+        endings = _cat_endings(rollouts)
         parts: list[dict[str, Tensor]] = []
         first_group = first_mask = 0
         for rollout in rollouts:
             arrays = rollout.arrays()
+            arrays.pop("endings", None)
             arrays["groups"] = arrays["groups"] + first_group
             first_group = int(arrays["groups"].max()) + 1
             if rollout.mask_table is not None:
@@ -183,13 +191,37 @@ class Rollout:
             parts.append(arrays)
             if different := set(arrays) ^ set(parts[0]):
                 raise ValueError(f"some rollouts have {sorted(different)}, others do not")
-        return Rollout(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        together: dict[str, Any] = {
+            name: torch.cat([part[name] for part in parts]) for name in parts[0]
+        }
+        return Rollout(**together, endings=endings)
 
-    def arrays(self) -> dict[str, Tensor]:
-        """Its fields by name, without those that are None."""
+    def arrays(self) -> dict[str, Any]:
+        """Its fields by name, without those that are None; `endings` is a dict of arrays."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in named.items() if value is not None}
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
-        return Rollout(**{name: value.to(device) for name, value in self.arrays().items()})
+        arrays = self.arrays()
+        return Rollout(**{name: _each(arrays[name], lambda a: a.to(device)) for name in arrays})
+
+
+def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`function` of an array, or of each one in a dict."""
+    if isinstance(value, dict):
+        return {name: function(array) for name, array in value.items()}
+    return function(value)
+
+
+def _cat_endings(rollouts: Sequence[Rollout]) -> dict[str, Tensor] | None:
+    """The endings of all sequences; NaN where a rollout does not tell."""
+    told = [rollout.endings or {} for rollout in rollouts]
+    names = dict.fromkeys(name for endings in told for name in endings)
+    if not names:
+        return None
+    unknown = [torch.full_like(rollout.scores, float("nan")) for rollout in rollouts]
+    return {
+        name: torch.cat([e.get(name, nan) for e, nan in zip(told, unknown, strict=True)])
+        for name in names
+    }

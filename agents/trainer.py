@@ -87,9 +87,10 @@ class Trainer:
             if limit is not None and np.mean(moved) > limit:
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
-        metrics["explained_variance"] = losses.explained_variance(
-            rollout.values, rollout.value_targets, rollout.mask
-        ).item()
+        if self.algorithm.needs.values:
+            metrics["explained_variance"] = losses.explained_variance(
+                rollout.values, rollout.value_targets, rollout.mask
+            ).item()
         return rollout, metrics | {"learning_rate": rate}
 
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:

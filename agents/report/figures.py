@@ -11,7 +11,7 @@ SIZE = (6.4, 3.6)
 """Width and height in inches, which the page scales down where it is narrow."""
 
 DOTS = 40
-"""A line of at most so many points shows each as a dot."""
+"""A line of at most this many points shows each as a dot."""
 
 
 def curve_svg(curve: Curve, name: str) -> str:
@@ -25,7 +25,7 @@ def curve_svg(curve: Curve, name: str) -> str:
     Raises:
         MissingExtraError: The package `matplotlib` is not installed.
     """
-    with optional("matplotlib", extra="recipe", purpose="a report's curve"):
+    with optional("matplotlib", extra="train", purpose="a report's curve"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     # Text stays text: the page's own fonts show it, and it can be searched.
@@ -34,9 +34,12 @@ def curve_svg(curve: Curve, name: str) -> str:
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure = Figure(SIZE, layout="constrained")
         axes = figure.add_subplot()
-        for points in curve.series.values():
+        for label, points in curve.series.items():
             xs, ys = [x for x, _ in points], [y for _, y in points]
-            axes.plot(xs, ys, marker="o" if len(points) <= DOTS else "", markersize=3)
+            (line,) = axes.plot(xs, ys, marker="o" if len(points) <= DOTS else "", markersize=3)
+            if band := curve.bands.get(label):
+                places, low, high = zip(*band, strict=True)
+                axes.fill_between(places, low, high, color=line.get_color(), alpha=0.2, lw=0)
         axes.set_xlabel(_plain(curve.x_label))
         axes.set_ylabel(_plain(curve.y_label))
         axes.grid(alpha=0.3)

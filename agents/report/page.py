@@ -14,8 +14,7 @@ import numpy as np
 
 from agents.report.figures import curve_svg
 from agents.report.parts import Curve, TableData, TokenTrace
-from agents.runs.streaming import visible
-from textenv.imports import optional
+from agents.report.templates import cell, write_page
 
 BELOW, ABOVE = "230 97 1", "33 102 172"
 """Orange and blue as CSS has them: told apart by those who do not tell red from green."""
@@ -51,31 +50,19 @@ def write_report(
     Raises:
         MissingExtraError: `jinja2` or `matplotlib` is not installed.
     """
-    with optional("jinja2", extra="recipe", purpose="a report"):
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible, "cell": _cell}
     scales = _scales(traces)
-    page = environment.get_template("report.html.j2").render(
+    return write_page(
+        path,
+        "report.html.j2",
         title=title,
         paragraphs=[text for text in intro.split("\n\n") if text.strip()],
-        tables=[(table, _kinds(table)) for table in tables],
+        tables=[(table, column_kinds(table)) for table in tables],
         figures=[(c.title, curve_svg(c, f"figure{n}")) for n, c in enumerate(curves)],
         scales=scales,
         colours={"below": BELOW, "above": ABOVE},
         traces=[(trace, _spans(trace, scales)) for trace in traces],
         facts=facts or {},
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
 
 
 def _scales(traces: Sequence[TokenTrace]) -> dict[str, float]:
@@ -112,14 +99,10 @@ def _colour(share: float) -> str:
     return f"rgb({BELOW if share < 0 else ABOVE} / {0.75 * min(abs(share), 1):.2f})"
 
 
-def _kinds(table: TableData) -> list[str]:
+def column_kinds(table: TableData) -> list[str]:
     """For each column how it is set: `number` if all that is in it begins like one, or `words`."""
-    columns = [[_cell(row[place]) for row in table.rows] for place in range(len(table.columns))]
+    columns = [[cell(row[place]) for row in table.rows] for place in range(len(table.columns))]
     return [
         "number" if all(re.match(r"[-+.\d]|nan|$", cell) for cell in column) else "words"
         for column in columns
     ]
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

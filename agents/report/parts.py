@@ -1,7 +1,11 @@
 """What a report is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Point: TypeAlias = tuple[float, float]
+"""x and y."""
 
 
 @dataclass(frozen=True)
@@ -14,12 +18,14 @@ class Curve:
         y_label: What the second is.
         series: Points (x, y) of each line by its name, in the order in which they are joined; a y
             of NaN leaves a gap.
+        bands: Points (x, low, high) of the area around a line, by the line's name.
     """
 
     title: str
     x_label: str
     y_label: str
-    series: Mapping[str, Sequence[tuple[float, float]]]
+    series: Mapping[str, Sequence[Point]]
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gymnasium.vector import VectorEnv
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.console import Console
 
-from agents.runs.loggers import Logger
-from agents.runs.samples import across_scores, append_samples, rollout_samples, samples_table
+from agents.runs.bars import Bar, short
+from agents.runs.loggers import ConsoleLogger, Logger, log_update
+from agents.runs.samples import (
+    Sample,
+    across_scores,
+    append_samples,
+    rollout_samples,
+    samples_table,
+)
 from agents.runs.update import Update
 from policies import Policy
 from textenv.errors import TokenizerError
@@ -45,11 +50,13 @@ def learn(
 
     Args:
         learner: Who learns; one that was loaded goes on where it was.
-        total_tokens: Train until so many tokens have been chosen in all.
-        progress: Show a progress bar. Where the output is no terminal, only its last state is
-            printed.
-        loggers: Each is given the `numbers` of every update. They are not closed.
-        samples_every: Print a few answers with their scores every so many updates.
+        total_tokens: Train until this many tokens have been chosen in all.
+        progress: Show a progress bar. Where there is no terminal, a line is printed at each tenth
+            of the training and every 30 seconds, unless a `ConsoleLogger` prints its own.
+        loggers: Each is given the numbers of every update, and what else it takes: see
+            `agents.runs.loggers`. They are not closed.
+        samples_every: After this many updates print a few answers with their scores, and give them
+            to the loggers that take texts.
         samples_file: Append the printed samples to this file too, as JSON lines.
         console: Where to print; the terminal if None.
 
@@ -86,41 +93,32 @@ def watch(
 ) -> Iterator[Update]:
     """`learner.updates(total_tokens)` with what `learn` shows, for loops that do more.
 
+        for update in watch(learner, 1_000_000, loggers=loggers):
+            if update.number % 50 == 0:
+                learner.save(run.checkpoint)
+
+    What the body of the loop prints, by `print` or by a console, stands above the bar. It may show
+    a bar of its own, such as that of an evaluation, on the same console.
+
     Args and errors are those of `learn`; `sample_count` is the number of answers in a table.
     """
     tokenizer = _samples_tokenizer(learner, samples_every, samples_file)
-    with TrainingBar(learner.tokens_done, total_tokens, console, progress) as bar:
+    lines = not any(isinstance(logger, ConsoleLogger) for logger in loggers)
+    with TrainingBar(learner.tokens_done, total_tokens, console, progress, lines) as bar:
         for update in learner.updates(total_tokens):
             bar.show(update)
-            for logger in loggers:
-                logger.log(update.tokens, numbers(update))
+            samples: Sequence[Sample] = ()
             if tokenizer is not None and samples_every and update.number % samples_every == 0:
                 assert update.rollout is not None
                 samples = across_scores(rollout_samples(update.rollout, tokenizer), sample_count)
                 bar.console.print(samples_table(samples, f"after {update.tokens:,} tokens"))
                 if samples_file is not None:
                     append_samples(samples_file, samples, step=update.tokens)
+            log_update(loggers, update, samples)
             yield update
 
 
-def numbers(update: Update) -> dict[str, float]:
-    """All numbers of an update by name, for loggers.
-
-    A return or a KL that was not measured (NaN) is left out. Any other NaN stays: it is a fault
-    that should be seen.
-    """
-    measured = {"score": update.score, "kl": update.kl}
-    return {
-        "update": update.number,
-        "episodes": update.episodes,
-        **{name: value for name, value in measured.items() if not math.isnan(value)},
-        "entropy": update.entropy,
-        "tokens_per_second": update.tokens_per_second,
-        **update.metrics,
-    }
-
-
-class TrainingBar(Progress):
+class TrainingBar(Bar):
     """Two lines: how far training is, and what the last update measured.
 
     Args:
@@ -128,56 +126,37 @@ class TrainingBar(Progress):
         total: Tokens to be chosen in all.
         console: Where to; the terminal if None.
         visible: False shows nothing.
+        lines: False prints the last state only where there is no terminal.
     """
 
-    def __init__(self, done: int, total: int, console: Console | None, visible: bool):
+    def __init__(
+        self, done: int, total: int, console: Console | None, visible: bool, lines: bool = True
+    ):
         super().__init__(
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[tokens]}"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            total,
+            "tokens",
+            done=done,
+            pieces=["first rollout"],
             console=console,
-            disable=not visible,
-            expand=True,
-            refresh_per_second=2,  # training wants the processor
-            speed_estimate_period=600,  # a single update may take minutes
+            visible=visible,
+            lines=lines,
         )
-        tokens = f"{_short(done)}/{_short(total)} tokens"
-        self.add_task("", total=total, completed=done, tokens=tokens, numbers="first rollout")
 
     def show(self, update: Update) -> None:
         """Show the state after `update`."""
-        task = self.tasks[0]
-        speed = f"{_short(update.tokens_per_second)} tokens/s"
-        self.update(
-            task.id,
-            completed=update.tokens,
-            tokens=f"{_short(update.tokens)}/{_short(task.total or 0)} tokens  {speed}",
-            numbers=f"update {update.number}  return {_number(update.score)}  "
-            f"KL {_number(update.kl)} nats/token  entropy {_number(update.entropy)} nats",
-        )
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        """The two lines."""
-        yield self.make_tasks_table(self.tasks)
-        for task in self.tasks:  # there is none yet when rich first asks
-            yield Text(task.fields["numbers"])
+        spread = "" if math.isnan(update.score_std) else f" ± {_number(update.score_std, 3)}"
+        pieces = [
+            f"update {update.number}",
+            f"score {_number(update.score)}{spread}",
+            f"KL {_number(update.kl)} nats/token",
+            f"entropy {_number(update.entropy)} nats",
+        ]
+        self.move(update.tokens, pieces, speed=f"{short(update.tokens_per_second)} tokens/s")
 
 
-def _short(count: float) -> str:
-    """Three digits of a count: 5, 12.3k, 1.5M."""
-    for unit in ("", "k", "M", "G"):
-        if count < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g}T"
-
-
-def _number(value: float) -> str:
+def _number(value: float, digits: int = 4) -> str:
     """A measured number, or a dash for one that was not measured."""
-    return "-" if math.isnan(value) else f"{value:.4g}"
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def _samples_tokenizer(

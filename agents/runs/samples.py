@@ -71,6 +71,15 @@ def samples_table(samples: Iterable[Sample], title: str | None = None) -> Table:
     return table
 
 
+def samples_markdown(samples: Iterable[Sample]) -> str:
+    """The samples as Markdown, each below its score; texts are set as they are."""
+    return "\n".join(
+        f"**score {sample.score:.3f}**\n\n    {visible(sample.prompt, kept='')}\n"
+        f"    {visible(sample.text, kept='')}\n"
+        for sample in samples
+    )
+
+
 def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table:
     """Answers to the same prompts before and after training, side by side, and the mean scores.
 

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents.runs.bars import Bar
 
 Advance = Callable[..., None]
-"""Called with how much is done in all, and a `note` to show behind the bar."""
+"""Called with how much is done in all, and a `note` to show below the bar."""
 
 
 class Stages:
     """Shows the stages of a job one below the other.
 
     Args:
-        console: Where to.
+        console: Where to. In a log file each stage prints a line now and then.
 
     Attributes:
         seconds: How long each stage took, by its name.
@@ -35,23 +36,9 @@ class Stages:
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A stage with a progress bar of `total` units; yields what moves it."""
-        bar = Progress(
-            TextColumn(name),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
-            expand=True,
-            refresh_per_second=2,  # the work wants the processor
-        )
-        with self.timed(name), bar:
-            task = bar.add_task("", total=total, note="")
+        with self.timed(name), Bar(total, unit, name=name, console=self.console) as bar:
 
             def advance(done: int, note: str = "") -> None:
-                bar.update(task, completed=min(done, total), note=note)
+                bar.move(min(done, total), [note] if note else [])
 
             yield advance

@@ -185,5 +185,5 @@ def test_parts_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package_is_named_with_its_extra(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"{package}.*textenv\[recipe\]"):
+    with pytest.raises(MissingExtraError, match=rf"{package}.*textenv\[train\]"):
         write_report(tmp_path / "r.html", "x", curves=[Curve("c", "x", "y", {"a": [(0, 0)]})])

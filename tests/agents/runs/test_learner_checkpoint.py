@@ -58,7 +58,7 @@ def run(learner, updates):
     """What `updates` more updates report, and the rollouts' tokens; times are left out."""
     reports = []
     for update in islice(learner.updates(TOTAL), updates):
-        metrics = {k: v for k, v in update.metrics.items() if k != "rollout_seconds"}
+        metrics = {k: v for k, v in update.metrics.items() if not k.endswith("_seconds")}
         numbers = (update.number, update.tokens, update.episodes, update.score, update.kl)
         reports.append((numbers, update.entropy, metrics, update.rollout.tokens.tolist()))
     return reports

@@ -7,12 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from agents.runs.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger
+from agents.runs.samples import Sample
 from textenv.errors import MissingExtraError
 
 # ---------------------------------------------------------------- CSV
@@ -98,7 +100,10 @@ def test_tensorboard_file_read_back(tmp_path):
     logger.log(64, {"kl": 0.5, "entropy": 2.0})
     logger.log(128, {"kl": 0.25})
     logger.close()
-    assert points(tmp_path) == {"kl": [(64, 0.5), (128, 0.25)], "entropy": [(64, 2.0)]}
+    assert points(tmp_path) == {
+        "policy/kl": [(64, 0.5), (128, 0.25)],
+        "policy/entropy": [(64, 2.0)],
+    }
 
 
 def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
@@ -121,7 +126,25 @@ os._exit(9)  # no buffer is written, nothing is closed
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=root)
     assert done.returncode == 9
     assert [row["kl"] for row in read(tmp_path / "metrics.csv")] == ["0.0", "0.5", "1.0"]
-    assert points(tmp_path) == {"kl": [(0, 0.0), (1, 0.5), (2, 1.0)]}
+    assert points(tmp_path) == {"policy/kl": [(0, 0.0), (1, 0.5), (2, 1.0)]}
+
+
+def test_tensorboard_keeps_samples_and_histograms(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    logger.log_samples(64, [Sample("the ", "<b>cat</b>\n", 0.5)])
+    logger.log_histogram(64, "score/histogram", np.float32([0, 0, 1]))
+    logger.log_histogram(128, "score/histogram", np.float32([1, 1, 1]))  # all equal
+    logger.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0}).Reload()  # all
+    assert events.Tags()["histograms"] == ["score/histogram"]
+    found = [(h.step, h.histogram_value) for h in events.Histograms("score/histogram")]
+    assert [(step, h.num, h.sum) for step, h in found] == [(64, 3.0, 1.0), (128, 3.0, 3.0)]
+    (text,) = events.Tensors("samples/text_summary")
+    page = text.tensor_proto.string_val[0].decode()
+    assert text.step == 64
+    assert page == "**score 0.500**\n\n    the \n    <b>cat</b>\\n\n"
 
 
 # ---------------------------------------------------------------- terminal

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from agents import PPO, Learner, Rollout, Update
 from agents.runs.loggers import ConsoleLogger, CSVLogger
-from agents.runs.progress import TrainingBar, learn, numbers, watch
+from agents.runs.metrics import numbers
+from agents.runs.progress import TrainingBar, learn, watch
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.errors import RewardError, TokenizerError
@@ -212,12 +213,12 @@ def drawn(done, total, update=None, width=100):
         (
             update_of(12_345),
             "12.3k/200k tokens  5.43k tokens/s",
-            "update 3  return 0.5  KL 0.01 nats/token  entropy 5 nats",
+            "update 3  score 0.5  KL 0.01 nats/token  entropy 5 nats",
         ),
         (
             update_of(199_999, score=math.nan, kl=math.nan, tokens_per_second=1.5e6),
             "200k/200k tokens  1.5M tokens/s",
-            "update 3  return -  KL - nats/token  entropy 5 nats",
+            "update 3  score -  KL - nats/token  entropy 5 nats",
         ),
     ],
 )
@@ -242,12 +243,14 @@ def test_a_resumed_bar_begins_where_the_run_was():
     assert bar.finished
 
 
-def test_without_a_terminal_only_the_end_is_printed():
+def test_without_a_terminal_a_line_is_printed_now_and_then_and_the_end():
     console = plain_console()
     make_learner().learn(3 * STEP, console=console)
-    lines = console.file.getvalue().splitlines()
-    assert len(lines) == 2
-    assert "96/96 tokens" in lines[0] and lines[1].startswith("update 3  return")
+    *lines, bar, last = console.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["33%", "67%"]
+    assert "update 1  score" in lines[0] and "update 2  score" in lines[1]
+    assert "96/96 tokens" in bar and last.startswith("update 3  score")
+    assert "\x1b" not in console.file.getvalue()
 
 
 def test_no_progress_prints_nothing(capsys):

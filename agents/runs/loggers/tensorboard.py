@@ -1,0 +1,53 @@
+"""A run in TensorBoard."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.runs.metrics import tag_of
+from agents.runs.samples import Sample, samples_markdown
+from textenv.imports import optional
+
+
+class TensorBoardLogger:
+    """Curves, samples and histograms for TensorBoard: `tensorboard --logdir folder`.
+
+    The step is the number of chosen tokens.
+
+    Args:
+        folder: Where the event file goes. A resumed run adds a second file to it, and TensorBoard
+            shows both as one curve.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path):
+        with optional(
+            "tensorboard", extra="train", purpose="TensorBoardLogger", instead="use CSVLogger"
+        ):
+            # Takes seconds to import, so not at the top.
+            from torch.utils.tensorboard import SummaryWriter
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Add one point to the curve of every number, under its tag."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(tag_of(name), value, step)
+        self._writer.flush()
+
+    def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Add the answers to the texts."""
+        self._writer.add_text("samples", samples_markdown(samples), step)
+        self._writer.flush()
+
+    def log_histogram(self, step: int, tag: str, values: NDArray[np.float32]) -> None:
+        """Add a histogram."""
+        self._writer.add_histogram(tag, values, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()

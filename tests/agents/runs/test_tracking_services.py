@@ -1,0 +1,155 @@
+"""Loggers of W&B, MLflow and Trackio in the modes that need no network."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from agents.runs.loggers import (
+    HistogramLogger,
+    MLflowLogger,
+    SampleLogger,
+    TrackioLogger,
+    WandbLogger,
+    loggers_of_run,
+)
+from agents.runs.samples import Sample
+from textenv.errors import MissingExtraError
+
+SAMPLES = [Sample("the ", "cat", 0.5), Sample("a ", "dog", 0.25)]
+SCORES = np.float32([0.0, 0.5, 0.5, 1.0])
+
+
+def log_a_run(logger):
+    """Two updates, the first with samples and a histogram."""
+    logger.log(64, {"score": 0.5, "kl": 0.25, "component.length": 3.0})
+    assert isinstance(logger, SampleLogger)
+    logger.log_samples(64, SAMPLES)
+    if isinstance(logger, HistogramLogger):
+        logger.log_histogram(64, "score/histogram", SCORES)
+    logger.log(128, {"score": 0.75, "entropy": float("nan")})
+    logger.close()
+
+
+def leveldb_records(content, block=32768):
+    """The records of a file in LevelDB's log format, behind W&B's header of 7 bytes."""
+    place, parts = 7, []
+    while place + 7 <= len(content):
+        if block - place % block < 7:  # no room for another header: the rest of the block is empty
+            place += block - place % block
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        parts.append(content[place + 7 : place + 7 + size])
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield b"".join(parts)
+            parts = []
+
+
+def test_wandb_offline(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    folder = tmp_path / "20260101-000000"
+    log_a_run(WandbLogger(folder, config={"seed": 7}, mode="offline"))
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
+    (run, *_) = [record.run for record in records if record.HasField("run")]
+    history = [
+        {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+        for record in records
+        if record.HasField("history")
+    ]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert run.display_name == folder.name and run.project == "textenv"
+    assert config["seed"] == 7
+    assert run.run_id == (folder / "wandb-run-id").read_text().strip()
+    first, table, histogram, second = history
+    assert (first["tokens"], first["score/mean"], first["policy/kl"]) == (64, 0.5, 0.25)
+    assert first["component/length"] == 3.0
+    assert (second["tokens"], second["score/mean"]) == (128, 0.75)
+    assert table["tokens"] == histogram["tokens"] == 64
+    assert sum(histogram["score/histogram/values"]) == len(SCORES)
+    (file,) = folder.glob("wandb/offline-run-*/files/media/table/*.json")
+    kept = json.loads(file.read_text())
+    assert kept["data"] == [["the ", "cat", 0.5], ["a ", "dog", 0.25]]
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own
+def test_mlflow_in_a_database(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed")
+    monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
+    address, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "20260101-000000"
+    log_a_run(MLflowLogger(folder, config={"seed": 7, "odd (name)": 1}, tracking_uri=address))
+    client = mlflow.MlflowClient(address)
+
+    def only_run():
+        (run,) = client.search_runs([client.get_experiment_by_name("textenv").experiment_id])
+        return run
+
+    run = only_run()
+    assert run.info.run_name == folder.name and run.info.status == "FINISHED"
+    assert run.data.params == {"seed": "7", "odd _name_": "1"}
+    points = client.get_metric_history(run.info.run_id, "score/mean")
+    assert [(point.step, point.value) for point in points] == [(64, 0.5), (128, 0.75)]
+    assert run.data.metrics["component/length"] == 3.0
+    (artifact,) = client.list_artifacts(run.info.run_id, "samples")
+    assert artifact.path == "samples/000000000064.md"
+    page = next(tmp_path.rglob("000000000064.md")).read_text()
+    assert "**score 0.500**" in page and "    cat\n" in page
+
+    again = MLflowLogger(folder, tracking_uri=address)  # a resumed run is the same run
+    again.log(192, {"score": 1.0})
+    assert only_run().info.status == "RUNNING"
+    again.close()
+    assert len(client.get_metric_history(only_run().info.run_id, "score/mean")) == 3
+
+
+def test_trackio_locally(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    from trackio import utils
+    from trackio.sqlite_storage import SQLiteStorage
+
+    if utils.TRACKIO_DIR != tmp_path / "trackio":
+        pytest.skip("trackio was imported before, with another folder")
+    folder = tmp_path / "20260101-000000"
+    log_a_run(TrackioLogger(folder, config={"seed": 7}))
+    again = TrackioLogger(folder)  # a resumed run is the same run
+    again.log(192, {"score": 1.0})
+    again.close()
+    rows = SQLiteStorage.get_logs("textenv", folder.name)
+    scores = [(row["step"], row["score/mean"]) for row in rows if "score/mean" in row]
+    assert scores == [(64, 0.5), (128, 0.75), (192, 1.0)]
+    (samples,) = [row["samples"] for row in rows if "samples" in row]
+    assert samples["_value"][0] == {"prompt": "the ", "text": "cat", "score": 0.5}
+    (histogram,) = [row["score/histogram"] for row in rows if "score/histogram" in row]
+    assert sum(histogram["values"]) == len(SCORES)
+
+
+@pytest.mark.parametrize(
+    ("package", "logger"),
+    [("wandb", WandbLogger), ("mlflow", MLflowLogger), ("trackio", TrackioLogger)],
+)
+def test_without_the_package_the_extra_is_named(package, logger, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"textenv\[{package}\]"):
+        logger(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loggers_of_a_run_are_closed_whatever_happens(tmp_path):
+    with pytest.raises(RuntimeError, match="lost"), loggers_of_run(tmp_path) as loggers:
+        for logger in loggers:
+            logger.log(64, {"score": 0.5})
+        raise RuntimeError("lost")
+    assert (tmp_path / "metrics.csv").read_text() == "step,score\n64,0.5\n"
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_a_logger_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match="no logger 'neptune'; there are tensorboard, wandb"):
+        with loggers_of_run(tmp_path, ["neptune"]):
+            pass
