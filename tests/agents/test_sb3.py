@@ -411,7 +411,7 @@ def test_temperature_holds_at_sampling_and_at_scoring():
         (
             {"policy": TransformerPolicy(TransformerConfig(5, 9, 1, 1, 8))},
             VocabularyMismatchError,
-            "speaks 5 tokens",
+            "the policy has 5 tokens",
         ),
     ],
 )
