@@ -74,7 +74,9 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rows = []
     for side in ("lora", "full"):
-        with context.Pool(1) as pool:  # a process of its own, whose peak is this side's
+        with context.Pool(
+            1
+        ) as pool:  # in a process of its own, so that the peak is this side's alone
             rows.append(pool.apply(run, (side, arguments)))
             pool.close()
             pool.join()

@@ -225,7 +225,7 @@ def test_sources_and_callables_are_recognised():
 
 @pytest.mark.parametrize("nonsense", [None, 3, {"prompt": "a"}, b"abc", {"a", "b"}])
 def test_what_is_no_source(nonsense):
-    with pytest.raises(PromptError, match="no source of prompts"):
+    with pytest.raises(PromptError, match="is not a source of prompts"):
         load_prompts(nonsense)
 
 
