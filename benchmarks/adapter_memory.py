@@ -74,9 +74,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rows = []
     for side in ("lora", "full"):
-        with context.Pool(
-            1
-        ) as pool:  # in a process of its own, so that the peak is this side's alone
+        # In a process of its own, so that the peak is this side's alone.
+        with context.Pool(1) as pool:
             rows.append(pool.apply(run, (side, arguments)))
             pool.close()
             pool.join()

@@ -58,7 +58,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
 
 
 def points() -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """The quantity that grows; at each point tokens of an answer, rows and size of the vocabulary."""
+    """The quantity that grows, and each point's tokens of an answer, rows and vocabulary size."""
     yield from (("answer", (n, 8, 4096)) for n in ANSWERS)
     yield from (("rows", (64, n, 4096)) for n in ROWS)
     yield from (("vocabulary", (64, 32, n)) for n in VOCABULARIES)

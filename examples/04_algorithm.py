@@ -25,7 +25,7 @@ class Ranked(Algorithm):
     """The policy gradient with ranks: 1 for the best answer of a group, -1 for the worst."""
 
     def advantages(self, rollout):
-        """Answers with a lower score less those with a higher one, as a share of the others, (S,)."""
+        """Answers with a lower score less those with a higher one, as share of the others, (S,)."""
         returns, groups = rollout.episode_returns, rollout.groups
         same = groups[:, None] == groups
         beaten = torch.sign(returns[:, None] - returns) * same

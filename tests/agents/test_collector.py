@@ -243,7 +243,7 @@ def test_groups_are_not_split():
 
 def test_a_number_of_episodes_that_would_split_groups():
     collector = make_collector([], num_envs=4, group_size=2)
-    with pytest.raises(ValueError, match="n_episodes is 3; .* group_size, which is 2"):
+    with pytest.raises(ValueError, match=r"n_episodes is 3; .* group_size, which is 2"):
         collector.collect_episodes(3)
 
 

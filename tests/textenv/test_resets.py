@@ -307,7 +307,7 @@ def test_options_that_make_no_start(options, message):
         (
             {"tokens": [1, 2, 3, 4, 5]},
             PromptTooLongError,
-            "'prompt_length' says where the answer begins",
+            "says where the answer begins",
         ),
         ({"tokens": [1, PAD, 2]}, PromptError, "row 0: the prompt has the token 257"),
         ({"tokens": [1, 999]}, PromptError, "row 0: the prompt has the token 999"),
