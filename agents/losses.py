@@ -35,6 +35,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
         A scalar.
     """
     check_aligned(mask, x=x)
+    # Divided by the tokens of this batch: the steps of minibatches of different sizes weigh alike.
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
 
 
@@ -105,7 +106,7 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
 
     Returns:
@@ -137,7 +138,7 @@ def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
         old_logprobs: (S, L), the same under the policy that chose.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
 
     Returns:
@@ -195,7 +196,7 @@ def ppo_clip(
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
         old_logprobs: (S, L), the same under the policy that chose.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
         clip_low: How far below 1 the ratio may fall.
         clip_high: How far above 1 the ratio may rise.
@@ -269,6 +270,7 @@ def clipped_value_loss(
         A scalar.
     """
     check_aligned(mask, values=values, old_values=old_values, targets=targets)
+    # All three are blanked here: a NaN would pass through clamp and maximum into the gradient.
     values = torch.where(mask, values, 0.0)
     old_values = torch.where(mask, old_values.detach(), 0.0)
     targets = torch.where(mask, targets.detach(), 0.0)
@@ -308,6 +310,7 @@ def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
     """How much likelier the policy finds each token, in nats, (S, L), 0 outside the mask."""
     check_aligned(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
+    # 0 outside the mask, where every estimator below is 0 too.
     return torch.where(mask, logprobs - ref_logprobs.detach(), 0.0)
 
 

@@ -154,6 +154,7 @@ class Rollout:
         answers = (places >= begins) & (others < length)
         others = others.clamp(0, length - 1)
 
+        # A roll by half a batch brings the other sequence here, the gather shifts it along.
         def moved(values: Tensor) -> Tensor:
             return values.roll(away, 0).gather(1, others)
 
@@ -183,7 +184,7 @@ class Rollout:
                 arrays["mask_ids"] = arrays["mask_ids"] + first_mask
                 first_mask += len(rollout.mask_table)
             for name, value in arrays.items():
-                if value.dim() == 2 and name != "mask_table":
+                if value.dim() == 2 and name != "mask_table":  # its columns are tokens to choose
                     arrays[name] = F.pad(value, (0, length - value.shape[1]))
             parts.append(arrays)
             if different := set(arrays) ^ set(parts[0]):

@@ -73,6 +73,7 @@ def starts_from_options(
         return [Start(prompt) for prompt in _prompts(options["prompt"], count)]
     if "tokens" not in options:
         return None
+    # "One value" looks different for each option: a flat list of ids, a number, a dict.
     rows = _one_a_row(options["tokens"], count, "tokens", is_one=_is_flat)
     lengths = _one_a_row(options.get("prompt_length"), count, "prompt_length", is_one=np.isscalar)
     columns = _one_a_row(
@@ -108,7 +109,7 @@ def _start(number: int, tokens: Any, prompt_length: Any, columns: Any, pad_token
     if len(used) == 0:
         raise ResetOptionsError(f"{where}: the tokens are nothing but padding")
     ids = ids[: used[-1] + 1]
-    if prompt_length is None:
+    if prompt_length is None:  # all of it is prompt, and the answer begins behind it
         return Start(replace(prompt, tokens=ids))
     if not isinstance(prompt_length, int | np.integer) or not 1 <= prompt_length <= len(ids):
         raise ResetOptionsError(

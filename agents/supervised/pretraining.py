@@ -113,9 +113,11 @@ def next_token_loss(policy: Policy, windows: NDArray[np.int64] | Tensor) -> Tens
         windows: Token ids, shape (B, T + 1), int64: T tokens to read and one more.
     """
     windows = torch.as_tensor(windows, device=policy.device)
+    # One token more than is read: the last one is a target alone.
     inputs, targets = windows[:, :-1], windows[:, 1:]
     lengths = torch.full((len(windows),), inputs.shape[1], device=windows.device)
     logits = policy.logits(policy.hidden_states(inputs.flatten(), lengths))
+    # In float32 even under autocast: the log-sum-exp over a vocabulary needs the digits.
     return F.cross_entropy(logits.float(), targets.flatten())
 
 

@@ -86,6 +86,7 @@ class Example:
         nothing stands before it.
         """
         ids, learned = encode_pieces(self.pieces, tokenizer)
+        # Cut at the end: an answer's beginning needs the question, not the rest of the answer.
         return ids[: context + 1], [False, *learned[1:]][: context + 1]
 
 
@@ -258,6 +259,7 @@ def pad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (S, L) padded on the right, which of them are learned (S, L), and lengths (S,)."""
     rows = list(encoded)
+    # A rectangle to pass around; the network packs it and computes nothing for the padding.
     lengths = np.array([len(ids) for ids, _ in rows])
     tokens = np.full((len(rows), lengths.max()), policy.pad_token, dtype=np.int64)
     learned = np.zeros(tokens.shape, dtype=bool)

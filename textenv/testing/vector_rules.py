@@ -81,7 +81,7 @@ def ends_are_kept(make: Maker) -> None:
         require(
             "finish_reason" in step.info or not step.terminated,
             f"{step.where}: the info of the end is {step.info}, without a finish_reason. In "
-            "SAME_STEP mode it belongs into infos['final_info'], in the others into infos",
+            "SAME_STEP mode it belongs in infos['final_info'], in the others in infos",
         )
 
 

@@ -49,10 +49,10 @@ def test_what_is_typed_becomes_scores(line, scores):
         ("2 1 3", "missing: 4"),
         ("2 1 3 4 1", "answer 1 is named twice"),
         ("2 1 3 5", "'5' is not one of the answers 1 to 4"),
-        ("2 1 3 0", "'0' is none"),
-        ("best 1 2", "'best' is none"),
-        ("2 1 3 4=", "'' is none"),
-        ("2 -1 3 4", "'-1' is none"),
+        ("2 1 3 0", "'0' is not one of"),
+        ("best 1 2", "'best' is not one of"),
+        ("2 1 3 4=", "'' is not one of"),
+        ("2 -1 3 4", "'-1' is not one of"),
     ],
 )
 def test_what_is_no_ranking(line, message):
