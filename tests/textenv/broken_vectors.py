@@ -171,7 +171,7 @@ VECTOR_BREAKERS = {
         (changed_vector(lambda r: r[4].pop("final_info", None)), "infos has no 'final_info'"),
         (
             changed_vector(lambda r: r[4].pop("_final_obs", None)),
-            "it must be True for the rows that ended",
+            "must be True for the rows that ended",
         ),
         (changed_vector(new_start_as_the_end), "Copy the text before the row is restarted"),
         (changed_vector(in_final_info("finish_reason")), "without a finish_reason"),
