@@ -83,8 +83,8 @@ class A2C(Algorithm):
         value_coef: Weight of the value loss; larger trains the value head faster.
         entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
         gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
-        gae_lambda: 0 trusts the values (less variance, more bias), 1 trusts the rewards, as in the
-            paper.
+        gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
+            rewards.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)

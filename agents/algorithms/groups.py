@@ -135,7 +135,7 @@ class DrGRPO(GRPO):
 
 @dataclass(frozen=True)
 class DAPO(GRPO):
-    """Decoupled clip and dynamic sampling (Yu et al., 2025).
+    """GRPO with decoupled clips and dynamic sampling (Yu et al., 2025).
 
         loss = -mean over tokens of min(ratio_t A_s, clip(ratio_t, 1 - low, 1 + high) A_s)
 

@@ -79,8 +79,8 @@ class SoftQLearning(Algorithm):
 
     Attributes:
         beta: Weight of the KL to the reference, in reward per nat; larger stays closer to it.
-        gae_lambda: 0 is one-step Q-learning; near 1 the reward at the end reaches every token at
-            once.
+        gae_lambda: Lambda of the returns: 0 is one-step Q-learning; near 1 the reward at the end
+            reaches every token at once.
         replay: How many of the latest rollouts to learn from at once; more uses older answers.
     """
 

@@ -37,7 +37,8 @@ class PPO(Algorithm):
         value_coef: Weight of the value loss; larger trains the value head faster.
         entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
         gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
-        gae_lambda: 0 trusts the values (less variance, more bias), 1 trusts the rewards.
+        gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
+            rewards.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)
@@ -117,11 +118,12 @@ class PPOPenalty(PPO):
     `PPO` otherwise: in the paper the clip did better than any penalty.
 
     The KL is estimated at the sampled tokens by ratio - 1 - log ratio, whose expected gradient is
-    the exact one. Left out: the coefficient that adapts to a target. `clip` only says what
-    `clip_fraction` counts.
+    the exact one. Left out: the coefficient that adapts to a target.
 
     Attributes:
-        penalty: Weight of the KL to the sampling policy, per nat a token; larger moves less.
+        clip: Ratios outside 1 - clip to 1 + clip are counted as `clip_fraction`; nothing is
+            clipped.
+        penalty: Weight of the KL to the sampling policy, in nats per token; larger moves less.
     """
 
     penalty: float = 1.0

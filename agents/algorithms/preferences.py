@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DPO(Algorithm):
-    """Direct preference optimisation (Rafailov et al., 2023): see `preference_losses.dpo`.
+    """Direct preference optimisation (Rafailov et al., 2023): learns from pairs of answers.
 
-    Use it when there are preferences between answers and no reward model: nothing is sampled. It
-    learns from every pair of a group in which one answer is better. If the preferences never
-    contradict each other, it pushes margins up without end; `IPO` stops at a margin. Use `KTO` for
-    answers that are judged one by one. Left out: label smoothing.
+    The loss is `preference_losses.dpo`. Use it when there are preferences between answers and no
+    reward model. It learns from every pair of a group in which one answer is better. If the
+    preferences never contradict each other, it pushes margins up without end; `IPO` stops at a
+    margin. Use `KTO` for answers that are judged one by one. Left out: label smoothing.
 
     Attributes:
         beta: Strength of the leash to the reference, per nat; smaller lets the policy move further.
@@ -56,10 +56,11 @@ class DPO(Algorithm):
 
 @dataclass(frozen=True)
 class IPO(DPO):
-    """Identity preference optimisation (Azar et al., 2023): see `preference_losses.ipo`.
+    """Identity preference optimisation (Azar et al., 2023): DPO with a target for the margin.
 
-    Use it instead of `DPO` when the preferences hardly ever contradict each other, or when DPO
-    overfits. It fits the difference of log ratios to 1 / (2 beta) nats and then stops.
+    The loss is `preference_losses.ipo`. Use it instead of `DPO` when the preferences hardly ever
+    contradict each other, or when DPO overfits. It fits the difference of log ratios to
+    1 / (2 beta) nats and then stops.
     """
 
     def pair_loss(self, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -69,10 +70,10 @@ class IPO(DPO):
 
 @dataclass(frozen=True)
 class KTO(Algorithm):
-    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024): see `preference_losses.kto`.
+    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024): answers judged one by one.
 
-    Use it when each answer is judged good or bad by itself, such as by a thumb up or down. With
-    pairs, `DPO` and `IPO` use what is known about which answer is better.
+    The loss is `preference_losses.kto`. Use it when each answer is judged good or bad by itself,
+    such as by a thumb up or down. With pairs, `DPO` and `IPO` also learn which answer is better.
 
     The reference point is the mean log ratio of mismatched pairs: the minibatch's prompts, each
     with the answer to another one. It is at least 0, as in the paper's section 4.1. A minibatch
