@@ -1,6 +1,6 @@
 """What makes one algorithm differ from another: an advantage and a loss.
 
-Algorithms are declared without torch, so that their fields can be read at once.
+This file does not import torch, so the command line can show an algorithm's fields at once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Needs(NamedTuple):
     """What an algorithm learns from.
 
     Attributes:
-        groups: Several answers to each prompt: an environment with `group_size` of 2 or more.
-        whole_episodes: Rollouts of whole episodes: a learner with `n_episodes`.
-        reference: A frozen policy to compare with.
-        values: A value head, which it trains.
+        groups: It compares answers to one prompt; the environment's `group_size` is 2 or more.
+        whole_episodes: It learns from whole episodes; the learner has `n_episodes`.
+        reference: It compares the policy with a frozen one.
+        values: It trains a value head.
     """
 
     groups: bool = False
@@ -51,7 +51,7 @@ class StepTaker(Protocol):
         ...
 
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
-        """What the policy says of the choices of a batch, with gradient."""
+        """The policy's outputs for the choices of a batch, with gradient."""
         ...
 
     def fixed_outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
@@ -72,13 +72,13 @@ class Algorithm(ABC):
     """Base class; a subclass states `advantages` and `loss`.
 
     Attributes:
-        n_epochs: Passes over each rollout.
+        n_epochs: Passes over each rollout; more passes learn more from the same answers, and move
+            further from the policy that gave them.
         minibatch_tokens: About this many chosen tokens make one optimiser step; None takes the
             whole rollout at once. Sequences are never split.
         target_kl: Stop the epochs of a rollout once the policy has moved this far from the one that
-            sampled it (nats per token, estimator k3); None never stops.
-        replay: This many rollouts, the last one and those before it, are learned from at once; 0
-            learns from the last one alone.
+            sampled it, in nats per token; None never stops.
+        replay: How many of the latest rollouts to learn from at once; 0 takes the newest one alone.
     """
 
     needs: ClassVar[Needs] = Needs()
@@ -98,23 +98,23 @@ class Algorithm(ABC):
 
         Args:
             batch: Sequences with `advantages` and `value_targets` set.
-            outputs: What the present policy says of their choices, with gradients.
+            outputs: The present policy's outputs for their choices, with gradients.
         """
 
     def value_targets(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        """What the value head is fitted to: the value that was expected plus the advantage."""
+        """What the value head is fitted to: the value at rollout plus the advantage."""
         spread = advantages if advantages.dim() == 2 else advantages[:, None]
         return (rollout.values + spread).where(rollout.mask, 0.0)
 
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
-        """A rollout to learn from; an algorithm that picks its data may call `collect` again."""
+        """A rollout to learn from; an algorithm that selects answers may collect more than once."""
         return collect()
 
     def step(self, trainer: StepTaker, batch: Rollout) -> tuple[PolicyOutputs, Metrics]:
         """One optimiser step on a minibatch.
 
         Returns:
-            What the policy said of the minibatch before the step, and numbers to report.
+            The policy's outputs for the minibatch before the step, and numbers to report.
         """
         outputs = trainer.outputs(batch)
         loss = self.loss(batch, outputs)

@@ -19,18 +19,18 @@ _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 class Collector:
     """Collects rollouts from any vector environment whose observations are padded token ids.
 
-    Each row's running episode is kept in arrays aligned with its observation; when it ends, or the
-    rollout does, they become a sequence of the rollout. An episode that is cut by the end of a
-    rollout goes on in the next one.
+    Each row's running episode is kept in arrays aligned with its observation. When the episode or
+    the rollout ends, they become a sequence of the rollout. An episode that is cut by the end of a
+    rollout continues in the next one.
 
     Args:
-        policy: Who acts.
+        policy: The policy that acts.
         envs: A vector environment in any autoreset mode.
-        temperature: Of the sampling.
-        seed: Of the environment's first reset.
+        temperature: Logits are divided by this before sampling.
+        seed: Seed of the environment's first reset.
 
     Raises:
-        VocabularyMismatchError: The policy knows other tokens than the environment.
+        VocabularyMismatchError: The policy and the environment have different tokens.
         ValueError: The policy's context is shorter than an observation.
     """
 
@@ -63,23 +63,26 @@ class Collector:
             "rewards": np.zeros(shape, dtype=np.float32),
             "mask_ids": np.zeros(shape, dtype=np.int64),
         }
-        # Packed action mask -> row of the mask table. Row 0 rules nothing out.
+        # Packed action mask -> row of the mask table. Row 0 allows every token. Few masks differ,
+        # so a number for each token takes the place of V bits.
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
 
     # ---------------------------------------------------------------- collecting
 
     def collect_steps(self, n_steps: int) -> Rollout:
-        """Step every row `n_steps` times; running episodes are cut, and go on next time."""
+        """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
             self._step()
         while not (self._closed or self._open["mask"].any()):  # NEXT_STEP: every row only reset
             self._step()
+        # The value of the text so far stands for the rewards that a cut episode has yet to get.
         values = self.policy.value(self._observations, self.cache).cpu().numpy()
         for row in np.flatnonzero(self._open["mask"].any(1)).tolist():
             self._close(row, self._observations[row], bootstrap=float(values[row]))
         rollout = self._rollout()
-        self._masks = dict(list(self._masks.items())[:1])  # nothing refers to the others any more
+        # Nothing is open, so nothing refers to the other masks any more: the table stays small.
+        self._masks = dict(list(self._masks.items())[:1])
         return rollout
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
@@ -92,7 +95,10 @@ class Collector:
             ValueError: `n_episodes` would split a group.
         """
         if n_episodes % self._group_size:
-            raise ValueError(f"{n_episodes} episodes are no whole groups of {self._group_size}")
+            raise ValueError(
+                f"n_episodes is {n_episodes}; it must be a multiple of group_size, which is "
+                f"{self._group_size}"
+            )
         while True:
             ready, early = _whole_groups(self._closed, self._group_size)
             if len(ready) >= n_episodes:
@@ -113,9 +119,12 @@ class Collector:
             temperature=self.temperature,
             action_masks=self._action_mask,
         )
+        # A row that only resets ignores its action, so nothing of it is written down.
         chosen = ~self._waiting
+        # Counted before the step: observations are padded, so this is where the token will stand.
         positions = (observations != self.policy.pad_token).sum(1)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
+        # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
         self._observations = following
         self._action_mask = _action_mask(infos)
@@ -133,6 +142,7 @@ class Collector:
         rewards: NDArray[Any],
     ) -> None:
         rows, at = self._rows[chosen], positions[chosen]
+        # A place that is taken means that the text did not grow by the last chosen token.
         again = self._open["mask"][rows, at]
         if again.any():
             raise _not_grown(int(rows[again][0]), at[again][:1])
@@ -157,9 +167,11 @@ class Collector:
         same_step = self.mode is AutoresetMode.SAME_STEP
         ends = infos["final_info"] if same_step else infos
         for row in np.flatnonzero(over).tolist():
+            # In SAME_STEP mode the row holds the next episode's prompt already.
             final = infos["final_obs"][row] if same_step else self._observations[row]
             bootstrap = 0.0
             if not terminated[row]:
+                # Without the cache: this text is over, and the row's entry belongs to the next.
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
             self._close(
@@ -176,6 +188,7 @@ class Collector:
             self._prompt_lengths[row] = -1
         if self.mode is AutoresetMode.DISABLED:
             self._observations, infos = self.envs.reset(options={"reset_mask": over})
+            # The reset speaks of the rows it restarted; the others keep the mask of their step.
             before, mask = self._action_mask, _action_mask(infos)
             if before is not None:
                 mask = np.where(over[:, None], True if mask is None else mask, before)
@@ -192,7 +205,7 @@ class Collector:
         ending: Mapping[str, float] | None = None,
     ) -> None:
         """Turn a row's arrays into a sequence and clear them."""
-        # Compared with the text itself, so that no action is learned from at a wrong place.
+        # Compared with the text itself, so that no action is learned at a wrong place.
         differ = self._open["mask"][row] & (tokens != self._open["actions"][row])
         if differ.any():
             raise _not_grown(row, np.flatnonzero(differ))
@@ -223,11 +236,13 @@ class Collector:
         endings = together([c["endings"] for c in closed])
         names = [name for name in closed[0] if name != "endings"]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
+        # Python's floats became float64 there; a rollout holds float32 throughout.
         tensors = {
             name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
             for name, x in arrays.items()
         }
-        # Without a group, or while it is not known since the episode goes on: one of its own.
+        # A sequence without a group gets one of its own, and so does one that is still running:
+        # the environment names the group at the end.
         groups = tensors["groups"]
         alone = groups < 0
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
@@ -243,9 +258,10 @@ class Collector:
     # ---------------------------------------------------------------- saving
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next rollout depends on, as arrays and plain types.
+        """Everything that the next rollout depends on, as arrays and plain types.
 
-        The environment's own state is part of it if it has a `state_dict`, as ours have.
+        The environment's own state is part of it if it has a `state_dict`, as ours have. The cache
+        is not: it is keyed by content and fills again.
         """
         inner = self.envs.unwrapped
         return {
@@ -262,7 +278,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; an environment that cannot be restored starts anew."""
+        """Continue from a saved state; an environment that cannot be restored starts anew."""
         if state["env"] is None:
             return
         inner: Any = self.envs.unwrapped
@@ -285,8 +301,8 @@ def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
     same = own is None or theirs is None or own.fingerprint == theirs.fingerprint
     if vocab_size != policy.vocab_size or not same:
         raise VocabularyMismatchError(
-            f"the policy speaks {policy.vocab_size} tokens of {own!r}, the environment "
-            f"{vocab_size} of {theirs!r}: make the policy by TransformerPolicy.for_env(envs), or "
+            f"the policy has {policy.vocab_size} tokens of {own!r}, the environment has "
+            f"{vocab_size} of {theirs!r}: make the policy with TransformerPolicy.for_env(envs), or "
             "the environment with tokenizer=policy.tokenizer"
         )
     length = envs.single_observation_space.shape
@@ -304,7 +320,7 @@ def _not_grown(row: int, positions: NDArray[np.int64]) -> ValueError:
 
 
 def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """What each row may choose, shape (num_rows, V); a row that is told nothing, anything."""
+    """What each row may choose, shape (num_rows, V); a row without a mask may choose anything."""
     mask, told = infos.get("action_mask"), infos.get("_action_mask")
     if mask is None or told is None or told.all():
         return mask
@@ -315,6 +331,7 @@ def _whole_groups(
     closed: list[dict[str, Any]], group_size: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Episodes of complete groups, group by group, older prompts first; and the others."""
+    # Older first: taking whichever group is complete first would prefer quick, short answers.
     if group_size == 1:
         return closed, []
     groups: dict[int, list[dict[str, Any]]] = {}

@@ -1,7 +1,7 @@
 """The coefficient of the KL penalty over time.
 
-A controller is a value: `update` returns the next one and changes nothing, so a learner holds it
-like any other number and a checkpoint keeps its plain `state()`.
+A controller is a value: `update` returns the next one and changes nothing. A learner holds it like
+any other number, and a checkpoint keeps its plain `state()`.
 """
 
 import math
@@ -33,10 +33,13 @@ class KLController(Protocol):
 
 @dataclass(frozen=True)
 class FixedKL:
-    """A coefficient that stays.
+    """A coefficient that stays the same.
+
+    Use it when a good coefficient is known, or when runs are compared: all of them then maximise
+    the same objective. Use `AdaptiveKL` when it is the KL that should stay the same.
 
     Attributes:
-        coef: The coefficient, at least 0; 0 turns the penalty off.
+        coef: The coefficient, in reward per nat, at least 0; 0 turns the penalty off.
 
     Raises:
         ValueError: If `coef` is negative or not finite.
@@ -49,15 +52,15 @@ class FixedKL:
             raise ValueError(f"coef must be a finite number of at least 0, got {self.coef}")
 
     def update(self, kl: float, n: int) -> Self:
-        """This controller, whatever was measured."""
+        """This controller itself; the measured KL changes nothing."""
         return self
 
     def state(self) -> dict[str, float]:
-        """Nothing: the coefficient is an argument, not a state."""
+        """Empty: the coefficient is an argument, not a state."""
         return {}
 
     def with_state(self, state: Mapping[str, float]) -> Self:
-        """This controller; a state with entries belongs to another kind and is a TypeError."""
+        """This controller; a state with entries is of another controller and raises a TypeError."""
         return replace(self, **state)
 
 
@@ -68,14 +71,19 @@ class AdaptiveKL:
         error = clip((KL - target) / target, -0.2, 0.2)
         coef <- coef * (1 + error * min(n / horizon, 1))
 
+    Use it when it is known how far the policy may go from the reference, but not which coefficient
+    keeps it there. A longer horizon moves the coefficient more slowly; with an endless one it is
+    `FixedKL`. The objective changes during the run, so compare the scores of two runs at equal KL.
+
     Ziegler et al., "Fine-Tuning Language Models from Human Preferences" (2019), arXiv:1909.08593,
     section 2.2, with the horizon of their code. The minimum is ours: without it a batch of more
     than five horizons could turn the coefficient negative.
 
     Attributes:
-        initial: The first coefficient.
-        target: The KL to keep, in the unit of `update`'s `kl` (nats a sequence, in the paper).
-        horizon: Number of sequences over which a full error moves the coefficient by 20%.
+        initial: The first coefficient, in reward per nat.
+        target: The KL to keep, in the unit of `update`'s `kl`; nats per sequence in the paper.
+        horizon: Number of sequences over which a full error moves the coefficient by 20%; larger
+            is slower.
         scale: The factor reached so far.
 
     Raises:

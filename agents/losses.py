@@ -3,13 +3,13 @@
 A batch is S sequences padded to L tokens. Per-token arrays are (S, L) and aligned with the tokens;
 `mask[s, p]` is True where the agent chose token p. Elsewhere arrays may hold anything, NaN
 included: it reaches neither a result nor a gradient. Each function therefore blanks such entries
-with `torch.where` *before* they become a factor or an exponent: blanked afterwards alone, they
-would leave a gradient of 0 x NaN.
+with `torch.where` *before* they become a factor or an exponent. Blanking only the result would
+leave a gradient of 0 x NaN, which is NaN.
 
 Advantages, old log-probabilities, reference log-probabilities and value targets are constants: no
-gradient flows into them. Scalars are means over all chosen tokens of the batch (`masked_mean`);
-for others, reduce a per-token function with `sequence_mean` or `sequence_sum`. Every function
-raises ValueError, naming the shapes, where they disagree or `mask` is not bool.
+gradient flows into them. Scalars are means over all chosen tokens of the batch (`masked_mean`). For
+another mean, reduce a per-token function with `sequence_mean` or `sequence_sum`. Every function
+raises a ValueError that names the shapes if they disagree or if `mask` is not bool.
 """
 
 import torch
@@ -23,8 +23,9 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
         sum of the chosen x / number of chosen tokens
 
-    Long answers weigh more than short ones. Yu et al., "DAPO" (2025), arXiv:2503.14476, section
-    3.3, prefer this to `sequence_mean`.
+    Use it where every token should weigh the same, so that long answers weigh more than short ones.
+    Yu et al., "DAPO" (2025), arXiv:2503.14476, section 3.3, prefer this to `sequence_mean`. Where
+    all answers have the same length, both are equal.
 
     Args:
         x: Any shape.
@@ -34,6 +35,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
         A scalar.
     """
     check_aligned(mask, x=x)
+    # Divided by the tokens of this batch: the steps of minibatches of different sizes weigh alike.
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
 
 
@@ -42,8 +44,9 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
 
         1/S' * sum_s (sum of the chosen x of s / number of chosen tokens of s)
 
-    over the S' sequences with a chosen token; 0 if there are none. Short answers weigh as much as
-    long ones. Shao et al., "DeepSeekMath" (2024), arXiv:2402.03300, equation 3.
+    over the S' sequences with a chosen token; 0 if there are none. Use it where every answer should
+    weigh the same, as GRPO does; each token of a long answer then weighs less. Shao et al.,
+    "DeepSeekMath" (2024), arXiv:2402.03300, equation 3.
 
     Args:
         x: (S, L).
@@ -56,6 +59,7 @@ def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
     if mask.dim() != 2:
         raise ValueError(f"mask must be (sequences, tokens), got shape {tuple(mask.shape)}")
     lengths = mask.sum(dim=1)
+    # A sequence without a chosen token has no mean; it is left out below and not counted as 0.
     means = torch.where(mask, x, 0.0).sum(dim=1) / lengths.clamp(min=1)
     return masked_mean(means, lengths > 0)
 
@@ -65,8 +69,9 @@ def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
 
         1/S' * sum_s sum of the chosen x of s
 
-    over the S' sequences with a chosen token; 0 if there are none. Neither mean above estimates
-    the gradient of the expected return where lengths differ; this one does. Liu et al.,
+    over the S' sequences with a chosen token; 0 if there are none. Use it where the gradient should
+    be that of the expected return (`REINFORCE`, `RLOO`, `DrGRPO`): where lengths differ, neither
+    mean above gives it. It grows with the length of the answers. Liu et al.,
     "Understanding R1-Zero-Like Training" (Dr. GRPO, 2025), arXiv:2503.20783, section 3.
 
     Args:
@@ -82,6 +87,7 @@ def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
 
 def _constant_per_token(advantages: Tensor, mask: Tensor) -> Tensor:
     """Advantages (S, L), or (S,) spread over their tokens, without gradient, 0 outside `mask`."""
+    # One advantage for a whole answer serves each of its tokens; expanding copies nothing.
     if mask.dim() == 2 and advantages.shape == mask.shape[:1]:
         advantages = advantages[:, None].expand_as(mask)
     check_aligned(mask, advantages=advantages)
@@ -94,11 +100,13 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
         -mean over tokens of A_t * log pi(a_t)
 
     Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
-    learning" (1992). With advantages of 1 it is the cross-entropy of supervised training.
+    learning" (1992). Use it for one step on tokens that the present policy chose. With advantages
+    of 1 it is the cross-entropy of supervised training. Use `surrogate` where an earlier policy
+    chose some of the tokens, and `clipped_surrogate` for several steps.
 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
 
     Returns:
@@ -106,12 +114,14 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
     """
     check_aligned(mask, logprobs=logprobs)
     advantages = _constant_per_token(advantages, mask)
+    # The factors are 0 outside the mask, and `masked_mean` drops the products there.
     return -masked_mean(advantages * logprobs, mask)
 
 
 def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """pi(a_t) / pi_old(a_t), (S, L), 1 outside the mask."""
     check_aligned(mask, logprobs=logprobs, old_logprobs=old_logprobs)
+    # The difference is blanked before exp, which could overflow at positions that do not count.
     return torch.where(mask, logprobs - old_logprobs.detach(), 0.0).exp()
 
 
@@ -120,15 +130,15 @@ def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: 
 
         ratio_t * A_t,    ratio_t = pi(a_t) / pi_old(a_t)
 
-    At the policy that chose, ratio_t is 1 and its gradient that of log pi(a_t), so that this is
-    then the policy gradient. Use it for one step on each rollout, where tokens of an earlier policy
-    must be weighed; for several steps use `clipped_surrogate`. Kakade & Langford, "Approximately
+    Use it for one step on each rollout where tokens of an earlier policy must be weighed; use
+    `clipped_surrogate` for several steps. At the policy that chose, ratio_t is 1 and its gradient
+    is that of log pi(a_t), so this is the policy gradient there. Kakade & Langford, "Approximately
     Optimal Approximate Reinforcement Learning" (2002); Schulman et al. (2017), equation 6.
 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
         old_logprobs: (S, L), the same under the policy that chose.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
 
     Returns:
@@ -150,7 +160,8 @@ def clipped_surrogate(
         ratio_t = pi(a_t) / pi_old(a_t)
         min(ratio_t * A_t, clip(ratio_t, 1 - clip_low, 1 + clip_high) * A_t)
 
-    The arguments are those of `ppo_clip`.
+    Use it for several steps on one rollout, reduced by the mean of your choice. Wide clips
+    (clip_low = 1, clip_high = inf) give `surrogate`. The arguments are those of `ppo_clip`.
 
     Returns:
         (S, L), 0 outside the mask.
@@ -158,6 +169,7 @@ def clipped_surrogate(
     advantages = _constant_per_token(advantages, mask)
     ratio = _ratio(logprobs, old_logprobs, mask)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    # The minimum is pessimistic: a ratio that went the wrong way keeps its gradient and is undone.
     return torch.minimum(ratio * advantages, clipped * advantages)
 
 
@@ -174,13 +186,17 @@ def ppo_clip(
         -mean over tokens of min(ratio_t * A_t, clip(ratio_t, 1 - clip_low, 1 + clip_high) * A_t)
 
     Schulman et al., "Proximal Policy Optimization Algorithms" (2017), arXiv:1707.06347, equation
-    7, where both clips are equal (0.2); Yu et al., "DAPO" (2025), arXiv:2503.14476, raise
+    7, where both clips are equal (0.2). Yu et al., "DAPO" (2025), arXiv:2503.14476, raise
     `clip_high` alone (0.28) to keep the entropy up.
+
+    Use it for several steps on one rollout where every token weighs the same. For another mean over
+    tokens, reduce `clipped_surrogate`. At the first step all ratios are 1, and the gradient is that
+    of `policy_gradient`.
 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy.
         old_logprobs: (S, L), the same under the policy that chose.
-        advantages: (S, L), or (S,) for one a sequence.
+        advantages: (S, L), or (S,) for one per sequence.
         mask: (S, L) bool.
         clip_low: How far below 1 the ratio may fall.
         clip_high: How far above 1 the ratio may rise.
@@ -200,8 +216,9 @@ def clip_fraction(
 
         mean over tokens of [ratio_t < 1 - clip_low or ratio_t > 1 + clip_high]
 
-    Counted whatever the sign of the advantage, as Stable-Baselines3 and CleanRL do. The arguments
-    are those of `ppo_clip`; the result is a scalar without gradient.
+    Use it to see whether a clip acts: at 0 it never does. Tokens count whatever the sign of their
+    advantage, as in Stable-Baselines3 and CleanRL. The arguments are those of `ppo_clip`; the
+    result is a scalar without gradient.
     """
     ratio = _ratio(logprobs, old_logprobs, mask)
     outside = (ratio < 1 - clip_low) | (ratio > 1 + clip_high)
@@ -213,8 +230,8 @@ def value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 
         0.5 * mean over tokens of (V_t - target_t)^2
 
-    The half makes the gradient the plain error. The paper (Schulman et al., 2017,
-    arXiv:1707.06347, equation 9) and Stable-Baselines3 leave it out.
+    Use it to train a value head. The half makes the gradient the plain error. The paper (Schulman
+    et al., 2017, arXiv:1707.06347, equation 9) and Stable-Baselines3 leave it out.
 
     Args:
         values: (S, L), the value of the text before each token.
@@ -225,6 +242,7 @@ def value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         A scalar.
     """
     check_aligned(mask, values=values, targets=targets)
+    # Blanked before the square, whose gradient is the error itself and would be 0 x NaN.
     errors = torch.where(mask, values - targets.detach(), 0.0)
     return 0.5 * masked_mean(errors.square(), mask)
 
@@ -238,7 +256,8 @@ def clipped_value_loss(
         0.5 * mean over tokens of max((V_t - target_t)^2, (V'_t - target_t)^2)
 
     From OpenAI Baselines' PPO; Huang et al., "The 37 Implementation Details of Proximal Policy
-    Optimization" (2022), detail 9, which also notes that it seldom helps.
+    Optimization" (2022), detail 9, which also notes that it seldom helps. Use it to reproduce an
+    implementation that clips values, and `value_loss` otherwise. With a large clip both are equal.
 
     Args:
         values: (S, L), the value of the text before each token.
@@ -251,10 +270,12 @@ def clipped_value_loss(
         A scalar.
     """
     check_aligned(mask, values=values, old_values=old_values, targets=targets)
+    # All three are blanked here: a NaN would pass through clamp and maximum into the gradient.
     values = torch.where(mask, values, 0.0)
     old_values = torch.where(mask, old_values.detach(), 0.0)
     targets = torch.where(mask, targets.detach(), 0.0)
     near = old_values + (values - old_values).clamp(-clip, clip)
+    # The larger error counts, so a value that moved too far gets no gradient to move on.
     return 0.5 * masked_mean(
         torch.maximum((values - targets).square(), (near - targets).square()), mask
     )
@@ -266,8 +287,9 @@ def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 
         1 - Var[target - V] / Var[target]
 
-    1 is perfect, 0 is no better than a constant, below 0 is worse. Where the targets have no
-    variance there is nothing to explain and the answer is 0.
+    Use it to see whether a value head has learned anything: 1 is perfect, 0 is as good as a
+    constant, below 0 is worse. Where the targets have no variance there is nothing to explain, and
+    the answer is 0.
 
     Args:
         values: (S, L).
@@ -278,7 +300,7 @@ def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         A scalar, without gradient.
     """
     check_aligned(mask, values=values, targets=targets)
-    if not mask.any():
+    if not mask.any():  # the variance of nothing would be NaN
         return values.new_zeros(())
     errors, targets = (targets - values)[mask], targets[mask]
     total = targets.var(correction=0)
@@ -288,6 +310,7 @@ def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 def _log_ratio(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
     """How much likelier the policy finds each token, in nats, (S, L), 0 outside the mask."""
     check_aligned(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
+    # 0 outside the mask, where every estimator below is 0 too.
     return torch.where(mask, logprobs - ref_logprobs.detach(), 0.0)
 
 
@@ -297,8 +320,9 @@ def kl_k1(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
         k1 = log pi(a_t) - log pi_ref(a_t)
 
     Schulman, "Approximating KL Divergence" (2020), http://joschu.net/blog/kl-approx.html. Use it
-    in the reward. In a loss it does nothing: its expected gradient is 0 (Tang & Munos, "On a few
-    pitfalls in KL divergence gradient estimation for RL", 2025, arXiv:2506.09477).
+    in the reward. In a loss it does nothing, since its expected gradient is 0 (Tang & Munos, "On a
+    few pitfalls in KL divergence gradient estimation for RL", 2025, arXiv:2506.09477); use `kl_k2`
+    there.
 
     Args:
         logprobs: (S, L), log-probability of each chosen token under the policy, which drew it.
@@ -316,8 +340,8 @@ def kl_k2(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 
         k2 = (log pi(a_t) - log pi_ref(a_t))^2 / 2
 
-    Schulman (2020), http://joschu.net/blog/kl-approx.html. Its expected *gradient* is exactly that
-    of the token's KL(pi || pi_ref), which makes it the one to use in a loss (Tang & Munos, 2025,
+    Schulman (2020), http://joschu.net/blog/kl-approx.html. Use it in a loss: its expected
+    *gradient* is exactly that of the token's KL(pi || pi_ref) (Tang & Munos, 2025,
     arXiv:2506.09477). The arguments are those of `kl_k1`.
 
     Returns:
@@ -331,12 +355,13 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
 
         d = log pi(a_t) - log pi_ref(a_t),    k3 = exp(-d) - 1 + d
 
-    Schulman (2020), http://joschu.net/blog/kl-approx.html. The one to report. In a loss (as GRPO
-    has it) its expected gradient is that of the reverse, KL(pi_ref || pi) (Tang & Munos, 2025,
-    arXiv:2506.09477). The arguments are those of `kl_k1`.
+    Schulman (2020), http://joschu.net/blog/kl-approx.html. Use it to report the KL. In a loss, as
+    in GRPO, its expected gradient is that of the reverse, KL(pi_ref || pi) (Tang & Munos, 2025,
+    arXiv:2506.09477); use `kl_k2` there. The arguments are those of `kl_k1`.
 
     Returns:
         (S, L), 0 outside the mask.
     """
     difference = _log_ratio(logprobs, ref_logprobs, mask)
+    # expm1: exp(-d) - 1 would lose all digits where the two policies nearly agree.
     return torch.expm1(-difference) + difference

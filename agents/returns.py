@@ -2,8 +2,8 @@
 
 A rollout is S sequences padded to L tokens. Per-token arrays are (S, L) and aligned with the
 tokens: entry [s, p] belongs to the choice of token p. `mask[s, p]` is True where the agent chose
-the token; elsewhere (prompts, tool outputs, padding) arrays may hold anything, NaN included, which
-is why values are selected with `torch.where` and never multiplied by the mask.
+the token. Elsewhere (prompts, tool outputs, padding) arrays may hold anything, NaN included. Values
+are therefore selected with `torch.where` and never multiplied by the mask.
 
 Standard deviations are those of the population (divided by n, not n - 1), so one value has one.
 Nothing here carries a gradient to the policy: the results are constants of the loss.
@@ -23,14 +23,18 @@ def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> 
     if bootstrap_values.shape != mask.shape[:1]:
         raise ValueError(
             f"bootstrap_values has shape {tuple(bootstrap_values.shape)}, but mask has "
-            f"{tuple(mask.shape)}: one value a sequence is needed"
+            f"{tuple(mask.shape)}: it needs one value for each sequence"
         )
     if not bootstrap_values.is_floating_point():
         raise ValueError(f"bootstrap_values must be floats, got {bootstrap_values.dtype}")
 
 
 def _columns_backwards(mask: Tensor) -> list[int]:
-    """The positions at which any sequence has a chosen token, last first."""
+    """The positions at which any sequence has a chosen token, last first.
+
+    Other columns change nothing: prompts and tool outputs cost no step of the recursion.
+    """
+    # One copy to the CPU here; asking each column of a GPU would wait for it every time.
     positions: list[int] = mask.any(dim=0).nonzero().flatten().flip(0).tolist()
     return positions
 
@@ -43,8 +47,13 @@ def discounted_returns(
 
         G_t = r_t + gamma * G_{t+1},    G_T = bootstrap value
 
-    where t counts chosen tokens only: what lies between two of them is skipped undiscounted, and
-    so are rewards outside the mask. Sutton & Barto, "Reinforcement Learning" (2018), section 3.3.
+    where t counts chosen tokens only. What lies between two of them is skipped without a discount,
+    and so are rewards outside the mask. Sutton & Barto, "Reinforcement Learning" (2018), section
+    3.3.
+
+    Use it where the gradient must be unbiased (`REINFORCE`). With gamma = 1 every token gets the
+    sum of all rewards that follow, with gamma = 0 its own reward alone. Subtract values, or use
+    `gae`, to reduce the variance.
 
     Args:
         rewards: (S, L), the reward paid for choosing each token.
@@ -62,8 +71,10 @@ def discounted_returns(
     returns = bootstrap_values.new_zeros(mask.shape)
     running = bootstrap_values
     for p in _columns_backwards(mask):
+        # Where the agent did not choose, a row keeps its sum: no reward and no discount.
         running = torch.where(mask[:, p], rewards[:, p] + gamma * running, running)
         returns[:, p] = running
+    # A column holds the running sums of all rows, also of those that chose nothing there.
     return torch.where(mask, returns, 0.0)
 
 
@@ -85,13 +96,18 @@ def gae(
     Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation"
     (2016), arXiv:1506.02438. `gae(...) + values` is the TD(lambda) target of the values.
 
+    Use it where a value head is trained (`PPO`, `A2C`). With lam = 0 it is the one-step error
+    delta_t: little variance, but the values' errors bias it. With lam = 1 it is
+    `discounted_returns(...) - values`: no bias where the episode terminated, but the variance of
+    the returns. Use `leave_one_out` or the other group functions where there are no values.
+
     Args:
         rewards: (S, L), the reward paid for choosing each token.
         values: (S, L), the value of the text before each token.
         mask: (S, L) bool.
         bootstrap_values: (S,) floats, the value after the last chosen token; 0 where terminated.
         gamma: Discount for each chosen token.
-        lam: 0 trusts the values (one-step errors), 1 trusts the rewards (return minus value).
+        lam: From 0 (trusts the values) to 1 (trusts the rewards).
 
     Returns:
         (S, L), the dtype of `bootstrap_values`, 0 outside the mask.
@@ -103,8 +119,10 @@ def gae(
     advantages = bootstrap_values.new_zeros(mask.shape)
     next_value, running = bootstrap_values, torch.zeros_like(bootstrap_values)
     for p in _columns_backwards(mask):
+        # Rewards and values may be NaN outside the mask; `where` below lets no NaN into `running`.
         delta = rewards[:, p] + gamma * next_value - values[:, p]
         running = torch.where(mask[:, p], delta + gamma * lam * running, running)
+        # Kept over tool outputs, so that V_{t+1} is the value before the next *chosen* token.
         next_value = torch.where(mask[:, p], values[:, p], next_value)
         advantages[:, p] = running
     return torch.where(mask, advantages, 0.0)
@@ -118,6 +136,10 @@ def standardise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     Equal values, and so a single one, become 0. Andrychowicz et al., "What Matters In On-Policy
     Reinforcement Learning?" (2021), arXiv:2006.05990, choice C67.
 
+    Use it on advantages, so that the size of a step does not depend on the scale of the rewards.
+    It can change a sign, so use `rescale` on rewards. Use `group_standardised` to compare each
+    answer with those to its own prompt alone.
+
     Args:
         x: Floats of any shape, such as advantages (S, L).
         mask: The same shape, bool.
@@ -130,9 +152,10 @@ def standardise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         ValueError: If shapes disagree or `mask` is not bool.
     """
     check_aligned(mask, x=x)
-    if not mask.any():
+    if not mask.any():  # the mean of nothing would be NaN
         return torch.zeros_like(x)
     variance, mean = torch.var_mean(x[mask], correction=0)
+    # eps is added to the deviation, not to the variance, as Stable-Baselines3 and CleanRL do.
     return torch.where(mask, (x - mean) / (variance.sqrt() + eps), 0.0)
 
 
@@ -142,7 +165,7 @@ def rescale(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         x / std
 
     Values without spread (std <= eps, as for a single one) are left as they are: there is no scale
-    to divide by. Suited to rewards, whose sign means something.
+    to divide by. Use it on rewards, whose sign means something; use `standardise` on advantages.
 
     Args:
         x: Floats of any shape, such as rewards (S, L).
@@ -156,14 +179,17 @@ def rescale(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         ValueError: If shapes disagree or `mask` is not bool.
     """
     check_aligned(mask, x=x)
-    if not mask.any():
+    if not mask.any():  # the deviation of nothing would be NaN
         return torch.zeros_like(x)
     std = torch.var(x[mask], correction=0).sqrt()
     return torch.where(mask, x / torch.where(std > eps, std, 1.0), 0.0)
 
 
 def _group_numbers(returns: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the groups 0..G-1: each sequence's group (S,) and each group's size (G,)."""
+    """Number the groups 0..G-1: each sequence's group (S,) and each group's size (G,).
+
+    Group numbers of a rollout have gaps and any order; these can index arrays of length G.
+    """
     if returns.dim() != 1 or groups.shape != returns.shape:
         raise ValueError(
             f"returns and groups must both be (sequences,), got {tuple(returns.shape)} and "
@@ -186,8 +212,11 @@ def group_centred(returns: Tensor, groups: Tensor) -> Tensor:
 
         A_s = r_s - mean of the r of s's group
 
-    Equal returns give exactly 0. With the standard deviation left out on purpose: Liu et al.,
+    Equal returns give exactly 0. The standard deviation is left out on purpose: Liu et al.,
     "Understanding R1-Zero-Like Training" (Dr. GRPO, 2025), arXiv:2503.20783.
+
+    Use it where several answers to a prompt are compared and the scale of the returns means
+    something (`DrGRPO`). For groups of n it is `leave_one_out` times (n - 1) / n.
 
     Args:
         returns: (S,) floats, the return of each episode.
@@ -216,6 +245,10 @@ def group_standardised(returns: Tensor, groups: Tensor, eps: float = 1e-4) -> Te
 
     Shao et al., "DeepSeekMath" (2024), arXiv:2402.03300, section 4.1.2.
 
+    Use it where the scale of the returns differs between prompts (`GRPO`). It gives groups of
+    little spread, such as those of very easy and very hard prompts, as much weight as others, which
+    biases the gradient: `group_centred` and `leave_one_out` do not.
+
     Args:
         returns: (S,) floats, the return of each episode.
         groups: (S,) integers; sequences with the same number (and prompt) are compared.
@@ -237,10 +270,11 @@ def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:
 
         A_s = r_s - mean of the other r = n / (n - 1) * (r_s - mean)    over s's group of n
 
-    The baseline does not depend on the answer it judges, so the gradient is unbiased. A group of
-    one has no others: it gets 0 and teaches nothing, rather than its raw return without a
-    baseline. Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!" (2019); Ahmadian et
-    al., "Back to Basics" (2024), arXiv:2402.14740.
+    Use it where several answers to a prompt are compared and the gradient should be unbiased
+    (`RLOO`): the baseline does not depend on the answer it judges. With large groups it becomes
+    `group_centred`. A group of one has no others: it gets 0 and teaches nothing, rather than its
+    raw return without a baseline. Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!"
+    (2019); Ahmadian et al., "Back to Basics" (2024), arXiv:2402.14740.
 
     Args:
         returns: (S,) floats, the return of each episode.
@@ -253,6 +287,8 @@ def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:
         ValueError: If shapes disagree or `groups` is not integral.
     """
     index, sizes = _group_numbers(returns, groups)
+    # n / (n - 1) times the centred return: equal returns cancel exactly there. A group of one has a
+    # centred return of 0, so any divisor but 0 serves.
     others = (sizes - 1).clamp(min=1)
     return group_centred(returns, groups) * (sizes / others)[index]
 
@@ -260,8 +296,9 @@ def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:
 def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
     """1.0 for the best sequence of each group, 0.0 for the rest.
 
-    Exactly one of each group: the first of those that tie. As an advantage this learns from the
-    best of n alone: Dong et al., "RAFT" (2023), arXiv:2304.06767.
+    Exactly one sequence of each group gets 1.0: the first of those that tie. Use it as an advantage
+    to learn from the best of n alone (`BestOfN`): Dong et al., "RAFT" (2023), arXiv:2304.06767. It
+    knows the order of the returns, not their size; `leave_one_out` learns from bad answers too.
 
     Args:
         returns: (S,), the return of each episode.
@@ -277,6 +314,7 @@ def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
     best = returns.new_zeros(sizes.shape).scatter_reduce(
         0, index, returns, "amax", include_self=False
     )
+    # Among ties the smallest row number wins, so that no prompt counts more than another.
     rows = torch.arange(len(returns), device=returns.device)
     candidates = torch.where(returns == best[index], rows, len(returns))
     first = rows.new_zeros(sizes.shape).scatter_reduce(
@@ -288,10 +326,12 @@ def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
 def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
     """Which sequences belong to a group whose returns are not all equal, (S,) bool.
 
-    The others' group advantages are 0: they teach nothing (Yu et al., "DAPO", 2025,
-    arXiv:2503.14476, section 3.2). The arguments are those of `is_group_best`.
+    Use it to drop the other groups (`DAPO`): their group advantages are 0, so they teach nothing
+    (Yu et al., "DAPO", 2025, arXiv:2503.14476, section 3.2). The arguments are those of
+    `is_group_best`.
     """
     index, sizes = _group_numbers(returns, groups)
+    # Equal extremes, not a deviation of 0: that one is off by a rounding error.
     extremes = [
         returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, kind, include_self=False)
         for kind in ("amin", "amax")

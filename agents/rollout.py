@@ -1,7 +1,8 @@
 """Trajectories, each stored once.
 
 Observations of one episode are prefixes of one another. A rollout stores every sequence once and
-says at which places the agent chose the token: O(T) memory, and one causal pass reads all steps.
+marks the places at which the agent chose the token: O(T) memory, and one causal pass reads all
+steps.
 Every array is aligned with the tokens: entry [s, p] belongs to the choice of token p of sequence s.
 """
 
@@ -21,27 +22,28 @@ from torch.nn import functional as F
 class Rollout:
     """S sequences of at most L tokens, and what happened at each chosen token.
 
-    A sequence is an episode, or the part of one that was collected so far: tokens chosen in an
-    earlier rollout are there to be read, but not in the mask.
+    A sequence is an episode, or the part of one that was collected so far. Tokens chosen in an
+    earlier rollout are in the text but not in the mask.
 
     Attributes:
         tokens: Prompt and answer, shape (S, L), int64, right-padded.
         mask: True at the tokens chosen in this rollout, shape (S, L), bool.
-        logprobs: Log-probability of each when it was sampled, shape (S, L), float32.
-        values: Value of the text before it when it was sampled, shape (S, L), float32.
-        rewards: Reward for it, less the KL penalty once the learner has set it, (S, L), float32.
+        logprobs: Log-probability of each chosen token when it was sampled, shape (S, L), float32.
+        values: Value of the text before each chosen token at sampling, shape (S, L), float32.
+        rewards: Reward for each chosen token, less the KL penalty once the learner has subtracted
+            it, shape (S, L), float32.
         bootstrap_values: Value after the last chosen token, 0 where terminated, shape (S,).
         terminated: The episode ended and was scored, shape (S,), bool.
-        truncated: The episode was cut short, shape (S,), bool. Neither: it goes on.
+        truncated: The episode was cut short, shape (S,), bool. If neither is set, it is running.
         scores: Sum of the environment's rewards over the whole episode so far, shape (S,).
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
-        prompt_lengths: Tokens before the first chosen one of the episode, in whichever rollout
-            that was, shape (S,), int64; for people who read the texts.
+        prompt_lengths: Tokens before the episode's first chosen one, which may be in an earlier
+            rollout, shape (S,), int64; used to show the texts to people.
         ref_logprobs: Log-probabilities under the reference policy, shape (S, L).
         penalties: KL penalty that was subtracted from each reward, shape (S, L).
-        present_logprobs: Log-probabilities under the policy as it is at the start of an update, of
-            an algorithm that learns again from rollouts of the past, shape (S, L).
-        advantages: What the algorithm says, shape (S, L) or (S,).
+        present_logprobs: Log-probabilities under the policy at the start of an update, shape
+            (S, L); set for algorithms that learn again from rollouts of the past.
+        advantages: The algorithm's advantages, shape (S, L) or (S,).
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
         mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
@@ -104,7 +106,7 @@ class Rollout:
 
     @staticmethod
     def from_log(tokens: Tensor, mask: Tensor, scores: Tensor, groups: Tensor) -> Rollout:
-        """Finished answers of which no more is known: for losses that need no old probabilities.
+        """Finished answers about which nothing else is known, for losses without old probabilities.
 
         Args:
             tokens: Prompts and answers, shape (S, L), int64, right-padded.
@@ -129,6 +131,7 @@ class Rollout:
 
     def select(self, sequences: Tensor) -> Rollout:
         """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
+        # Up to the last chosen token: what stands behind it is never read.
         places = torch.arange(self.mask.shape[1], device=self.mask.device)
         length = int((self.mask[sequences] * places).max()) + 1
         parts = {}
@@ -140,22 +143,24 @@ class Rollout:
         return dataclasses.replace(self, **parts)
 
     def with_answers_of_others(self, context: int) -> Rollout:
-        """Each prompt with an answer to another one: that of the sequence half a batch away.
+        """Each prompt with the answer of the sequence half a batch away, which has another prompt.
 
-        Not of the next one, since answers to the same prompt stand side by side.
+        The next sequence would not do: answers to the same prompt stand side by side.
 
         Args:
-            context: Longer sequences lose their end. An answer is all that follows the first chosen
-                token.
+            context: Longer sequences lose their end. An answer is everything from the first chosen
+                token on.
         """
         length, away = self.tokens.shape[1], len(self) // 2
         begins = self.mask.int().argmax(1, keepdim=True)
+        # A long prompt and another's long answer may need twice the room.
         places = torch.arange(min(2 * length, context), device=self.tokens.device)
-        # Which place of the other sequence comes to stand at each place.
+        # At each place, which place of the other sequence goes there.
         others = places - begins + begins.roll(away, 0)
         answers = (places >= begins) & (others < length)
         others = others.clamp(0, length - 1)
 
+        # A roll by half a batch brings the other sequence here, the gather shifts it along.
         def moved(values: Tensor) -> Tensor:
             return values.roll(away, 0).gather(1, others)
 
@@ -180,13 +185,14 @@ class Rollout:
         for rollout in rollouts:
             arrays = rollout.arrays()
             arrays.pop("endings", None)
+            # Both numberings start at 0 in every rollout: shifted, they cannot be confused.
             arrays["groups"] = arrays["groups"] + first_group
             first_group = int(arrays["groups"].max()) + 1
             if rollout.mask_table is not None:
                 arrays["mask_ids"] = arrays["mask_ids"] + first_mask
                 first_mask += len(rollout.mask_table)
             for name, value in arrays.items():
-                if value.dim() == 2 and name != "mask_table":
+                if value.dim() == 2 and name != "mask_table":  # its columns are tokens to choose
                     arrays[name] = F.pad(value, (0, length - value.shape[1]))
             parts.append(arrays)
             if different := set(arrays) ^ set(parts[0]):

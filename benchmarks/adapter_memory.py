@@ -74,7 +74,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rows = []
     for side in ("lora", "full"):
-        with context.Pool(1) as pool:  # a process of its own, whose peak is this side's
+        # In a process of its own, so that the peak is this side's alone.
+        with context.Pool(1) as pool:
             rows.append(pool.apply(run, (side, arguments)))
             pool.close()
             pool.join()

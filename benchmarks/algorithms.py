@@ -2,8 +2,8 @@
 
 Where the best policy is known (`benchmarks/exact.py`). Under a KL leash: the total variation to
 pi_ref exp(r / beta) / Z and the regret. Without one: the share of the best answer's reward. From
-logs: the same closed form for DPO and reward-weighted regression, IPO's own one for IPO; KTO has
-none and is shown with what it earns.
+logs: the same closed form for DPO and reward-weighted regression, and IPO's own one for IPO. KTO
+has no closed form and is shown with its reward.
 
 On the tasks (`benchmarks/tasks.py`): the mean score on held-out prompts before and after, the KL to
 the reference per answer and the entropy per token. Tokens of an algorithm that learns from a log
@@ -36,7 +36,7 @@ from policies import Policy
 FAMILIES = {"leashed": exact.LEASHED, "free": exact.FREE, "offline": exact.OFFLINE}
 ALGORITHMS = tasks.ONLINE | tasks.OFFLINE
 POINTS = 10
-"""A learning curve has about so many points."""
+"""Number of points of a learning curve, about."""
 AXES = {family: ("total_variation", "total variation to the best") for family in FAMILIES}
 AXES["free"] = ("share", "share of the best answer's reward")
 

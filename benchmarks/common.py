@@ -1,4 +1,4 @@
-"""What the benchmarks share: the models of the comparison, timing, and the report."""
+"""Shared by the benchmarks: the models of the comparison, timing, and the report."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ ROWS, MIN_PROMPT, MAX_PROMPT, MIN_ANSWER, MAX_ANSWER = 32, 16, 32, 8, 64
 
 
 class Ids:
-    """A vocabulary of bare token ids: the benchmarks measure no text."""
+    """A vocabulary of bare token ids: the benchmarks do not measure text."""
 
     stop_token = None
 
@@ -35,7 +35,7 @@ class Ids:
         return [int(word) for word in text.split()]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Nothing: text is not part of what is measured."""
+        """An empty text: the benchmarks do not measure text."""
         return ""
 
 
@@ -55,7 +55,7 @@ def make_policy(model: str, seed: int = 0, context: int = 256) -> TransformerPol
 
 
 def as_gpt2(policy: TransformerPolicy) -> Any:
-    """The same network with the same weights as `transformers`' GPT2LMHeadModel."""
+    """The same network with the same weights, as a GPT2LMHeadModel of transformers."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = policy.config
@@ -101,7 +101,7 @@ def no_reward(episodes: Sequence[Any]) -> list[float]:
 
 
 def command_line(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have: threads, and rounds."""
+    """A parser with the options of all benchmarks: threads and rounds."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
@@ -155,7 +155,7 @@ def run_on_models(
 
 
 def even_share(tokens: Sequence[int]) -> float:
-    """Share of even ids: a reward that costs nothing and is not the same for all answers."""
+    """Share of even ids: a reward that costs nothing and differs between answers."""
     return float(sum(token % 2 == 0 for token in tokens)) / max(len(tokens), 1)
 
 
@@ -167,11 +167,12 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def report(name: str, rows: Iterable[Mapping[str, Any]], **facts: Any) -> None:
-    """Print a table, then the same as one JSON line with what is needed to repeat it.
+    """Print a table, then one JSON line with the same figures and the data needed to repeat them.
 
     Args:
-        name: Of the benchmark.
-        rows: Measured as they are asked for; each is shown as soon as it is there.
+        name: Name of the benchmark.
+        rows: Rows of the table; an iterator measures each row when it is asked for it, and the row
+            is shown at once.
         **facts: What else belongs into the JSON line.
     """
     progress, done = Console(stderr=True), []
@@ -201,7 +202,7 @@ def report(name: str, rows: Iterable[Mapping[str, Any]], **facts: Any) -> None:
 
 
 def peak_memory() -> float:
-    """Most memory that this process has held, in MB.
+    """The most memory that this process has held, in MB.
 
     Not `ru_maxrss`: a process begins with the figure of the one that started it.
     """
@@ -215,7 +216,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def processor() -> str:
-    """Name of the processor and those of its extensions that matter here."""
+    """Name of the processor, and its extensions that matter here."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor()
@@ -228,7 +229,7 @@ def processor() -> str:
 
 
 BF16 = "bf16" in processor()
-"""Whether the processor multiplies in bf16; emulated, that is ten times slower than fp32."""
+"""Whether the processor multiplies in bf16; emulated bf16 is ten times slower than fp32."""
 
 
 def _shown(value: Any) -> str:

@@ -22,9 +22,9 @@ from textenv import TextEnv, TextVectorEnv
 from textenv.testing import exact
 
 BETA = 0.2
-"""Weight of the KL to the reference, in units of reward."""
+"""Weight of the KL to the reference, in reward per nat."""
 JUDGE = 0.2
-"""How far apart two rewards must be for the better one to win 73 times in 100."""
+"""Difference of two rewards at which the better one wins 73 times in 100."""
 LETTERS, STEPS, GROUP = 3, 3, 8
 
 
@@ -35,7 +35,7 @@ class Letters:
     vocab_size, stop_token = LETTERS + 1, LETTERS
 
     def encode(self, text: str) -> list[int]:
-        """One token a letter."""
+        """One token for each letter."""
         return [ord(letter) - ord("a") for letter in text]
 
     def decode(self, ids: Any) -> str:
@@ -85,9 +85,9 @@ class Setting:
 
     Attributes:
         algorithm: The algorithm.
-        learning_rate: At the start; it falls linearly to 0.
-        updates: Rollouts.
-        answers: Of each rollout.
+        learning_rate: Learning rate at the start; it falls linearly to 0.
+        updates: Number of rollouts.
+        answers: Number of answers in a rollout.
         kl_coef: Weight of the KL penalty in the rewards.
         precision: dtype of the updates' products.
     """
@@ -111,7 +111,7 @@ LEASHED = {
         "A2C": (algorithms.A2C(), 130),
         "PPO": (algorithms.PPO(n_epochs=2, minibatch_tokens=None), 100),
         "PPOPenalty": (algorithms.PPOPenalty(n_epochs=2, minibatch_tokens=None), 100),
-        "TRPO": (algorithms.TRPO(), 60),  # finds the length of its steps by itself
+        "TRPO": (algorithms.TRPO(), 60),  # it finds the length of its steps by itself
         "RLOO": (algorithms.RLOO(), 100),
         "GRPO": (algorithms.GRPO(), 100),
         "DrGRPO": (algorithms.DrGRPO(), 100),
@@ -119,7 +119,7 @@ LEASHED = {
         "OffPolicyGradient": (algorithms.OffPolicyGradient(), 100),
     }.items()
 } | {"SoftQLearning": Setting(algorithms.SoftQLearning(beta=BETA), learning_rate=6e-3, updates=60)}
-"""With a KL leash of `BETA`: held to the closed form."""
+"""Algorithms with a KL leash of `BETA`, compared with the closed form."""
 
 FREE = {
     name: Setting(algorithm, learning_rate=1e-2, updates=20 if name != "TRPO" else 30)
@@ -138,7 +138,7 @@ FREE = {
         "BestOfN": algorithms.BestOfN(),
     }.items()
 }
-"""Without a leash: held to a share of the best answer's reward."""
+"""Algorithms without a leash, compared with the best answer's reward."""
 
 OFFLINE = {
     "DPO": Setting(
@@ -158,7 +158,7 @@ OFFLINE = {
         answers=2048,
     ),
 }
-"""From answers of the reference: preferences for DPO and IPO, rewards for the others."""
+"""Algorithms that learn from the reference's answers, by preferences (DPO, IPO) or by rewards."""
 
 
 def train_online(setting: Setting, seed: int) -> Iterator[tuple[Learner, int]]:
@@ -210,7 +210,7 @@ def train_offline(setting: Setting, seed: int) -> Iterator[tuple[Trainer, int]]:
 
 
 def logged(indices: Any, scores: Any, groups: Any) -> Rollout:
-    """A rollout of the answers with these numbers, from someone who noted nothing else."""
+    """A rollout of the answers with these numbers, without old probabilities."""
     rows = torch.as_tensor(indices)
     scores, groups = torch.as_tensor(scores), torch.as_tensor(groups)
     return Rollout.from_log(TOKENS[rows], MASK[rows], scores, groups)
@@ -231,7 +231,7 @@ def judged_pairs(rng: np.random.Generator, probabilities: exact.Floats, answers:
 
 
 def preference(reward: exact.Floats, other: exact.Floats) -> exact.Floats:
-    """How often the judge prefers the first answer."""
+    """Probability that the judge prefers the first answer."""
     return 1 / (1 + np.exp((other - reward) / JUDGE))
 
 
@@ -249,14 +249,14 @@ def ipo_optimum(ref_logprobs: exact.Floats, beta: float) -> exact.Floats:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to.
+    """The outcome of a training.
 
     Attributes:
-        share: Expected reward over that of the best answer.
-        start: The same before the training.
+        share: Expected reward as a share of the best answer's reward.
+        start: The same share before the training.
         regret: How far the objective with `BETA` is below its maximum.
-        kl: To the reference, in nats per answer.
-        total_variation: To the algorithm's own best policy.
+        kl: KL to the reference, in nats per answer.
+        total_variation: Total variation to the algorithm's own best policy.
     """
 
     share: float
@@ -267,7 +267,7 @@ class Outcome:
 
 
 def outcome(name: str, policy: Policy, seed: int) -> Outcome:
-    """How near the policy is to where the algorithm ought to take it."""
+    """How near the policy is to the algorithm's best one."""
     rewards = ANSWERS.rewards
     own, ref = answer_logprobs(policy), answer_logprobs(make_policy(seed))
     best = ipo_optimum(ref, BETA) if name == "IPO" else exact.optimum(ref, rewards, BETA)

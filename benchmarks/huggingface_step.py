@@ -1,8 +1,8 @@
 """One RL step on a real model: textenv's learner against TRL's GRPO trainer.
 
 Same weights, full fine-tuning in fp32 with AdamW, 8 answers of at most 64 tokens to one prompt.
-The prompts are an instruction in the model's chat format, to go on with a sentence: answers end on
-their own, most of them between 10 and 40 tokens. Useful tokens per second, the sides in turn.
+The prompts ask, in the model's chat format, to continue a sentence. Answers end on their own, most
+of them between 10 and 40 tokens. Useful tokens per second, the sides in turn.
 
 Run: python -m benchmarks.huggingface_step HuggingFaceTB/SmolLM2-135M-Instruct --threads 1
 """

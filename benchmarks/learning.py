@@ -49,14 +49,14 @@ def evenness(tokens) -> float:
 
 
 class Task(NamedTuple):
-    """What is scored, and how both sides are trained on it.
+    """The score of a task, and how both sides are trained on it.
 
     Attributes:
-        score: Of the tokens of an answer, 0 to 1.
-        answer: Its number of tokens.
+        score: Gives the tokens of an answer a score, 0 to 1.
+        answer: Number of tokens of an answer.
         rate: Our learning rate, constant.
-        trl_rate: TRL's.
-        limit: Steps after which a side has failed.
+        trl_rate: TRL's learning rate.
+        limit: Number of steps after which a side has failed.
     """
 
     score: Callable[[Sequence[int]], float]

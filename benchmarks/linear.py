@@ -27,7 +27,7 @@ def products_rate(products, x):
 def figures_of(rows: int, inside: int, outside: int, repeats: int):
     """One row of the table."""
     x = torch.randn(rows, inside)
-    # As many matrices as fill 32 MB: a network streams its weights, it does not repeat one.
+    # Enough matrices to fill 32 MB: a network streams its weights and does not repeat one.
     layers = [nn.Linear(inside, outside) for _ in range(max(1, 2**23 // (inside * outside)))]
     sides = {
         "default": products_rate(layers, x),

@@ -12,7 +12,7 @@ from benchmarks.common import as_gpt2
 from policies import TransformerPolicy
 
 STOP = 0
-"""The token id that ends an answer where answers are to vary in length."""
+"""The token id that ends an answer, if answers vary in length."""
 
 
 def let_it_stop(policy: TransformerPolicy, mean_length: float) -> None:

@@ -1,9 +1,9 @@
 """How far the log-probabilities of an update in lower precision are from those of the rollout.
 
 Before the first step the policy is the one that sampled, so every ratio of new to old probability
-should be 1. What the products round makes it another number: the standard deviation of its
-logarithm, the largest one, and the share of ratios outside PPO's clip of 0.2, over `--repeats`
-rollouts. Our own model S with random weights, or a model of transformers.
+should be 1. Rounding in the products changes it. Printed are the standard deviation of its
+logarithm, the largest logarithm, and the share of ratios outside PPO's clip of 0.2, over
+`--repeats` rollouts. The model is our model S with random weights, or a model of transformers.
 
 Run: taskset -c 0 python -m benchmarks.precision [FOLDER-OR-OWNER/NAME] --threads 1 --repeats 10
 """

@@ -28,7 +28,7 @@ STEPS_OF_A_ROUND = 60
 
 
 class PlainBlock(nn.Module):
-    """A block as nanoGPT has it: one product for queries, keys and values, fused attention."""
+    """A block like nanoGPT's: one product for queries, keys and values, fused attention."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()

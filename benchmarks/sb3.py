@@ -3,8 +3,7 @@
 Both sides are the released `PPO`, with the same network and weights (model S), 32 rows, prompts of
 16 to 32 tokens, answers of 64, one rollout of 2,048 tokens and four epochs over it in minibatches
 of 256. The peer reads the whole observation with a transformer as features extractor, `MlpPolicy`
-and the plain buffer. Both have Adam's fused kernel. Four minutes and more
-a round for the peer.
+and the plain buffer. Both have Adam's fused kernel. A round of the peer takes four minutes or more.
 
 Run: taskset -c 0 python -m benchmarks.sb3 --threads 1
 """

@@ -1,8 +1,8 @@
 """How the cost of a rollout grows: with the answer, with the rows, with the vocabulary.
 
 Model S with the size in question varied, fp32. Time per token and peak memory of a whole rollout
-(collected, not scored), each point in a process of its own. As answers grow, the cost of a token
-may grow by what attention reads: a constant amount for every further position before it.
+(collected, without an update), each point in a process of its own. As answers grow, a token may
+cost more, since attention reads more: a constant amount for every further position before it.
 
 Run: taskset -c 0 python -m benchmarks.scaling --threads 1
 """
@@ -58,7 +58,7 @@ def measure(answer: int, rows: int, vocabulary: int, repeats: int) -> dict[str, 
 
 
 def points() -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """What grows, and tokens of an answer, rows and size of the vocabulary at each point."""
+    """The quantity that grows, and each point's tokens of an answer, rows and vocabulary size."""
     yield from (("answer", (n, 8, 4096)) for n in ANSWERS)
     yield from (("rows", (64, n, 4096)) for n in ROWS)
     yield from (("vocabulary", (64, 32, n)) for n in VOCABULARIES)
@@ -82,8 +82,8 @@ def measure_all(threads: int, repeats: int) -> Iterator[dict[str, Any]]:
             "rows": rows,
             "vocabulary": vocabulary,
             "us/token": microseconds,
-            # Attention reads all positions before a token, so that its cost is proportional to
-            # their mean number: this is to stay the same, or to fall, as answers grow.
+            # Attention reads all positions before a token, so its cost is proportional to
+            # their mean number: this must stay the same, or fall, as answers grow.
             "us/token per 100 positions more": (
                 100 * (microseconds - shortest["us"]) / more if grows == "answer" and more else ""
             ),

@@ -1,4 +1,4 @@
-"""Three tasks whose best policy is not enumerated, and how each algorithm is trained on them.
+"""Three tasks whose best policy cannot be listed, and how each algorithm is trained on them.
 
 "even ids": eight tokens after any prompt; the share of them that are even. "copy": three digits are
 to be repeated; the share of places that are right. "sort": three digits are to be sorted; a
@@ -29,7 +29,7 @@ NUMBERS = np.random.default_rng(0).permutation(1_000)
 HELD_OUT, TRAINING = NUMBERS[:200], NUMBERS[200:]
 ROWS, GROUP = 64, 8
 LEASH = 0.02
-"""Weight of the KL to the reference, in units of reward."""
+"""Weight of the KL to the reference, in reward per nat."""
 
 
 class Digits:
@@ -39,7 +39,7 @@ class Digits:
     vocab_size, stop_token = 12, 11
 
     def encode(self, text: str) -> list[int]:
-        """One token a character."""
+        """One token for each character."""
         return ["0123456789>".index(character) for character in text]
 
     def decode(self, ids: Any) -> str:
@@ -51,12 +51,12 @@ class Digits:
 
 
 def share_of_even_ids(episode: Episode) -> float:
-    """Of all tokens of the answer."""
+    """The share of even ids among the answer's tokens."""
     return float(np.mean(episode.tokens % 2 == 0))
 
 
 def share_of_right_places(episode: Episode) -> float:
-    """Places where the text is the answer's, of those of the longer of the two."""
+    """The share of places where text and answer agree; the longer of the two counts."""
     right = episode.columns["answer"]
     same = sum(a == b for a, b in zip(episode.text, right, strict=False))
     return same / max(len(episode.text), len(right))
@@ -70,14 +70,14 @@ def verified(episode: Episode) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for a number of three digits, and what an answer is worth.
+    """The question about a number of three digits, and the score of an answer.
 
     Attributes:
-        score: Of an answer, 0 to 1.
+        score: Gives an answer its score, 0 to 1.
         solve: The right answer to a prompt's digits.
-        max_new_tokens: Budget of an answer.
-        stop_tokens: What ends an answer before.
-        right_answers: So many batches of right answers are learned first.
+        max_new_tokens: Token budget of an answer.
+        stop_tokens: Tokens that end an answer earlier.
+        right_answers: Number of batches of right answers that are learned first.
     """
 
     score: Callable[[Episode], float]
@@ -91,7 +91,7 @@ class Task:
         return {"prompt": f"{number:03}>", "answer": self.solve(f"{number:03}")}
 
     def make_envs(self, rows: int, group_size: int = 1) -> TextVectorEnv:
-        """With prompts to train on."""
+        """An environment with prompts to train on."""
         return TextVectorEnv(
             rows,
             prompts=lambda rng: self.record(int(rng.choice(TRAINING))),
@@ -116,7 +116,7 @@ def beginner(name: str, seed: int) -> TransformerPolicy:
     """A small network that has seen a few right answers; to be copied, not trained."""
     task = TASKS[name]
     policy = TransformerPolicy.for_env(task.make_envs(1), n_layer=1, n_head=4, n_embd=64, seed=seed)
-    # On right answers, which all weigh the same, the regression is plain maximum likelihood.
+    # All right answers have the same weight, so the regression is plain maximum likelihood.
     trainer = Trainer(policy, algorithms.RewardWeightedRegression(), learning_rate=3e-3, seed=seed)
     rng = np.random.default_rng(seed)
     for _ in range(task.right_answers):
@@ -143,8 +143,8 @@ class Setting:
 
     Attributes:
         algorithm: The algorithm.
-        learning_rate: At the start; it falls linearly to 0.
-        updates: Rollouts, or passes over the log.
+        learning_rate: Learning rate at the start; it falls linearly to 0.
+        updates: Number of rollouts, or of passes over the log.
         n_steps: Length of a rollout that cuts answers; None plays `ROWS` whole ones.
         kl_coef: Weight of the KL penalty in the rewards.
         precision: dtype of the updates' products.
@@ -167,7 +167,7 @@ ONLINE = {
     "A2C": Setting(algorithms.A2C(), 3e-3, 80, n_steps=6),
     "PPO": Setting(algorithms.PPO(n_epochs=2, minibatch_tokens=None), 3e-3, 60),
     "PPOPenalty": Setting(algorithms.PPOPenalty(n_epochs=2, minibatch_tokens=None), 3e-3, 60),
-    # Finds the length of its steps by itself.
+    # TRPO finds the length of its steps by itself.
     "TRPO": Setting(algorithms.TRPO(max_kl=0.005, damping=0.1), 0.0, 40),
     "RLOO": Setting(algorithms.RLOO(), 2e-3, 80),
     "GRPO": Setting(algorithms.GRPO(), 3e-3, 80),
@@ -178,7 +178,7 @@ ONLINE = {
     "SoftQLearning": Setting(algorithms.SoftQLearning(beta=0.1), 1e-3, 40, kl_coef=0.0),
     "BestOfN": Setting(algorithms.BestOfN(), 3e-3, 80),
 }
-"""From rollouts of their own."""
+"""Algorithms that learn from rollouts of their own."""
 
 OFFLINE = {
     "DPO": Setting(algorithms.DPO(beta=0.3, minibatch_tokens=1024), 1e-3, 4),
@@ -188,9 +188,9 @@ OFFLINE = {
         algorithms.RewardWeightedRegression(beta=0.05, minibatch_tokens=1024), 1e-3, 4
     ),
 }
-"""From a log of the reference's answers."""
+"""Algorithms that learn from a log of the reference's answers."""
 LOGGED = 4_096
-"""Answers of the log."""
+"""Number of answers in the log."""
 
 
 def train_online(name: str, setting: Setting, seed: int) -> Iterator[tuple[Learner, int]]:
@@ -233,12 +233,12 @@ def train_offline(name: str, setting: Setting, seed: int) -> Iterator[tuple[Trai
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the answers to the held-out prompts are like.
+    """Figures of the answers to the held-out prompts.
 
     Attributes:
         score: Mean score.
-        kl: To the reference, in nats per answer.
-        entropy: Of the choices, in nats per token, estimated by - log p of what was chosen.
+        kl: KL to the reference, in nats per answer.
+        entropy: Entropy of the choices, in nats per token, estimated by - log p of each choice.
     """
 
     score: float

@@ -37,7 +37,7 @@ from benchmarks.peers import STOP, let_it_stop
 from textenv import TextVectorEnv
 
 SEQUENCES = {"S": 32, "M": 8}
-"""Fixed answers of an update, so many that a round takes seconds; twice as many varied ones."""
+"""Number of fixed answers in an update, so that a round takes seconds; varied ones are doubled."""
 
 
 def a_learner(model: str, varied: bool):

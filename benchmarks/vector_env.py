@@ -72,7 +72,7 @@ def sb3_step(envs):
 
 
 def numpy_floor(steps: int):
-    """Writing a token, copying the observations and looking for a stop token, and nothing else."""
+    """Write a token, copy the observations and look for a stop token, and nothing else."""
     tokens = np.full((ROWS, PROMPT + ANSWER), VOCABULARY, dtype=np.int64)
     lengths = np.full(ROWS, PROMPT)
     rows = np.arange(ROWS)

@@ -1,8 +1,8 @@
 """An algorithm of one's own, from an idea to a row in a table.
 
 The idea: only the order of a group's scores should count, not by how much they differ. All answers
-of the environment can be listed, so what comes out is exact: the expected return, the KL to the
-policy that it began with, and how near it is to the best policy there is at that weight of the KL.
+of the environment can be listed, so the results are exact: the expected return, the KL to the
+policy at the start, and the distance to the best policy for that weight of the KL.
 
 Run: python examples/04_algorithm.py [updates]
 """
@@ -25,7 +25,7 @@ class Ranked(Algorithm):
     """The policy gradient with ranks: 1 for the best answer of a group, -1 for the worst."""
 
     def advantages(self, rollout):
-        """Answers that were beaten less those that were not, as a share of the others, (S,)."""
+        """Answers with a lower score less those with a higher one, as share of the others, (S,)."""
         returns, groups = rollout.episode_returns, rollout.groups
         same = groups[:, None] == groups
         beaten = torch.sign(returns[:, None] - returns) * same
@@ -43,7 +43,7 @@ class Letters:
     vocab_size, stop_token = 5, 4
 
     def encode(self, text):
-        """One token a letter."""
+        """One token for each letter."""
         return ["abcd".index(letter) for letter in text]
 
     def decode(self, ids):
@@ -52,7 +52,7 @@ class Letters:
 
 
 def alphabetical(episodes):
-    """How many neighbours are in the order of the alphabet, for each answer."""
+    """Number of neighbours in the order of the alphabet, for each answer."""
     return [float(sum(a < b for a, b in zip(e.text, e.text[1:], strict=False))) for e in episodes]
 
 
@@ -68,7 +68,7 @@ ANSWERS = exact.enumerate_answers(TextEnv(**TASK), "a")
 
 @torch.no_grad()
 def logprobs(policy):
-    """Log-probability of every answer there is."""
+    """Log-probability of every possible answer."""
     tokens, mask = torch.from_numpy(ANSWERS.tokens), torch.from_numpy(ANSWERS.mask)
     return policy.outputs(tokens, mask).logprobs.sum(1).numpy()
 

@@ -1,7 +1,7 @@
-"""No reward at all, only answers that somebody ranks.
+"""No reward at all, only rankings of answers.
 
-A reward model learns from the rankings what is liked, and PPO learns from the reward model.
-The one who ranks is a function here; `textenv preferences --labeller terminal` asks you instead.
+A reward model learns from the rankings, and PPO learns from the reward model. Here a function ranks
+the answers; `textenv preferences --labeller terminal` asks you instead.
 
 Run: python examples/05_feedback.py [total_tokens]
 """

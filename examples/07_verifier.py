@@ -1,8 +1,9 @@
 """The same model and a verifier: it learns to say what a times b is, by GRPO instead of PPO.
 
 SmolLM2 knows most products but talks around them ("To find 4 times 7, you can think of..."), and
-an answer has 12 tokens. Eight answers to one question are compared with one another. The questions
-go through the model's chat template; a quarter of the products is held out, 7 * 4 with 4 * 7.
+an answer has 12 tokens. Eight answers to one question are compared with each other. The questions
+go through the model's chat template. A quarter of the products is held out; if 4 * 7 is, so is
+7 * 4.
 
 Run: python examples/07_verifier.py [model] [total_tokens] [seed]
 """
@@ -28,7 +29,7 @@ policy = HuggingFacePolicy.from_pretrained(
 
 
 def ask(a, b):
-    """A prompt with its answer; as ids, since text that spells a special token stays text."""
+    """A prompt with its answer, as ids: a special token that is spelt in text would stay text."""
     question = f"What is {a} times {b}?"
     messages = [{"role": "user", "content": question}]
     ids = policy.transformers_tokenizer.apply_chat_template(

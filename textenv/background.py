@@ -1,7 +1,7 @@
-"""One event loop on a thread, for coroutines that plain functions wait for.
+"""One event loop on a thread, so that plain functions can wait for coroutines.
 
-`asyncio.run` would not do: it is refused where a loop runs already, as in a notebook, and it makes
-a loop for each call, so that a client kept by an async function would belong to a closed one.
+`asyncio.run` would not do. It is refused where a loop runs already, as in a notebook. It also makes
+a loop for each call, so a client that an async function keeps would belong to a closed loop.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns, or raises; whoever interrupts the wait cancels it.
+    """The coroutine's result, or its exception; an interrupted wait cancels the coroutine.
 
     >>> async def two():
     ...     return 2
@@ -32,7 +32,7 @@ def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @cache
 def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The loop of this process: a forked one inherits no thread."""
+    """The loop of this process; a forked process inherits no thread and gets a loop of its own."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="textenv-background", daemon=True).start()
     return loop

@@ -1,4 +1,4 @@
-"""What each component of the reward has paid to each row in its running episode."""
+"""How much each component of the reward has paid to each row in its running episode."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ class RewardComponents:
     """The terms of a reward, and the sum that each has paid since the episode began.
 
     Args:
-        terms: As `textenv.rewards.reward_terms` gives them.
+        terms: The terms that `textenv.rewards.reward_terms` gives.
         count: Number of rows.
 
     Attributes:
-        dense: Whether a term is paid at every step.
-        sums: Unweighted, shape (count, len(terms)), float64.
+        dense: Whether any term is paid at every step.
+        sums: Unweighted sums, shape (count, len(terms)), float64.
     """
 
     def __init__(self, terms: Sequence[RewardTerm], count: int):
@@ -32,7 +32,7 @@ class RewardComponents:
         """Weighted sum of the dense terms for the k `rows` in `batch`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or gave something else than k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers.
         """
         total = np.zeros(len(batch))
         for column, term in enumerate(self.terms):
@@ -48,7 +48,7 @@ class RewardComponents:
         """Weighted sum of the other terms for the `episodes` that ended in `rows`, shape (k,).
 
         Raises:
-            RewardError: As `pay_step`.
+            RewardError: A term raised, or did not give k finite numbers.
         """
         total = np.zeros(len(rows))
         for column, term in enumerate(self.terms):

@@ -1,4 +1,4 @@
-"""Prompts as token ids that an environment has room for."""
+"""Prompts as token ids, checked against the room that an environment has for them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,20 @@ from textenv.tokenizers import Tokenizer, encode_prompt
 
 
 class PromptEncoder:
-    """Turns prompts into ids, and refuses those that cannot start an episode.
+    """Turns prompts into ids, and refuses prompts that cannot start an episode.
 
-    The prompts of a list are encoded beforehand, once.
+    The prompts of a list are encoded once, beforehand.
 
     Args:
-        tokenizer: What encodes.
+        tokenizer: Encodes the prompts.
         source: Where prompts will come from.
-        room: Tokens that a prompt may have; as many as the longest of a list if None.
+        room: Tokens that a prompt may have; None takes the length of the longest prompt of a list.
 
     Attributes:
-        room: The same, as a number.
+        room: Tokens that a prompt may have.
 
     Raises:
-        PromptError: A prompt of the list cannot be used, or `room` is needed or is below 1.
+        PromptError: A prompt of the list cannot be used, or `room` is missing or below 1.
     """
 
     def __init__(self, tokenizer: Tokenizer, source: PromptSource, room: int | None):
@@ -43,12 +43,13 @@ class PromptEncoder:
                 )
             self.room = room
             return
+        # Without a limit while the longest prompt is not known yet.
         self.room = np.iinfo(np.int64).max if room is None else room
         longest = 1
         for number, prompt in enumerate(source.prompts):
             ids = self.encode(prompt, f"prompts[{number}]")
             longest = max(longest, len(ids))
-            if prompt.tokens is None:
+            if prompt.tokens is None:  # ids need no tokenizer, so there is nothing to keep
                 self._known[prompt.text] = ids
         self.room = longest if room is None else room
 
@@ -56,8 +57,8 @@ class PromptEncoder:
         """Ids of a prompt, shape (prompt_length,), int64; errors call it `name`.
 
         Raises:
-            EmptyPromptsError: It has no token.
-            PromptTooLongError: It has more than there is room for.
+            EmptyPromptsError: The prompt has no token.
+            PromptTooLongError: The prompt has more tokens than there is room for.
             PromptError: An id that was given directly is outside the vocabulary.
         """
         if prompt.tokens is None and prompt.text in self._known:
@@ -67,13 +68,13 @@ class PromptEncoder:
             ids = np.array(encode_prompt(self.tokenizer, prompt.text), dtype=np.int64)
         if len(ids) == 0:
             raise EmptyPromptsError(
-                f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to begin "
+                f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to start "
                 "from: use a newline, or {'tokens': [the stop token]}"
             )
         if len(ids) > self.room:
             hint = "shorten it, or make the environment with more room"
             if prompt.tokens is not None:
-                hint += "; an answer begun already is told apart by 'prompt_length'"
+                hint += "; 'prompt_length' says where the answer begins"
             raise PromptTooLongError(
                 f"{name}: the prompt {prompt.text[:60]!r} has {len(ids)} tokens, max_prompt_tokens "
                 f"is {self.room}: {hint}"
@@ -90,16 +91,17 @@ class PromptEncoder:
 def check_answer(
     answer: NDArray[np.int64], name: str, budget: int, is_stop: NDArray[np.bool_]
 ) -> None:
-    """Refuse an answer begun already that leaves nothing to generate; errors call it `name`.
+    """Refuse the beginning of an answer if it leaves nothing to generate; errors call it `name`.
 
     Args:
         answer: Ids, shape (answer_length,), int64.
-        name: Which row it is for.
+        name: The row it is for.
         budget: Tokens that an answer may have.
         is_stop: Tokens that end an answer, shape (V,), bool.
 
     Raises:
-        ResetOptionsError: It is as long as the budget, has a stop token, or one that is no token.
+        ResetOptionsError: The answer is as long as the budget, has a stop token, or has an id
+            outside the vocabulary.
     """
     if (outside := answer[answer >= len(is_stop)]).size:
         raise ResetOptionsError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 LONGEST_PAUSE = 60.0
-"""Seconds; a server that asks for more is asked again after these."""
+"""The longest pause between two tries, in seconds, even if a server asks for more."""
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses after which the same request may succeed."""
@@ -28,16 +28,16 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}
 class Endpoint:
     """A URL that takes JSON and gives JSON.
 
-    What fails for the moment is tried again: connections that cannot be made or break off,
-    time-outs, and the statuses in `PASSING`. The pause doubles from try to try; a server's
-    `Retry-After` is obeyed up to `LONGEST_PAUSE`. A request may therefore reach the server more
-    than once. Redirections are not followed. Several threads may post at the same time.
+    Failures that may pass are tried again: connections that cannot be made or break off, time-outs,
+    and the statuses in `PASSING`. The pause doubles from try to try; a server's `Retry-After` is
+    obeyed up to `LONGEST_PAUSE`. A request may therefore reach the server more than once.
+    Redirections are not followed. Several threads may post at the same time.
 
     Args:
         url: Begins with http:// or https://.
-        headers: Called before each try, so that a secret need not be kept.
+        headers: Gives the headers; it is called before each try, so no secret need be kept.
         timeout: Seconds to wait for a connection, and for each part of the answer.
-        tries: How often a request is sent at most.
+        tries: How many times a request is sent at most.
         pause: Seconds before the second try.
 
     Raises:
@@ -59,16 +59,16 @@ class Endpoint:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"the url {url!r} is none: {error}") from error
+            raise ValueError(f"the url {url!r} is not a valid one: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError(f"the url {url!r} is no http://... or https://...")
+            raise ValueError(f"the url {url!r} does not begin with http:// or https://")
         if tries < 1 or not timeout > 0 or not pause >= 0:
             raise ValueError(
                 f"tries={tries}, timeout={timeout} and pause={pause} must be at least 1, above 0 "
                 "and at least 0"
             )
         self.url = url
-        # Neither a password nor a key in the query belongs into an error message.
+        # A password, or a key in the query, does not belong in an error message.
         self.shown = str(parsed.copy_with(userinfo=b"", query=None))
         self.headers = headers
         self.timeout = timeout
@@ -77,7 +77,7 @@ class Endpoint:
         self._clients: dict[int, httpx.Client] = {}
 
     def post(self, data: Any) -> Any:
-        """What the server answers to `data`, as parsed JSON.
+        """The server's answer to `data`, as parsed JSON.
 
         Raises:
             RemoteError: The server could not be reached, refused, or did not answer with JSON.
@@ -111,7 +111,7 @@ class Endpoint:
         if process not in self._clients:
             import httpx
 
-            # To read the certificates takes most of a second, and http has no use for them.
+            # Reading the certificates takes most of a second, and http does not use them.
             secure = self.url.startswith("https://")
             self._clients[process] = httpx.Client(timeout=self.timeout, verify=secure)
             weakref.finalize(self, self._clients[process].close)
@@ -122,7 +122,7 @@ class Endpoint:
             return response.json()
         except ValueError as error:
             raise RemoteError(
-                f"{self.shown} answered with {short(response.text)}, which is no JSON ({error})"
+                f"{self.shown} answered with {short(response.text)}, which is not JSON ({error})"
             ) from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -133,10 +133,10 @@ class Endpoint:
 
 
 class BearerKey:
-    """The header with a key that an environment variable holds, read whenever it is needed.
+    """A header with the key in an environment variable, which is read whenever it is needed.
 
     Args:
-        variable: Its name; None, or one that is not set, gives no header.
+        variable: Name of the variable; None, or one that is not set, gives no header.
     """
 
     def __init__(self, variable: str | None):
@@ -152,7 +152,7 @@ def _as_json(data: Any) -> bytes:
     try:
         return json.dumps(data, default=_plain, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise RemoteError(f"what is to be sent cannot be written as JSON: {error}") from error
+        raise RemoteError(f"the request cannot be written as JSON: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -174,7 +174,7 @@ def _refusal(response: "httpx.Response") -> tuple[str, str]:
 
 
 def _retry_after(response: "httpx.Response", otherwise: float) -> float:
-    """Seconds that the server asks to wait, which it gives as such or as a date."""
+    """Seconds that the server asks to wait; it may give them as a number or as a date."""
     value = response.headers.get("Retry-After", "")
     try:
         seconds = float(value)

@@ -15,12 +15,12 @@ from textenv.vector import TextVectorEnv
 class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
     """One text that grows by one token at every step.
 
-    A view on a `TextVectorEnv` with one row, which is where everything is described; the arguments
-    are the same but for `num_envs`, `group_size` and `autoreset_mode`.
+    It is a view on a `TextVectorEnv` with one row; everything is described there. The arguments are
+    the same, without `num_envs`, `group_size` and `autoreset_mode`.
 
     Args:
-        render_mode: None, `"ansi"` (`render` returns the text so far) or `"human"` (tokens are
-            printed as they come).
+        render_mode: None, `"ansi"` (`render` returns the text so far) or `"human"` (each token is
+            printed when it is chosen).
         **kwargs: Arguments of `TextVectorEnv`.
     """
 
@@ -81,11 +81,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         return masks
 
     def render(self) -> str | None:
-        """The text so far (`"ansi"`); None otherwise, `"human"` having printed it already."""
+        """The text so far in mode `"ansi"`, else None; mode `"human"` has printed it already."""
         return self._vector.row_text(0) if self.render_mode == "ansi" else None
 
     def _print_news(self, is_last: bool) -> None:
-        """Print what the text has more than at the last call."""
+        """Print the part of the text that is new since the last call."""
         text = self._vector.row_text(0)
         if text.endswith("\ufffd") and not is_last:
             return  # perhaps half a character: wait for the rest of it
@@ -99,7 +99,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         return self._vector.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> NDArray[np.int64]:
-        """Go on from a saved state; returns the observation at that point."""
+        """Continue from a saved state; returns the observation at that point."""
         self._shown = ""
         observation: NDArray[np.int64] = self._vector.load_state_dict(state)[0]
         return observation

@@ -22,7 +22,7 @@ class Episode:
             sampled stop token is the last of them.
         finish_reason: `"stop"` after a stop token, `"length"` when the token budget was used up.
         columns: The other columns of the prompt's record, such as `answer`.
-        tokenizer: What turns ids into text.
+        tokenizer: Turns ids into text.
     """
 
     prompt: str

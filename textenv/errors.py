@@ -1,4 +1,4 @@
-"""Every error that a user of textenv can cause, each with the offending value and the way out."""
+"""Every error that a user of textenv can cause; messages name the value and a way out."""
 
 
 class TextEnvError(Exception):
@@ -18,7 +18,7 @@ class PromptTooLongError(PromptError):
 
 
 class SourceError(PromptError):
-    """Source and answer cannot be told apart, or something was to be chosen inside a source."""
+    """A text does not show where the source ends, or a choice was to be made inside the source."""
 
 
 class MalformedRecordError(PromptError):
@@ -42,7 +42,7 @@ class RewardError(TextEnvError):
 
 
 class InvalidRewardError(RewardError, TypeError):
-    """What was given as a reward cannot be used as one."""
+    """An object that was given as a reward cannot be used as one."""
 
 
 class RewardRaisedError(RewardError, RuntimeError):
@@ -54,7 +54,7 @@ class RewardCountError(RewardError, ValueError):
 
 
 class RewardValueError(RewardError, ValueError):
-    """A reward function returned NaN, an infinity or something that is not a number."""
+    """A reward function returned NaN, an infinity, or something else than a number."""
 
 
 class ActionError(TextEnvError, ValueError):
@@ -62,7 +62,7 @@ class ActionError(TextEnvError, ValueError):
 
 
 class EpisodeOverError(TextEnvError, RuntimeError):
-    """`step` was called on a row whose episode is over and that was not reset."""
+    """`step` was called on a row whose episode is over, without a reset."""
 
 
 class ResetOptionsError(TextEnvError, ValueError):
@@ -70,7 +70,7 @@ class ResetOptionsError(TextEnvError, ValueError):
 
 
 class ObjectNotFoundError(TextEnvError, ImportError):
-    """A string such as `"package.module:name"` or `"file.py:name"` leads to no object."""
+    """A string such as `"package.module:name"` or `"file.py:name"` does not name an object."""
 
 
 class MissingExtraError(TextEnvError, ImportError):
@@ -102,7 +102,7 @@ class AdapterError(ModelError):
 
 
 class RemoteError(TextEnvError, ConnectionError):
-    """A server could not be reached, refused, or answered with something else than was asked."""
+    """A server could not be reached, refused, or gave an answer that cannot be used."""
 
 
 class OptionError(TextEnvError, ValueError):

@@ -17,7 +17,8 @@ def row_marks(count: int, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
 def object_array(count: int, rows: NDArray[np.intp], values: Sequence[Any]) -> NDArray[Any]:
     """`values` at `rows` and None elsewhere, shape (count,), object."""
     array = np.empty(count, dtype=object)
-    for row, value in zip(rows.tolist(), values, strict=True):  # numpy would take arrays apart
+    # One by one: assigned all at once, numpy would take values that are arrays apart.
+    for row, value in zip(rows.tolist(), values, strict=True):
         array[row] = value
     return array
 
@@ -25,8 +26,8 @@ def object_array(count: int, rows: NDArray[np.intp], values: Sequence[Any]) -> N
 def masked_info(info: Mapping[str, Any], rows: NDArray[np.bool_]) -> dict[str, Any]:
     """`info` with a mask beside every entry.
 
-    Gymnasium's vector environments put all rows' values of a key into one array and tell under the
-    same key with an underscore before it, shape (num_envs,), which rows have the entry.
+    Gymnasium's vector environments put all rows' values of a key into one array. The same key with
+    an underscore before it says which rows have the entry, shape (num_envs,).
     """
     masked: dict[str, Any] = {}
     for key, value in info.items():

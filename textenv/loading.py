@@ -1,4 +1,4 @@
-"""Python objects named by strings, so that a command line or a saved spec can name user code."""
+"""Finds Python objects by name, so that a command line or a saved spec can name user code."""
 
 import difflib
 import hashlib
@@ -14,23 +14,24 @@ from textenv.errors import ObjectNotFoundError
 
 
 def load_object(spec: str) -> Any:
-    """The object that `"package.module:name"` or `"path/to/file.py:name"` stands for.
+    """The object with the name `"package.module:name"` or `"path/to/file.py:name"`.
 
-    A file is executed once in a process, under a module name that depends on its path alone: a
-    second call gives the same object, and what the file defines can be pickled. The file's folder
-    is not put on the import path.
+    A file is executed once in a process. Its module name depends on its path alone, so a second
+    call gives the same object, and its functions and classes can be pickled. The file's folder is
+    not put on the import path.
 
     >>> load_object("math:sqrt")(9.0)
     3.0
 
     Raises:
-        ObjectNotFoundError: The string has another form, there is no such module, file or name, or
-            the module raised while it was imported (its exception is the cause).
+        ObjectNotFoundError: The string has another form; the module, the file or the name does not
+            exist; or the module raised while it was imported (its exception is the cause).
     """
     location, _, name = spec.rpartition(":")
     if not location or not name:
         raise ObjectNotFoundError(
-            f"{spec!r} names no object: write 'package.module:name' or 'path/to/file.py:name'"
+            f"{spec!r} does not name an object: write 'package.module:name' or "
+            "'path/to/file.py:name'"
         )
     is_file = location.endswith(".py")
     module = _module_from_file(Path(location)) if is_file else _module_from_name(location)
@@ -54,8 +55,8 @@ def _module_from_name(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _raised_on_import(name, error) from error  # it imports something that is missing
         raise ObjectNotFoundError(
-            f"there is no module {error.name!r} on the import path; a file that is not installed "
-            "is named by its path, 'path/to/file.py:name'"
+            f"there is no module {error.name!r} on the import path; name a file that is not "
+            "installed by its path, 'path/to/file.py:name'"
         ) from error
     except Exception as error:
         raise _raised_on_import(name, error) from error

@@ -12,10 +12,10 @@ def token_marks(tokens: Sequence[int], vocab_size: int, name: str) -> NDArray[np
     Args:
         tokens: Ids.
         vocab_size: Number of tokens, V.
-        name: Which argument they were, for an error.
+        name: Name of the argument, for an error.
 
     Raises:
-        ValueError: One of them is not in `range(vocab_size)`.
+        ValueError: A token is not in `range(vocab_size)`.
     """
     marks = np.zeros(vocab_size, dtype=bool)
     for token in tokens:
@@ -42,7 +42,8 @@ def mask_table(
     early = allowed & ~is_stop if min_new_tokens > 0 else allowed
     if not early.any():
         raise ValueError(
-            f"forbidden_tokens rules out {is_forbidden.sum()} of {len(is_forbidden)} tokens and "
-            f"min_new_tokens={min_new_tokens} {is_stop.sum()} stop tokens: none is left to choose"
+            f"forbidden_tokens excludes {is_forbidden.sum()} of {len(is_forbidden)} tokens and "
+            f"min_new_tokens={min_new_tokens} excludes {is_stop.sum()} stop tokens: no token is "
+            "left to choose"
         )
     return np.stack([early, allowed])

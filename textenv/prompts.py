@@ -1,7 +1,7 @@
 """Prompts and where they come from: lists, files and functions.
 
-A source holds no position: it maps 64-bit seeds to prompts, so a run is seeded and resumed by
-numbers alone. Files are read whole; nothing is streamed, and chats are not rendered to text.
+A source has no position. It maps 64-bit seeds to prompts, so numbers alone seed and resume a run.
+Files are read whole; nothing is streamed. Chats are not rendered to text.
 """
 
 import json
@@ -22,16 +22,17 @@ from textenv.records import read_jsonl, read_lines, short
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What an episode starts with.
+    """The start of an episode.
 
     Attributes:
-        text: The prompt as text; may be empty where `tokens` are given.
-        columns: What else the prompt's record holds, such as `answer`; rewards see it.
+        text: The prompt as text; may be empty if `tokens` are given.
+        columns: The other columns of the prompt's record, such as `answer`; rewards see them.
         tokens: Ids to start from instead of the text, shape (prompt_length,), int64, or None.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
-            strings, or the tokens are not a list of ids. EmptyPromptsError if they are no ids.
+            strings, or the tokens are not a list of ids.
+        EmptyPromptsError: The list of tokens is empty.
     """
 
     text: str
@@ -42,14 +43,18 @@ class Prompt:
         if not isinstance(self.text, str):
             raise PromptError(
                 f"the prompt is {short(self.text)} of type {type(self.text).__name__}, not a str; "
-                "a chat has to be rendered to text first"
+                "render a chat to text first"
             )
         try:
             self.text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise PromptError(f"the prompt {short(self.text)} is no valid text: {error}") from error
+            raise PromptError(
+                f"the prompt {short(self.text)} is not valid text: {error}"
+            ) from error
         if not all(isinstance(name, str) for name in self.columns):
-            raise PromptError(f"the columns {short(list(self.columns))} have names that are no str")
+            raise PromptError(
+                f"the columns {short(list(self.columns))} have names that are not strings"
+            )
         if self.tokens is not None:
             object.__setattr__(self, "tokens", _token_ids(self.tokens))
 
@@ -116,8 +121,8 @@ class ListPrompts:
         prompts: All of them, in the order given.
 
     Raises:
-        EmptyPromptsError: There are none.
-        PromptError: One of them is unusable; the message says which.
+        EmptyPromptsError: The list is empty.
+        PromptError: A prompt cannot be used; the message says which.
 
     >>> source = ListPrompts(["one", {"prompt": "two", "answer": "2"}])
     >>> [prompt.text for prompt in source.draw(np.array([4, 7, 2], dtype=np.uint64))]
@@ -126,13 +131,15 @@ class ListPrompts:
 
     def __init__(self, prompts: Iterable[str | Mapping[str, Any] | Prompt]):
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-            raise PromptError(f"{short(prompts)} is no list of prompts; write [...] around one")
+            raise PromptError(
+                f"{short(prompts)} is not a list of prompts; write [...] around a single prompt"
+            )
         self.prompts = tuple(_numbered(prompts))
         if not self.prompts:
             raise EmptyPromptsError("the list of prompts is empty")
 
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
-        """One prompt for each of `seeds`, shape (n,), uint64, which must be well mixed."""
+        """One prompt for each of `seeds`, shape (n,), uint64; the seeds must be well mixed."""
         return [self.prompts[i] for i in (seeds % np.uint64(len(self.prompts))).tolist()]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -140,11 +147,11 @@ class ListPrompts:
 
 
 class FunctionPrompts:
-    """Prompts that a function makes up.
+    """Prompts that a function makes.
 
     Args:
-        function: Called with a fresh `numpy.random.Generator` for each prompt, from which all its
-            randomness must come. Returns a text, a record (see `Prompt.from_row`) or a `Prompt`.
+        function: Called for each prompt with a fresh `numpy.random.Generator`; all its randomness
+            must come from that. Returns a text, a record (see `Prompt.from_row`) or a `Prompt`.
     """
 
     def __init__(self, function: Callable[[np.random.Generator], str | Mapping[str, Any] | Prompt]):
@@ -154,8 +161,8 @@ class FunctionPrompts:
         """One prompt for each of `seeds`, shape (n,), uint64.
 
         Raises:
-            PromptError: The function returned something else than a prompt. What the function
-                itself raises passes through.
+            PromptError: The function did not return a prompt. Exceptions of the function itself
+                pass through.
         """
         return [self._make(seed) for seed in seeds.tolist()]
 
@@ -173,7 +180,7 @@ class FunctionPrompts:
 
 
 def load_prompts(source: Any) -> PromptSource:
-    """A source of prompts from anything that describes one.
+    """A source of prompts, from anything that describes prompts.
 
     Args:
         source: One of
@@ -182,11 +189,11 @@ def load_prompts(source: Any) -> PromptSource:
             a path ending in `.jsonl` (UTF-8, a record on each line that is not blank);
             a callable that takes a `numpy.random.Generator` and returns a prompt;
             a `PromptSource`;
-            a string `"package.module:name"` or `"file.py:name"` that leads to one of these.
+            a string `"package.module:name"` or `"file.py:name"` that names one of these.
 
     Raises:
-        PromptError: `source` is nothing of the kind, or the file cannot be read.
-        EmptyPromptsError: There is no prompt in it.
+        PromptError: `source` is none of these, or the file cannot be read.
+        EmptyPromptsError: The source holds no prompt.
         MalformedRecordError: Lines of the file cannot be read; the first ten are listed.
         ObjectNotFoundError: The string names an object that cannot be imported.
     """
@@ -202,8 +209,8 @@ def load_prompts(source: Any) -> PromptSource:
     if callable(source) and not is_class:
         return FunctionPrompts(source)
     raise PromptError(
-        f"{short(source)} of type {type(source).__name__} is no source of prompts: pass a list of "
-        "texts or records, a .txt or .jsonl path, or a function of a numpy Generator"
+        f"{short(source)} of type {type(source).__name__} is not a source of prompts: pass a list "
+        "of texts or records, a .txt or .jsonl path, or a function of a numpy Generator"
     )
 
 

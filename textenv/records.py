@@ -1,4 +1,4 @@
-"""Lines of a file as records, with every line that cannot be read reported at once.
+"""Reads the lines of a file as records, and reports all lines that cannot be read at once.
 
 Files are read whole; nothing is streamed.
 """
@@ -21,16 +21,16 @@ T = TypeVar("T")
 def read_jsonl(
     path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], T], what: str = "records"
 ) -> list[T]:
-    """The records of a JSON-lines file, UTF-8, one JSON object a line; blank lines are skipped.
+    """The records of a JSON-lines file, UTF-8; each line is a JSON object, blank lines are skipped.
 
     Args:
         path: Ends in `.jsonl`, or in `.jsonl.gz` if it is compressed.
-        parse: Makes of each object what is wanted; raises ValueError if it cannot.
+        parse: Makes a record from a JSON object; raises ValueError if it cannot.
         what: What the records should be, for the message.
 
     Raises:
-        MalformedRecordError: Lines cannot be read; the first ten are listed, each with the file
-            and the line. Or the file itself cannot be read.
+        MalformedRecordError: The file or some lines of it cannot be read. The first ten such lines
+            are listed, each with the file and its number.
     """
     return read_lines(path, lambda line: parse(_json_object(line)), what)
 
@@ -38,7 +38,7 @@ def read_jsonl(
 def read_lines(
     path: str | os.PathLike[str], parse: Callable[[str], T], what: str = "records"
 ) -> list[T]:
-    """As `read_jsonl`, for lines of any kind: `parse` takes the line's text."""
+    """Like `read_jsonl`, for lines of any kind: `parse` takes the line's text."""
     records: list[T] = []
     problems: list[str] = []
     # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
@@ -52,18 +52,18 @@ def read_lines(
     if problems:
         more = len(problems) - MAX_PROBLEMS_SHOWN
         shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise MalformedRecordError("\n".join([f"these lines are no {what}:", *shown]))
+        raise MalformedRecordError("\n".join([f"these lines are not {what}:", *shown]))
     return records
 
 
 def read_files(
     paths: Iterable[str | os.PathLike[str]], read: Callable[[str | os.PathLike[str]], list[T]]
 ) -> list[T]:
-    """The records of several files, one after the other, with the bad lines of all of them.
+    """The records of several files, one after the other; an error lists the bad lines of all.
 
     Args:
-        paths: Of the files.
-        read: Such as a call of `read_jsonl`.
+        paths: Paths of the files.
+        read: Reads one file, such as a call of `read_jsonl`.
 
     Raises:
         MalformedRecordError: Lines of one file or of several cannot be read.
@@ -81,7 +81,7 @@ def read_files(
 
 
 def short(value: object) -> str:
-    """At most 80 characters of how Python writes a value, for error messages."""
+    """A value as Python writes it, cut to 80 characters, for error messages."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -34,7 +34,7 @@ class RemoteReward:
     """The scores of a server as a reward; see `remote_reward`.
 
     Attributes:
-        endpoint: Where the episodes go.
+        endpoint: The server that scores the episodes.
     """
 
     __name__ = "remote"
@@ -79,20 +79,20 @@ def remote_reward(
     tries: int = 5,
     pause: float = 0.5,
 ) -> RemoteReward:
-    """A reward that the server at `url` computes; the module tells what it has to answer.
+    """A reward that the server at `url` computes; the module describes requests and answers.
 
     Args:
-        url: Where the episodes are posted.
-        key_variable: Name of the environment variable whose value, if it has one, is sent as
+        url: Address to which the episodes are posted.
+        key_variable: Name of an environment variable; its value, if it has one, is sent as
             `Authorization: Bearer ...`.
         timeout: Seconds to wait for a connection, and for each part of the answer.
-        tries: How often a batch is sent at most; see `textenv.endpoint.Endpoint`.
+        tries: How many times a batch is sent at most; see `textenv.endpoint.Endpoint`.
         pause: Seconds before the second try; each further one takes twice as long.
 
     Calling the reward raises:
         RemoteError: The server could not be reached, refused, or answered with something else.
-        RewardCountError: It gave another number of scores.
-        RewardValueError: A score is no finite number.
+        RewardCountError: The number of scores is not the number of episodes.
+        RewardValueError: A score is not a finite number.
 
     Raises:
         MissingExtraError: The package `httpx` is not installed.

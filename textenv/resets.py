@@ -17,7 +17,7 @@ class Start:
 
     Attributes:
         prompt: The prompt.
-        answer: Ids of an answer begun already, shape (answer_length,), int64, or None.
+        answer: Ids of the beginning of an answer, shape (answer_length,), int64, or None.
     """
 
     prompt: Prompt
@@ -28,7 +28,7 @@ def rows_to_reset(mask: Any, count: int) -> NDArray[np.intp]:
     """Numbers of the rows at which a reset mask is True; all of `count` rows if it is None.
 
     Raises:
-        ResetOptionsError: It is no boolean array of shape (count,) with a True in it.
+        ResetOptionsError: The mask is not a boolean array of shape (count,) with a True in it.
     """
     if mask is None:
         return np.arange(count)
@@ -44,34 +44,36 @@ def rows_to_reset(mask: Any, count: int) -> NDArray[np.intp]:
 def starts_from_options(
     options: Mapping[str, Any], count: int, pad_token: int
 ) -> list[Start] | None:
-    """The starts that reset options ask for, or None where they ask for nothing.
+    """The starts that reset options ask for, or None if they ask for nothing.
 
     Args:
         options: `prompt`, or `tokens` with or without `prompt_length` and `columns`, as
             `TextVectorEnv` describes them.
-        count: Number of rows to start; one value serves them all, a list has one a row.
-        pad_token: Padding at the right end of `tokens`, as observations have it, is dropped.
+        count: Number of rows to start; one value serves them all, a list has one for each row.
+        pad_token: Padding at the right end of `tokens` is dropped, so observations can be passed.
 
     Raises:
-        ResetOptionsError: An unknown key, both kinds at once, the wrong number of values, or a
-            value that makes no start.
+        ResetOptionsError: A key is unknown, both kinds are given, the number of values is wrong, or
+            a value does not describe a start.
     """
+    # Options that nobody reads would be a silent mistake, so every combination has to make sense.
     extras = {"prompt_length", "columns"}
     unknown = set(options) - {"prompt", "tokens"} - extras
     if unknown or {"prompt", "tokens"} <= set(options) or (options and set(options) <= extras):
         raise ResetOptionsError(
             f"reset options {sorted(map(str, options))} cannot be used: give 'prompt', or 'tokens' "
-            "with or without 'prompt_length' and 'columns', and 'reset_mask' if you like"
+            "with or without 'prompt_length' and 'columns'; 'reset_mask' may come with either"
         )
     if "prompt" in options:
         if extras & set(options):
             raise ResetOptionsError(
-                "'prompt_length' and 'columns' belong to 'tokens'; a prompt brings its columns as "
-                "a record, {'prompt': text, 'answer': ...}"
+                "'prompt_length' and 'columns' belong to 'tokens'; give a prompt with columns as a "
+                "record, {'prompt': text, 'answer': ...}"
             )
         return [Start(prompt) for prompt in _prompts(options["prompt"], count)]
     if "tokens" not in options:
         return None
+    # "One value" looks different for each option: a flat list of ids, a number, a dict.
     rows = _one_a_row(options["tokens"], count, "tokens", is_one=_is_flat)
     lengths = _one_a_row(options.get("prompt_length"), count, "prompt_length", is_one=np.isscalar)
     columns = _one_a_row(
@@ -95,18 +97,19 @@ def _prompts(given: Any, count: int) -> Sequence[Prompt]:
 def _start(number: int, tokens: Any, prompt_length: Any, columns: Any, pad_token: int) -> Start:
     where = f"options['tokens'], row {number}"
     if not isinstance(columns, Mapping):
-        raise ResetOptionsError(f"options['columns'], row {number}: {columns!r} is no dict")
+        raise ResetOptionsError(f"options['columns'], row {number}: {columns!r} is not a dict")
     try:
         ids = Prompt.from_row({"tokens": tokens}).tokens
         prompt = Prompt("", columns)
     except PromptError as error:
         raise ResetOptionsError(f"{where}: {error}") from error
     assert ids is not None
+    # Cut after the last id that is not padding. Padding in the middle stays and is refused later.
     used = (ids != pad_token).nonzero()[0]
     if len(used) == 0:
-        raise ResetOptionsError(f"{where}: there is nothing but padding")
+        raise ResetOptionsError(f"{where}: the tokens are nothing but padding")
     ids = ids[: used[-1] + 1]
-    if prompt_length is None:
+    if prompt_length is None:  # all of it is prompt, and the answer begins behind it
         return Start(replace(prompt, tokens=ids))
     if not isinstance(prompt_length, int | np.integer) or not 1 <= prompt_length <= len(ids):
         raise ResetOptionsError(
@@ -121,13 +124,13 @@ def _is_flat(tokens: Any) -> bool:
 
 
 def _one_a_row(given: Any, count: int, name: str, is_one: Callable[[Any], bool]) -> Sequence[Any]:
-    """`given` for every row, if it is one value or None, or else itself if it has one a row."""
+    """One value for each row: `given` itself if it is a list, else `given` for every row."""
     try:
         if given is None or is_one(given):
             return [given] * count
         values = list(given)
     except (TypeError, KeyError, IndexError) as error:
-        raise ResetOptionsError(f"options[{name!r}] is {given!r}, which is no list") from error
+        raise ResetOptionsError(f"options[{name!r}] is {given!r}, not a list") from error
     if len(values) != count:
         raise ResetOptionsError(
             f"options[{name!r}] holds {len(values)} values; {count} rows are to be reset"

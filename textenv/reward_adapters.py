@@ -1,4 +1,4 @@
-"""What every adapter of `textenv.rewards` has: a function under a name, shared by deep copies."""
+"""The base of the adapters in `textenv.rewards`: a named function that deep copies share."""
 
 import inspect
 import reprlib
@@ -10,10 +10,10 @@ from textenv.errors import InvalidRewardError
 
 
 class Adapter:
-    """A function under a name; a deep copy of it is the adapter itself.
+    """A function with a name; a deep copy of the adapter is the adapter itself.
 
     Raises:
-        InvalidRewardError: The function is none, is `async`, or is an adapter already.
+        InvalidRewardError: The argument is not a function, is `async`, or is an adapter already.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):
@@ -34,7 +34,7 @@ class Adapter:
 
 
 def check_callable(function: Any) -> None:
-    """Raise InvalidRewardError unless it can be called."""
+    """Raise InvalidRewardError unless `function` can be called."""
     shown = reprlib.repr(function)
     if isinstance(function, type):
         raise InvalidRewardError(f"{shown} is a class; pass an instance of it")
@@ -46,7 +46,7 @@ def check_callable(function: Any) -> None:
 
 
 def check_waits_for_nothing(function: Any) -> None:
-    """Raise InvalidRewardError unless it can be called and gives its values at once."""
+    """Raise InvalidRewardError unless `function` can be called and is not `async`."""
     check_callable(function)
     if is_async(function):
         raise InvalidRewardError(
@@ -56,7 +56,7 @@ def check_waits_for_nothing(function: Any) -> None:
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling it gives a coroutine."""
+    """Whether calling `function` gives a coroutine."""
     while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__)

@@ -1,7 +1,7 @@
-"""The terms of a reward, and calling them with every answer checked.
+"""The terms of a reward, and calls of them that check every value.
 
-A reward is user code in the middle of a long run: whatever goes wrong in it is reported with its
-name, the episode and the value, before it reaches a learner.
+A reward is user code in the middle of a long run. If it fails, the error names the reward, the
+episode and the value, before anything wrong reaches a learner.
 """
 
 import math
@@ -23,7 +23,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """The rows that have just grown by one token: what a dense reward sees.
+    """The rows that have just grown by one token, as a dense reward sees them.
 
     Attributes:
         tokens: Prompt and answer so far, the new token included, right-padded with the vocabulary
@@ -32,7 +32,7 @@ class StepBatch:
         prompt_lengths: How many of them are the prompt, shape (k,), int64.
         actions: The new tokens, `tokens[i, lengths[i] - 1]`, shape (k,), int64.
         ended: Whether this was the last step of the episode, shape (k,), bool.
-        tokenizer: What turns ids into text.
+        tokenizer: Turns ids into text.
     """
 
     tokens: NDArray[np.int64]
@@ -51,9 +51,9 @@ class RewardTerm:
     """One summand of a reward.
 
     Attributes:
-        name: Under which its values are reported.
-        weight: By which the environment multiplies its values.
-        function: Of the finished episodes, or of a `StepBatch` if `dense`.
+        name: Name under which its values are reported.
+        weight: Factor by which the environment multiplies its values.
+        function: Takes the finished episodes, or a `StepBatch` if `dense`.
         dense: Whether it is called at every step.
     """
 
@@ -63,28 +63,28 @@ class RewardTerm:
     dense: bool
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # what it holds may be a network
+        return self  # the function may hold a network
 
 
 def call_on_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-    """What `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
+    """The values that `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
 
-    The function may return a list, a tuple, an array or a tensor of that shape. It is not called
-    for no episodes.
+    The function may return a list, a tuple, an array or a tensor of that shape. It is not called if
+    there are no episodes.
 
     Raises:
         RewardRaisedError: The function raised; its exception is the cause.
         RewardCountError: It did not return one value for each episode.
-        RewardValueError: It returned something else than a finite number.
+        RewardValueError: A value is not a finite number.
     """
     return _score(term, episodes, describe_episode)
 
 
 def call_on_steps(term: RewardTerm, batch: StepBatch) -> NDArray[np.float64]:
-    """What the dense `term` gives to the rows of `batch`, unweighted, shape (k,), float64.
+    """The values that the dense `term` gives to `batch`, unweighted, shape (k,), float64.
 
     Raises:
-        RewardError: As `call_on_episodes`.
+        RewardError: The same errors as those of `call_on_episodes`.
     """
     return _score(term, batch, _describe_row)
 
@@ -96,7 +96,7 @@ def describe_episode(episodes: Sequence[Episode], index: int) -> str:
 
 
 def raised(name: str, error: Exception, where: str) -> RewardRaisedError:
-    """The error to raise from `error`, which the reward `name` has raised."""
+    """The error to raise when the reward `name` has raised `error`."""
     return RewardRaisedError(f"reward {name!r} raised {type(error).__name__}: {error}; on {where}")
 
 

@@ -1,12 +1,12 @@
-"""Rewards: functions of finished episodes or of single steps, and what makes them from others.
+"""Rewards: functions of finished episodes or of single steps, and adapters for other functions.
 
 A reward is a function of a list of `Episode`s that gives one number for each. There are adapters
 for a function of one text (`per_text`), a TRL reward function (`from_trl`, `from_trl_chat`), a
 function of every step (`dense`) and several rewards with weights (`weighted`).
 
-What a reward holds is shared, never copied: Gymnasium deep-copies the arguments of an environment,
-and a reward model would be copied with them. Adapters are their own deep copies, and `shared` makes
-the same of any other callable object. They pickle where the function they wrap does.
+A reward is shared and never copied. Gymnasium deep-copies the arguments of an environment, and a
+reward model would be copied with them. A deep copy of an adapter is the adapter itself, and
+`shared` does the same for any other callable object. An adapter can be pickled if its function can.
 """
 
 import math
@@ -98,7 +98,7 @@ class Weighted:
 
 
 Reward: TypeAlias = EpisodeReward | Dense | Weighted | str
-"""All that an environment takes as a reward; a string is read by `textenv.loading.load_object`."""
+"""Anything that an environment takes as a reward; `textenv.loading.load_object` reads strings."""
 
 
 def per_text(function: Callable[[str], float], name: str | None = None) -> PerText:
@@ -120,9 +120,9 @@ def dense(function: StepReward, name: str | None = None) -> Dense:
 
 
 def shared(reward: EpisodeReward, name: str | None = None) -> Shared:
-    """A reward whose deep copy is itself, for a callable object that holds a network.
+    """A reward whose deep copy is itself; use it for a callable object that holds a network.
 
-    Functions need no such care, and neither do the other adapters.
+    Functions and the other adapters do not need it.
     """
     return Shared(reward, name)
 
@@ -130,16 +130,16 @@ def shared(reward: EpisodeReward, name: str | None = None) -> Shared:
 def weighted(**parts: tuple[float, Reward]) -> Weighted:
     """A sum of rewards, given as `name=(weight, reward)`.
 
-    Every part is reported under its name, unweighted; one of weight 0 is only reported. The parts
-    of a nested sum have both names, `outer.inner`, and the product of both weights.
+    Every part is reported under its name, unweighted. A part of weight 0 is only reported. The
+    parts of a nested sum have both names, `outer.inner`, and the product of both weights.
 
     >>> weighted(size=(0.5, per_text(len)), end=(-2, dense(lambda batch: batch.ended)))
     0.5 * size + -2 * end
 
     Raises:
-        InvalidRewardError: A part is no such pair, a weight is not a finite number, a name begins
-            with an underscore or two are equal, or there are no parts.
-        ObjectNotFoundError: A reward is a string that leads to no object.
+        InvalidRewardError: A part is not such a pair, a weight is not a finite number, a name
+            begins with an underscore, two names are equal, or there are no parts.
+        ObjectNotFoundError: A reward is a string that does not name an object.
     """
     terms: list[RewardTerm] = []
     for name, part in parts.items():
@@ -156,7 +156,7 @@ def weighted(**parts: tuple[float, Reward]) -> Weighted:
         raise InvalidRewardError("there are no parts: write weighted(name=(weight, reward), ...)")
     names = [term.name for term in terms]
     for name in names:
-        # An info whose key begins with an underscore is the mask of another.
+        # A key that begins with an underscore is the mask of another info.
         if names.count(name) > 1 or name.startswith("_"):
             raise InvalidRewardError(
                 f"a part of the reward is named {name!r}: names must differ and must not begin "
@@ -173,7 +173,7 @@ def reward_terms(reward: Reward) -> tuple[RewardTerm, ...]:
 
     Raises:
         InvalidRewardError: `reward` is not a reward.
-        ObjectNotFoundError: It is a string that leads to no object.
+        ObjectNotFoundError: `reward` is a string that does not name an object.
     """
     resolved = _resolve(reward)
     if isinstance(resolved, Weighted):

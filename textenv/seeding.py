@@ -1,9 +1,8 @@
 """Random streams that are addressed, not advanced.
 
-The k-th prompt of a row is a pure function of the row's key and of k. Nothing but the counter k has
-to be saved to resume a stream. Each prompt is given to as many rows as a group has: whichever of
-the group's rows start next, so that quick rows cannot run ahead of slow ones and leave a growing
-number of groups unfinished.
+The k-th prompt of a row is a pure function of the row's key and of k. To resume a stream, only the
+counter k must be saved. Each prompt goes to as many rows as a group has, to whichever of them start
+next. Quick rows can therefore not run ahead of slow ones and leave more and more groups unfinished.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ _MASK = 2**64 - 1
 
 
 def stream_key(seed: int | None) -> np.uint64:
-    """The key of the stream that a seed stands for; fresh entropy if None."""
+    """The key of a seed's stream; fresh entropy if None."""
     return seeding.np_random(seed)[0].integers(2**64, dtype=np.uint64)
 
 
@@ -28,8 +27,10 @@ def draw_seed(key: int, draw: int) -> int:
     """The 64-bit seed of draw number `draw` in the stream `key`.
 
     Output number `draw` of SplitMix64 (Steele, Lea and Flood, 2014) started from the state `key`.
-    Plain integers: a step restarts one row or two, for which numpy takes ten times as long.
+    Plain integers, because a step restarts one row or two, and numpy takes ten times as long there.
     """
+    # The state after `draw + 1` steps of SplitMix64 is one multiplication: any draw can be had
+    # without those before it.
     z = (key + (draw + 1) * 0x9E3779B97F4A7C15) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -37,18 +38,18 @@ def draw_seed(key: int, draw: int) -> int:
 
 
 class PromptStreams:
-    """Which prompt each row is given next.
+    """Decides which prompt each row gets next.
 
     Args:
         source: Where prompts come from.
         count: Number of rows.
-        group_size: So many neighbouring rows read the same stream.
+        group_size: This many neighbouring rows read the same stream.
 
     Attributes:
-        keys: The stream of each group of rows, shape (count // group_size,), uint64.
-        given: How many rows were given a prompt from there, shape (count // group_size,), int64.
-        groups: A number that those rows share which were given the same draw, shape (count,),
-            int64; -1 for a row that was started with something else.
+        keys: Key of each group's stream, shape (count // group_size,), uint64.
+        given: How many times the stream gave a row a prompt, shape (count // group_size,), int64.
+        groups: Equal for rows with the same draw, shape (count,), int64; -1 for a row that was
+            started with something else.
     """
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
@@ -58,11 +59,11 @@ class PromptStreams:
         self.groups = np.full(count, -1)
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
-        """Begin the streams of `rows` anew; where the seed is None the stream goes on.
+        """Restart the streams of `rows`; where the seed is None the stream continues.
 
         Args:
             rows: Row numbers.
-            seeds: A seed for every row of the environment. The first of a group is the group's.
+            seeds: A seed for every row of the environment. A group takes that of its first row.
         """
         for group in np.unique(rows // self.group_size).tolist():
             seed = seeds[group * self.group_size]
@@ -71,8 +72,9 @@ class PromptStreams:
                 self.given[group] = 0
 
     def leave(self, rows: NDArray[np.intp]) -> None:
-        """Rows stop in the middle of an episode: its group will not be complete, so end it."""
+        """Rows stop in the middle of an episode: their group stays incomplete, so end it."""
         of = np.unique(rows // self.group_size)
+        # Rounded up to the next whole group: the rows that come next get a new prompt.
         self.given[of] = -(-self.given[of] // self.group_size) * self.group_size
 
     def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt]:
@@ -81,6 +83,8 @@ class PromptStreams:
         Raises:
             PromptError: The source did not give one prompt for each.
         """
+        # The counters are copied, and kept only after the source has given its prompts: if it
+        # raises, the next try draws the same ones.
         of, given = rows // self.group_size, self.given.copy()
         draws = np.empty(len(rows), dtype=np.int64)
         for place, group in enumerate(of.tolist()):
@@ -93,15 +97,16 @@ class PromptStreams:
                 f"{type(self.source).__name__}.draw gave {len(prompts)} prompts for "
                 f"{len(rows)} seeds; it must give one for each"
             )
+        # Unique over all groups and draws: the draw and the group's number in one integer.
         self.groups[rows] = draws * len(self.keys) + of
         self.given = given
         return prompts
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next draws depend on, but for the source."""
+        """Everything that the next draws depend on, except the source."""
         return {name: getattr(self, name).copy() for name in ("keys", "given", "groups")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, of the same number of rows."""
+        """Restore a state that `state_dict` gave; the number of rows must be the same."""
         for name in ("keys", "given", "groups"):
             getattr(self, name)[...] = state[name]

@@ -15,10 +15,10 @@ COPY_WELL = (str, types.FunctionType, types.NoneType, Adapter, Weighted)
 class SharedRewardSpec:
     """The attribute `spec` of an environment.
 
-    Gymnasium deep-copies the arguments in a spec whenever it is read through a wrapper or used to
-    make an environment again. A reward that holds a network must not be copied with them, so it is
-    put into the spec as `textenv.rewards.shared`. That it can be copied makes no difference: a
-    TorchScript module knows how, too.
+    Gymnasium deep-copies the arguments in a spec whenever the spec is read through a wrapper or
+    used to make an environment again. A reward that holds a network must not be copied with them,
+    so it is put into the spec as `textenv.rewards.shared`. This holds for objects that can be
+    copied, too, such as TorchScript modules.
     """
 
     def __get__(self, env: Any, owner: type) -> EnvSpec | None:

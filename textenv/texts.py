@@ -1,4 +1,4 @@
-"""Texts that grow by one token at a time, one a row: what the environment is about."""
+"""Texts that grow by one token at a time, one in each row."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ EVERY_ROW = slice(None)
 
 
 class GrowingTexts:
-    """`count` rows of token ids, each a prompt and the answer to it so far.
+    """`count` rows of token ids; each is a prompt and its answer so far.
 
     Args:
         count: Number of rows.
         prompt_room: Tokens that a prompt may have.
         budget: Tokens that an answer may have.
-        pad_token: Fills what is not used yet.
+        pad_token: Fills the places that are not used yet.
 
     Attributes:
         tokens: Right-padded ids, shape (count, prompt_room + budget), int64.
         prompt_lengths: How many of them are the prompt, shape (count,), int64.
-        prompts: The prompts, one a row.
+        prompts: The prompts, one for each row.
     """
 
     def __init__(self, count: int, prompt_room: int, budget: int, pad_token: int):
@@ -31,9 +31,9 @@ class GrowingTexts:
         self.tokens = np.full((count, prompt_room + budget), pad_token, dtype=np.int64)
         self.prompt_lengths = np.zeros(count, dtype=np.int64)
         self.prompts = [Prompt("")] * count
-        # Places in the array of all tokens, read as one line: where each row begins, where its next
-        # token goes, and where it would go when the budget is spent. One place instead of a row and
-        # a column makes appending several times as fast.
+        # Places in `tokens` read as one long line: where each row begins, where its next token
+        # goes, and where the next token would go when the budget is spent. With one place instead
+        # of a row and a column, appending is several times as fast.
         self._origins = np.arange(count) * (prompt_room + budget)
         self._next = self._origins.copy()
         self._limits = self._origins + budget
@@ -59,7 +59,7 @@ class GrowingTexts:
         prompt_tokens: NDArray[np.int64],
         answer: NDArray[np.int64] | None,
     ) -> None:
-        """Replace the text of `row` by a prompt that fits, and an answer begun already."""
+        """Replace the text of `row` by a prompt that fits, and by the beginning of an answer."""
         text, length = self.tokens[row], len(prompt_tokens)
         text[:length] = prompt_tokens
         text[length:] = self._pad_token
@@ -73,7 +73,7 @@ class GrowingTexts:
         self.prompts[row] = prompt
 
     def append(self, rows: NDArray[np.intp] | slice, tokens: NDArray[np.int64]) -> None:
-        """Put one token behind each of `rows`, none of which may have spent its budget."""
+        """Put one token behind each of `rows`; no row may have spent its budget."""
         self.tokens.put(self._next[rows], tokens)
         self._next[rows] += 1
 
@@ -87,7 +87,7 @@ class GrowingTexts:
         return self.tokens[row, start:end].copy()
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as numpy arrays and plain types."""
+        """The state as numpy arrays and plain types."""
         return {
             "tokens": self.tokens.copy(),
             "lengths": self.lengths,
@@ -96,7 +96,7 @@ class GrowingTexts:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, of the same number of rows and the same room."""
+        """Restore a state that `state_dict` gave; the number of rows and the room must be equal."""
         self.tokens[...] = state["tokens"]
         self.prompt_lengths[...] = state["prompt_lengths"]
         self.prompts = [Prompt.from_json(prompt) for prompt in state["prompts"]]

@@ -3,12 +3,12 @@
 A function is called by keyword as the GRPO and RLOO trainers of TRL 1.x call it: `prompts`,
 `completions`, `completion_ids` (lists of ids, a sampled stop token included), every column of the
 prompts' records (a list, None where a record lacks it), `trainer_state` (None: there is no
-trainer), `log_extra` and `log_metric` (which log nothing). A value None says that the function does
-not apply to that episode and counts as 0, which is what TRL's weighted sum makes of it.
+trainer), `log_extra` and `log_metric` (which log nothing). The value None says that the function
+does not apply to that episode; it counts as 0, as in TRL's weighted sum.
 
-`async` functions run in an event loop of their own, on a thread, as TRL's do; two of them in a
-weighted sum run one after the other. Reward models as TRL takes them, by name or as modules, are
-`policies.ClassifierReward`s here.
+As in TRL, `async` functions run in an event loop of their own on a thread; two of them in a
+weighted sum run one after the other. For reward models, which TRL takes by name or as modules, use
+`policies.ClassifierReward`.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class FromTRL(Adapter):
         check_callable(function)  # async ones are welcome
 
     def __call__(self, episodes: Sequence[Episode]) -> Any:
-        """What the function gives to each episode."""
+        """The function's value for each episode."""
         values = self.function(
             **_columns(episodes),
             prompts=self.prompts(episodes),
@@ -46,11 +46,11 @@ class FromTRL(Adapter):
         return values
 
     def prompts(self, episodes: Sequence[Episode]) -> list[Any]:
-        """As TRL's standard format has them: texts."""
+        """The prompts in TRL's standard format: texts."""
         return [episode.prompt for episode in episodes]
 
     def completions(self, episodes: Sequence[Episode]) -> list[Any]:
-        """As TRL's standard format has them: texts, without the stop token."""
+        """The answers in TRL's standard format: texts, without the stop token."""
         return [episode.text for episode in episodes]
 
 
@@ -58,14 +58,14 @@ class FromTRLChat(FromTRL):
     """A TRL reward function that reads messages as a reward; see `from_trl_chat`."""
 
     def prompts(self, episodes: Sequence[Episode]) -> list[Any]:
-        """As TRL's conversational format has them: lists of messages."""
+        """The prompts in TRL's conversational format: lists of messages."""
         return [
             episode.columns.get("messages") or [{"role": "user", "content": episode.prompt}]
             for episode in episodes
         ]
 
     def completions(self, episodes: Sequence[Episode]) -> list[Any]:
-        """As TRL's conversational format has them: lists of one message."""
+        """The answers in TRL's conversational format: lists of one message."""
         return [[{"role": "assistant", "content": episode.text}] for episode in episodes]
 
 
@@ -87,8 +87,8 @@ def from_trl_chat(function: Callable[..., Any], name: str | None = None) -> From
     """A reward from a TRL reward function in the conversational format.
 
     Its completions are lists of one message, `[{"role": "assistant", "content": text}]`, as for the
-    functions in `trl.rewards`. Its prompts are the lists in the records' column `messages`, if they
-    have it, else one message of the user with the prompt's whole text.
+    functions in `trl.rewards`. Its prompts are the lists in the records' column `messages`. Without
+    that column, a prompt is one message of the user with the whole text.
 
     >>> def polite(completions, **kwargs):
     ...     return [float("please" in completion[0]["content"]) for completion in completions]

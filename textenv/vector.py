@@ -33,14 +33,14 @@ STOP, LENGTH = "stop", "length"
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
-    """`num_envs` texts that grow by one token at every step.
+    """`num_envs` texts; each grows by one token at every step.
 
     ## Description
     An episode starts with a prompt. Every action appends one token. The episode ends with a stop
-    token or when `max_new_tokens` have been chosen, and is then scored by the reward.
+    token, or when `max_new_tokens` have been chosen. The reward then scores it.
 
     ## Action space
-    `Discrete(V)`: the id of the next token, V being the size of the vocabulary.
+    `Discrete(V)`: the id of the next token. V is the size of the vocabulary.
 
     ## Observation space
     `Box(0, V, (max_prompt_tokens + max_new_tokens,), int64)`: the ids of the prompt and of the
@@ -53,21 +53,22 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     ## Starting state
     A prompt drawn from `prompts`. `reset(options=...)` starts from anything else:
     `{"prompt": text or record}` or `{"tokens": ids}`, one for all rows or a list with one for each.
-    With `"prompt_length": n` the ids after the first n count as an answer begun already, so an
-    observation can be continued; `"columns"` gives the reward its record. `"reset_mask"` (bool,
+    With `"prompt_length": n` the ids after the first n count as the beginning of the answer, so an
+    observation can be continued. `"columns"` gives the reward its record. `"reset_mask"` (bool,
     shape (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
 
     ## Episode end
-    The stop token and the spent budget both set `terminated`, since the score has been paid;
+    The stop token and the spent budget both set `terminated`, since the score has been paid.
     `info["finish_reason"]` is `"stop"` or `"length"`. With `budget="truncate"` a spent budget sets
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
     At a start: `prompt`. At an end: `finish_reason`, `text` (the answer), `reward_components` (each
-    component's unweighted value, summed over the episode) and, if `group_size > 1`, `group` (equal
-    for the episodes that share one drawn prompt, -1 for one started from options). Where some
-    tokens are ruled out, `action_mask` after every reset and step, for every row. Vectors are laid
-    out as Gymnasium's `SyncVectorEnv` does it, `final_obs` and `final_info` included.
+    component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The
+    group is equal for episodes that share one drawn prompt, and -1 for an episode started from
+    options. If some tokens may not be chosen, `action_mask` comes for every row after every reset
+    and step. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and
+    `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -78,19 +79,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
-        tokenizer: Name of a tokenizer or the object; see `textenv.tokenizers.load_tokenizer`.
+        tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
-        max_prompt_tokens: Room for the prompt; the longest prompt of a list if None.
+        max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
-            advice to the policy: a masked action that is chosen all the same is carried out.
-        stop_tokens: Ids that end an answer; the tokenizer's own if None, none if empty.
+            advice to the policy: the environment carries out a masked action too.
+        stop_tokens: Ids that end an answer; None takes the tokenizer's own.
         forbidden_tokens: Ids that are always masked.
         budget: Which flag a spent budget sets.
-        group_size: So many neighbouring rows form a group. Each prompt drawn for it is given so
-            many times, to whichever of its rows start next, for algorithms that
-            compare answers to one prompt; must divide `num_envs`.
-        autoreset_mode: What happens to a row whose episode is over: restarted in the same step, at
-            the next step, or never.
+        group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
+            one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
+            them start next. It must divide `num_envs`.
+        autoreset_mode: When a row whose episode is over is restarted: in the same step, at the next
+            step, or never.
         render_mode: None or `"ansi"`.
 
     Raises:
@@ -159,7 +160,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._mask_table = mask_table(self._is_stop, is_forbidden, min_new_tokens)
         self._masked = not self._mask_table.all()
 
-        # The whole state: arrays with one entry a row.
+        # The whole state: arrays with one entry for each row.
         self._streams = PromptStreams(self.prompts, num_envs, group_size)
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
@@ -176,21 +177,22 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """Start new episodes in every row, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: Row i draws its prompts from the stream of `seed + i`, or of `seed[i]`, so that
-                processes that share the work need seeds `num_envs` apart. Where it is None the
-                stream goes on. A group has the seed of its first row.
+            seed: Row i draws its prompts from the stream of `seed + i`, or of `seed[i]`. Processes
+                that share the work therefore need seeds `num_envs` apart. With None the stream
+                continues. A group has the seed of its first row.
             options: See "Starting state" above.
 
         Returns:
             Observations, shape (num_envs, L), int64, and infos.
 
         Raises:
-            ResetOptionsError: The options make no start.
+            ResetOptionsError: The options do not describe a start.
             PromptError: A prompt is too long (which row, and its length) or has no token.
         """
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
         starts = starts_from_options(options, len(rows), self.pad_token)
+        # Rows in the middle of an episode leave their group for good, before others draw from it.
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
@@ -216,22 +218,24 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         Raises:
             ActionError: An action is not in `range(V)`, or the shape or dtype is wrong.
-            EpisodeOverError: A row is over and is not restarted by itself, or was never reset.
-            RewardError: The reward raised, or returned something else than one finite number for
-                each finished episode. The rows that ended then have to be reset.
+            EpisodeOverError: A row's episode is over and the mode does not restart it, or the row
+                was never reset.
+            RewardError: The reward raised, or did not return one finite number for each finished
+                episode. The rows that ended must then be reset.
         """
         actions = self._checked(actions)
         stopped = self._is_stop[actions]
+        # A slice selects all rows without a copy: the usual step has no row to leave out.
         moving: NDArray[np.intp] | slice = EVERY_ROW
         infos: dict[str, Any] = {}
         if np.count_nonzero(self._over):
             moving = (~self._over).nonzero()[0]
-            stopped &= ~self._over
+            stopped &= ~self._over  # a row that only restarts ignores its action
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         some_ended = np.count_nonzero(ended)
-        if some_ended:  # noted first: a reward that raises must leave no row beyond its budget
+        if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
         rewards = np.zeros(self.num_envs)
         if self._components.dense:
@@ -240,6 +244,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if some_ended:
             infos |= self._finish(ended, stopped, rewards)
         infos |= self._mask_info()
+        # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
         if self.budget == "truncate":
             return observations, rewards, stopped, ended & ~stopped, infos
@@ -265,7 +270,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def state_dict(self) -> dict[str, Any]:
         """The state of all rows as numpy arrays and plain types; `load_state_dict` restores it.
 
-        What the columns of the prompts hold must fit into JSON.
+        The prompts' columns must hold nothing but what JSON can hold.
         """
         return {
             "vocabulary": self.tokenizer.fingerprint,
@@ -276,12 +281,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> NDArray[np.int64]:
-        """Go on from a state saved by `state_dict`; returns the observations at that point.
+        """Continue from a state saved by `state_dict`; returns the observations at that point.
 
         Raises:
             VocabularyMismatchError: The state was saved with another tokenizer.
-            CheckpointError: It has another number of rows or reward components, or another length
-                of text.
+            CheckpointError: The state has another number of rows or reward components, or another
+                length of text.
         """
         if state["vocabulary"] != self.tokenizer.fingerprint:
             raise VocabularyMismatchError(
@@ -306,7 +311,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     # ---------------------------------------------------------------- transitions
 
     def _restart_waiting_rows(self) -> dict[str, Any]:
-        """Start the rows that are over anew, if the mode says so; the infos of their starts."""
+        """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
         waiting = self._over.nonzero()[0]
         was_reset = self._texts.lengths[waiting].all()
         if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
@@ -327,6 +332,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return infos
+        # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
             masks[rows] = self._masks_of(rows)
@@ -343,14 +349,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
         """Fill `rows` with their first tokens."""
+        # Everything is checked before the first row changes: an error leaves the state as it was.
         numbered = list(zip(rows.tolist(), starts, strict=True))
         ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
-        for row, start in numbered:  # all are checked before the first one changes
+        for row, start in numbered:
             if start.answer is not None:
                 check_answer(start.answer, f"row {row}", self.max_new_tokens, self._is_stop)
         for (row, start), prompt_tokens in zip(numbered, ids, strict=True):
             prompt = start.prompt
-            if prompt.tokens is not None and not prompt.text:
+            if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = self.tokenizer.decode(prompt_tokens.tolist())
                 prompt = Prompt(text, prompt.columns, prompt_tokens)
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
@@ -365,7 +372,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         actions: NDArray[np.int64],
         ended: NDArray[np.bool_],
     ) -> StepBatch:
-        """Copies of all that a dense reward sees: it may keep them."""
+        """Copies of everything that a dense reward sees: it may keep them."""
         return StepBatch(
             tokens=np.array(self._texts.tokens[rows]),
             lengths=self._texts.lengths[rows],
@@ -404,6 +411,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return masked_info({"prompt": prompts}, row_marks(self.num_envs, rows))
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
+        # Two rows of a table serve all texts: too short to stop, or not.
         may_stop = self._texts.answer_lengths[rows] >= self.min_new_tokens
         return self._mask_table[may_stop.astype(np.intp)]
 
@@ -423,7 +431,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"they must be {self.num_envs} integers"
             )
         ids = given.astype(np.int64, copy=False)
-        # Seen as unsigned, a negative id is a huge one: the largest shows both mistakes.
+        # As an unsigned number a negative id is huge, so the largest id shows both mistakes.
         row = int(ids.view(np.uint64).argmax())
         if not 0 <= ids[row] < self.pad_token:
             raise ActionError(

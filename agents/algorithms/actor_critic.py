@@ -22,14 +22,18 @@ class REINFORCE(Algorithm):
 
         A_t = G_t - V_t,    loss = -mean over sequences of sum_t ratio_t A_t
 
-    One step on each rollout: its gradient is an unbiased estimate of that of the expected return
-    where `gamma` is 1 and all was sampled by this policy, for the ratio is 1 then and its gradient
-    that of log pi(a_t). An episode that ran on across an update has tokens of an earlier policy,
-    which the ratio weighs. Left out: discounting of the states' distribution.
+    Use it when the gradient must be unbiased, and for a first experiment: nothing is clipped and
+    nothing is bootstrapped. `A2C` with `gae_lambda` below 1 has less variance, `PPO` learns from
+    each rollout several times, and `RLOO` needs no value head.
+
+    It takes one step on each rollout. The ratio is 1 there, and its gradient is that of
+    log pi(a_t). With `gamma` of 1 the gradient is an unbiased estimate of that of the expected
+    return. An episode that ran on across an update has tokens of an earlier policy; the ratio
+    weighs them. Left out: discounting of the states' distribution.
 
     Attributes:
-        value_coef: Weight of the value loss.
-        gamma: Discount of each chosen token.
+        value_coef: Weight of the value loss; larger trains the value head faster.
+        gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)
@@ -65,17 +69,22 @@ class A2C(Algorithm):
 
         A_t = GAE,    loss = -mean over tokens of ratio_t A_t + value loss - entropy bonus
 
-    One step on each rollout, made for short ones (`n_steps` of 5 to 20) that are cut and
-    bootstrapped. All their tokens are of the present policy: the ratio is 1 and its gradient that
-    of log pi(a_t). Whole episodes that ran on across an update have tokens of an earlier policy,
-    which it weighs. With `gae_lambda` below 1 the values' errors bias the gradient. Left out:
-    RMSProp, for which any optimiser of the learner stands.
+    Use it when rewards come inside an answer and the policy should learn from them at once: it is
+    made for short rollouts (`n_steps` of 5 to 20) that are cut and bootstrapped. On whole episodes
+    with `gae_lambda` of 1 its advantages are those of `REINFORCE`. Use `PPO` to learn from each
+    rollout several times.
+
+    It takes one step on each rollout. Cut rollouts hold tokens of the present policy alone: the
+    ratio is 1 and its gradient is that of log pi(a_t). Whole episodes that ran on across an update
+    have tokens of an earlier policy; the ratio weighs them. With `gae_lambda` below 1 the values'
+    errors bias the gradient. Left out: RMSProp; the learner's optimiser is used.
 
     Attributes:
-        value_coef: Weight of the value loss.
-        entropy_coef: Weight of the entropy bonus.
-        gamma: Discount of each chosen token.
-        gae_lambda: 1 is the n-step advantage of the paper.
+        value_coef: Weight of the value loss; larger trains the value head faster.
+        entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
+        gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
+        gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
+            rewards.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)

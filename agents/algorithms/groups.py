@@ -1,7 +1,7 @@
-"""Algorithms without a value head, most of which compare answers to the same prompt.
+"""Algorithms without a value head; most of them compare answers to the same prompt.
 
-They need whole episodes, and all but REINFORCE++ need groups: a learner with `n_episodes`, an
-environment with `group_size`.
+They need whole episodes, so the learner has `n_episodes`. All but REINFORCE++ need groups, so the
+environment has a `group_size`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ class RLOO(Algorithm):
 
         A_s = r_s - mean of the other r,    loss = -mean over sequences of A_s sum_t ratio_t
 
-    arXiv:2402.14740. One step on each rollout: its gradient is an unbiased estimate of that of the
-    expected return, KL penalty included, on what this policy sampled, for the ratio is 1 then and
-    its gradient that of log pi(a_t). Tokens that an earlier policy sampled, in episodes that ran on
-    across an update, are weighed by it. Left out: the clip of TRL's RLOO.
+    arXiv:2402.14740. Use it when an answer is scored as a whole, each prompt gets two or more
+    answers, and the gradient should be unbiased. The more answers to a prompt, the better the
+    baseline. `GRPO` clips the ratio, so it can learn from each rollout several times.
+
+    It takes one step on each rollout. The ratio is 1 there, and its gradient is that of
+    log pi(a_t). The gradient is an unbiased estimate of that of the expected return, KL penalty
+    included. In episodes that ran on across an update, the ratio weighs the tokens of the earlier
+    policy. Left out: the clip of TRL's RLOO.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
@@ -59,13 +63,17 @@ class GRPO(Algorithm):
         loss = -mean over sequences of the mean over tokens of
                min(ratio_t A_s, clip(ratio_t) A_s)
 
-    arXiv:2402.03300, equation 3. Dividing by each answer's length and by the group's spread biases
-    the gradient (see `DrGRPO`). Left out: the KL term in the loss, for which the learner's KL
-    penalty in the reward stands.
+    arXiv:2402.03300, equation 3. Use it when an answer is scored as a whole, each prompt gets
+    several answers, and there is no value head to train. A group whose scores are all equal teaches
+    nothing; `DAPO` replaces such groups. Dividing by each answer's length and by the group's spread
+    biases the gradient; `DrGRPO` does neither. Left out: the KL term in the loss; use the learner's
+    KL penalty in the reward.
 
     Attributes:
-        clip: How far the ratio of new to old probability may fall below 1.
-        clip_high: How far it may rise above 1; as far if None.
+        clip: A ratio of new to old probability below 1 - clip earns nothing more; smaller is more
+            careful.
+        clip_high: A ratio of new to old probability above 1 + clip_high earns nothing more; None
+            takes `clip`.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
@@ -99,7 +107,7 @@ class GRPO(Algorithm):
         return -self.mean(surrogate, batch.mask), {"clip_fraction": clipped}
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
-        """One number from the surrogate of every token: each answer weighs the same."""
+        """One number from every token's surrogate; each answer weighs the same."""
         return losses.sequence_mean(surrogate, mask)
 
 
@@ -110,8 +118,10 @@ class DrGRPO(GRPO):
         A_s = r_s - group mean
         loss = -mean over sequences of sum_t min(ratio_t A_s, clip(ratio_t) A_s)
 
-    arXiv:2503.20783. The gradient at the sampling policy is (n - 1) / n of the exact one for
-    groups of n. Left out: the paper's constant divisor, which belongs to the learning rate.
+    arXiv:2503.20783. Use it instead of `GRPO` where answers differ in length: GRPO weighs the
+    tokens of long answers less. At the sampling policy its gradient is (n - 1) / n of the exact one
+    for groups of n, which is that of `RLOO` times this factor. Left out: the paper's constant
+    divisor; choose the learning rate instead.
     """
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -125,30 +135,35 @@ class DrGRPO(GRPO):
 
 @dataclass(frozen=True)
 class DAPO(GRPO):
-    """Decoupled clip and dynamic sampling (Yu et al., 2025).
+    """GRPO with decoupled clips and dynamic sampling (Yu et al., 2025).
 
         loss = -mean over tokens of min(ratio_t A_s, clip(ratio_t, 1 - low, 1 + high) A_s)
 
-    arXiv:2503.14476. Groups whose answers all score alike teach nothing: they are replaced by
-    further ones. Left out: the soft punishment of overlong answers, which is a reward.
+    arXiv:2503.14476. Use it when many prompts are too easy or too hard, so that all answers of a
+    group score alike. Such groups teach nothing, and further rollouts replace them; an update may
+    therefore cost several rollouts. The higher `clip_high` keeps the entropy up. Left out: the soft
+    punishment of overlong answers, which belongs in the reward.
 
     Attributes:
-        max_rollouts: Stop asking for more after so many rollouts, however little they teach.
+        max_rollouts: Collect at most this many rollouts for one update; 1 drops the groups that
+            teach nothing without replacing them.
     """
 
     clip_high: float | None = 0.28
     max_rollouts: int = 5
 
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
-        """Rollouts until there are as many answers that teach as one rollout has."""
+        """Rollouts until as many answers teach something as one rollout holds."""
         kept: list[Rollout] = []
         for _ in range(self.max_rollouts):
             rollout = collect()
+            # Scores, not returns: KL penalties make the returns of every group differ.
             teaching = returns.differs_in_group(rollout.scores, rollout.groups)
             if teaching.any():
                 kept.append(rollout.select(teaching.nonzero().squeeze(1)))
             if sum(map(len, kept)) >= len(rollout):
                 break
+        # An update needs a rollout, even one that teaches nothing.
         return rollout.cat(kept) if kept else rollout
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
@@ -163,11 +178,14 @@ class REINFORCEPlusPlus(Algorithm):
         A_t = sum of the rewards from t on, KL penalties included; standardised over all tokens
         loss = -mean over tokens of min(ratio_t A_t, clip(ratio_t) A_t)
 
-    arXiv:2501.03262. The global mean is the baseline, so groups are not needed. Left out: the
+    arXiv:2501.03262. Use it when each prompt gets one answer and there is no value head to train.
+    The mean over the whole rollout is the baseline, so easy prompts look good and hard ones bad;
+    with several answers to each prompt, `RLOO` and `GRPO` compare like with like. Left out: the
     clipping of rewards.
 
     Attributes:
-        clip: The ratio of new to old probability earns nothing outside 1 - clip .. 1 + clip.
+        clip: A ratio of new to old probability outside 1 - clip to 1 + clip earns nothing more;
+            smaller is more careful.
     """
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
@@ -176,7 +194,7 @@ class REINFORCEPlusPlus(Algorithm):
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Standardised returns from each token on, shape (S, L)."""
-        # The value head is not trained, so that what it says of a cut episode's end means nothing.
+        # The value head is not trained, so its value at the end of a cut episode means nothing.
         nothing = rollout.bootstrap_values.new_zeros(len(rollout))
         following = returns.discounted_returns(rollout.rewards, rollout.mask, nothing, 1.0)
         return returns.standardise(following, rollout.mask)

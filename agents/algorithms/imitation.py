@@ -21,9 +21,11 @@ class BestOfN(Algorithm):
 
         loss = -mean over the best answers of sum_t log pi(a_t)
 
-    RAFT, arXiv:2304.06767, repeated at every rollout. Needs groups. The best of n samples has KL
-    of at most log n - (n - 1) / n nats to the policy that sampled. Left out: a filter that drops
-    prompts whose best answer is poor.
+    RAFT, arXiv:2304.06767, repeated at every rollout. Use it when only the order of the scores can
+    be trusted, not their size, or when a simple and stable method is wanted. It learns nothing
+    from bad answers; `RLOO` does. Larger groups move further at a time: the best of n samples has
+    a KL of at most log n - (n - 1) / n nats to the policy that sampled. Left out: a filter that
+    drops prompts whose best answer is poor.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
@@ -45,12 +47,15 @@ class RewardWeightedRegression(Algorithm):
 
         w_s = exp(r_s / beta) / mean of exp(r / beta),    loss = -mean of w_s sum_t log pi(a_t)
 
-    On answers that the reference gave, whose optimum is pi_ref exp(r / beta) / Z; no probability
-    is needed of whoever gave them, so that any log will do. On answers of the policy itself, every
-    rollout moves the optimum on. Left out: advantages instead of returns (AWR).
+    Use it when scored answers come from elsewhere, such as a log: no old probabilities are needed.
+    Large `beta` weighs all answers alike, which is supervised fine-tuning; `beta` near 0 learns
+    from the best answer alone. On answers that the reference gave, the optimum is
+    pi_ref exp(r / beta) / Z. On answers of the policy itself, every rollout moves the optimum on.
+    Left out: advantages instead of returns (AWR).
 
     Attributes:
-        beta: Temperature of the weights, in units of return.
+        beta: Temperature of the weights, in units of the score; smaller learns from the best
+            answers alone.
     """
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
@@ -60,6 +65,7 @@ class RewardWeightedRegression(Algorithm):
     def advantages(self, rollout: Rollout) -> Tensor:
         """The weights, shape (S,)."""
         scaled = rollout.scores / self.beta
+        # The softmax cannot overflow as exp(r / beta) would; its mean is 1 after the factor.
         return scaled.softmax(0) * len(scaled)
 
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:

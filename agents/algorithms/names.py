@@ -41,7 +41,8 @@ def algorithm_named(name: str) -> type[Algorithm]:
     """The class of that name, or one of the user's: `file.py:Name` or `package.module:Name`.
 
     Raises:
-        OptionError: There is none, or what is named is not a dataclass derived from `Algorithm`.
+        OptionError: No algorithm has this name, or it names something other than a dataclass
+            derived from `Algorithm`.
         ObjectNotFoundError: The file, the module or the name does not exist.
     """
     if name in ALGORITHMS:

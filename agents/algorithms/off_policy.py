@@ -23,14 +23,17 @@ class OffPolicyGradient(Algorithm):
         w_t = min(pi(a_t) / pi_sampled(a_t), cap)
         loss = -mean over sequences of sum_t stopped(w_t) A_s log pi(a_t)
 
+    Use it when sampling is dear and old answers should be learned from again. On rollouts of the
+    present policy all weights are 1, and it is `RLOO`.
+
     Each token has its own weight, as in V-trace (Espeholt et al., 2018, arXiv:1802.01561) and in
-    IMPALA's descendants for language models: biased by the truncation, and since the probability
-    of reaching a token is not corrected, but of bounded variance. Exact on fresh rollouts. Needs
-    groups. The learner's KL penalty is that of the present policy, for stale rollouts too.
+    IMPALA's descendants for language models. The variance is bounded. The price is a bias: weights
+    are truncated, and the probability of reaching a token is not corrected. It needs groups. The
+    learner's KL penalty is that of the present policy, for stale rollouts too.
 
     Attributes:
-        cap: The largest weight.
-        replay: Rollouts that are learned from at once.
+        cap: The largest importance weight; smaller has less variance and more bias.
+        replay: How many of the latest rollouts to learn from at once; more uses older answers.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
@@ -45,6 +48,7 @@ class OffPolicyGradient(Algorithm):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
+        # Detached, so that the gradient is the policy's alone and not also that of the weight.
         moved = (outputs.logprobs.detach() - batch.logprobs).where(batch.mask, 0.0)
         weights = moved.exp().clamp(max=self.cap)
         loss = -losses.sequence_sum(
@@ -62,17 +66,22 @@ class SoftQLearning(Algorithm):
         loss = mean over tokens of (Q(s_t, a_t) - target_t)^2 / 2
         target_t = r_t + [soft lambda-return of the text after token t]
 
-    Any Q splits in one way into its soft value V and the policy that is optimal for it, so that
-    value head and logits together *are* Q (Nachum et al., "Bridging the Gap", 2017,
+    Use it when old rollouts should be learned from again without importance weights, or when each
+    token needs a value of its own. Whoever gave the answers, the fixed point is the optimum
+    pi_ref exp(r / beta) / Z. Use `PPO` where fresh answers are cheap.
+
+    Any Q splits in one way into its soft value V and the policy that is optimal for it, so the
+    value head and the logits together *are* Q (Nachum et al., "Bridging the Gap", 2017,
     arXiv:1702.08892; for text Guo et al., 2022, arXiv:2106.07704). Targets come from the policy as
-    it was at the start of the update, a target network that is renewed each time. Whoever gave the
-    answers, the fixed point is the optimum pi_ref exp(r / beta) / Z. Needs a reference. Rewards are
-    those of the environment: leave the learner's `kl_coef` at 0. Left out: priorities.
+    it was at the start of the update: a target network that is renewed each time. It needs a
+    reference. Rewards are those of the environment: leave the learner's `kl_coef` at 0. Left out:
+    priorities.
 
     Attributes:
-        beta: Weight of the KL to the reference.
-        gae_lambda: 0 is one-step Q-learning; near 1 the end's reward arrives at once.
-        replay: Rollouts that are learned from at once.
+        beta: Weight of the KL to the reference, in reward per nat; larger stays closer to it.
+        gae_lambda: Lambda of the returns: 0 is one-step Q-learning; near 1 the reward at the end
+            reaches every token at once.
+        replay: How many of the latest rollouts to learn from at once; more uses older answers.
     """
 
     needs: ClassVar[Needs] = Needs(reference=True, values=True)
@@ -83,7 +92,7 @@ class SoftQLearning(Algorithm):
     replay: int = 4
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """What Q is too low by, under the target network, shape (S, L)."""
+        """How much too low Q is under the target network, shape (S, L)."""
         assert rollout.present_logprobs is not None
         soft = rollout.rewards - self.beta * self._log_ratios(rollout, rollout.present_logprobs)
         return returns.gae(

@@ -20,16 +20,25 @@ if TYPE_CHECKING:
 class PPO(Algorithm):
     """Proximal policy optimisation with a clipped objective (Schulman et al., 2017).
 
-    Advantages by GAE, standardised within each minibatch as Stable-Baselines3 and CleanRL do. Left
-    out: advantage standardisation over the whole rollout, shared clip ranges that decay.
+    arXiv:1707.06347. Use it when sampling is dear, so that each rollout should be learned from
+    several times, or when rewards come inside an answer. It trains a value head; with several
+    answers to each prompt, `GRPO` needs none. One step on each rollout (`n_epochs` of 1 and
+    `minibatch_tokens` of None) never meets the clip: that is `A2C` with standardised advantages.
+
+    Advantages come from GAE and are standardised within each minibatch, as Stable-Baselines3 and
+    CleanRL do. Left out: advantage standardisation over the whole rollout, shared clip ranges that
+    decay.
 
     Attributes:
-        clip: The ratio of new to old probability earns nothing outside 1 - clip .. 1 + clip.
-        value_clip: Values may move so far in one update; None does not limit them.
-        value_coef: Weight of the value loss.
-        entropy_coef: Weight of the entropy bonus.
-        gamma: Discount of each chosen token.
-        gae_lambda: Trade of bias (0) for variance (1) in GAE.
+        clip: A ratio of new to old probability outside 1 - clip to 1 + clip earns nothing more;
+            smaller is more careful.
+        value_clip: A value that moves further than this in one update earns nothing more, in units
+            of return; None does not limit it.
+        value_coef: Weight of the value loss; larger trains the value head faster.
+        entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
+        gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
+        gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
+            rewards.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)
@@ -69,6 +78,7 @@ class PPO(Algorithm):
         """Clipped surrogate + value loss - entropy bonus."""
         assert batch.advantages is not None and batch.value_targets is not None
         mask = batch.mask
+        # Per minibatch, so that the clip and the coefficients do not depend on the rewards' scale.
         advantages = returns.standardise(batch.advantages, mask)
         policy_loss = self.policy_loss(batch, outputs, advantages)
         if self.value_clip is None:
@@ -103,19 +113,24 @@ class PPOPenalty(PPO):
 
         loss = -mean over tokens of [ratio_t A_t - penalty KL_t(old || new)]
 
-    Schulman et al. (2017), equation 8, with a fixed coefficient (their table 1). The KL is
-    estimated at the sampled tokens by ratio - 1 - log ratio, whose expected gradient is the exact
-    one. Left out: the coefficient that adapts to a target. `clip` only says what `clip_fraction`
-    counts.
+    Schulman et al. (2017), equation 8, with a fixed coefficient (their table 1). Use it when no
+    token should lose its gradient at the edge of a clip. A `penalty` of 0 holds nothing back. Use
+    `PPO` otherwise: in the paper the clip did better than any penalty.
+
+    The KL is estimated at the sampled tokens by ratio - 1 - log ratio, whose expected gradient is
+    the exact one. Left out: the coefficient that adapts to a target.
 
     Attributes:
-        penalty: Weight of the KL to the sampling policy, in nats per token.
+        clip: Ratios outside 1 - clip to 1 + clip are counted as `clip_fraction`; nothing is
+            clipped.
+        penalty: Weight of the KL to the sampling policy, in nats per token; larger moves less.
     """
 
     penalty: float = 1.0
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """Importance-weighted advantages less the penalty."""
+        # The ratio counts from the sampling policy: E[ratio - 1 - log ratio] is KL(old || new).
         moved = (outputs.logprobs - batch.logprobs).where(batch.mask, 0.0)
         penalty = losses.masked_mean(moved.expm1() - moved, batch.mask)
         weighted = losses.surrogate(

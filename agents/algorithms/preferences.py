@@ -1,7 +1,7 @@
 """Learning from which answers are better: on preferences from a file, or on groups of a rollout.
 
-A preference is two sequences of a rollout in one group, the better one with the higher score;
-`Rollout.from_log` makes such rollouts. All of them need a reference.
+A preference is two sequences of one group; the better one has the higher score. `Rollout.from_log`
+makes such rollouts. All algorithms here need a reference.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DPO(Algorithm):
-    """Direct preference optimisation (Rafailov et al., 2023): see `preference_losses.dpo`.
+    """Direct preference optimisation (Rafailov et al., 2023): learns from pairs of answers.
 
-    All pairs of a group of which one is better. Left out: label smoothing.
+    The loss is `preference_losses.dpo`. Use it when there are preferences between answers and no
+    reward model. It learns from every pair of a group in which one answer is better. If the
+    preferences never contradict each other, it pushes margins up without end; `IPO` stops at a
+    margin. Use `KTO` for answers that are judged one by one. Left out: label smoothing.
 
     Attributes:
-        beta: Strength of the leash to the reference.
+        beta: Strength of the leash to the reference, per nat; smaller lets the policy move further.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True, reference=True)
@@ -53,7 +56,12 @@ class DPO(Algorithm):
 
 @dataclass(frozen=True)
 class IPO(DPO):
-    """Identity preference optimisation (Azar et al., 2023): see `preference_losses.ipo`."""
+    """Identity preference optimisation (Azar et al., 2023): DPO with a target for the margin.
+
+    The loss is `preference_losses.ipo`. Use it instead of `DPO` when the preferences hardly ever
+    contradict each other, or when DPO overfits. It fits the difference of log ratios to
+    1 / (2 beta) nats and then stops.
+    """
 
     def pair_loss(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """The loss from the log ratios of each pair, both (P,)."""
@@ -62,15 +70,18 @@ class IPO(DPO):
 
 @dataclass(frozen=True)
 class KTO(Algorithm):
-    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024): see `preference_losses.kto`.
+    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024): answers judged one by one.
 
-    Answers are good or bad by themselves. The reference point is the mean log ratio of the prompts
-    of the minibatch with answers to others of them, at least 0, as in the paper's section 4.1: so
-    a minibatch needs several prompts. Left out: weights of good and bad answers.
+    The loss is `preference_losses.kto`. Use it when each answer is judged good or bad by itself,
+    such as by a thumb up or down. With pairs, `DPO` and `IPO` also learn which answer is better.
+
+    The reference point is the mean log ratio of mismatched pairs: the minibatch's prompts, each
+    with the answer to another one. It is at least 0, as in the paper's section 4.1. A minibatch
+    therefore needs several prompts. Left out: weights of good and bad answers.
 
     Attributes:
-        beta: Strength of the leash to the reference.
-        desirable_above: Answers that score more than this are desirable.
+        beta: Strength of the leash to the reference, per nat; smaller lets the policy move further.
+        desirable_above: Answers that score more than this are good, the others bad.
     """
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True, reference=True)
@@ -91,6 +102,7 @@ class KTO(Algorithm):
 
     def step(self, trainer: StepTaker, batch: Rollout) -> tuple[PolicyOutputs, Metrics]:
         """One optimiser step around the reference point of the present policy."""
+        # Without gradient: the paper does not differentiate the reference point either.
         others = trainer.with_reference(batch.with_answers_of_others(trainer.policy.context))
         point = _log_ratios(others, trainer.fixed_outputs(others)).mean().clamp(min=0)
         outputs = trainer.outputs(batch)

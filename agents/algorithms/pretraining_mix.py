@@ -24,15 +24,16 @@ class PPOPtx(PPO):
         loss = PPO's - ptx_coef * mean over tokens of log pi(x_t | x_<t),  x from the text
 
     Ouyang et al., "Training language models to follow instructions with human feedback" (2022),
-    equation 2, "PPO-ptx": what alignment costs elsewhere is paid back. Both terms are means over
-    tokens here, so that `ptx_coef` compares them; the paper's 27.8 weighs other means. With a
-    `SeparateValue` policy only the actor reads.
+    equation 2, "PPO-ptx". Use it when training on the reward makes the model worse at what it
+    learned in pretraining. With `ptx_coef` of 0 it is `PPO`. Both terms are means over tokens here,
+    so `ptx_coef` compares them directly; the paper's 27.8 weighs other means. With a
+    `SeparateValue` policy only the actor reads the text.
 
     Attributes:
         stream: Ids of the pretraining text, shape (N,), in memory or mapped from a file.
-        ptx_coef: Weight of the text.
-        ptx_window: Tokens read in a row.
-        ptx_batch: Windows of an optimiser step.
+        ptx_coef: Weight of the pretraining text's loss; larger keeps more of the pretraining.
+        ptx_window: Length of a window of pretraining text, in tokens.
+        ptx_batch: Windows of pretraining text read in each optimiser step.
     """
 
     stream: NDArray[np.integer] = field(

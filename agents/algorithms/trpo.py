@@ -24,17 +24,24 @@ class TRPO(Algorithm):
         step = sqrt(2 max_kl / (x F x)) x,    F x = g
         F = mean over tokens of grad log pi(a_t) grad log pi(a_t)^T
 
-    arXiv:1502.05477. g is the gradient of mean ratio_t A_s; x comes from conjugate gradients. F is
-    estimated at the sampled tokens, and F v by one backward pass at a point a little along v, so
-    nothing is differentiated twice. The step is halved until the surrogate rises within the KL
-    bound. One step on each rollout; the learner's optimiser and rate are not used. Needs groups.
-    Left out: a value head, for which the mean of a group's others stands.
+    arXiv:1502.05477. Use it when no update may move the policy further than a known KL. A step
+    costs about `iterations` forward and backward passes and those of the line search. `PPO` and
+    `GRPO` take one pass a step and keep to no exact bound.
+
+    g is the gradient of mean ratio_t A_s; x comes from conjugate gradients. F is estimated at the
+    sampled tokens. F v takes one backward pass at a point a little along v, so nothing is
+    differentiated twice. The step is halved until the surrogate rises within the KL bound. There is
+    one step on each rollout; the learner's optimiser and learning rate are not used. It needs
+    groups. Left out: a value head; the baseline is the mean of the group's other answers.
 
     Attributes:
-        max_kl: How far the policy may move, in nats per token.
-        iterations: Conjugate gradient steps.
-        damping: Added to F's diagonal.
-        halvings: How often the step is halved before it is given up.
+        max_kl: How far one update may move the policy, in nats per token.
+        iterations: Conjugate gradient steps for one update; more solve for the direction better and
+            cost a forward and a backward pass each.
+        damping: Added to the diagonal of the Fisher matrix; larger is more stable and closer to the
+            plain gradient.
+        halvings: How many lengths of the step are tried, each half the one before; then the update
+            is given up.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)

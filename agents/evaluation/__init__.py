@@ -1,4 +1,4 @@
-"""What a policy is worth on prompts it was not trained on, and how sure that is."""
+"""How good a policy's answers are to prompts it was not trained on, and how sure that is."""
 
 from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
 from agents.evaluation.compare import (

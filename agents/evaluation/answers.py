@@ -1,4 +1,4 @@
-"""A policy's answers to given prompts, their scores, and how a reference sees them."""
+"""A policy's answers to given prompts, their scores, and their probability under a reference."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from textenv import Prompt, TextVectorEnv
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers to n prompts, one each, in the order of the prompts.
+    """Answers to n prompts, one for each, in the order of the prompts.
 
     Attributes:
-        samples: Prompts, answers and scores.
-        answers: The answers' ids, a stop token included.
+        samples: Prompts, answers and scores as text and numbers.
+        answers: Token ids of the answers, a stop token included.
         logprobs: Log-probability of each answer under the policy, shape (n,).
         ref_logprobs: The same under the reference, shape (n,); NaN without a reference.
     """
@@ -55,12 +55,12 @@ class Evaluation:
 
     @property
     def kl_per_token(self) -> float:
-        """The same for each chosen token."""
+        """KL(policy || reference) of one chosen token in nats, estimated in the same way."""
         return float((self.logprobs - self.ref_logprobs).sum() / self.num_tokens)
 
     @property
     def reference_perplexity(self) -> float:
-        """How surprised the reference is by each token of the answers: does it still read so?"""
+        """Perplexity of the answers under the reference: it rises as they stop reading well."""
         return math.exp(-float(self.ref_logprobs.sum()) / self.num_tokens)
 
     @property
@@ -69,7 +69,7 @@ class Evaluation:
         return distinct_n(self.answers, 2)
 
     def numbers(self) -> dict[str, float]:
-        """All of these by name, the bounds of the mean score among them."""
+        """All of these numbers by name, and the bounds of the mean score."""
         score = bootstrap_interval(self.scores)
         return {
             "score": score.mean,
@@ -97,13 +97,14 @@ def evaluate(
     """Answer each of `prompts` once in `envs`, which also scores the answers.
 
     Args:
-        policy: Who answers; its own generator is left alone.
-        envs: Any number of rows, in SAME_STEP mode; its own prompts are not used.
-        prompts: At least one.
-        reference: For the KL.
-        temperature: Of the sampling, and so of the log-probabilities.
-        seed: Of the sampling: the same policy, prompts and seed give the same answers.
-        on_answers: Called with the number of answers after each batch.
+        policy: The policy that answers; its own generator is not used.
+        envs: An environment with any number of rows, in SAME_STEP mode; its own prompts are not
+            used.
+        prompts: At least one prompt.
+        reference: A policy to compare with, for the KL.
+        temperature: Logits are divided by this, in sampling and in the log-probabilities.
+        seed: Seed of the sampling; the same policy, prompts and seed give the same answers.
+        on_answers: Called with the number of answers so far after each batch.
 
     Raises:
         ValueError: There are no prompts, or `envs` is in another autoreset mode.
@@ -132,7 +133,7 @@ class Answers(NamedTuple):
     """Answers to k prompts, token by token.
 
     Attributes:
-        samples: As in `Evaluation`.
+        samples: Prompts, answers and scores as text and numbers.
         tokens: Prompt and answer, right-padded, shape (k, L), int64.
         mask: True at the answer, shape (k, L), bool.
         rewards: The environment's reward for each chosen token, 0 elsewhere, shape (k, L).
@@ -156,7 +157,9 @@ def answer_prompts(
     temperature: float,
     generator: np.random.Generator,
 ) -> Answers:
-    """Let at most `envs.num_envs` prompts be answered, one a row; rows left over play along.
+    """Answer at most `envs.num_envs` prompts, one in each row.
+
+    Spare rows repeat prompts; their answers are dropped.
 
     Raises:
         ValueError: `envs` is in another autoreset mode than SAME_STEP.
@@ -200,6 +203,8 @@ def answer_prompts(
     lengths = (tokens != policy.pad_token).sum(1)
     places = np.arange(tokens.shape[1])
     mask = (places >= starts[:count, None]) & (places < lengths[:, None])
+    # Rewards and masks came step by step. The token at place `at` was chosen that many steps after
+    # the start of its row's answer.
     of_row, at = np.nonzero(mask)
     step_of = at - starts[of_row]
     token_rewards = np.zeros(tokens.shape)
@@ -210,7 +215,7 @@ def answer_prompts(
 
 @torch.inference_mode()
 def answer_outputs(policy: Policy, answers: Answers, temperature: float) -> PolicyOutputs:
-    """What `policy` says of each chosen token; tensors of shape (k, L), 0 outside the answers."""
+    """A policy's outputs for each chosen token; tensors of shape (k, L), 0 outside the answers."""
     tokens, mask = (torch.from_numpy(x).to(policy.device) for x in (answers.tokens, answers.mask))
     allowed = None
     if answers.allowed is not None:

@@ -1,8 +1,8 @@
-"""Several policies side by side: one row of figures each.
+"""Several policies side by side: one row of figures for each.
 
-Everything is measured on answers to the same prompts. What gives the answers does not matter here:
-`compare_answers` takes the evaluations of policies, of best-of-n, or of a policy that was prompted
-in another way; `compare` makes those of policies.
+Everything is measured on answers to the same prompts. `compare` lets policies answer and measures
+their answers. `compare_answers` takes evaluations, whoever gave the answers: a policy, best-of-n,
+or a policy that was prompted in another way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,20 @@ from textenv import Prompt, TextVectorEnv
 
 @dataclass(frozen=True)
 class Row:
-    """What one policy's answers are worth.
+    """How good one policy's answers are.
 
     Attributes:
-        name: Whose they are.
+        name: Name of the policy.
         reward: Mean of the environment's reward.
-        wins: Share of the prompts won against each other policy, by its name: as the judge says,
-            or by the reward if there is no judge.
-        tokens_per_answer: Mean length.
-        distinct_2: See `distinct_n`.
-        judge: Mean of the judge's scores, if there is one.
-        kl: KL(policy || reference) of an answer in nats, if there was a reference.
-        toxicity: Mean of what the classifier says, 0 to 1, if there is one. With a list of words it
+        wins: Share of the prompts won against each other policy, by its name; the judge decides,
+            or the reward without a judge.
+        tokens_per_answer: Mean length of an answer in tokens.
+        distinct_2: Different pairs of neighbouring tokens, as a share of all; see `distinct_n`.
+        judge: Mean of the judge's scores; None without a judge.
+        kl: KL(policy || reference) of an answer in nats; None without a reference.
+        toxicity: Mean of what the classifier says, 0 to 1; None without one. With a list of words it
             is the share of answers that hold one of them.
-        perplexity: On held-out text, if there is one.
+        perplexity: Perplexity of held-out text; None without such a text.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Row:
     perplexity: float | None = None
 
     def numbers(self) -> dict[str, Any]:
-        """All of it as plain values for JSON, intervals as `{"mean", "low", "high"}`."""
+        """The row as plain values for JSON; intervals become `{"mean", "low", "high"}`."""
         plain: dict[str, Any] = {}
         for name, value in vars(self).items():
             plain[name] = value._asdict() if isinstance(value, Interval) else value
@@ -76,16 +76,16 @@ def compare(
     """Let every policy answer the same prompts with the same seed, and measure the answers.
 
     Args:
-        policies: By the names of their rows, in the order of the rows.
+        policies: Policies by the names of their rows, in the order of the rows.
         environment: Makes the environment in which a policy answers; it holds the reward.
-        prompts: At least one.
-        reference: For the KL; it needs the vocabulary of every policy.
-        judge: Of the answers.
-        classifier: Of toxic text; see `agents.evaluation.safety`.
+        prompts: At least one prompt.
+        reference: A policy to compare with, for the KL; it needs the vocabulary of every policy.
+        judge: Scores the answers independently of the reward.
+        classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
-        window: Of the perplexity.
-        temperature: Of the sampling.
-        seed: Of the sampling.
+        window: Tokens read at a time for the perplexity; the policy's context if None.
+        temperature: Logits are divided by this before sampling.
+        seed: Seed of the sampling.
         on_answers: Called with the number of answers of all policies after each batch.
 
     Raises:
@@ -122,13 +122,13 @@ def compare_answers(
     """A row for each of `evaluations`, which answer the same prompts in the same order.
 
     Args:
-        evaluations: By the names of their rows.
-        judge: Of the answers.
-        classifier: Of toxic text; see `agents.evaluation.safety`.
-        perplexities: On held-out text, for those that have one.
+        evaluations: Evaluations by the names of their rows.
+        judge: Scores the answers independently of the reward.
+        classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
+        perplexities: Perplexities of held-out text by the names of the rows that have one.
 
     Raises:
-        ValueError: There are none, or they do not have equally many answers.
+        ValueError: There are no evaluations, or their numbers of answers differ.
     """
     counts = {name: len(evaluation.samples) for name, evaluation in evaluations.items()}
     if len(set(counts.values())) != 1:
@@ -161,7 +161,7 @@ def compare_answers(
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and the rows as texts: without the columns that nobody has.
+    """Headings, and the rows as texts, without the columns that are empty in all rows.
 
     The win rate is the one against the first row.
     """
@@ -184,7 +184,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """The same as a table to be printed by rich."""
+    """The rows as a table that rich prints."""
     headings, cells = table_cells(rows)
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings):

@@ -1,10 +1,10 @@
-"""Means and shares with the bounds within which they are known.
+"""Means and shares with their confidence intervals.
 
-Two policies are compared on the same prompts, prompt by prompt: what is common to both cancels, so
-the interval of the difference is narrower than those of the two means. Intervals are percentiles
-of the bootstrap (Efron, 1979): scores of texts pile up at a few values, and nothing is assumed
-about their distribution. They cover the choice of prompts and the chance of sampling, not that of
-training again with another seed.
+Two policies are compared on the same prompts, prompt by prompt. What both have in common cancels,
+so the interval of the difference is narrower than those of the two means. Intervals are percentiles
+of the bootstrap (Efron, 1979), which assumes nothing about the distribution: scores of texts pile
+up at a few values. Intervals cover the choice of prompts and the chance in sampling. They do not
+cover the chance in training: another seed may give another policy.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 DRAWN_AT_ONCE = 100_000
-"""Values of some resamples: fast, where all resamples together would fill the memory."""
+"""Values drawn at once; all resamples together would fill the memory."""
 
 
 class Interval(NamedTuple):
-    """A mean and the bounds within which it is known."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -38,7 +38,7 @@ def bootstrap_interval(
     1.000 [1.000, 1.000]
 
     Raises:
-        ValueError: There are no values, or they are no flat list.
+        ValueError: There are no values, or they are not a flat list.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) == 0:
@@ -63,25 +63,27 @@ def win_rate(
 ) -> Interval:
     """Share of the prompts on which a scores higher than b; a tie counts as half a win.
 
-    A and b are different beyond chance where the interval leaves 0.5 out.
+    A and b differ by more than chance if 0.5 is outside the interval.
 
     Args:
         scores_a: Scores of a's answers, shape (n,), one for each prompt.
         scores_b: Scores of b's answers to the same prompts, shape (n,).
-        confidence: Of the interval.
-        resamples: Of the bootstrap, which draws prompts.
-        seed: Of the bootstrap.
+        confidence: Probability that the interval holds the true share, 0 to 1.
+        resamples: Number of resamples of the prompts that the bootstrap draws.
+        seed: Seed of the bootstrap.
 
     >>> print(win_rate([1, 1, 1], [0, 0, 0]))
     1.000 [1.000, 1.000]
 
     Raises:
-        ValueError: The two are not flat lists of equal length, or a score is NaN: it would lose
-            without having been compared.
+        ValueError: The two are not flat lists of equal length, or a score is NaN, which would lose
+            every comparison.
     """
     a, b = (np.asarray(scores, dtype=np.float64) for scores in (scores_a, scores_b))
     if a.shape != b.shape:
-        raise ValueError(f"{a.shape} and {b.shape} scores are not of the same prompts")
+        raise ValueError(
+            f"the scores have shapes {a.shape} and {b.shape}; they must be for the same prompts"
+        )
     if np.isnan(a).any() or np.isnan(b).any():
         raise ValueError("a score is NaN: there is nothing to compare")
     wins = (a > b) + 0.5 * (a == b)

@@ -1,11 +1,11 @@
 """Prompts that show or ask for the way to an answer: few-shot and chain-of-thought.
 
-A language model that was only pretrained continues text; worked examples in front of a question
-show it what is to be continued (Brown et al., "Language Models are Few-Shot Learners", 2020). With
-the reasoning written out in the examples it reasons before it answers (Wei et al.,
-"Chain-of-Thought Prompting Elicits Reasoning in Large Language Models", 2022); "Let's think step by
-step." alone does some of that (Kojima et al., "Large Language Models are Zero-Shot Reasoners",
-2022). Everything here is text to text; nothing looks whether a prompt fits a context.
+A language model that was only pretrained continues text. Worked examples before a question show it
+what to write (Brown et al., "Language Models are Few-Shot Learners", 2020). If the examples write
+out their reasoning, the model reasons before it answers (Wei et al., "Chain-of-Thought Prompting
+Elicits Reasoning in Large Language Models", 2022). "Let's think step by step." alone does some of
+that (Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022). Everything here is text
+to text; nothing checks whether a prompt fits a context.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,12 +21,12 @@ ANSWER_IS = "The answer is"
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands between questions and answers.
+    """The text around questions and answers.
 
     Attributes:
-        question: In front of each question.
-        answer: Between a question and its answer.
-        end: Behind each worked example.
+        question: Text before each question.
+        answer: Text between a question and its answer.
+        end: Text after each worked example.
     """
 
     question: str = "Q: "
@@ -39,9 +39,9 @@ class Worked:
     """A worked example.
 
     Attributes:
-        question: As it will be asked.
-        answer: The right one.
-        reasoning: The way to it, for `chain_of_thought`.
+        question: The question.
+        answer: The right answer.
+        reasoning: The way to the answer, for `chain_of_thought`.
     """
 
     question: str
@@ -55,7 +55,8 @@ LAYOUT = Layout()
 def few_shot(examples: Sequence[Worked], question: str, layout: Layout = LAYOUT) -> str:
     r"""The examples with their answers, then the question, up to where its answer begins.
 
-    The prompt does not end with a space: in byte-pair vocabularies it belongs to the next token.
+    The prompt does not end with a space: in byte-pair vocabularies a space belongs to the token
+    after it.
 
     >>> few_shot([Worked("2 + 2?", "4")], "3 + 4?")
     'Q: 2 + 2?\nA: 4\n\nQ: 3 + 4?\nA:'
@@ -64,7 +65,7 @@ def few_shot(examples: Sequence[Worked], question: str, layout: Layout = LAYOUT)
 
 
 def chain_of_thought(examples: Sequence[Worked], question: str, layout: Layout = LAYOUT) -> str:
-    r"""As `few_shot`, with the reasoning before each answer; `extract_answer` reads the result.
+    r"""Like `few_shot`, with the reasoning before each answer; `extract_answer` reads the result.
 
     >>> chain_of_thought([Worked("2 + 2?", "4", "Two and two more.")], "3 + 4?")
     'Q: 2 + 2?\nA: Two and two more. The answer is 4.\n\nQ: 3 + 4?\nA:'
@@ -89,7 +90,7 @@ def step_by_step(question: str, layout: Layout = LAYOUT) -> str:
 
 
 def ask_for_answer(prompt: str, reasoning: str) -> str:
-    r"""The second prompt of Kojima et al.: all so far, and a request for the answer alone.
+    r"""The second prompt of Kojima et al.: everything so far, then a request for the answer alone.
 
     >>> ask_for_answer(step_by_step("3 + 4?"), " Three and four more.")
     "Q: 3 + 4?\nA: Let's think step by step. Three and four more.\nTherefore, the answer is"
@@ -98,9 +99,9 @@ def ask_for_answer(prompt: str, reasoning: str) -> str:
 
 
 def extract_answer(text: str) -> str | None:
-    """What stands behind the last "the answer is"; `textenv.tasks.stated` under another name.
+    """The text after the last "the answer is"; `textenv.tasks.stated` under another name.
 
-    `textenv.tasks` has more of the kind, and compares numbers.
+    `textenv.tasks` has more functions like this, and compares numbers.
 
     >>> extract_answer("Three and 4 more. The answer is 7.5. Q: what")
     '7.5'

@@ -11,14 +11,14 @@ from agents.supervised.pretraining import next_token_loss
 from policies import Policy
 
 TOKENS_AT_ONCE = 4096
-"""Of held-out text in one pass: enough to be fast, little enough for any memory."""
+"""Tokens of held-out text in one pass: enough to be fast, few enough for any memory."""
 
 
 def distinct_n(answers: Iterable[ArrayLike], n: int) -> float:
     """Different runs of n neighbouring tokens, as a share of all of them (Li et al., 2016).
 
     A policy that has collapsed to a few phrases comes close to 0. The share falls with the number
-    of answers, so only equally many can be compared. NaN if no answer has n tokens.
+    of answers, so compare equal numbers of answers only. NaN if no answer has n tokens.
 
     >>> distinct_n([[1, 2, 1, 2], [3], [1, 2, 3]], 2)  # 12 21 12 | | 12 23
     0.6
@@ -28,11 +28,10 @@ def distinct_n(answers: Iterable[ArrayLike], n: int) -> float:
 
 
 def repetition(answers: Iterable[ArrayLike], n: int) -> float:
-    """Runs of n tokens that stood in the same answer before, as a share, averaged over answers.
+    """Runs of n tokens that occurred earlier in the same answer, as a share, averaged over answers.
 
-    What Welleck et al. (2020) call seq-rep-n: it sees loops within an answer, where `distinct_n`
-    sees answers that are like one another. Answers of fewer than n tokens are left out; NaN if
-    all are.
+    Welleck et al. (2020) call it seq-rep-n. It detects loops within an answer; `distinct_n` detects
+    answers that resemble each other. Answers of fewer than n tokens are left out; NaN if all are.
 
     >>> repetition([[1, 1, 1], [1, 2, 3]], 2)
     0.25
@@ -51,14 +50,14 @@ def lengths(answers: Sequence[ArrayLike]) -> NDArray[np.int64]:
 def perplexity(policy: Policy, stream: NDArray[np.integer], window: int | None = None) -> float:
     """Exponential of the mean cross-entropy per token on held-out text.
 
-    The text is cut into windows laid end to end; every token but the first of the stream is
-    predicted exactly once, from what precedes it in its window. Perplexities can be compared
-    between policies with the same vocabulary and the same window alone.
+    The text is cut into windows, end to end. Every token but the first of the stream is predicted
+    exactly once, from the tokens before it in its window. Compare perplexities only between
+    policies with the same vocabulary, and with the same window.
 
     Args:
-        policy: Who reads.
+        policy: The policy that reads.
         stream: Token ids, shape (N,), any integer type.
-        window: Tokens read at a time; as many as the policy's context if None.
+        window: Tokens read at a time; the policy's context if None.
 
     Raises:
         ValueError: The stream has fewer than two tokens, or the window does not fit the policy.
@@ -68,7 +67,7 @@ def perplexity(policy: Policy, stream: NDArray[np.integer], window: int | None =
         raise ValueError(f"window is {window}; the policy's context allows 1 to {policy.context}")
     predicted = len(stream) - 1
     if predicted < 1:
-        raise ValueError(f"the stream has {len(stream)} tokens; there is none to predict")
+        raise ValueError(f"the stream has {len(stream)} tokens; it needs 2 or more")
     total = 0.0
     at_once = max(1, TOKENS_AT_ONCE // window) * window
     whole = predicted - predicted % window

@@ -1,4 +1,4 @@
-"""Preferences between answers, and what learns from them: labellers, reward models, the loop."""
+"""Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds

@@ -1,8 +1,8 @@
-"""Labellers that stand in for people: AI feedback.
+"""Labellers that take the place of people: AI feedback.
 
-A labeller is any function of a prompt and its answers that gives every answer a score; higher is
-better, and equal scores are ties. Those here score the answer alone, since the prompt is not the
-policy's choice. One that asks a language model is no different:
+A labeller is any function of a prompt and its answers that gives every answer a score. Higher is
+better; equal scores are ties. The labellers here score the answer alone, since the prompt is not
+the policy's choice. Your own, such as one that asks a language model, is a function too:
 
 >>> from agents.feedback import rank
 >>> def shortest(prompt, answers):
@@ -41,9 +41,9 @@ def snownlp_labeller() -> Labeller:
     """How positive Chinese answers sound: SnowNLP's probability that a review is a good one.
 
     A naive Bayes classifier of words, trained on reviews of goods; see
-    https://github.com/isnowfy/snownlp. The words are cut by jieba, 26 times as fast as SnowNLP's
-    own cutter; on 250 sentences of the reviews the probabilities correlate by 0.91. Answers without
-    any word are given 1/2.
+    https://github.com/isnowfy/snownlp. jieba cuts the words, 26 times as fast as SnowNLP's own
+    cutter; on 250 sentences of the reviews the probabilities correlate by 0.91. An answer without
+    words gets 1/2.
 
     Raises:
         MissingExtraError: The package `snownlp` or `jieba` is not installed.

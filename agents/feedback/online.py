@@ -1,9 +1,10 @@
-"""Feedback while the policy learns: its present answers are ranked, again and again.
+"""Feedback while the policy learns: its present answers are ranked in every round.
 
-A reward model knows the answers it was trained on. PPO leads the policy away from these, to where
-the model is wrong and PPO makes the most of it (Gao et al., "Scaling Laws for Reward Model
+A reward model knows the answers it was trained on. PPO leads the policy away from them, to answers
+that the model judges wrongly, and exploits its mistakes (Gao et al., "Scaling Laws for Reward Model
 Overoptimization", 2023, arXiv:2210.10760). Bai et al., "Training a Helpful and Harmless Assistant"
-(2022), arXiv:2204.05862, section 4.5, so renew the model with preferences about fresh answers.
+(2022), arXiv:2204.05862, section 4.5, therefore train the model again on preferences about fresh
+answers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +25,10 @@ class Round:
     """What one round did.
 
     Attributes:
-        number: Rounds so far, from 1.
-        rankings: Of the policy's answers at the beginning of this round; the model learned from
-            these and all before them.
-        updates: What PPO then did, without the rollouts.
+        number: Number of the round, from 1.
+        rankings: Rankings of the policy's answers at the beginning of this round; the model learned
+            from these and all earlier ones.
+        updates: The PPO updates that followed, without their rollouts.
     """
 
     number: int
@@ -49,21 +50,22 @@ def online_rounds(
     rankings: Sequence[Ranking] = (),
     seed: int = 0,
 ) -> Iterator[Round]:
-    """Collect answers, rank them, fit the reward model to all rankings so far, go on with PPO.
+    """Collect answers, rank them, fit the reward model to all rankings so far, continue with PPO.
 
     Args:
-        learner: Its environment has the reward model as its reward, the object that `fit` changes.
-        prompts: Of which every round draws some.
-        labeller: Who ranks the answers.
+        learner: Its environment's reward is the reward model, the same object that `fit` changes.
+        prompts: Every round draws some of these.
+        labeller: Ranks the answers.
         fit: Fits the reward model to rankings; `lambda rankings: fit_reward_model(model, rankings)`
             is enough.
-        rounds: How many.
-        tokens_per_round: That the learner chooses in each; a rollout begun is finished.
-        prompts_per_round: Prompts to be answered in each.
-        answers_per_prompt: K.
+        rounds: Number of rounds.
+        tokens_per_round: Tokens that the learner chooses in a round; a rollout that has begun is
+            finished.
+        prompts_per_round: Prompts that are answered in a round.
+        answers_per_prompt: Number of answers to each of these prompts.
         max_new_tokens: Token budget of these answers.
-        rankings: Earlier ones, from which the model learns too.
-        seed: Of the choice of prompts and of the answers.
+        rankings: Earlier rankings; the model learns from them too.
+        seed: Seed of the choice of prompts and of the answers.
     """
     known = list(rankings)
     generator = np.random.default_rng(seed)
@@ -83,6 +85,7 @@ def online_rounds(
         )
         fresh = rank(labeller, asked, answers)
         known += fresh
+        # All rankings, not the fresh ones alone: the model must not forget what it knew before.
         fit(known)
         done = []
         while learner.tokens_done < begin + number * tokens_per_round:
@@ -91,13 +94,13 @@ def online_rounds(
 
 
 def fit_reward_model(model: RewardModel, rankings: Sequence[Ranking], **training: Any) -> None:
-    """Go on training `model` with all `rankings`, and put their answers' mean to 0.
+    """Continue training `model` with all `rankings`, and shift their answers' mean score to 0.
 
     If no ranking says that one answer is better than another, there is nothing to learn.
 
     Args:
-        model: What learns.
-        rankings: At least one.
+        model: The model to train.
+        rankings: At least one ranking.
         **training: The other arguments of `reward_model_steps`.
     """
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):

@@ -1,7 +1,7 @@
-"""Which answers to a prompt are better: rankings, their files, and what makes them.
+"""Which answers to a prompt are better: rankings, their files, and how to make them.
 
-A file of rankings is JSON lines, `{"prompt": ..., "answers": [...], "ranks": [...]}`. Pairs, as
-`{"prompt", "chosen", "rejected"}` or as the whole dialogues of Anthropic's hh-rlhf, are read too.
+A file of rankings is JSON lines, `{"prompt": ..., "answers": [...], "ranks": [...]}`. Pairs can be
+read too, as `{"prompt", "chosen", "rejected"}` or as the whole dialogues of Anthropic's hh-rlhf.
 """
 
 import json
@@ -31,10 +31,10 @@ from textenv.records import read_jsonl, short
 from textenv.tokenizers import Tokenizer, encode_prompt
 
 ANSWER_MARK = "\n\nAssistant:"
-"""What every answer of a dialogue of hh-rlhf begins behind."""
+"""The text before every answer in a dialogue of hh-rlhf."""
 
 Labeller: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
-"""A prompt and its answers to one score each: higher is better, equal is a tie."""
+"""Takes a prompt and its answers, gives each answer a score: higher is better, equal is a tie."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Ranking:
     """K answers to one prompt in order of preference.
 
     Attributes:
-        prompt: Its text.
-        answers: At least two.
-        ranks: One for each answer, 1 or more: the lowest is the best, equal ones are ties.
+        prompt: The prompt's text.
+        answers: At least two answers.
+        ranks: One rank for each answer, 1 or more: the lowest is the best, equal ones are ties.
 
     Raises:
-        ValueError: These are no such answers and ranks.
+        ValueError: The prompt, the answers or the ranks are something else than that.
     """
 
     prompt: str
@@ -56,7 +56,7 @@ class Ranking:
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
-            raise ValueError(f"the prompt {short(self.prompt)} is no text")
+            raise ValueError(f"the prompt {short(self.prompt)} is not a text")
         if len(self.answers) < 2 or not all(isinstance(text, str) for text in self.answers):
             raise ValueError(f"the answers {short(self.answers)} are not two or more texts")
         if not all(type(rank) is int and rank >= 1 for rank in self.ranks):
@@ -78,11 +78,11 @@ class Ranking:
     def from_record(cls, record: dict[str, Any]) -> Self:
         """A ranking from one of the three forms that files have.
 
-        Other keys are ignored. The dialogues of hh-rlhf are split behind the last "Assistant:" of
-        what both have in common.
+        Other keys are ignored. Dialogues of hh-rlhf are split behind the last "Assistant:" that
+        both have in common.
 
         Raises:
-            ValueError: It has none of these forms.
+            ValueError: The record has none of these forms.
         """
         if {"prompt", "answers", "ranks"} <= record.keys():
             answers, ranks = record["answers"], record["ranks"]
@@ -106,11 +106,11 @@ class Ranking:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """What `from_record` makes the ranking from again."""
+        """The record from which `from_record` makes this ranking again."""
         return {"prompt": self.prompt, "answers": list(self.answers), "ranks": list(self.ranks)}
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Every better answer with every one that is worse than it; ties make no pair."""
+        """Every pair of a better and a worse answer; ties make no pair."""
         ranked = list(zip(self.answers, self.ranks, strict=True))
         return [(a, b) for a, rank in ranked for b, other in ranked if rank < other]
 
@@ -121,8 +121,8 @@ def _split_dialogues(chosen: str, rejected: str) -> tuple[str, str, str]:
     end = common.rfind(ANSWER_MARK) + len(ANSWER_MARK)
     if end < len(ANSWER_MARK):
         raise ValueError(
-            f"the dialogues {short(chosen)} and {short(rejected)} have no beginning in common "
-            f"that leads to {ANSWER_MARK!r}; give the 'prompt' by itself"
+            f"the dialogues {short(chosen)} and {short(rejected)} have no common beginning that "
+            f"ends in {ANSWER_MARK!r}; give the 'prompt' by itself"
         )
     return chosen[:end], chosen[end:], rejected[end:]
 
@@ -134,8 +134,8 @@ def read_rankings(path: str | os.PathLike[str]) -> list[Ranking]:
     """Rankings from a `.jsonl` or `.jsonl.gz` file.
 
     Raises:
-        MalformedRecordError: The file or lines of it cannot be read; the message names them.
-        PromptError: It holds no ranking.
+        MalformedRecordError: The file or some lines of it cannot be read; the message names them.
+        PromptError: The file holds no ranking.
     """
     rankings = read_jsonl(path, Ranking.from_record, "rankings of answers")
     if not rankings:
@@ -144,14 +144,17 @@ def read_rankings(path: str | os.PathLike[str]) -> list[Ranking]:
 
 
 def append_rankings(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -> None:
-    """Add rankings to a `.jsonl` file, which is made with its folder if needed; on disk at once."""
+    """Add rankings to a `.jsonl` file and write them to disk at once.
+
+    The file and its folder are made if they do not exist.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(r.to_record(), ensure_ascii=False) + "\n" for r in rankings]
     with path.open("ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # written by hand, perhaps
+            if file.read(1) != b"\n":  # written by hand, perhaps: do not join two records
                 lines.insert(0, "\n")
         file.write("".join(lines).encode())
         file.flush()
@@ -180,11 +183,11 @@ def sample_answers(
     """K answers of `policy` to each prompt, without stop tokens.
 
     Args:
-        policy: Who answers; it must have a tokenizer.
+        policy: The policy that answers; it must have a tokenizer.
         prompts: Texts.
-        k: Answers to each.
+        k: Number of answers to each prompt.
         max_new_tokens: Token budget of an answer.
-        temperature: Of the sampling.
+        temperature: Logits are divided by this before sampling.
         seed: The same policy, prompts and seed give the same answers.
         on_answers: Called with the number of answers so far after each.
 
@@ -267,8 +270,8 @@ def preference_rollout(rankings: Sequence[Ranking], tokenizer: Tokenizer, contex
 
     Args:
         rankings: At least one.
-        tokenizer: The policy's.
-        context: The policy's.
+        tokenizer: The policy's tokenizer.
+        context: The policy's context, in tokens.
     """
     stop = [] if tokenizer.stop_token is None else [tokenizer.stop_token]
     sequences, starts, scores, groups = [], [], [], []

@@ -1,4 +1,4 @@
-"""Training a reward model on ranked answers, and how far it can be trusted on others."""
+"""Training a reward model on ranked answers, and measuring how far to trust it on others."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ class RewardModelStep(FitStep):
     """What one optimiser step did.
 
     Attributes:
-        accuracy: Share of the step's pairs that the model had right before it.
+        accuracy: Share of the step's pairs that the model ordered rightly before the step.
     """
 
     accuracy: float
@@ -50,18 +50,18 @@ def reward_model_steps(
     """Fit `model` to `rankings`, one optimiser step at a time.
 
     All answers to a prompt are in one batch, which reads the prompt once. Ouyang et al. (2022)
-    train for one epoch, since a second one overfits. `model.mean` is left alone: see `normalise`.
+    train for one epoch, since a second one overfits. `model.mean` stays as it is: see `normalise`.
 
     Args:
-        model: What learns, head and trunk.
-        rankings: Those that hold nothing but ties teach nothing and are left out.
+        model: The model to train, head and trunk.
+        rankings: The data; rankings of nothing but ties teach nothing and are left out.
         loss: One of `agents.feedback.reward_losses`, or another function like these.
-        epochs: Passes over all of them, each in another order.
+        epochs: Passes over all rankings, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: At its peak; with the next four, see `agents.supervised.Fitting`.
-        weight_decay: Of matrices and embeddings.
+        learning_rate: Peak learning rate; for it and the next four see `agents.supervised.Fitting`.
+        weight_decay: Weight decay, applied to matrices and embeddings only.
         warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: Gradients are scaled down to this norm.
+        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
         seed: Seed of the order.
 
@@ -82,10 +82,13 @@ def reward_model_steps(
         precision=precision,
     )
     device = model.trunk.device
+    # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read
+    # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
     for batch in batches(len(rankings), epochs, batch_size, seed):
         with fitting.precision.autocast():
             scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
+        # The group is the ranking, not the prompt: two people's ranks do not compare.
         groups = torch.tensor([i for i in batch for _ in rows[i]], device=device)
         step = fitting.step([loss(scores, ranks, groups)])
         better, worse = ranked_pairs(-ranks, groups)
@@ -94,9 +97,9 @@ def reward_model_steps(
 
 
 def normalise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
-    """Shift the model's scores so that their mean over these answers, one a prompt, is 0.
+    """Shift the model's scores so that their mean over these answers, one for each prompt, is 0.
 
-    A ranking leaves the zero of the scores open. Ouyang et al. (2022) put it at the mean of the
+    Rankings do not say where the scores' zero is. Ouyang et al. (2022) put it at the mean of the
     demonstrations before PPO.
     """
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
@@ -108,13 +111,14 @@ def split_rankings(
     """Training and held-out rankings; no prompt is in both.
 
     Args:
-        rankings: Of at least two prompts.
-        share: Of the prompts to be held out, above 0 and below 1; at least one is.
-        seed: Of the choice.
+        rankings: Rankings of at least two different prompts.
+        share: Share of the prompts to hold out, above 0 and below 1; at least one is held out.
+        seed: Seed of the choice.
 
     Raises:
         PromptError: There are fewer than two prompts, or `share` is out of its range.
     """
+    # By prompt, not by ranking: a prompt seen in training would flatter the held-out accuracy.
     prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
     if len(prompts) < 2 or not 0 < share < 1:
         raise PromptError(
@@ -133,12 +137,12 @@ def split_rankings(
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Pairs of which the model says about as surely which answer is better.
+    """Pairs that the model is about equally sure of.
 
     Attributes:
-        low: Least probability of the bin.
-        high: Its upper bound.
-        pairs: How many fall into it.
+        low: Lowest probability of the bin.
+        high: Upper bound of the bin's probabilities.
+        pairs: Number of pairs in the bin.
         predicted: Mean probability that the model gives to the answer it prefers; NaN if empty.
         observed: Share of pairs in which that answer is the better one; NaN if empty.
     """
@@ -152,10 +156,10 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether pairs that the model is p sure of come out as it says in a share p of cases.
+    """Whether the model is right about a share p of the pairs that it gives a probability of p.
 
     Attributes:
-        bins: From a probability of 1/2 to 1.
+        bins: The bins, from a probability of 1/2 to 1.
         error: Expected calibration error: the mean over pairs of |predicted - observed| of the
             bin (Guo et al., "On Calibration of Modern Neural Networks", 2017).
     """
@@ -167,8 +171,9 @@ class Calibration:
 def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
     """Share of pairs that the model has in the right order, and its interval.
 
-    The mean over prompts of the share of its pairs, which may be many and are not independent; the
-    bootstrap resamples prompts. Equal scores count half. Rankings of nothing but ties are left out.
+    The share is taken for each prompt and averaged over prompts. The pairs of a prompt are not
+    independent, so the bootstrap resamples prompts. Equal scores count half. Rankings of nothing
+    but ties are left out.
 
     Raises:
         PromptError: There are no pairs.
@@ -192,9 +197,11 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
     margins = np.concatenate([np.zeros(0), *_margins(model, rankings)])
     if not len(margins):
         raise PromptError(NO_PAIRS)
+    # The absolute margin: how sure the model is of the answer it prefers, so 1/2 or more.
     sure = 1 / (1 + np.exp(-np.abs(margins)))
     right = (margins > 0) + 0.5 * (margins == 0)
     edges = np.linspace(0.5, 1, bins + 1)
+    # The clip puts a probability of exactly 1 into the last bin.
     of_pair = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
     table, error = [], 0.0
     for number in range(bins):
@@ -211,6 +218,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
 
 def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
+    # One call for all answers, so that the model reads them in full batches.
     scores = model.score_texts(*laid_flat(rankings))
     ends = np.cumsum([len(ranking.answers) for ranking in rankings])
     margins = []

@@ -1,7 +1,7 @@
 """People as labellers, in a terminal.
 
 Every ranking is in the file before the next prompt is shown, and prompts that are in the file are
-not shown again: whoever stops, by `q` or Ctrl-C, goes on later where it was.
+not shown again. A person may stop with `q` or Ctrl-C and continue later.
 """
 
 import os
@@ -30,22 +30,23 @@ def label_in_terminal(
     """Show each prompt with its answers in random order, and add the rankings to a file.
 
     Args:
-        prompts: What was asked; those that are in the file already are skipped.
-        answers: Answers to each.
-        path: A `.jsonl` file; made if it is not there.
-        console: Where to show it.
-        seed: Of the order of the answers.
+        prompts: The prompts; those that are in the file already are skipped.
+        answers: Answers to each prompt.
+        path: A `.jsonl` file; it is made if it does not exist.
+        console: Where to show the answers; a new console if None.
+        seed: Seed of the order in which answers are shown.
 
     Returns:
         Whether all were ranked; False after `q`.
 
     Raises:
-        MalformedRecordError: The file holds lines that are no rankings.
+        MalformedRecordError: Some lines of the file are not rankings.
     """
     console = console or Console()
     generator = np.random.default_rng(seed)
     left = set(unranked(prompts, path))
     for number, (prompt, given) in enumerate(zip(prompts, answers, strict=True), start=1):
+        # Drawn for skipped prompts too, so the order of a prompt does not depend on what is done.
         shown = [given[i] for i in generator.permutation(len(given))]
         if prompt not in left:
             continue
@@ -62,10 +63,10 @@ def label_in_terminal(
 
 
 def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
-    """Those prompts that have no ranking in the file yet; each once.
+    """The prompts that have no ranking in the file yet, each once.
 
     Raises:
-        MalformedRecordError: The file holds lines that are no rankings.
+        MalformedRecordError: Some lines of the file are not rankings.
     """
     there = Path(path).exists() and Path(path).stat().st_size > 0
     done = {ranking.prompt for ranking in read_rankings(path)} if there else set()
@@ -79,14 +80,15 @@ def parse_ranking(line: str, count: int) -> list[float]:
     [-1.0, 0.0, -2.0, -2.0]
 
     Raises:
-        ValueError: It does not name each of the answers 1 to `count` once.
+        ValueError: The line does not name each of the answers 1 to `count` once.
     """
+    # "3 = 4", "3= 4" and "3=4" are one place; other spaces separate places.
     places = " ".join(line.replace("=", " = ").split()).replace(" = ", "=").split()
     scores: dict[int, float] = {}
     for place, equals in enumerate(places):
         for name in equals.split("="):
             if not (name.isdecimal() and 1 <= int(name) <= count):
-                raise ValueError(f"{name!r} is none of the answers 1 to {count}")
+                raise ValueError(f"{name!r} is not one of the answers 1 to {count}")
             if int(name) in scores:
                 raise ValueError(f"answer {int(name)} is named twice")
             scores[int(name)] = -float(place) + 0.0
@@ -96,7 +98,7 @@ def parse_ranking(line: str, count: int) -> list[float]:
 
 
 def _ask(console: Console, count: int) -> list[float] | None:
-    """Ask until there is a ranking; None if the person has had enough."""
+    """Ask until there is a ranking; None if the person stops."""
     console.print(HELP, style="dim", highlight=False)
     while True:
         try:

@@ -1,12 +1,13 @@
-"""The outputs for a whole minibatch in the memory of a part of it.
+"""The outputs for a whole minibatch, in the memory of a part of it.
 
-Losses are functions of the outputs for a minibatch: they divide by its tokens, standardise over it,
-compare pairs in it. So it is not the loss that is split but the pass through the network: each part
-is read without keeping anything, the loss is taken of all outputs together, and its gradient goes
-back through one part at a time, which is computed again for that. The gradient is that of the whole
-minibatch whatever the loss, for one more forward pass: the gradient cache of Gao et al., "Scaling
-Deep Contrastive Learning Batch Size under Memory Limited Setup" (2021), arXiv:2101.06983, done by
-checkpoints (Chen et al., 2016) so that autograd keeps the books.
+A loss is a function of a whole minibatch: it divides by its tokens, standardises over it, compares
+pairs in it. The loss can therefore not be split, but the pass through the network can. Each part
+passes forward and keeps nothing. The loss is computed from all outputs together. Its gradient then
+goes back through one part at a time, and each part is computed again for that. The gradient is that
+of the whole minibatch, whatever the loss; the price is one more forward pass. This is the gradient
+cache of Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
+(2021), arXiv:2101.06983, built from checkpoints (Chen et al., 2016) so that autograd does the
+bookkeeping.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +26,10 @@ Result = TypeVar("Result")
 
 
 def in_parts(function: Callable[[T], Result], parts: Sequence[T]) -> list[Result]:
-    """`function` of each part; of several, what its gradient needs is computed again in time."""
-    if len(parts) == 1:
+    """`function` of each part; with several parts, the backward pass computes each one again."""
+    if len(parts) == 1:  # nothing to save: a checkpoint would only compute it twice
         return [function(parts[0])]
+    # Random states need not be restored: dropout is off wherever log-probabilities are compared.
     return [
         checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in parts
     ]
@@ -39,14 +41,15 @@ def outputs_in_parts(
     """The outputs for a batch, part by part.
 
     Args:
-        outputs: Gives those for a part.
+        outputs: Computes the outputs for a part.
         batch: S sequences.
-        parts: The sequences of each part, (k,) int64; together all S of them.
+        parts: The sequences of each part, (k,) int64; together they are all S.
 
     Returns:
         Three tensors of shape (S, L), in the order of the batch.
     """
     length = batch.tokens.shape[1]
+    # `select` cuts each part to its own longest sequence, so short ones cost no padding.
     of_each = in_parts(outputs, [batch.select(part) for part in parts])
     order = torch.cat(list(parts)).argsort()
     return PolicyOutputs(
@@ -60,18 +63,18 @@ def outputs_in_parts(
 def parts_of(batch: Rollout, max_tokens: int | None) -> list[Tensor]:
     """Sequences that go through the network together, (k,) int64 each.
 
-    Those of a group stand side by side, so that a prompt that they share is read once.
+    Sequences of a group stand side by side, so the network reads their shared prompt once.
 
     Args:
         batch: S sequences.
-        max_tokens: At most so many tokens a part, prompts included; a longer sequence has a part
-            of its own. None puts all into one part.
+        max_tokens: Tokens of a part at most, prompts included; a longer sequence has a part of its
+            own. None puts all into one part.
     """
     order = batch.groups.argsort(stable=True)
     if max_tokens is None:
         return [order]
     places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    counts = (batch.mask * places).amax(1)[order].tolist()  # what follows is not read
+    counts = (batch.mask * places).amax(1)[order].tolist()  # up to the last token that is read
     starts, tokens = [0], 0
     for number, count in enumerate(counts):
         if number > starts[-1] and tokens + count > max_tokens:

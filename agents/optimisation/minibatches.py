@@ -1,4 +1,4 @@
-"""Sequences shared out among the minibatches of an epoch."""
+"""The sequences of an epoch, divided among its minibatches."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 def split_evenly(
     counts: NDArray[np.int64], order: NDArray[np.int64], size: int | None
 ) -> Iterator[NDArray[np.int64]]:
-    """Whole sequences, as many to a minibatch as have about `size` tokens together.
+    """Minibatches of whole sequences, with about `size` tokens each.
 
-    All minibatches get about the same share: the last one is not a small remainder.
+    All minibatches have about the same number of tokens: the last one is not a small remainder.
 
     Args:
         counts: Tokens of each sequence, shape (S,), int64.
-        order: In which order sequences are taken, a permutation of range(S), shape (S,), int64.
+        order: The order in which sequences are taken: a permutation of range(S), shape (S,), int64.
         size: Tokens of a minibatch; None puts all sequences into one.
 
     Yields:
@@ -26,9 +26,11 @@ def split_evenly(
         return
     counts = counts[order]
     pieces = max(1, round(counts.sum() / size))
+    # Lay all sequences end to end and cut the line into equal pieces. A sequence belongs to the
+    # piece that holds its middle: it is never split, and each piece is off by half a sequence.
     middles = np.cumsum(counts) - counts / 2
     piece = (middles * pieces / counts.sum()).astype(int)
     for number in range(pieces):
         chosen = order[piece == number]
-        if len(chosen):
+        if len(chosen):  # a sequence longer than two pieces leaves one empty
             yield chosen

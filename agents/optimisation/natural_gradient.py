@@ -1,4 +1,4 @@
-"""The step of the natural policy gradient under a KL bound: what TRPO does with a minibatch."""
+"""TRPO's step: the natural policy gradient under a KL bound."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,7 +14,7 @@ from policies import PolicyOutputs
 
 
 class TrustRegion(Protocol):
-    """What the step asks of its algorithm; the fields are those of `TRPO`."""
+    """What the step needs from its algorithm; the fields are those of `TRPO`."""
 
     @property
     def max_kl(self) -> float: ...  # noqa: D102
@@ -36,8 +36,8 @@ def step(
     """Move the policy along the natural gradient, as far as the KL bound allows.
 
     Returns:
-        What the policy said of the minibatch before the step, and numbers to report: `halvings` is
-        -1 where no step was short enough, and nothing has moved then.
+        The policy's outputs for the minibatch before the step, and numbers to report. `halvings` is
+        -1 if no step was short enough; the policy has not moved then.
     """
     start = parameters_to_vector(trainer.trained).detach()
     outputs = trainer.outputs(batch)
@@ -45,15 +45,19 @@ def step(
     gradient = _flat_gradient(before, trainer)
 
     def fisher(v: Tensor) -> Tensor:
-        # The gradient of half the mean square of log pi - log pi_old is F h v at start + h v.
+        # The gradient of half the mean square of log pi - log pi_old is F h v at start + h v. So F
+        # v costs one backward pass, and works with attention kernels without a second derivative.
+        # h v has the length 1e-2 whatever v: short enough to be linear, long enough for float32.
         h = 1e-2 / (v.norm() + 1e-12)
         _move_to(start + h * v, trainer)
         moved = trainer.outputs(batch).logprobs - old
         product = _flat_gradient(0.5 * losses.masked_mean(moved.square(), batch.mask), trainer)
+        # F is singular: there are more parameters than tokens. The damping makes it invertible.
         return product / h + algorithm.damping * v
 
     direction = conjugate_gradient(fisher, -gradient, algorithm.iterations)
-    # The KL of a step s is s F s / 2 to second order; this length makes it max_kl.
+    # The KL of a step s is s F s / 2 to second order; this length makes it max_kl. Further away
+    # that is an estimate, so each candidate's KL and surrogate are measured before it is taken.
     length = (2 * algorithm.max_kl / (direction @ fisher(direction)).clamp(min=1e-12)).sqrt()
     for halving in range(algorithm.halvings):
         _move_to(start + length * 0.5**halving * direction, trainer)
@@ -61,6 +65,7 @@ def step(
         kl = losses.masked_mean(losses.kl_k3(old, now.logprobs, batch.mask), batch.mask)
         if kl <= algorithm.max_kl and algorithm.loss(batch, now) < before:
             return outputs, {"loss": before, "step_kl": kl, "halvings": torch.tensor(halving)}
+    # No step was good enough. Better none than one beyond the bound.
     _move_to(start, trainer)
     return outputs, {"loss": before, "step_kl": 0 * before, "halvings": torch.tensor(-1)}
 
@@ -77,12 +82,13 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
         x += length * direction
         residual -= length * image
         square, previous = residual @ residual, square
-        # Conjugate to all directions before, so that none of them has to be gone along again.
+        # Conjugate to all earlier directions, so no later step undoes the progress along them.
         direction = residual + square / previous * direction
     return x
 
 
 def _flat_gradient(loss: Tensor, trainer: StepTaker) -> Tensor:
+    # A parameter without influence on this loss, such as the value head, has the gradient 0.
     gradients = torch.autograd.grad(loss, trainer.trained, allow_unused=True)
     pairs = zip(gradients, trainer.trained, strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])

@@ -1,4 +1,4 @@
-"""The next-token loss of a text, for steps that go on reading it beside a rollout."""
+"""The next-token loss of a text, for optimiser steps on a rollout and on that text."""
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ def text_loss(
     """Mean next-token loss over random windows of a text, a scalar with gradient.
 
     Args:
-        trainer: Whose policy reads, within its `micro_batch_tokens` and precision.
+        trainer: Its policy reads the text, within its `micro_batch_tokens` and precision.
         stream: Ids of the text, shape (N,).
-        windows: How many are read.
+        windows: Number of windows to read.
         length: Tokens of a window.
     """
     drawn = random_windows(stream, trainer.generator, windows, length)
     together = max((trainer.micro_batch_tokens or drawn.size) // length, 1)
     parts = np.split(drawn, range(together, windows, together))
 
+    # Sums and one division at the end, since the last part may be smaller than the others.
     def summed(part: NDArray[np.int64]) -> Tensor:
         with trainer.precision.autocast():
             return len(part) * next_token_loss(trainer.policy, part)

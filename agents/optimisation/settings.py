@@ -18,9 +18,9 @@ class Computation:
     """How a network computes.
 
     Attributes:
-        precision: Number format of the matrix products. bfloat16 is at least twice as fast on
+        precision: Number format of the matrix products: bfloat16 is at least twice as fast on
             processors and GPUs made for it, and rounds more; float16 is for GPUs without bfloat16.
-        seed: Start of everything random; the same seed gives the same run.
+        seed: Seed of all random numbers; on a CPU the same seed gives the same run.
 
     Raises:
         ValueError: `precision` is not one of `PRECISIONS`.
@@ -41,19 +41,18 @@ class Computation:
 class Optimisation(Computation):
     """How optimiser steps are taken.
 
-    In updates, products in bfloat16 make log-probabilities differ from those of the sampling:
-    little in small networks, 0.04 nats in one of 135M parameters (docs/benchmarks.md). That is why
-    float32 is the default.
+    float32 is the default, because updates in bfloat16 compute other log-probabilities than the
+    sampling did. The difference is small in small networks, and 0.04 nats in one of 135M parameters
+    (docs/benchmarks.md).
 
     Attributes:
-        learning_rate: Step size; from Python also a function of the share of the training that is
-            done, 0 to 1.
-        temperature: Logits are divided by it, when tokens are sampled and when they are learned
-            from.
-        max_grad_norm: Gradients are scaled down to this norm.
-        micro_batch_tokens: At most this many tokens, prompts included, go through the network at
-            once; fewer take less memory and one more forward pass. Gradients stay those of the
-            whole minibatch.
+        learning_rate: Size of an optimiser step; from Python also a function of the share of the
+            training that is done, 0 to 1.
+        temperature: Logits are divided by this, in sampling and in updates; larger makes the
+            choices more random.
+        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
+        micro_batch_tokens: Send at most this many tokens, prompts included, through the network at
+            once; this saves memory for one more forward pass and leaves the gradients as they are.
     """
 
     learning_rate: float | Callable[[float], float] = 3e-4

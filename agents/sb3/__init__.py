@@ -3,9 +3,9 @@
     PPO(SB3TokenPolicy, to_vec_env(envs), rollout_buffer_class=TrajectoryBuffer).learn(100_000)
 
 `to_vec_env` turns a vector environment into SB3's `VecEnv`. `SB3TokenPolicy` puts any policy of
-`policies` behind SB3's interface, with the prefix cache at rollout. `TrajectoryBuffer` stores each
-sequence once and has it scored in one causal pass. `TokenFeaturesExtractor` serves every other
-algorithm of SB3. What sb3-contrib's `MaskablePPO` needs is in `agents.sb3.maskable`.
+`policies` behind SB3's interface and uses the prefix cache at rollout. `TrajectoryBuffer` stores
+each sequence once, so that one causal pass reads it. `TokenFeaturesExtractor` serves every other
+algorithm of SB3. The classes for sb3-contrib's `MaskablePPO` are in `agents.sb3.maskable`.
 """
 
 from textenv.imports import optional

@@ -18,24 +18,25 @@ from policies import Policy
 class TrajectoryBuffer(RolloutBuffer):
     """SB3's rollout buffer for texts: memory and updates of O(T) where its own needs O(T^2).
 
-    A generic buffer stores the whole text at every step and reads every prefix anew. Here each
-    sequence is stored once, and `get` yields `Trajectories` in the place of observations, which
-    `SB3TokenPolicy` reads in one causal pass. Rewards, values, advantages and returns are those
-    of the base class. A minibatch holds whole sequences with about `batch_size` chosen tokens.
+    A generic buffer stores the whole text at every step and reads every prefix anew. This one
+    stores each sequence once. `get` yields `Trajectories` in place of observations, and
+    `SB3TokenPolicy` reads them in one causal pass. Rewards, values, advantages and returns are
+    those of the base class. A minibatch holds whole sequences with about `batch_size` chosen
+    tokens.
 
     Args:
         buffer_size: Steps of a rollout.
         observation_space: Padded token ids, Box of shape (L,).
         action_space: Tokens, Discrete(V).
         device: Where samples go.
-        gae_lambda: Trade of bias (0) for variance (1) in GAE.
-        gamma: Discount of each chosen token.
+        gae_lambda: 0 trusts the values (less variance, more bias), 1 trusts the rewards.
+        gamma: Discount for each chosen token.
         n_envs: Rows of the environment.
-        reference: A frozen policy. The rewards that SB3 learns from are
-            `reward - kl_coef * (logprob - reference logprob)` (Ziegler et al., 2019), by one pass
-            of the reference per rollout. Give it through `rollout_buffer_kwargs`.
-        kl_coef: Weight of that penalty.
-        temperature: The one the policy samples with, for the reference's log-probabilities.
+        reference: A frozen policy. SB3 then learns from
+            `reward - kl_coef * (logprob - reference logprob)` (Ziegler et al., 2019). It costs one
+            pass of the reference for each rollout. Give it through `rollout_buffer_kwargs`.
+        kl_coef: Weight of that penalty, in reward per nat.
+        temperature: The policy's sampling temperature; the reference's log-probabilities use it.
 
     Attributes:
         kl: KL(policy || reference) of the last rollout in nats per token, estimator k1; NaN
@@ -69,15 +70,15 @@ class TrajectoryBuffer(RolloutBuffer):
         assert observation_space.shape is not None
         self.pad_token = int(action_space.n)  # type: ignore[attr-defined]
         self.length = observation_space.shape[0]
-        # The base class keeps everything but the observations: for those it is given no room.
+        # The base class keeps everything but the observations, so it gets no room for those.
         no_room = spaces.Box(0, self.pad_token, (0,), np.int64)
         super().__init__(buffer_size, no_room, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         """Forget the rollout."""
         shape = (self.buffer_size, self.n_envs)
-        self.positions = np.zeros(shape, dtype=np.int64)  # where each chosen token stands
-        self.sequences = np.zeros(shape, dtype=np.int64)  # and in which sequence
+        self.positions = np.zeros(shape, dtype=np.int64)  # the place of each chosen token
+        self.sequences = np.zeros(shape, dtype=np.int64)  # the sequence of each chosen token
         self._running = np.full((self.n_envs, self.length + 1), self.pad_token, dtype=np.int64)
         self._numbers = np.arange(self.n_envs)
         self._closed: dict[int, NDArray[np.int64]] = {}
@@ -87,23 +88,25 @@ class TrajectoryBuffer(RolloutBuffer):
         self, obs: Any, action: Any, reward: Any, episode_start: Any, *rest: Any, **more: Any
     ) -> None:
         """See `RolloutBuffer.add`."""
-        if self.pos:
+        if self.pos:  # at the first step no episode of this rollout can have ended
             for row in np.flatnonzero(episode_start).tolist():
                 self._closed[int(self._numbers[row])] = self._running[row].copy()
                 self._numbers[row] = len(self._closed) + self.n_envs - 1
         rows = np.arange(self.n_envs)
         positions = (obs != self.pad_token).sum(1)
+        # The newest observation holds all earlier ones, so each row keeps that one alone. It has
+        # one more place than an observation, for the last token.
         self._running[:, : self.length] = obs
         self._running[rows, positions] = np.asarray(action).reshape(-1)
         self.positions[self.pos], self.sequences[self.pos] = positions, self._numbers
         super().add(np.empty((self.n_envs, 0)), action, reward, episode_start, *rest, **more)
 
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: Any) -> None:
-        """See `RolloutBuffer`; the rollout is over, and its rewards get their KL penalty."""
+        """See `RolloutBuffer`; the KL penalty is subtracted from the rewards first."""
         texts = self._closed | dict(zip(self._numbers.tolist(), self._running, strict=True))
         self.tokens = np.stack([texts[number] for number in range(len(texts))])
         steps = np.arange(self.buffer_size * self.n_envs).reshape(self.positions.shape)
-        # Which step each token was chosen at; -1 where the text was there already.
+        # The step at which each token was chosen; -1 for tokens that nobody chose.
         self.steps = np.full(self.tokens.shape, -1)
         self.steps[self.sequences, self.positions] = steps
         self._check_growth(steps)
@@ -122,6 +125,7 @@ class TrajectoryBuffer(RolloutBuffer):
     def _samples(self, sequences: NDArray[np.intp]) -> RolloutBufferSamples:
         steps = self.steps[sequences]
         chosen = steps >= 0
+        # In the mask's order, as the policy gives its outputs: each choice meets its own numbers.
         at = steps[chosen]
         width = int(chosen.nonzero()[1].max()) + 1
         texts = Trajectories(
@@ -142,19 +146,21 @@ class TrajectoryBuffer(RolloutBuffer):
                 torch.from_numpy(chosen).to(reference.device),
                 temperature=self.temperature,
             )
+        # `reshape` gives a view of the base class's arrays, so the rewards change in place.
         at = self.steps[chosen]
         difference = self.log_probs.reshape(-1)[at] - outputs.logprobs.cpu().numpy()[chosen]
         self.rewards.reshape(-1)[at] -= self.kl_coef * difference
         self.kl = float(difference.mean())
 
     def _check_growth(self, steps: NDArray[np.int64]) -> None:
+        # Both ways: a token that was overwritten, and a place that two steps claim.
         at = self.sequences, self.positions
         wrong = np.argwhere((self.tokens[at] != self.actions[..., 0]) | (self.steps[at] != steps))
         if len(wrong):
             step, row = wrong[0]
             raise ValueError(
-                f"step {step}, row {row}: the text does not hold the token that was chosen for its "
-                f"end (position {self.positions[step, row]}); TrajectoryBuffer needs observations "
-                "that grow by the chosen token: remove the wrapper that changes them, or leave out "
+                f"step {step}, row {row}: the text does not hold the chosen token at its end "
+                f"(position {self.positions[step, row]}); TrajectoryBuffer needs observations that "
+                "grow by the chosen token: remove the wrapper that changes them, or leave out "
                 "rollout_buffer_class"
             )

@@ -14,14 +14,14 @@ from policies import Policy, PrefixCache
 class TokenFeaturesExtractor(BaseFeaturesExtractor):
     """The hidden state of a text's last token, as features (n, n_embd).
 
-    Serves DQN, QRDQN and others through `policy_kwargs`. Without gradients, only what the prefix
-    cache does not hold is encoded.
+    It serves DQN, QRDQN and others through `policy_kwargs`. Without gradients, only tokens that the
+    prefix cache does not hold are encoded.
 
     Args:
         observation_space: Padded token ids 0 to V, Box of shape (L,); V is the padding.
-        policy: Whose network to begin with; each extractor (a target network has its own) takes a
-            copy. None makes a `TransformerPolicy` of `shape`.
-        **shape: `n_layer`, `n_head`, `n_embd`.
+        policy: A policy whose network each extractor copies; a target network has its own
+            extractor. None makes a `TransformerPolicy` of `shape`.
+        **shape: `n_layer`, `n_head`, `n_embd` of that `TransformerPolicy`.
     """
 
     def __init__(self, observation_space: spaces.Box, policy: Policy | None = None, **shape: int):
@@ -34,7 +34,8 @@ class TokenFeaturesExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Observations (n, L), floats as SB3 makes them, to features (n, n_embd)."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # the cache holds no graph to differentiate
             return self.policy.read(observations)
         cache = cache_for(self.caches, self.policy, observations)
+        # Cloned: a tensor made in inference mode cannot enter a graph later.
         return self.policy.last_hidden(observations, cache).clone()

@@ -1,4 +1,4 @@
-"""What sb3-contrib's `MaskablePPO` needs: action masks in the policy and in the buffer."""
+"""Classes for sb3-contrib's `MaskablePPO`: action masks in the policy and in the buffer."""
 
 from typing import Any
 

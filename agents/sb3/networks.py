@@ -1,4 +1,4 @@
-"""What the actor-critic and the features extractor have in common: a network and its caches."""
+"""The network and the caches that the actor-critic and the features extractor share."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def new_policy(vocab_size: int, length: int, shape: dict[str, int]) -> Transform
 
 
 def cache_for(caches: dict[int, PrefixCache], policy: Policy, observations: Tensor) -> PrefixCache:
-    """The one of `caches` for so many rows (n, L); made where there is none."""
+    """The cache for this many rows (n, L); a new one is made and kept if there is none yet."""
     rows, length = observations.shape
     if rows not in caches:
         caches[rows] = policy.new_cache(rows, length)

@@ -20,9 +20,9 @@ from textenv.errors import VocabularyMismatchError
 class TokenActorCritic(BasePolicy):
     """SB3's actor-critic interface over a token policy; mixed into SB3's own policy classes.
 
-    Observations are tensors (n, L) of padded token ids, or `Trajectories` that stand for them.
-    Without gradients, observations go through the prefix cache: one for each number of rows, so
-    that a rollout, its terminal observations and an evaluation do not disturb each other. With
+    Observations are tensors (n, L) of padded token ids, or `Trajectories` in their place. Without
+    gradients, observations go through the prefix cache. There is one cache for each number of rows,
+    so a rollout, its terminal observations and an evaluation do not disturb each other. With
     gradients, one causal pass reads all choices of a batch.
 
     Args:
@@ -31,10 +31,10 @@ class TokenActorCritic(BasePolicy):
         lr_schedule: SB3's learning rate schedule.
         policy: The policy that is trained, as it is, not a copy. None makes a `TransformerPolicy`
             of `shape`, whose weights depend on SB3's seed.
-        temperature: Of the sampling, and so of all log-probabilities.
-        use_sde: Not for tokens; SB3's algorithms pass False.
-        optimizer_class: SB3's, made over all parameters that take a gradient.
-        optimizer_kwargs: For it; without them Adam has SB3's `eps=1e-5` and the fused kernel.
+        temperature: Logits are divided by this, in sampling and in all log-probabilities.
+        use_sde: Must be False: tokens have no continuous noise. SB3's algorithms pass False.
+        optimizer_class: Class of the optimiser over all parameters that take a gradient.
+        optimizer_kwargs: Its arguments; None gives Adam SB3's `eps=1e-5` and the fused kernel.
         **shape: `n_layer`, `n_head`, `n_embd` of the `TransformerPolicy`.
 
     Raises:
@@ -65,8 +65,8 @@ class TokenActorCritic(BasePolicy):
         vocab_size = int(action_space.n)  # type: ignore[attr-defined]
         if policy is not None and policy.vocab_size != vocab_size:
             raise VocabularyMismatchError(
-                f"the policy speaks {policy.vocab_size} tokens, the environment {vocab_size}: make "
-                "the policy by TransformerPolicy.for_env(envs)"
+                f"the policy has {policy.vocab_size} tokens, the environment has {vocab_size}: "
+                "make the policy with TransformerPolicy.for_env(envs)"
             )
         if optimizer_kwargs is None and optimizer_class is torch.optim.Adam:
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
@@ -96,7 +96,7 @@ class TokenActorCritic(BasePolicy):
     def forward(
         self, obs: Any, deterministic: bool = False, action_masks: Any = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose tokens, without gradient; only what the cache does not hold is encoded.
+        """Choose tokens, without gradient; only tokens that the cache does not hold are encoded.
 
         Args:
             obs: Observations, shape (n, L).
@@ -138,7 +138,7 @@ class TokenActorCritic(BasePolicy):
         return values[:, None], logprobs, entropies
 
     def get_distribution(self, obs: Any, action_masks: Any = None) -> Any:
-        """What is chosen from at each observation; twice differentiable, as TRPO needs it."""
+        """The distribution over tokens at each observation; twice differentiable, as TRPO needs."""
         logits = self.policy.logits(self._hidden(obs)).float() / self.temperature
         action_dist: Any = self.action_dist
         distribution = action_dist.proba_distribution(action_logits=logits)
@@ -153,7 +153,7 @@ class TokenActorCritic(BasePolicy):
     def _hidden(self, obs: Tensor | Trajectories) -> Tensor:
         """Hidden states (N, n_embd) at the ends of N texts."""
         if isinstance(obs, Tensor) and not torch.is_grad_enabled():
-            # Cloned: what inference mode has made cannot enter a graph later on.
+            # Cloned: a tensor made in inference mode cannot enter a graph later.
             return self.policy.last_hidden(obs, cache_for(self.caches, self.policy, obs)).clone()
         texts = self._trajectories(obs)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
@@ -169,7 +169,7 @@ class TokenActorCritic(BasePolicy):
     # ---------------------------------------------------------------- state
 
     def set_training_mode(self, mode: bool) -> None:
-        """See `BasePolicy`; training makes caches stale, so that their memory is set free."""
+        """See `BasePolicy`; training makes caches stale, so their memory is freed."""
         if mode:
             self.caches.clear()
             # TRPO writes through `parameter.data`, which leaves no trace in a version counter:

@@ -1,4 +1,4 @@
-"""What stands for N observations when they are prefixes of S sequences."""
+"""N observations in short form, when they are prefixes of S sequences."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 class Trajectories:
     """N observations as the places before N choices in S sequences.
 
-    An observation is the text before a choice, and the texts before the choices of an episode are
-    prefixes of one another: the sequence, written down once, holds them all. `len`, slices and
-    tensors of indices count choices, as if these were the N observations themselves.
+    An observation is the text before a choice. The observations of an episode are prefixes of one
+    another, so one copy of the sequence holds them all. `len`, slices and tensors of indices count
+    choices, as if these were the N observations themselves.
 
     Attributes:
         tokens: Sequences, shape (S, L), int64, right-padded.
-        mask: True at the N chosen tokens, shape (S, L), bool, never at position 0. Choices are in
-            the order of its True entries.
+        mask: True at the N chosen tokens, shape (S, L), bool, never at position 0. Choices have the
+            order of its True entries.
     """
 
     tokens: Tensor
@@ -30,10 +30,12 @@ class Trajectories:
     def from_observations(
         cls, observations: Tensor, pad_token: int, actions: Tensor | None = None
     ) -> Trajectories:
-        """One sequence for each observation (N, L), with its one choice written behind it."""
+        """One sequence for each observation (N, L), with its one choice behind it."""
+        # One more place: the choice after a full observation needs it too.
         tokens = torch.nn.functional.pad(observations.long(), (0, 1), value=pad_token)
         lengths = (observations != pad_token).sum(1)
         mask = torch.arange(tokens.shape[1], device=tokens.device) == lengths[:, None]
+        # Without actions any token will do: nothing reads behind the end of the observation.
         chosen = torch.zeros_like(lengths) if actions is None else actions.long()
         return cls(tokens.masked_scatter(mask, chosen), mask)
 

@@ -21,15 +21,16 @@ def to_vec_env(envs: VectorEnv[Any, Any, Any]) -> "TextVecEnv":
 class TextVecEnv(VecEnv):
     """All rows of one Gymnasium vector environment.
 
-    At the end of an episode, its `infos` entry holds what the environment says of the end, and
+    When an episode ends, the row's `infos` hold the environment's final info, and with it
     `terminal_observation`, `TimeLimit.truncated` and `episode` (return `r`, length `l` and seconds
-    `t`, as SB3's `Monitor` gives them). What is said of a start goes to `reset_infos`.
+    `t`, as SB3's `Monitor` gives them). The infos of a start go to `reset_infos`.
 
     Args:
-        envs: In the SAME_STEP autoreset mode, the default of ours.
+        envs: A vector environment in the SAME_STEP autoreset mode, which is the default of ours.
 
     Raises:
-        ValueError: Another autoreset mode: SB3 has rows restarted in the step that ends them.
+        ValueError: The autoreset mode is another one. SB3 expects that a row restarts in the step
+            that ends it.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]):
@@ -67,6 +68,8 @@ class TextVecEnv(VecEnv):
         self._returns += rewards
         self._lengths += 1
         dones = terminated | truncated
+        # Gymnasium has one dict of arrays, SB3 a dict for each row. Most steps end no row, and
+        # their dicts stay empty.
         row_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
             ends = _by_row(infos["final_info"], self.num_envs)
@@ -81,6 +84,7 @@ class TextVecEnv(VecEnv):
                         "t": round(time.time() - self._begin, 6),
                     },
                 }
+                # What is left in `infos` of such a row is about the episode that begins.
                 del starts[row]["final_obs"], starts[row]["final_info"]
                 self.reset_infos[row] = starts[row]
             self._returns[dones], self._lengths[dones] = 0.0, 0
@@ -100,7 +104,7 @@ class TextVecEnv(VecEnv):
         """Set an attribute of the environment.
 
         Raises:
-            ValueError: For some rows only: they are one object.
+            ValueError: `indices` names some rows only; all rows are one object.
         """
         rows = list(self._get_indices(indices))
         if sorted(rows) != list(range(self.num_envs)):
@@ -119,8 +123,8 @@ class TextVecEnv(VecEnv):
         """Call a method of the environment once.
 
         Returns:
-            For each row its entry, if the result is an array, list or tuple with one for each row,
-            such as that of `action_masks`; else the result.
+            For each row its entry of the result, if that is an array, list or tuple with one entry
+            for each row, such as that of `action_masks`; else the result itself.
         """
         result = self._find(method_name)(*method_args, **method_kwargs)
         by_row = isinstance(result, np.ndarray | list | tuple) and len(result) == self.num_envs
@@ -129,7 +133,7 @@ class TextVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether episode statistics are there already; there are no other wrappers."""
+        """True for `Monitor`, whose statistics are there already; False for all other wrappers."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     @property
@@ -142,7 +146,10 @@ class TextVecEnv(VecEnv):
 
 
 def _by_row(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """Gymnasium's infos of a vector (key: array, _key: whose it is) as one dict for each row."""
+    """Gymnasium's infos of a vector (key: array, _key: which rows have it) as a dict for each row.
+
+    Entries without such a mask belong to no row and are left out.
+    """
     rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, values in infos.items():
         told = infos.get(f"_{key}")
@@ -158,7 +165,7 @@ def _merged(options: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """One dict of lists from a dict for each row.
 
     Raises:
-        ValueError: The rows' options have different names.
+        ValueError: The rows have options with different names.
     """
     if not any(options):
         return None

@@ -1,8 +1,8 @@
-"""A conversation as text, and which of it the assistant said.
+"""A conversation as text, and which parts of it the assistant said.
 
 The roles are spelt out in plain text, so that any vocabulary can carry them; only the stop token
-behind each answer is special. What a person types can therefore spell a role too: fit for
-experiments and chats with oneself, not for guarding a system prompt.
+behind each answer is special. A person can therefore type a role too. This is good enough for
+experiments and for one's own chats; it does not guard a system prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ FOLLOWS: dict[str | None, tuple[str, ...]] = {
     "user": ("assistant",),
     "assistant": ("user",),
 }
-"""Whose message may come after whose."""
+"""The roles that may follow each role."""
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    r"""What stands around the messages.
+    r"""The text around the messages; `{content}` stands for the message.
 
     Attributes:
-        system: Around a system message.
-        user: Around what the person says, up to where the answer begins.
-        answer: Around an answer; a stop token follows it.
-        between: Between an answer and the next question.
+        system: A system message with the text around it.
+        user: A person's message with the text around it, up to where the answer begins.
+        answer: An answer with the text around it; a stop token follows.
+        between: The text between an answer and the next question.
 
     >>> ChatTemplate().prompt([{"role": "user", "content": "Hello!"}])
     'User: Hello!\nAssistant:'
@@ -44,10 +44,10 @@ class ChatTemplate:
         """The conversation in pieces of text, and whether each is an answer.
 
         Args:
-            messages: Each with a `role` (system, user or assistant) and a `content`.
+            messages: Each has a `role` (system, user or assistant) and a `content`.
 
         Raises:
-            ValueError: A message has another form or role, or they do not take turns.
+            ValueError: A message has another form or role, or the roles do not take turns.
         """
         pieces: list[tuple[str, bool]] = []
         last: str | None = None
@@ -60,8 +60,8 @@ class ChatTemplate:
                 )
             if role not in FOLLOWS[last]:
                 raise ValueError(
-                    f"message {number} is of the role {role!r} and follows {last or 'nothing'}: "
-                    f"here {' or '.join(FOLLOWS[last])} is expected"
+                    f"message {number} has the role {role!r} and follows {last or 'nothing'}: "
+                    f"its role must be {' or '.join(FOLLOWS[last])}"
                 )
             form = {"system": self.system, "user": self.user, "assistant": self.answer}[role]
             before = self.between if last == "assistant" else ""
@@ -85,8 +85,8 @@ def encode_pieces(
 ) -> tuple[list[int], list[bool]]:
     """Ids of all pieces, and which of them belong to answers, their stop tokens included.
 
-    Each piece is encoded by itself, as the environment does it with prompts. What stands before
-    the first answer is framed as a prompt, where the tokenizer has a frame.
+    Each piece is encoded by itself, as the environment encodes prompts. If the tokenizer frames
+    prompts, the text before the first answer is framed.
     """
     encoded = [(tokenizer.encode(text), is_answer) for text, is_answer in pieces]
     for piece, is_answer in encoded:

@@ -1,7 +1,7 @@
 """Optimiser steps on a supervised loss, the same for pretraining, fine-tuning and reward models.
 
-The recipe of GPT-2 and GPT-3: AdamW (Loshchilov and Hutter, 2019) with decay on matrices alone, a
-linear warm-up, then half a cosine to a tenth of the learning rate, clipped gradients.
+The recipe of GPT-2 and GPT-3: AdamW (Loshchilov and Hutter, 2019) with weight decay on matrices
+only, a linear warm-up, then half a cosine to a tenth of the learning rate, and clipped gradients.
 """
 
 import math
@@ -22,9 +22,9 @@ class FitStep:
     """What one optimiser step did.
 
     Attributes:
-        number: Steps so far, from 1.
-        loss: Mean of the losses it was made of, before the step.
-        learning_rate: The one that was used.
+        number: Number of the step, from 1.
+        loss: Mean of the step's losses, before the step.
+        learning_rate: Learning rate of this step.
         grad_norm: Norm of the gradient before it was clipped.
     """
 
@@ -38,15 +38,15 @@ class Fitting:
     """A model, its optimiser and its schedule.
 
     Args:
-        model: What learns; parameters without gradient are left alone.
-        steps: Optimiser steps in all, for the schedule.
-        learning_rate: At its peak.
-        weight_decay: Of matrices and embeddings.
+        model: The model to train; parameters that take no gradient stay as they are.
+        steps: Number of optimiser steps in all, for the schedule.
+        learning_rate: Peak learning rate.
+        weight_decay: Weight decay, applied to matrices and embeddings only.
         warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: Gradients are scaled down to this norm.
+        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products (autocast); `torch.bfloat16` is at least twice as
-            fast on processors and GPUs made for it, `torch.float16` brings its loss scale.
-        beta2: Memory of AdamW's squared gradients; small batches want more of it.
+            fast on processors and GPUs made for it, `torch.float16` uses a loss scale.
+        beta2: Memory of AdamW's squared gradients; small batches want a longer one, closer to 1.
 
     Attributes:
         done: Steps so far.
@@ -75,12 +75,13 @@ class Fitting:
         """One optimiser step down the mean of `losses`.
 
         Args:
-            losses: Scalars. Each is differentiated before the next is taken, so that an iterator
-                that computes them one by one accumulates gradients in the memory of one.
+            losses: Scalars. Each is differentiated before the next is taken, so an iterator that
+                computes them one by one accumulates gradients in the memory of one.
 
         Raises:
-            ValueError: There are none.
+            ValueError: There are no losses.
         """
+        # Counted from 1: the first step of a warm-up would otherwise have a learning rate of 0.
         rate = self.learning_rate * learning_rate_factor((self.done + 1) / self.steps, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -92,6 +93,7 @@ class Fitting:
                 values.append(loss.item())
         if not values:
             raise ValueError("there is no loss to descend")
+        # The number of losses is known only at the end; one loss needs no division.
         for parameter in self._trained:
             if parameter.grad is not None and len(values) > 1:
                 parameter.grad /= len(values)
@@ -109,10 +111,10 @@ class Fitting:
         write_state(folder, "fitting", state)
 
     def load(self, folder: str | Path) -> None:
-        """Go on from what `save` wrote.
+        """Continue from what `save` wrote.
 
         Raises:
-            CheckpointError: It cannot be read, or is that of another model.
+            CheckpointError: The state cannot be read, or belongs to another model.
         """
         state = read_state(folder, "fitting")
         self.optimizer.load_state_dict(state["optimizer"])
@@ -123,7 +125,9 @@ class Fitting:
 def adamw(
     model: nn.Module, learning_rate: float, weight_decay: float, beta2: float = 0.95
 ) -> AdamW:
-    """AdamW over what is trained of `model`, with decay on matrices and embeddings alone."""
+    """AdamW over the trained parameters, with weight decay on matrices and embeddings only."""
+    # Biases and the gains of norms are vectors. Decay would pull gains to 0, where they mean
+    # nothing; the usual recipes leave them out.
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},

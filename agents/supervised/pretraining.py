@@ -1,7 +1,7 @@
 """Next-token training: a policy learns to continue text before it learns from rewards.
 
-The text is one long stream of token ids, in memory or mapped from a file; every step draws windows
-from it at random places and fits the policy to the token that follows each token. Left out:
+The text is one long stream of token ids, in memory or mapped from a file. Every step draws windows
+from random places of it and fits the policy to the token that follows each token. Left out:
 dropout, several devices.
 """
 
@@ -19,7 +19,7 @@ from agents.supervised.fitting import Fitting
 from policies import Policy
 
 VALIDATION_WINDOWS = 64
-"""The held-out loss is taken over at most so many windows, spread evenly over the text."""
+"""The held-out loss uses at most this many windows, spread evenly over the text."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class PretrainingStep:
     """What one optimiser step did.
 
     Attributes:
-        number: Steps so far, from 1.
+        number: Number of the step, from 1.
         tokens: Tokens predicted so far.
         loss: Mean cross-entropy of this step's predictions in nats per token.
-        learning_rate: The one that was used.
+        learning_rate: Learning rate of this step.
     """
 
     number: int
@@ -58,24 +58,25 @@ def pretraining_steps(
     """Train `policy` on windows of `stream`, one optimiser step at a time.
 
     Args:
-        policy: What learns; its value head is left alone.
+        policy: The policy to train; its value head stays as it is.
         stream: Token ids, shape (N,), any integers; a memory map is read window by window.
         total_tokens: Predictions to make in all, rounded up to whole steps.
         window: Tokens that the policy reads in a row.
         batch_size: Windows of a forward pass.
         accumulate: Forward passes of an optimiser step.
-        learning_rate: At its peak; with the next four, see `Fitting`.
-        weight_decay: Of matrices and embeddings.
+        learning_rate: Peak learning rate; for it and the next four see `Fitting`.
+        weight_decay: Weight decay, applied to matrices and embeddings only.
         warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: Gradients are scaled down to this norm.
+        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
-        seed: Of the windows' places. Those of a step depend on the seed and its number alone.
-        fitting: To save its state, or to go on with one that was loaded; instead of
-            the arguments from `learning_rate` to `precision`.
+        seed: Seed of the windows' places; a step's windows depend on the seed and the step's number
+            alone.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of the arguments from `learning_rate` to `precision`.
 
     Raises:
-        ValueError: The stream is no longer than a window, the window is longer than the policy's
-            context, or there is nothing to do.
+        ValueError: The stream is not longer than a window, the window is longer than the policy's
+            context, or `total_tokens` is below 1.
     """
     if not 1 <= window <= policy.context:
         raise ValueError(f"window is {window}; the policy's context allows 1 to {policy.context}")
@@ -94,6 +95,8 @@ def pretraining_steps(
         precision=precision,
     )
     while fitting.done < fitting.steps:
+        # A generator for each step: a run that is resumed draws the same windows, with no state
+        # of a generator to save.
         generator = np.random.default_rng([seed, fitting.done])
         step = fitting.step(
             next_token_loss(policy, random_windows(stream, generator, batch_size, window))
@@ -106,13 +109,15 @@ def next_token_loss(policy: Policy, windows: NDArray[np.int64] | Tensor) -> Tens
     """Mean cross-entropy in nats of each window's tokens after the first.
 
     Args:
-        policy: Who predicts.
+        policy: The policy that predicts.
         windows: Token ids, shape (B, T + 1), int64: T tokens to read and one more.
     """
     windows = torch.as_tensor(windows, device=policy.device)
+    # One token more than is read: the last one is a target alone.
     inputs, targets = windows[:, :-1], windows[:, 1:]
     lengths = torch.full((len(windows),), inputs.shape[1], device=windows.device)
     logits = policy.logits(policy.hidden_states(inputs.flatten(), lengths))
+    # In float32 even under autocast: the log-sum-exp over a vocabulary needs the digits.
     return F.cross_entropy(logits.float(), targets.flatten())
 
 
@@ -127,14 +132,15 @@ def held_out_loss(
     """Mean cross-entropy in nats per token on text that was kept apart.
 
     Args:
-        policy: Who predicts.
+        policy: The policy that predicts.
         stream: Token ids, shape (N,), N >= 2.
-        window: Tokens read in a row; its first tokens are predicted from few.
-        windows: At most so many, spread evenly; as many as the text has room for if that is less.
+        window: Tokens read in a row; the first ones of a window are predicted from few.
+        windows: Number of windows at most, spread evenly over the text.
         batch_size: Windows of a forward pass.
     """
     window = min(window, len(stream) - 1)
     count = min(windows, (len(stream) - 1) // window)
+    # Evenly spread and not drawn, so that losses of different steps compare the same text.
     starts = np.linspace(0, len(stream) - window - 1, count).astype(np.int64)
     losses = [
         next_token_loss(policy, _windows(stream, some, window)).item() * len(some)

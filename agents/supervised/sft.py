@@ -1,12 +1,11 @@
 """Supervised fine-tuning: a policy learns to answer from examples of answers.
 
-An example is a text of which some pieces are answers, each with a stop token behind it that is
-learned too. Only answers count in the loss, unless another one is chosen. Examples of a batch are
-laid end to end and look only at themselves, so nothing is spent on padding and no document sees
-another.
+An example is a text in pieces, and some pieces are answers. A stop token follows each answer and is
+learned too. Only answers count in the default loss. Examples of a batch are laid end to end, and
+each attends to itself alone, so nothing is spent on padding and no document sees another.
 
 Ouyang et al., "Training language models to follow instructions with human feedback" (2022), stage
-one. Left out: dropout, learning an end of turn token of its own.
+one. Left out: dropout, and an end-of-turn token of its own.
 """
 
 import math
@@ -35,7 +34,7 @@ class Example:
     """A text in pieces.
 
     Attributes:
-        pieces: Each with whether it is an answer, at least one of them.
+        pieces: Pieces of text, each with whether it is an answer; at least one is.
     """
 
     pieces: tuple[tuple[str, bool], ...]
@@ -83,10 +82,11 @@ class Example:
     def encode(self, tokenizer: Tokenizer, context: int) -> tuple[list[int], list[bool]]:
         """Ids and which of them are learned, cut to the first `context` + 1.
 
-        The last one is predicted but never read. The very first token cannot be learned: nothing
-        stands before it.
+        The last id is predicted but never read. The very first id cannot be learned, because
+        nothing stands before it.
         """
         ids, learned = encode_pieces(self.pieces, tokenizer)
+        # Cut at the end: an answer's beginning needs the question, not the rest of the answer.
         return ids[: context + 1], [False, *learned[1:]][: context + 1]
 
 
@@ -96,7 +96,7 @@ def read_examples(
     """The examples of a JSON-lines file, `.jsonl` or `.jsonl.gz`; see `Example.from_record`.
 
     Raises:
-        MalformedRecordError: Lines are no examples; the first ten of them are listed.
+        MalformedRecordError: Some lines are not examples; the first ten of these are listed.
     """
     return read_jsonl(path, lambda record: Example.from_record(record, template), "examples")
 
@@ -107,8 +107,11 @@ def read_examples(
 def answer_loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
     """Mean cross-entropy in nats of the answers' tokens.
 
+    Use it when the policy should learn to answer and not to write questions; otherwise use
+    `whole_loss`.
+
     Args:
-        policy: Who predicts.
+        policy: The policy that predicts.
         tokens: Examples, shape (S, L), int64, right-padded.
         learned: True at the answers' tokens, shape (S, L), bool; never at the first place.
         lengths: Tokens of each example, shape (S,), int64.
@@ -117,7 +120,11 @@ def answer_loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor
 
 
 def whole_loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of all tokens, questions included; see `answer_loss`."""
+    """Mean cross-entropy in nats of all tokens, questions included.
+
+    Use it when the policy should learn to write the questions too. The arguments are those of
+    `answer_loss`.
+    """
     return _cross_entropy(policy, tokens, _all_but_first(tokens, lengths))
 
 
@@ -125,10 +132,12 @@ def with_language_modelling(weight: float) -> SFTLoss:
     """`answer_loss` + `weight` * `whole_loss`: the auxiliary term of GPT-1.
 
     Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018),
-    equation 5, where the weight lambda is 0.5.
+    equation 5, where the weight lambda is 0.5. Use it to keep language modelling as a second goal
+    while the policy learns to answer. A weight of 0 is `answer_loss`.
     """
 
     def loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
+        # One pass serves both terms: the answers' tokens are among the counted ones.
         counted = _all_but_first(tokens, lengths)
         losses = _cross_entropies(policy, tokens, counted)
         return losses[learned[counted]].mean() + weight * losses.mean()
@@ -141,9 +150,11 @@ def _cross_entropy(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
 
 
 def _cross_entropies(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
-    """Of the counted tokens in the order of the mask, shape (counted.sum(),)."""
+    """Cross-entropy of each counted token in the order of the mask, shape (counted.sum(),)."""
     places = torch.arange(tokens.shape[1], device=tokens.device)
-    read = (counted * places).amax(1).clamp(min=1)  # what follows the last one says nothing of it
+    # Up to the last counted token: later ones have no influence on it. Logits are computed only
+    # where a token counts, since they are the largest array by far.
+    read = (counted * places).amax(1).clamp(min=1)
     hidden = policy.hidden_before(tokens, counted, read)
     return F.cross_entropy(policy.logits(hidden).float(), tokens[counted], reduction="none")
 
@@ -172,31 +183,31 @@ def sft_steps(
 ) -> Iterator[FitStep]:
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
-    Examples that are longer than the policy's context are cut at the end; those of which no answer
-    is left are not used.
+    Examples that are longer than the policy's context are cut at the end. An example that then has
+    no answer left is not used.
 
     Args:
-        policy: What learns; it must have a tokenizer.
-        examples: What it learns from.
-        epochs: Passes over all of them, each in another order.
+        policy: The policy to train; it must have a tokenizer.
+        examples: The examples to learn from.
+        epochs: Passes over all examples, each in another order.
         batch_size: Examples of an optimiser step.
-        learning_rate: At its peak; with the next four, see `Fitting`.
-        weight_decay: Of matrices and embeddings.
+        learning_rate: Peak learning rate; for it and the next four see `Fitting`.
+        weight_decay: Weight decay, applied to matrices and embeddings only.
         warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: Gradients are scaled down to this norm.
+        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
         loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Raises:
-        ValueError: There is no example that can be learned from, or the policy has no tokenizer.
+        ValueError: No example has an answer to learn, or the policy has no tokenizer.
     """
     if policy.tokenizer is None:
         raise ValueError("the policy has no tokenizer: set policy.tokenizer")
     encoded = _learnable(policy.tokenizer, policy.context, examples)
     if not encoded:
         raise ValueError(
-            f"of {len(examples)} examples none has an answer within the policy's context of "
+            f"none of the {len(examples)} examples has an answer within the policy's context of "
             f"{policy.context} tokens"
         )
     fitting = Fitting(
@@ -210,6 +221,7 @@ def sft_steps(
     )
     for batch in batches(len(encoded), epochs, batch_size, seed):
         arrays = pad([encoded[i] for i in batch], policy)
+        # A generator expression: the loss is then computed inside the step, under its autocast.
         yield fitting.step(loss(policy, *some) for some in [arrays])
 
 
@@ -223,17 +235,18 @@ def held_out_answer_loss(
     total = 0.0
     for begin in range(0, len(encoded), batch_size):
         some = encoded[begin : begin + batch_size]
+        # Weighed by its examples, since the last batch may be smaller.
         total += loss(policy, *pad(some, policy)).item() * len(some)
     return total / len(encoded)
 
 
 def steps_of(count: int, epochs: int, batch_size: int) -> int:
-    """How many batches `batches` gives."""
+    """Number of batches that `batches` gives."""
     return epochs * math.ceil(count / batch_size)
 
 
 def batches(count: int, epochs: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Every number below `count` once an epoch, in another order each time, in batches."""
+    """Every number below `count` once in each epoch, in a new order each time, in batches."""
     generator = np.random.default_rng(seed)
     for _ in range(epochs):
         order = generator.permutation(count).tolist()
@@ -246,6 +259,7 @@ def pad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (S, L) padded on the right, which of them are learned (S, L), and lengths (S,)."""
     rows = list(encoded)
+    # A rectangle to pass around; the network packs it and computes nothing for the padding.
     lengths = np.array([len(ids) for ids, _ in rows])
     tokens = np.full((len(rows), lengths.max()), policy.pad_token, dtype=np.int64)
     learned = np.zeros(tokens.shape, dtype=bool)

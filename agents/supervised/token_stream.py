@@ -1,8 +1,8 @@
 """Text as one long stream of token ids in a file, mapped into memory and never read whole.
 
-Documents stand end to end with a stop token behind each. The file `NAME.tokens` holds nothing but
-the ids, two bytes each where the vocabulary allows it, else four; `NAME.tokens.json` says which,
-and which vocabulary they are of.
+Documents stand end to end, with a stop token behind each. The file `NAME.tokens` holds nothing but
+the ids. An id has two bytes if the vocabulary allows it, else four. `NAME.tokens.json` names the
+number format and the vocabulary.
 """
 
 import json
@@ -17,7 +17,7 @@ from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchEr
 
 
 def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Path:
-    """Encode `documents` one by one into the file `path`, and describe it in `path`.json.
+    """Encode `documents` one by one into the file `path`, and describe the file in `path`.json.
 
     Raises:
         TokenizerError: The tokenizer has no stop token to put between documents.
@@ -26,6 +26,7 @@ def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenize
     if tokenizer.stop_token is None:
         raise TokenizerError(f"{tokenizer.name} has no stop token to put between documents")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Little-endian whatever the machine, so that the file can be moved.
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32).newbyteorder("<")
     count = 0
     with path.open("wb") as file:
@@ -39,7 +40,7 @@ def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenize
 
 
 def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
-    """The ids in a file of `write_stream`, shape (N,), mapped from it and not to be changed.
+    """The ids in a file of `write_stream`, shape (N,), mapped from the file and read-only.
 
     Raises:
         CheckpointError: The file or its description is missing or damaged.
@@ -50,7 +51,7 @@ def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
         described = json.loads(_description(path).read_text(encoding="utf-8"))
         stream = np.memmap(path, np.dtype(described["dtype"]), "r", shape=(described["tokens"],))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no stream of tokens that can be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a stream of tokens: {error}") from error
     if described["fingerprint"] != tokenizer.fingerprint:
         raise VocabularyMismatchError(
             f"{path} was written with another vocabulary than {tokenizer.name!r}: write it again"

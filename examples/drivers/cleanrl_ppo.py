@@ -1,8 +1,8 @@
 """PPO in one file that reads from top to bottom, after CleanRL's `ppo.py`.
 
-What differs from it: the agent is a `TransformerPolicy`. In the rollout its cache encodes one token
-a step; in the update, observations that begin alike (all of one episode do) are encoded once.
-Everything else, the array of observations included, is what CleanRL has for any environment.
+One thing differs: the agent is a `TransformerPolicy`. In the rollout its cache encodes one token
+at each step. In the update, observations that begin alike, such as all of one episode, are encoded
+once. Everything else is CleanRL's code for any environment, the array of observations included.
 Left out: clipping of the value loss, evaluation, logging to files.
 
 Run: python examples/drivers/cleanrl_ppo.py [total_tokens]
@@ -31,7 +31,7 @@ max_grad_norm = 0.5
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean return of the last update's episodes."""
     rng = np.random.default_rng(seed)
     envs = make_envs(num_envs)
     agent = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
@@ -90,7 +90,7 @@ def train(total_tokens: int, seed: int = 0) -> float:
             for x in (actions, logprobs, advantages, returns)
         )
 
-        # Every action is written behind its observation, where the policy is to score it
+        # Every action is written behind its observation, where the policy computes its outputs
         lengths = (b_obs != agent.pad_token).sum(1)
         b_mask = torch.zeros_like(b_obs, dtype=torch.bool)
         b_mask[torch.arange(batch_size), lengths] = True

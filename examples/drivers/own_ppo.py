@@ -1,4 +1,4 @@
-"""Our own PPO: the learner collects, scores and steps.
+"""Our own PPO: the learner collects rollouts and takes the steps.
 
 Run: python examples/drivers/own_ppo.py [total_tokens]
 """
@@ -16,7 +16,7 @@ learning_rate = 3e-3
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean return of the last update's episodes."""
     envs = make_envs(num_envs)
     policy = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
     learner = Learner(

@@ -1,9 +1,9 @@
 """RLlib's PPO with a `TransformerPolicy` as its RLModule, in one local process.
 
 RLlib makes the environment by its name, through the entry point of the vector environment. Rows
-must restart at the step after their end (`NEXT_STEP`): RLlib takes whatever follows an end for the
-start of an episode, without looking at the environment's autoreset mode. Its runner copies the
-weights from the learner after each update; the policy's cache sees that by itself.
+must restart at the step after their end (`NEXT_STEP`): RLlib takes any observation after an end as
+the start of an episode and does not look at the autoreset mode. Its runner copies the weights from
+the learner after each update; the policy's cache notices that by itself.
 
 Run: python examples/drivers/rllib_ppo.py [total_tokens]
 """
@@ -28,7 +28,7 @@ learning_rate = 3e-3
 
 
 class TextModule(TorchRLModule, ValueFunctionAPI):
-    """A transformer with the two heads that PPO asks for."""
+    """A transformer with the two heads that PPO needs."""
 
     def setup(self) -> None:
         """Make the policy; RLlib calls this once the spaces are known."""
@@ -61,7 +61,7 @@ class TextModule(TorchRLModule, ValueFunctionAPI):
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean return of the last update's episodes."""
     batch_size = num_envs * num_steps
     config = (
         PPOConfig()

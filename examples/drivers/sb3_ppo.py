@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO from the released package, with cached decoding and one pass a text.
+"""Stable-Baselines3's PPO from the released package, with cached decoding and one pass over a text.
 
 Run: python examples/drivers/sb3_ppo.py [total_tokens]
 """
@@ -33,7 +33,7 @@ class Report(BaseCallback):
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean return of the last update's episodes."""
     model = PPO(
         SB3TokenPolicy,
         to_vec_env(make_envs(num_envs)),

@@ -1,7 +1,8 @@
-"""What every driver trains: sixteen letters, of which vowels and consonants are to take turns.
+"""The task of every driver: to write letters in which vowels and consonants take turns.
 
-A token is a letter. A uniformly random answer scores 0.375; 1 is perfect, and needs a policy that
-reads the letter before. Nothing here knows which library will do the training.
+A token is one of sixteen letters. A uniformly random answer scores 0.375. A perfect
+one scores 1, which needs a policy that reads the letter before. Nothing here depends on the library
+that trains.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Letters:
 
 
 def turns(episodes: Sequence[textenv.Episode]) -> list[float]:
-    """Share of the answer's letters that are of another kind than the letter before."""
+    """Share of the answer's letters whose kind differs from that of the letter before."""
     scores = []
     for episode in episodes:
         is_vowel = [letter in VOWELS for letter in episode.prompt[-1] + episode.text]

@@ -1,9 +1,9 @@
 """TorchRL's PPO: its collector, GAE and clipped loss around a `TransformerPolicy`.
 
-TorchRL prefers a vector whose finished rows wait to be reset, so that is how the environment is
-made. (Where rows restart by themselves it reads the infos, and fails on those that come and go,
+TorchRL prefers a vector whose finished rows wait to be reset, so the environment is made that way.
+(If rows restart by themselves, it reads the infos and fails on those that are not always there,
 such as `prompt`.) It stores every observation of a rollout. In the rollout the policy's cache
-encodes one token a step; in the update, observations that begin alike are encoded once.
+encodes one token at each step. In the update, observations that begin alike are encoded once.
 
 Run: python examples/drivers/torchrl_ppo.py [total_tokens]
 """
@@ -51,7 +51,7 @@ class ReadText(nn.Module):
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean return of the last update's episodes."""
     torch.manual_seed(seed)
     envs = make_envs(num_envs, autoreset_mode=AutoresetMode.DISABLED)
     env = GymWrapper(envs, categorical_action_encoding=True)

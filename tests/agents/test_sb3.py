@@ -235,7 +235,7 @@ def test_texts_that_do_not_grow_by_the_choice_are_refused():
     buffer.add(obs, np.array([4]), np.zeros(1), np.array([True]), one, one)
     obs[0, 2] = 5  # not the 4 that was chosen
     buffer.add(obs, np.array([4]), np.zeros(1), np.array([False]), one, one)
-    with pytest.raises(ValueError, match="step 0, row 0: the text does not hold the token"):
+    with pytest.raises(ValueError, match="step 0, row 0: the text does not hold the chosen"):
         buffer.compute_returns_and_advantage(one, np.array([False]))
 
 
@@ -411,7 +411,7 @@ def test_temperature_holds_at_sampling_and_at_scoring():
         (
             {"policy": TransformerPolicy(TransformerConfig(5, 9, 1, 1, 8))},
             VocabularyMismatchError,
-            "speaks 5 tokens",
+            "the policy has 5 tokens",
         ),
     ],
 )

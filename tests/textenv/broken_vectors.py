@@ -164,12 +164,15 @@ VECTOR_BREAKERS = {
         (changed_vector(set_item(1, lambda r: r[1].tolist())), r"rewards of a step are \[0.0"),
         (changed_vector(set_item(0, lambda r: r[0][:, :2])), r"shape \(3, 7\).*int64"),
         (changed_vector(set_item(2, lambda r: r[2].astype(int))), "terminated.*dtype bool"),
-        (changed_vector(set_item(4, ())), "no dict"),
+        (changed_vector(set_item(4, ())), "not a dict"),
     ],
     "ends_are_kept": [
         (changed_vector(lambda r: r[4].pop("final_obs", None)), "infos has no 'final_obs'"),
         (changed_vector(lambda r: r[4].pop("final_info", None)), "infos has no 'final_info'"),
-        (changed_vector(lambda r: r[4].pop("_final_obs", None)), "it tells which rows ended"),
+        (
+            changed_vector(lambda r: r[4].pop("_final_obs", None)),
+            "must be True for the rows that ended",
+        ),
         (changed_vector(new_start_as_the_end), "Copy the text before the row is restarted"),
         (changed_vector(in_final_info("finish_reason")), "without a finish_reason"),
         (paying_for_resets, "belongs to no episode: pay 0"),

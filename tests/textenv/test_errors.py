@@ -56,11 +56,11 @@ from textenv.rewards import dense, per_text
         ({"stop_tokens": [257]}, ValueError, "stop_tokens holds 257; tokens are 0 to 256"),
         ({"stop_tokens": ["."]}, ValueError, r"stop_tokens holds '\.'; tokens are 0 to 256"),
         ({"forbidden_tokens": [-1]}, ValueError, "forbidden_tokens holds -1"),
-        ({"forbidden_tokens": range(257)}, ValueError, "257 of 257 .* none is left to choose"),
+        ({"forbidden_tokens": range(257)}, ValueError, "257 of 257 .* no token is left to choose"),
         (
             {"forbidden_tokens": range(256), "min_new_tokens": 1},
             ValueError,
-            "256 of 257 tokens and min_new_tokens=1 1 stop tokens: none is left",
+            "256 of 257 tokens and min_new_tokens=1 excludes 1 stop tokens: no token is left",
         ),
     ],
 )

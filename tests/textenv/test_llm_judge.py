@@ -117,7 +117,7 @@ def test_failures_are_tried_again_and_named():
 @pytest.mark.parametrize("reply", [{"error": "no such model"}, {"choices": []}, [], "hi", None])
 def test_replies_that_are_no_completion(reply):
     with serving(in_turn(reply)) as url:
-        with pytest.raises(RemoteError, match="no chat completion"):
+        with pytest.raises(RemoteError, match="not with a chat completion"):
             llm_judge(url, "tiny").judge("a", "b")
 
 

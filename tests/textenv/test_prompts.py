@@ -68,7 +68,7 @@ def test_the_record_and_the_tokens_given_are_not_touched():
         ({"prompt": "a", "tokens": [1]}, "both"),
         ({"prompt": 3}, "3 of type int"),
         ({"prompt": [{"role": "user", "content": "hi"}]}, "list.*chat"),
-        ({"prompt": "\ud800"}, "no valid text"),
+        ({"prompt": "\ud800"}, "not valid text"),
         ({"prompt": "a", 3: "b"}, "columns"),
         ({"tokens": "abc"}, "'abc' are not a list of integers"),
         ({"tokens": None}, "None are not a list of integers"),
@@ -163,7 +163,7 @@ def test_an_empty_list(nothing):
 
 @pytest.mark.parametrize("one", ["text", b"text", {"prompt": "text"}, 3])
 def test_one_prompt_is_no_list(one):
-    with pytest.raises(PromptError, match="no list of prompts"):
+    with pytest.raises(PromptError, match="not a list of prompts"):
         ListPrompts(one)
 
 
@@ -225,7 +225,7 @@ def test_sources_and_callables_are_recognised():
 
 @pytest.mark.parametrize("nonsense", [None, 3, {"prompt": "a"}, b"abc", {"a", "b"}])
 def test_what_is_no_source(nonsense):
-    with pytest.raises(PromptError, match="no source of prompts"):
+    with pytest.raises(PromptError, match="is not a source of prompts"):
         load_prompts(nonsense)
 
 

@@ -205,7 +205,7 @@ def test_a_refusal_is_final(status, advice, pauses):
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        ((200, {}, b"<html>"), RemoteError, "'<html>', which is no JSON"),
+        ((200, {}, b"<html>"), RemoteError, "'<html>', which is not JSON"),
         ([1.0, 2.0], RemoteError, 'must be {"scores"'),
         ({"scores": 3.0}, RemoteError, "must be"),
         ({"scores": [1.0]}, RewardCountError, "1 scores for 2 episodes"),

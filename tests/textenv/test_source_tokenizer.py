@@ -80,7 +80,7 @@ def test_the_frame_is_what_transformers_tokenizers_add():
 
 
 def test_frames_that_cannot_be_told_from_a_source():
-    with pytest.raises(TokenizerError, match=r"no stop token that could end a prompt.*after="):
+    with pytest.raises(TokenizerError, match=r"no stop token to end a prompt.*after="):
         SourceTokenizer(Letters(3))
     with pytest.raises(TokenizerError, match="the separator 2 stands at other places"):
         SourceTokenizer(Letters(3), before=[2], after=[1, 2])

@@ -115,9 +115,9 @@ def test_an_environment_that_was_made_is_checked_as_it_is_and_closed():
 
 
 def test_what_is_no_environment():
-    with pytest.raises(TypeError, match="3 is no environment, nor does it make one"):
+    with pytest.raises(TypeError, match="3 is not an environment and does not make one"):
         check_text_env(3)
-    with pytest.raises(TypeError, match="made 'x', which is no environment"):
+    with pytest.raises(TypeError, match="made 'x', which is not an environment"):
         check_text_env(lambda: "x")
     with pytest.raises(NotImplementedError, match=r"define make\(self, \*\*kwargs\)"):
         TextEnvContract().make()

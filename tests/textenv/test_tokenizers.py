@@ -370,7 +370,7 @@ def test_training_that_cannot_work(texts, vocab_size, message):
 
 
 def test_training_with_a_pattern_that_is_none():
-    with pytest.raises(TokenizerError, match="no regular expression"):
+    with pytest.raises(TokenizerError, match="not a regular expression"):
         train_bpe(["ab ab"], 258, pattern="(")
 
 

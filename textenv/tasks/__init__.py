@@ -1,4 +1,4 @@
-"""Tasks: prompts, and verifiers that know the right answers. Never imports torch."""
+"""Tasks: prompts, and verifiers that know the right answers. Does not import torch."""
 
 from textenv.tasks.final_answers import (
     Extractor,

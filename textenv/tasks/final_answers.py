@@ -1,7 +1,7 @@
 r"""Finding the final answer in a text that reasons.
 
-Each of these takes a text and gives what it found, or None. The last place counts where there are
-several: whoever corrects an answer means the correction.
+Each of these functions takes a text and returns what it finds, or None. If there are several
+places, the last one counts, since a correction comes after the mistake.
 """
 
 import re
@@ -11,16 +11,16 @@ from typing import TypeAlias
 from textenv.tasks.numbers import last_number
 
 Extractor: TypeAlias = Callable[[str], str | None]
-"""A text to the answer in it, or None."""
+"""Takes a text and returns the answer in it, or None."""
 
 
 def whole_text(text: str) -> str | None:
-    """All of it, without white space around it; None if nothing is left."""
+    """The whole text without white space around it; None if nothing is left."""
     return text.strip() or None
 
 
 def after_hashes(text: str) -> str | None:
-    r"""What stands behind the last "####" of a line, as in GSM8K's solutions.
+    r"""The text after the last "####" of a line, as in GSM8K's solutions.
 
     >>> after_hashes("6 * 12 = 72\n#### 72")
     '72'
@@ -30,13 +30,13 @@ def after_hashes(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} holds, braces within it included.
+    r"""The content of the last \boxed{...}, braces within it included.
 
     >>> boxed(r"It is $\boxed{\frac{1}{2}}$.")
     '\\frac{1}{2}'
 
     Returns:
-        None as well if its brace is never closed.
+        The content, or None if there is no \boxed{ or its brace is never closed.
     """
     start = text.rfind(r"\boxed{")
     if start < 0:
@@ -51,13 +51,13 @@ def boxed(text: str) -> str | None:
 
 
 def stated(text: str) -> str | None:
-    """What stands behind the last "the answer is", up to the end of its sentence or line.
+    """The text after the last "the answer is", up to the end of its sentence or line.
 
     >>> stated("Three and 4 more. The answer is 7.5. Q: what")
     '7.5'
 
     Returns:
-        None if the phrase does not occur, or nothing follows it.
+        The text, or None if the phrase does not occur or nothing follows it.
     """
     found = re.findall(
         r"\bthe (?:final |correct )?answer is:?[ \t]*(.*?)(?:[.!?](?=\s|$)|\n|$)",
@@ -68,7 +68,7 @@ def stated(text: str) -> str | None:
 
 
 def tagged(text: str) -> str | None:
-    r"""What the last <answer>...</answer> holds, as reasoning-gym's system prompts ask for it.
+    r"""The content of the last <answer>...</answer>, for which reasoning-gym's system prompts ask.
 
     >>> tagged("<think>2 + 2</think>\n<answer> 4 </answer>")
     '4'
@@ -79,7 +79,7 @@ def tagged(text: str) -> str | None:
 
 
 def first_found(*extractors: Extractor) -> Extractor:
-    """What the first of several extractors finds that finds anything.
+    """An extractor that tries several in turn and returns the first find.
 
     >>> first_found(boxed, last_number)("It is 4.5")
     '4.5'
@@ -92,7 +92,7 @@ def first_found(*extractors: Extractor) -> Extractor:
 
 
 def final_answer(text: str) -> str | None:
-    r"""Behind "####", in \boxed{}, behind "the answer is", or else the last number."""
+    r"""The text after "####", in \boxed{} or after "the answer is"; else the last number."""
     return _USUAL(text)
 
 

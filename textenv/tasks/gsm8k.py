@@ -35,17 +35,17 @@ def gsm8k(
 ) -> Task:
     """The problems of a GSM8K file, each worth 1 if the final number is right.
 
-    The prompts have the columns `answer` (the number, as "72") and `solution` (the worked one, with
-    "#### 72" as its last line).
+    The prompts have the columns `answer` (the number, such as "72") and `solution` (the worked
+    solution, with "#### 72" as its last line).
 
     Args:
         path: JSON lines with `question` and `answer`, plain or `.gz`.
-        template: Makes the prompt of a question.
-        extract: Finds the final answer in what the policy wrote.
+        template: Makes a prompt from a question.
+        extract: Finds the final answer in the policy's text.
 
     Raises:
-        MalformedRecordError: The file cannot be read, or lines are no problems.
-        EmptyPromptsError: There are none.
+        MalformedRecordError: The file cannot be read, or some lines are not problems.
+        EmptyPromptsError: The file holds no problem.
     """
 
     def parse(record: dict[str, Any]) -> Prompt:

@@ -1,12 +1,12 @@
 r"""Numbers as people and models write them, and whether two are equal.
 
-Read are signs, decimals, thousands set off by commas or spaces, fractions (`3/4`, `2 1/2`, `½`,
-`\frac{3}{4}`), powers of ten (`1e3`), `thousand` to `trillion`, currencies and units around the
-number, and the usual marks of LaTeX and Markdown. Values are exact fractions: 0.5 equals 1/2, and
-0.33 does not equal 1/3. A per cent sign is a unit: 50% is 50.
+These can be read: signs, decimals, thousands separated by commas or spaces, fractions (`3/4`,
+`2 1/2`, `½`, `\frac{3}{4}`), powers of ten (`1e3`), `thousand` to `trillion`, currencies and units
+around the number, and the usual marks of LaTeX and Markdown. Values are exact fractions: 0.5 equals
+1/2, and 0.33 does not equal 1/3. A per cent sign is a unit: 50% is 50.
 
-Not read: words ("twelve"), decimal commas (`1,5`), times (`10:30`), ranges, dates, sums, powers.
-They give None, which equals nothing.
+These cannot be read: words ("twelve"), decimal commas (`1,5`), times (`10:30`), ranges, dates,
+sums, powers. They give None, which equals nothing.
 """
 
 import re
@@ -14,7 +14,7 @@ import unicodedata
 from fractions import Fraction
 
 MAX_DIGITS = 100
-"""Longer ones are no answers, and Python refuses to convert very long ones."""
+"""Longer numbers are not answers, and Python refuses to convert very long ones."""
 
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
@@ -68,7 +68,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def same_number(first: str, second: str) -> bool:
-    """Whether both texts hold a number, and it is the same.
+    """Whether both texts hold the same number.
 
     >>> same_number("$1,000.00", "1000 dollars"), same_number("no", "no")
     (True, False)
@@ -78,7 +78,7 @@ def same_number(first: str, second: str) -> bool:
 
 
 def last_number(text: str) -> str | None:
-    """The last number in a text, as it stands there but for LaTeX.
+    """The last number in a text as it is written there, without LaTeX.
 
     >>> last_number("5 boxes of 3 make $15.")
     '$15.'

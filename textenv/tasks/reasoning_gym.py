@@ -1,4 +1,4 @@
-"""The tasks of reasoning-gym: a hundred kinds of puzzles made up from seeds, with verifiers.
+"""The tasks of reasoning-gym: a hundred kinds of puzzles, made from seeds, with verifiers.
 
 Stojanovski et al., "Reasoning Gym: Reasoning Environments for Reinforcement Learning with
 Verifiable Rewards" (2025), arXiv:2505.24760.
@@ -21,19 +21,19 @@ from textenv.tasks.final_answers import Extractor, whole_text
 from textenv.tasks.task import Task, Template, as_it_is
 
 SEEDS = np.uint64(2**32)
-"""How many puzzles of a kind there are; some are made by generators that take no larger seeds."""
+"""Number of puzzles of a kind; some of the generators take no larger seeds."""
 
 REMEMBERED = 4096
-"""Puzzles that are kept from the prompt to the score; others are made again from their seeds."""
+"""Puzzles kept in memory between prompt and score; others are made again from their seeds."""
 
 
 class Puzzles:
-    """Puzzles of one kind, made up from seeds; see `reasoning_gym_task`.
+    """Puzzles of one kind, made from seeds; see `reasoning_gym_task`.
 
     Args:
-        dataset: One of reasoning-gym's.
-        template: Makes the prompt of a question.
-        extract: Finds the answer in what the policy wrote.
+        dataset: A dataset of reasoning-gym.
+        template: Makes a prompt from a question.
+        extract: Finds the answer in the policy's text.
     """
 
     def __init__(self, dataset: Any, template: Template, extract: Extractor):
@@ -46,12 +46,12 @@ class Puzzles:
         return [self._prompt(seed) for seed in (seeds % SEEDS).tolist()]
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """What the puzzles' verifier gives to each answer."""
+        """The verifier's score for each answer."""
         return [self._score(episode) for episode in episodes]
 
     def _prompt(self, seed: int) -> Prompt:
         puzzle = _puzzle(self.dataset, seed)
-        # The puzzle itself would not survive being saved as JSON: verifiers want its tuples.
+        # The seed, not the puzzle: JSON would turn its tuples into lists, and verifiers need them.
         return Prompt(
             self.template(puzzle["question"]), {"answer": puzzle["answer"], "puzzle_seed": seed}
         )
@@ -61,7 +61,7 @@ class Puzzles:
         try:
             return float(self.dataset.score_answer(self.extract(episode.text), puzzle))
         except Exception:
-            return 0.0  # some verifiers stumble over what is no answer at all
+            return 0.0  # some verifiers raise on texts that are not answers at all
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and may be large
@@ -80,26 +80,26 @@ def _puzzle(dataset: Any, seed: int) -> dict[str, Any]:
 def reasoning_gym_task(
     name: str, *, template: Template = as_it_is, extract: Extractor = whole_text, **config: Any
 ) -> Task:
-    """Puzzles of one kind without end, and their verifier.
+    """Any number of puzzles of one kind, and their verifier.
 
     The puzzle depends on the seed alone: the index of reasoning-gym's dataset is the prompt's seed
-    modulo 2**32. Few kinds, such as `word_ladder`, have no more puzzles than `size=500` says, and a
-    few, such as `ransom_note`, also depend on `PYTHONHASHSEED`. The prompts have the columns
-    `answer` (one that is right, or None where there is none to show) and `puzzle_seed`.
+    modulo 2**32. A few kinds, such as `word_ladder`, have only `size=500` puzzles, and a few, such
+    as `ransom_note`, also depend on `PYTHONHASHSEED`. The prompts have the columns `answer` (a
+    right answer, or None if the kind shows none) and `puzzle_seed`.
 
-    Scores are the verifier's, 0 to 1. Many kinds pay a share for an answer that contains the right
-    one, some for a good form. An answer over which a verifier stumbles scores 0.
+    Scores are the verifier's, 0 to 1. Many kinds give a part of the score to an answer that
+    contains the right one, some to a good form. An answer on which the verifier raises scores 0.
 
     Args:
-        name: Such as "chain_sum"; `reasoning_gym.factory.DATASETS` has them all.
-        template: Makes the prompt of a question.
-        extract: Finds the answer in what the policy wrote; `tagged` where a template or a system
+        name: Name of the kind, such as "chain_sum"; `reasoning_gym.factory.DATASETS` has them all.
+        template: Makes a prompt from a question.
+        extract: Finds the answer in the policy's text; use `tagged` if a template or a system
             prompt asks for <answer> tags.
         **config: The kind's own settings, such as `min_terms`.
 
     Raises:
         MissingExtraError: The package `reasoning-gym` is not installed.
-        PromptError: There is no such kind, or its settings are wrong.
+        PromptError: The kind does not exist, or its settings are wrong.
     """
     with optional("reasoning-gym", extra="tasks", purpose=f"the task {name!r}"):
         import reasoning_gym

@@ -1,4 +1,4 @@
-"""What every task is: questions, and a reward that knows the right answers."""
+"""A task: questions, and a reward that knows the right answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from textenv.prompts import PromptSource
 from textenv.rewards import Shared
 
 Template: TypeAlias = Callable[[str], str]
-"""A question to the prompt that asks it."""
+"""Takes a question and returns the prompt that asks it."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Prompts and the verifier of their answers.
 
-    An environment takes them as `prompts=task.prompts, reward=task.reward`.
+    Pass them to an environment as `prompts=task.prompts, reward=task.reward`.
 
     Attributes:
         prompts: Where the questions come from.

@@ -1,11 +1,11 @@
-"""Is this an environment that an agent can learn text from? For your own environments.
+"""Checks of your own environments and agents, as functions and as tests.
 
     from textenv.testing import check_text_env
 
     check_text_env(MyEnv)
 
-runs every rule and raises an AssertionError that names the first one that is broken. In a test file
-each rule becomes a test of its own:
+runs every rule and raises an AssertionError that names the first broken one. In a test file each
+rule becomes a test of its own:
 
     from textenv.testing import TextEnvContract
 
@@ -13,11 +13,11 @@ each rule becomes a test of its own:
         def make(self, **kwargs):
             return MyEnv(prompts=["a", "b"], **kwargs)
 
-`check_agent(agent, env)` does the same for a learner: whether its log-probabilities are those of
-what it samples, and, if it offers them, whether its advantages, loss, KL and standardisation are
-right. `check_policy(policy)` does it for a network: whether its cache, its batches and its padding
-change nothing, and whether it comes back from a file. Not covered: whether a reward makes sense,
-and whether an agent learns (`textenv.testing.exact` has exact answers for that).
+`check_agent(agent, env)` does the same for a learner. It checks whether the log-probabilities are
+those of the sampled tokens. If the learner offers its advantages, loss, KL or standardisation, it
+checks them too. `check_policy(policy)` checks a network: its cache, its batches and its padding
+change nothing, and it comes back from a file. Not covered: whether a reward makes sense, and
+whether an agent learns (`textenv.testing.exact` has exact results for that).
 """
 
 from textenv.testing.agent_rules import AGENT_RULES, Agent

@@ -15,7 +15,7 @@ from textenv.testing.policy_trial import PolicyTrial
 
 Rule: TypeAlias = Callable[[Maker], None]
 
-# The order matters: a broken rule makes the later ones fail for no reason of their own.
+# The order matters: one broken rule can make later rules fail.
 _SPACES = (rules.actions_are_tokens, rules.observations_are_token_ids)
 _STEPS = (
     step_rules.observations_are_right_padded,
@@ -45,7 +45,7 @@ ENV_RULES: tuple[Rule, ...] = (
     env_rules.stable_baselines3_agrees,
     rules.closing_twice_is_fine,
 )
-"""What a single environment keeps to; each docstring says it in a sentence."""
+"""The rules for a single environment; each docstring states its rule in a sentence."""
 
 VECTOR_RULES: tuple[Rule, ...] = (
     *_SPACES,
@@ -58,49 +58,48 @@ VECTOR_RULES: tuple[Rule, ...] = (
     vector_rules.rows_equal_environments_of_their_own,
     rules.closing_twice_is_fine,
 )
-"""What a vector environment keeps to."""
+"""The rules for a vector environment."""
 
 
 def check_text_env(env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
     """Check an environment, single or vector, wrapped or not, against every rule.
 
-    Random play only: it does not look for what happens after a particular text. The environment
-    must have the spaces of `TextVectorEnv`; those of images, dictionaries or stacked frames are
-    refused.
+    It plays at random only, so it may miss what happens after a particular text. The environment
+    must have the spaces of `TextVectorEnv`; images, dictionaries and stacked frames are refused.
 
     Args:
-        env: Something that makes the environment, such as its class or
-            `functools.partial(gym.make, "MyEnv-v0")`: called without arguments, and if it takes
-            them with `render_mode`, `autoreset_mode` or `num_envs`. Or the environment itself,
-            which cannot be checked in other modes than its own and is closed at the end.
+        env: A class or function that makes the environment, such as
+            `functools.partial(gym.make, "MyEnv-v0")`. It is called without arguments, and with
+            `render_mode`, `autoreset_mode` or `num_envs` if it takes them. Or the environment
+            itself: it can be checked in its own mode only, and is closed at the end.
 
     Returns:
         The rules that could not be checked, with the reason.
 
     Raises:
-        AssertionError: The environment breaks a rule; the message has the rule's name, what was
-            seen and the way out.
-        TypeError: It is no environment, and nothing that makes one.
+        AssertionError: The environment breaks a rule; the message names the rule, what was seen and
+            a way out.
+        TypeError: `env` is not an environment and does not make one.
     """
     return _run_all(_rules_for(env), lambda rule: _run_on_env(rule, env))
 
 
 def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
-    """Check what a learner says of its choices, whoever wrote it, against every rule.
+    """Check a learner, from any library, against every rule.
 
     The weights must not change meanwhile. Texts come from random play of `env`. Rules about
-    `LearningFunctions` (advantages, loss, KL, standardisation) are tried where the agent has them.
+    `LearningFunctions` (advantages, loss, KL, standardisation) are checked if the agent has these.
 
     Args:
-        agent: Anything with the methods of `Agent`, such as a few lines around a trained model,
-            and any of those of `LearningFunctions`.
-        env: The environment it was made for, or something that makes it.
+        agent: Anything with the methods of `Agent`, such as a few lines around a trained model. It
+            may have methods of `LearningFunctions` too.
+        env: The environment the agent was made for, or something that makes it.
 
     Returns:
         The rules that could not be checked, with the reason.
 
     Raises:
-        AssertionError: A rule is broken; the message has its name, what was seen and the way out.
+        AssertionError: A rule is broken; the message names it, what was seen and a way out.
     """
     case = trial(agent, env)
     try:
@@ -178,7 +177,7 @@ def _run_on_env(rule: Rule, env: AnyEnv | Callable[..., AnyEnv]) -> None:
 
 
 def _run(rule: Callable[[Any], None], case: Any) -> None:
-    """Check one rule; whatever it raises becomes an AssertionError with its name."""
+    """Check one rule; any exception becomes an AssertionError with the rule's name."""
     try:
         rule(case)
     except SkipTest:

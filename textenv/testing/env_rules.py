@@ -1,4 +1,4 @@
-"""Rules for a single environment alone."""
+"""Rules for single environments only."""
 
 import contextlib
 import importlib
@@ -14,7 +14,7 @@ from textenv.imports import installed
 from textenv.testing.making import Maker, RuleBroken, require
 from textenv.testing.playing import play
 
-# Not about the environment: it is wrapped, or was made without a name.
+# These say nothing about the environment: it is wrapped, or was made without a name.
 EXPECTED_WARNINGS = (".*different from the unwrapped version", ".*alternative render modes")
 
 

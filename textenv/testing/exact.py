@@ -1,11 +1,11 @@
-"""Exact answers: environments so small that all of their answers can be listed.
+"""Exact results, for environments so small that all of their answers can be listed.
 
 With a vocabulary of 4 to 6 tokens and 3 to 5 steps, the expected return, the KL and the gradient
-of any policy are sums over a few hundred answers, and the best policy under a KL leash is known in
-closed form. An algorithm is right when its gradient estimates average to the exact gradient and
-its training ends at that policy. Not covered: discounts, environments that insert tokens.
+of any policy are sums over a few hundred answers. The best policy under a KL leash is known in
+closed form. An algorithm is right if its gradient estimates average to the exact gradient and its
+training ends at that policy. Not covered: discounts, environments that insert tokens.
 
-A policy comes in as log-probabilities of the answers, shape (n,), whoever computes them:
+A policy is passed as the log-probabilities of the answers, shape (n,), from any framework:
 
     answers = enumerate_answers(env, "a")
     tokens, mask = torch.from_numpy(answers.tokens), torch.from_numpy(answers.mask)
@@ -56,12 +56,14 @@ def enumerate_answers(env: gym.Env[Any, Any], prompt: str) -> Answers:
 
     Args:
         env: A single text environment, `TextEnv` or a wrapper around it.
-        prompt: Its start, by `reset(options={"prompt": prompt})`.
+        prompt: The prompt, passed by `reset(options={"prompt": prompt})`.
 
     Raises:
         TooManyAnswersError: There are more than `TOO_MANY`.
     """
     found: list[tuple[NDArray[np.int64], int, float]] = []
+    # Depth first over beginnings of answers. An environment cannot go back, so each beginning is
+    # played again from the reset.
     waiting: list[tuple[int, ...]] = [()]
     while waiting:
         if len(found) + len(waiting) > TOO_MANY:
@@ -80,6 +82,7 @@ def enumerate_answers(env: gym.Env[Any, Any], prompt: str) -> Answers:
             found.append((observation, start, total))
         else:
             allowed = info.get("action_mask", np.ones(env.action_space.n, np.bool_))  # type: ignore[attr-defined]
+            # Reversed, because the last one is taken first: answers come in the order of tokens.
             waiting += [(*actions, int(token)) for token in np.flatnonzero(allowed)[::-1]]
     tokens = np.stack([text for text, _, _ in found])
     places = np.arange(tokens.shape[1])
@@ -96,7 +99,7 @@ def expected_return(logprobs: ArrayLike, rewards: ArrayLike) -> float:
 def kl_divergence(logprobs: ArrayLike, ref_logprobs: ArrayLike) -> float:
     """KL(pi || pi_ref) of whole answers in nats: the sum of pi (log pi - log pi_ref)."""
     own, ref = _floats(logprobs), _floats(ref_logprobs)
-    given = own > -np.inf  # 0 log 0 is 0
+    given = own > -np.inf  # 0 log 0 is 0, but numpy would make it NaN
     return float(np.exp(own[given]) @ (own[given] - ref[given]))
 
 
@@ -116,6 +119,7 @@ def optimum(ref_logprobs: ArrayLike, rewards: ArrayLike, beta: float) -> Floats:
     al. (2023), arXiv:2305.18290, appendix A.1.
     """
     tilted = _floats(ref_logprobs) + _floats(rewards) / beta
+    # log Z by logaddexp: exp(r / beta) overflows for a small beta.
     return tilted - float(np.logaddexp.reduce(tilted))
 
 
@@ -137,11 +141,11 @@ def gradient_weights(
     ref_logprobs: ArrayLike | None = None,
     beta: float = 0.0,
 ) -> Floats:
-    """What to multiply each answer's log-probability gradient with, shape (n,).
+    """The factor of each answer's log-probability gradient, shape (n,).
 
         gradient of the objective = sum of pi(y) (r(y) - beta log(pi(y) / pi_ref(y))) grad log pi(y)
 
-    so that `(weights * logprobs).sum().backward()` is the exact gradient in any framework. The
+    `(weights * logprobs).sum().backward()` is therefore the exact gradient in any framework. The
     KL's own -beta is left out: it multiplies the gradient of a sum that is always 1.
     """
     own = _floats(logprobs)

@@ -1,8 +1,8 @@
 """Rules for the arithmetic of a learner: advantages, losses, KL estimates, standardisation.
 
-An agent that offers some of these functions has them tried on small arrays with known answers;
-rules about functions that it does not offer are skipped. Arrays are aligned with the tokens:
-entry [s, p] belongs to token p of sequence s, and only places of the mask were chosen.
+The functions that an agent offers are tried on small arrays with known results. Rules about other
+functions are skipped. Arrays are aligned with the tokens: entry [s, p] belongs to token p of
+sequence s, and only places of the mask were chosen.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ MASK = np.array([[False, True, True, False], [False, False, True, True]])
 
 
 class LearningFunctions(Protocol):
-    """What an agent may offer beside `Agent`: functions on numpy arrays, each of them optional."""
+    """Functions on numpy arrays that an agent may offer beside `Agent`; each is optional."""
 
     def advantages(
         self,
@@ -36,13 +36,13 @@ class LearningFunctions(Protocol):
     ) -> Floats:
         """Advantages (S, L) with discount and lambda 1: the return less the value.
 
-        `rewards`, `values` and `mask` are (S, L); `next_values`, the value after the last chosen
-        token whatever has ended there, `terminated` and `truncated` are (S,).
+        `rewards`, `values` and `mask` are (S, L). `terminated` and `truncated` are (S,), and so is
+        `next_values`, the value after the last chosen token, whether or not the episode ended.
         """
         ...
 
     def loss(self, logprobs: Floats, old: Floats, advantages: Floats, mask: Bools) -> float:
-        """The policy's loss, to be minimised, of arrays (S, L)."""
+        """The policy's loss, to be minimised, from arrays (S, L)."""
         ...
 
     def kl(self, logprobs: Floats, ref_logprobs: Floats, mask: Bools) -> Floats:
@@ -55,20 +55,20 @@ class LearningFunctions(Protocol):
 
 
 def terminated_episodes_are_worth_no_more(trial: Trial) -> None:
-    """After termination nothing is added to the return, even if truncation is told with it."""
+    """After termination nothing is added to the return, even if truncation is set too."""
     for truncated in (False, True):
         found = _two_steps(trial, terminated=True, truncated=truncated)
         _require_close(found, [[0.0, 1.0, 1.0]], "the value after a terminated episode counts as 0")
 
 
 def truncated_episodes_bootstrap(trial: Trial) -> None:
-    """After truncation the value of what was cut off is added to the return."""
+    """After truncation the value of the rest is added to the return."""
     found = _two_steps(trial, terminated=False, truncated=True)
-    _require_close(found, [[0.0, 6.0, 6.0]], "a truncated return goes on with the value after it")
+    _require_close(found, [[0.0, 6.0, 6.0]], "a truncated return continues with the value after it")
 
 
 def short_sequences_are_cut_where_they_were_cut(trial: Trial) -> None:
-    """What ended a sequence is told by its flags, not by the width of the batch."""
+    """A sequence ends as its own flags say, not at the width of the batch."""
     mask = np.array([[True, True, False, False], [True, True, True, True]])
     rewards, values = np.where(mask, 1.0, 99.0), np.where(mask, 0.0, 77.0)
     flags = np.array([False, True])
@@ -79,8 +79,8 @@ def short_sequences_are_cut_where_they_were_cut(trial: Trial) -> None:
     _require_close(
         np.where(mask, found, 0.0),
         expected,
-        "the first row was truncated after two tokens and goes on with the value 5, the second is "
-        "finished",
+        "the first row was truncated after two tokens and continues with the value 5, the second "
+        "is finished",
     )
 
 
@@ -105,7 +105,7 @@ def tokens_of_others_are_no_steps(trial: Trial) -> None:
 
 
 def only_chosen_tokens_are_in_the_loss(trial: Trial) -> None:
-    """Whatever stands at other places, NaN included, leaves the loss as it is."""
+    """Values at other places, NaN included, do not change the loss."""
     loss = _offered(trial, "loss")
     old = LOGPROBS - 0.1
     before = float(loss(LOGPROBS, old, ADVANTAGES, MASK))
@@ -136,7 +136,7 @@ def better_choices_become_likelier(trial: Trial) -> None:
 
 
 def the_kl_is_that_of_policy_to_reference(trial: Trial) -> None:
-    """Weighed by the policy, the estimates of all tokens sum to the exact KL; of itself, to 0."""
+    """The policy's mean estimate is the exact KL; the KL of a policy to itself is 0."""
     kl = _offered(trial, "kl")
     p, q = np.array([0.5, 0.2, 0.15, 0.1, 0.05]), np.array([0.1, 0.3, 0.2, 0.2, 0.2])
     mask = np.ones((1, 5), dtype=bool)
@@ -193,7 +193,7 @@ LEARNING_RULES: tuple[Callable[[Trial], None], ...] = (
     the_kl_is_masked_where_the_tokens_are,
     standardising_survives_few_values,
 )
-"""What the arithmetic of a learner keeps to; each docstring says it in a sentence."""
+"""The rules for a learner's arithmetic; each docstring states its rule in a sentence."""
 
 
 def _offered(trial: Trial, name: str) -> Callable[..., Any]:

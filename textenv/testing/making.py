@@ -1,4 +1,4 @@
-"""Making the environment that is checked, as often as the rules need it."""
+"""Makes the environment under check, as many times as the rules need it."""
 
 import contextlib
 import inspect
@@ -13,11 +13,11 @@ AnyEnv: TypeAlias = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 
 class RuleBroken(AssertionError):
-    """What a rule raises, as opposed to an assertion of the environment itself."""
+    """Raised by a rule; an assertion of the environment itself is another error."""
 
 
 def require(condition: Any, message: str) -> None:
-    """`assert` that python -O does not leave out.
+    """Like `assert`, but python -O does not remove it.
 
     Raises:
         RuleBroken: The condition is false.
@@ -27,18 +27,18 @@ def require(condition: Any, message: str) -> None:
 
 
 class Maker:
-    """Gives out the environment to check, with other arguments where that is possible.
+    """Gives the environment to check, with other arguments if that is possible.
 
     Args:
-        given: An environment, which is given out as it is, or something that makes one.
+        given: An environment, which is given as it is, or a class or function that makes one.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: `given` is neither.
     """
 
     def __init__(self, given: AnyEnv | Callable[..., AnyEnv]):
         if not isinstance(given, gym.Env | VectorEnv) and not callable(given):
-            raise TypeError(f"{given!r} is no environment, nor does it make one")
+            raise TypeError(f"{given!r} is not an environment and does not make one")
         self._given = given
         self._made: list[AnyEnv] = []
 
@@ -56,18 +56,20 @@ class Maker:
         """An environment, with these arguments beside those it has anyway.
 
         Raises:
-            TypeError: What was made is no environment.
-            SkipTest: It cannot be made with these arguments.
+            TypeError: The made object is not an environment.
+            SkipTest: The environment cannot be made with these arguments.
         """
         if isinstance(self._given, gym.Env | VectorEnv) and not arguments:
             return self._given
         for argument in arguments:
             if not self.takes(argument):
-                raise SkipTest(f"it cannot be made with {argument}=...: pass what takes that")
+                raise SkipTest(
+                    f"it cannot be made with {argument}=...: pass a class or function that takes it"
+                )
         assert callable(self._given)
         env = self._given(**arguments)
         if not isinstance(env, gym.Env | VectorEnv):
-            raise TypeError(f"{self._given!r} made {env!r}, which is no environment")
+            raise TypeError(f"{self._given!r} made {env!r}, which is not an environment")
         self._made.append(env)
         return env
 
@@ -80,7 +82,7 @@ class Maker:
             yield self(autoreset_mode=mode)
 
     def close(self) -> None:
-        """Close what was made here; an environment that was given stays open."""
+        """Close the environments made here; an environment that was given stays open."""
         for env in self._made:
             with contextlib.suppress(Exception):  # there is a rule about closing
                 env.close()

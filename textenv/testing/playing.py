@@ -1,4 +1,4 @@
-"""Random play, written down as one transition at a time, whatever kind of environment it is."""
+"""Random play of any kind of environment, recorded as one transition at a time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from textenv.testing.making import AnyEnv, Maker, require, single_spaces
 
 EPISODES = 8
-"""How many episodes a single environment is played for."""
+"""Number of episodes for which a single environment is played."""
 
 
 @dataclass(eq=False)
@@ -20,18 +20,18 @@ class Transition:
     """One chosen token of one episode.
 
     Attributes:
-        row: Its row in the vector; 0 in a single environment.
+        row: Row of the vector; 0 in a single environment.
         number: How many tokens of the episode were chosen before.
-        prompt_length: Number of ids that the episode began with.
-        before: What the token was chosen for, shape (L,).
-        before_info: The info that came with it.
-        action: The token.
-        after: What came back, in every autoreset mode the end of an episode that is over,
-            shape (L,).
-        reward: As returned.
-        terminated: As returned.
-        truncated: As returned.
-        info: As returned, that of the end if the episode is over.
+        prompt_length: Number of ids at the start of the episode.
+        before: Observation for which the token was chosen, shape (L,).
+        before_info: Info that came with that observation.
+        action: The chosen token.
+        after: Observation after the step, shape (L,); if the episode is over, its last one in every
+            autoreset mode.
+        reward: Reward as it was returned.
+        terminated: Flag as it was returned.
+        truncated: Flag as it was returned.
+        info: Info as it was returned; if the episode is over, the info of its end.
     """
 
     row: int
@@ -53,15 +53,15 @@ class Transition:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """Row and number of the token, for messages."""
         return f"row {self.row}, chosen token {self.number} (counted from 0)"
 
 
 def play(make: Maker, seed: int = 0) -> Iterator[Transition]:
-    """Transitions of random play: every second episode avoids the stop tokens, the others do not.
+    """Transitions of random play; every second episode avoids the stop tokens.
 
-    Tokens that are masked are chosen as well now and then. Vectors are played in every autoreset
-    mode in which they can be made.
+    Masked tokens are chosen now and then too. Vectors are played in every autoreset mode in which
+    they can be made.
 
     Raises:
         RuleBroken: Observations have more than one dimension, or a vector loses an end.
@@ -81,8 +81,8 @@ class Chooser:
     """Chooses tokens at random.
 
     Args:
-        env: What they are for.
-        seed: Seed of the random choices.
+        env: The environment that takes the tokens.
+        seed: Seed of the choices.
 
     Raises:
         RuleBroken: Observations have more than one dimension.
@@ -116,21 +116,21 @@ def check_one_dimension(observations: gym.Space[Any]) -> None:
     """Refuse stacked frames.
 
     Raises:
-        RuleBroken: The shape of an observation has not one dimension.
+        RuleBroken: An observation does not have exactly one dimension.
     """
     shape = observations.shape
     require(
         shape is not None and len(shape) == 1,
         f"observations have the shape {shape}, not (L,). An observation already holds the whole "
-        "text so far: remove what stacks or reshapes observations, such as FrameStackObservation",
+        "text so far: remove wrappers that stack or reshape it, such as FrameStackObservation",
     )
 
 
 def row_info(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
     """The entries of a vector's infos that `row` has.
 
-    Unlike `textenv.infos.row_info` it reads the infos of others, who may leave out the masks of
-    what is within a dictionary.
+    Unlike `textenv.infos.row_info` it reads the infos of other environments, which may leave out
+    the masks inside a dictionary.
     """
     single: dict[str, Any] = {}
     for key, values in infos.items():
@@ -201,20 +201,20 @@ def _play_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> Iterator[Transiti
 def _ends(
     mode: Any, over: NDArray[np.bool_], observations: Any, infos: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
-    """Where the last observations and infos of the episodes are that are over."""
+    """The observations and infos that hold the ends of the episodes that are over."""
     if mode is not AutoresetMode.SAME_STEP or not over.any():
         return observations, infos
     for key in ("final_obs", "final_info"):
         require(
             key in infos,
             f"rows {np.flatnonzero(over).tolist()} ended, but infos has no {key!r}. In SAME_STEP "
-            "mode the end of an episode is there, since the observation is the next start",
+            "mode they hold the end of an episode, since the observation is the next start",
         )
         told = np.asarray(infos.get(f"_{key}"))
         require(
             np.array_equal(told, over),
-            f"infos['_{key}'] is {told.tolist()} where the flags say {over.tolist()}: it tells "
-            "which rows ended",
+            f"infos['_{key}'] is {told.tolist()} where the flags say {over.tolist()}: it must be "
+            "True for the rows that ended",
         )
     return infos["final_obs"], infos["final_info"]
 
@@ -234,7 +234,7 @@ def _reset_rows(
     texts: NDArray[Any],
     row_infos: list[dict[str, Any]],
 ) -> NDArray[Any]:
-    """Reset the rows that are over; the observations after it."""
+    """Reset the rows that are over; returns the observations after the reset."""
     observations, infos = envs.reset(options={"reset_mask": over.copy()})
     after = np.array(observations)
     require(

@@ -17,7 +17,7 @@ from textenv.testing.playing import Transition, check_one_dimension, play
 
 
 def actions_are_tokens(make: Maker) -> None:
-    """The action space is Discrete(V) and starts at 0."""
+    """The action space is Discrete(V), starting at 0."""
     actions, _ = single_spaces(make())
     require(
         isinstance(actions, spaces.Discrete) and actions.start == 0,
@@ -27,7 +27,7 @@ def actions_are_tokens(make: Maker) -> None:
 
 
 def observations_are_token_ids(make: Maker) -> None:
-    """The observation space is Box(0, V, (L,), int64), V being the padding."""
+    """The observation space is Box(0, V, (L,), int64); V is the padding."""
     actions, observations = single_spaces(make())
     check_one_dimension(observations)
     vocab_size = actions.n  # type: ignore[attr-defined]
@@ -55,7 +55,7 @@ def equal_seeds_repeat_episodes(make: Maker) -> None:
 
 
 def _record(step: Transition) -> dict[str, Any]:
-    """What came back, short enough to keep many of them."""
+    """The step's results, short enough to keep many of them."""
     texts = {name: hash(getattr(step, name).tobytes()) for name in ("before", "after")}
     infos = {name: repr(without_clock(getattr(step, name))) for name in ("before_info", "info")}
     names = ("reward", "terminated", "truncated")
@@ -92,7 +92,7 @@ def _starts(env: AnyEnv, seed: int) -> list[tuple[bytes, ...]]:
 
 
 def action_masks_are_consistent(make: Maker) -> None:
-    """Masks come with every reset and step or never; something is left; the method agrees."""
+    """Masks come with every reset and step, or never; a token is left; the method agrees."""
     env = make()
     _, info = env.reset(seed=0)
     told = "action_mask" in info

@@ -17,13 +17,13 @@ from textenv.testing.playing import count_tokens, play
 
 
 def random_actions_never_raise(make: Maker) -> None:
-    """Any token may be chosen at any time, a masked one too."""
+    """Any token may be chosen at any time, even a masked one."""
     try:
         for seed in range(3):
             for _ in play(make, seed):
                 pass
     except RuleBroken:
-        pass  # another rule's
+        pass  # another rule reports it
     except Exception as error:
         raise RuleBroken(
             f"random play raised {type(error).__name__}: {error}. Carry out every action of the "
@@ -48,7 +48,7 @@ def observations_are_right_padded(make: Maker) -> None:
 
 
 def steps_append_the_chosen_token(make: Maker) -> None:
-    """An observation is the one before it and the chosen token: no id is ever made up again."""
+    """An observation is the one before it and the chosen token: earlier ids never change."""
     actions, _ = single_spaces(make())
     for step in play(make):
         place = count_tokens(step.before, int(actions.n))  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def finish_reason_tells_the_end(make: Maker) -> None:
             right = reason is None and not is_stop
         elif is_stop:
             right = reason == "stop" and bool(step.terminated)
-        else:  # a truncation without a reason is a wrapper's
+        else:  # a wrapper truncates without a reason
             right = reason == "length" or (reason is None and not step.terminated)
         require(
             right,
@@ -147,7 +147,7 @@ def values_are_finite(make: Maker) -> None:
 
 
 def no_two_calls_share_an_observation(make: Maker) -> None:
-    """What was returned is the caller's: the next step does not change it."""
+    """Results belong to the caller: the next step does not change them."""
     env = make()
     first, _ = env.reset(seed=0)
     kept = np.array(first)
@@ -172,7 +172,7 @@ def _attribute(env: AnyEnv, name: str) -> Any:
 
 
 def _nans(value: Any, path: str) -> Iterator[str]:
-    """Where the NaNs are within an info."""
+    """The places of the NaNs in an info."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _nans(inner, f"{path}[{key!r}]")

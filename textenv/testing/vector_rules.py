@@ -1,4 +1,4 @@
-"""Rules for a vector environment alone."""
+"""Rules for vector environments only."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def steps_return_arrays(make: Maker) -> None:
                 f"{name} of a step are {array!r}. They must be an array of shape {right} and of "
                 f"dtype {dict(i='int64', f='float64', b='bool')[kinds]}",
             )
-        require(isinstance(infos, dict), f"infos of a step are {infos!r}, which is no dict")
+        require(isinstance(infos, dict), f"infos of a step are {infos!r}, not a dict")
 
 
 def ends_are_kept(make: Maker) -> None:
@@ -81,7 +81,7 @@ def ends_are_kept(make: Maker) -> None:
         require(
             "finish_reason" in step.info or not step.terminated,
             f"{step.where}: the info of the end is {step.info}, without a finish_reason. In "
-            "SAME_STEP mode it belongs into infos['final_info'], in the others into infos",
+            "SAME_STEP mode it belongs in infos['final_info'], in the others in infos",
         )
 
 
@@ -102,15 +102,15 @@ def rows_equal_environments_of_their_own(make: Maker) -> None:
         if (envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED) and number:
             over = results[2] | results[3]
             if over.any():
-                return  # the first end of an episode is as far as they go without resets
+                return  # without resets, both go no further than the first end of an episode
         results = envs.step(np.array(actions))
         others = [env.step(np.array([a])) for env, a in zip(alone, actions, strict=True)]
         if group_size > 1 and (results[2] | results[3]).any():
-            return  # the next prompt goes to whichever row of a group starts first
+            return  # in a group, the next prompt goes to the row that starts first
 
 
 def _compare(number: int, row: int, results: Any, alone: Any) -> None:
-    """One row of what a vector returned against what a vector of one row did."""
+    """Compare one row of a vector's result with the result of a vector of one row."""
     names = ["observation", "reward", "terminated", "truncated"][: len(results) - 1]
     pairs = [(name, results[i][row], alone[i][0]) for i, name in enumerate(names)]
     infos = [without_clock(row_info(i, r)) for i, r in ((results[-1], row), (alone[-1], 0))]

@@ -1,4 +1,4 @@
-"""Text to ids and back: bytes, characters, tiktoken's vocabularies, Hugging Face's, your own."""
+"""Text to ids and back: bytes, characters, vocabularies of tiktoken, Hugging Face and your own."""
 
 from textenv.tokenizers.base import Tokenizer, encode_prompt, prompt_frame
 from textenv.tokenizers.bpe import train_bpe

@@ -1,4 +1,4 @@
-"""What the environment asks of a tokenizer."""
+"""The interface of a tokenizer."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,13 +12,13 @@ class Tokenizer(Protocol):
         name: A string from which `load_tokenizer` makes the same tokenizer again.
         vocab_size: Number of ids; every id in `range(vocab_size)` can be decoded.
         stop_token: The id that ends an answer, or None.
-        fingerprint: Hex digest of the vocabulary; two tokenizers with the same one give the same
-            ids for the same text.
+        fingerprint: Hex digest of the vocabulary; tokenizers with equal fingerprints give equal ids
+            for equal texts.
     """
 
     @property
     def name(self) -> str:
-        """What `load_tokenizer` makes the same tokenizer from."""
+        """The string from which `load_tokenizer` makes the same tokenizer again."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; ids that form no valid text become U+FFFD, and nothing raises."""
+        """Text of `ids`; ids that are not valid text become U+FFFD, and nothing raises."""
         ...
 
 
@@ -52,6 +52,6 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def prompt_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that stand in front of every prompt and behind it: none but in a `SourceTokenizer`."""
+    """Ids before and after every prompt; both are empty except in a `SourceTokenizer`."""
     frame: tuple[tuple[int, ...], tuple[int, ...]] = getattr(tokenizer, "frame", ((), ()))
     return frame

@@ -1,8 +1,8 @@
 """A vocabulary of your own, learnt from text by byte-pair encoding.
 
-Training runs in Hugging Face's `tokenizers` library; what comes out is run by tiktoken, which gives
-the same ids several times as fast. Ids 0-255 are the bytes, the learnt merges follow in the order
-in which they were learnt, and the stop token is last.
+Hugging Face's `tokenizers` library trains it. tiktoken runs it, with the same ids and several times
+as fast. Ids 0-255 are the bytes, the learnt merges follow in the order in which they were learnt,
+and the stop token is last.
 
 Reference: Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units"
 (2016), https://arxiv.org/abs/1508.07909
@@ -17,9 +17,9 @@ from textenv.errors import TokenizerError
 from textenv.imports import optional
 from textenv.tokenizers.tiktoken_ranks import STOP_TEXT, TiktokenTokenizer
 
-# How text is cut into words, over which no token reaches: GPT-4's pattern (contractions, a word
-# with the space before it, up to three digits, punctuation, white space), written with only what
-# the two libraries' regular expressions have in common.
+# Cuts text into words; no token spans two words. This is GPT-4's pattern (contractions, a word with
+# the space before it, up to three digits, punctuation, white space), written only with features
+# that the regular expressions of both libraries have.
 WORD_PATTERN = (
     r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -34,7 +34,7 @@ def train_bpe(
     A pair of tokens is merged only if it occurs at least twice.
 
     Args:
-        texts: What to learn from; read once.
+        texts: Texts to learn from; they are read once.
         vocab_size: Number of ids, the 256 bytes and the stop token included.
         pattern: Regular expression that matches one word at a time. It must mean the same to
             Oniguruma, which trains, and to Rust's `fancy-regex`, which encodes: no possessive
@@ -46,7 +46,7 @@ def train_bpe(
 
     Raises:
         TokenizerError: `vocab_size` is below 257 or more than the texts give, `texts` is one
-            string, or `pattern` is no regular expression.
+            string, or `pattern` is not a regular expression.
         MissingExtraError: The `tokenizers` package is not installed.
     """
     if isinstance(texts, str):
@@ -59,7 +59,7 @@ def train_bpe(
     ranks = _ranks(_train(texts, vocab_size - 1, pattern, progress))
     if len(ranks) < vocab_size - 1:
         raise TokenizerError(
-            f"vocab_size={vocab_size} is more than these texts give, in which only "
+            f"vocab_size={vocab_size} is more than these texts give, since only "
             f"{len(ranks) - 256} merges occur twice: give more text, or ask for {len(ranks) + 1}"
         )
     encoding = tiktoken.Encoding(
@@ -77,7 +77,7 @@ def _train(texts: Iterable[str], size: int, pattern: str, progress: bool) -> Any
     try:
         words = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     except Exception as error:  # the library raises no narrower class
-        raise TokenizerError(f"pattern {pattern!r} is no regular expression: {error}") from error
+        raise TokenizerError(f"pattern {pattern!r} is not a regular expression: {error}") from error
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     trainer = trainers.BpeTrainer(
@@ -86,7 +86,7 @@ def _train(texts: Iterable[str], size: int, pattern: str, progress: bool) -> Any
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=progress,
     )
-    # A lone surrogate is no text, and the library takes none.
+    # A lone surrogate is not text, and the library refuses it.
     tokenizer.train_from_iterator(
         (text.encode("utf-8", errors="replace").decode() for text in texts), trainer
     )
@@ -104,7 +104,7 @@ def _ranks(tokenizer: Any) -> dict[bytes, int]:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's spelling of bytes: those that print stand for themselves, the rest follow U+00FF."""
+    """GPT-2's spelling of bytes: printable ones stay as they are, the rest follow U+00FF."""
     prints = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     rest = [byte for byte in range(256) if byte not in prints]
     return {chr(byte): byte for byte in prints} | {chr(256 + i): b for i, b in enumerate(rest)}

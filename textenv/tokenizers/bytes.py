@@ -7,7 +7,7 @@ from collections.abc import Sequence
 class BytesTokenizer:
     """One token per byte of UTF-8; id 256 ends an answer.
 
-    Needs no file and no training, so examples and tests start from it. Its sequences are about
+    It needs no file and no training, so examples and tests start with it. Its sequences are about
     four times as long as those of a trained vocabulary.
     """
 
@@ -21,9 +21,9 @@ class BytesTokenizer:
         return list(text.encode("utf-8", errors="replace"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; the stop token has none, bytes that are no UTF-8 become U+FFFD."""
+        """Text of `ids`; the stop token has none, and invalid UTF-8 becomes U+FFFD."""
         try:
-            data = bytes([*ids])  # of an array itself, bytes() would take the memory
+            data = bytes([*ids])  # a list, since bytes() of an array would read its memory
         except ValueError:  # an id above 255
             data = bytes(i for i in ids if 0 <= i < 256)
         return data.decode("utf-8", errors="replace")

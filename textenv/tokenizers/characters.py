@@ -1,4 +1,4 @@
-"""One token a character: the vocabulary of small experiments, such as nanoGPT's on Shakespeare."""
+"""One token for each character, for small experiments such as nanoGPT's on Shakespeare."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ class CharacterTokenizer:
 
     Args:
         alphabet: Every character that can be written, each once.
-        name: What `load_tokenizer` calls it: the path of its file.
+        name: Its name for `load_tokenizer`: the path of its file.
 
     Raises:
-        TokenizerError: A character stands there twice, or there is none.
+        TokenizerError: A character occurs twice, or the alphabet is empty.
 
     >>> CharacterTokenizer("abc").encode("cab")
     [2, 0, 1]
@@ -43,7 +43,7 @@ class CharacterTokenizer:
         return cls("".join(sorted(set().union(*map(set, texts)))))
 
     def encode(self, text: str) -> list[int]:
-        """One id a character.
+        """One id for each character.
 
         Raises:
             TokenizerError: A character is not in the alphabet.
@@ -53,7 +53,7 @@ class CharacterTokenizer:
         except KeyError as error:
             raise TokenizerError(
                 f"the character {error.args[0]!r} is not among the {len(self.alphabet)} of this "
-                "vocabulary: make it of texts that have it, or use 'bytes', which can write all"
+                "vocabulary: make it from texts that have it, or use 'bytes', which can write all"
             ) from None
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -86,7 +86,7 @@ class CharacterTokenizer:
 
     @classmethod
     def from_contents(cls, contents: dict[str, Any], name: str) -> "CharacterTokenizer":
-        """The tokenizer that `save` wrote, from what its file holds."""
+        """The tokenizer that `save` wrote, from the contents of its file."""
         return cls(contents["alphabet"], name)
 
     def __deepcopy__(self, memo: object) -> "CharacterTokenizer":

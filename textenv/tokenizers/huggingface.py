@@ -1,4 +1,4 @@
-"""Vocabularies of Hugging Face models, loaded by transformers or made with tokenizers."""
+"""Vocabularies of Hugging Face models, from the libraries transformers and tokenizers."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from textenv.imports import optional
 class HuggingFaceTokenizer:
     """A tokenizer of the transformers or the tokenizers library.
 
-    Text is encoded as it stands: no template, no beginning or end token. Decoding spells out
-    special tokens; ids that the vocabulary skips have no text. Not every such vocabulary gives the
-    text back that went in: some change case or white space.
+    Text is encoded as it is: no template, no beginning or end token. Decoding spells out special
+    tokens; ids that the vocabulary skips have no text. Some vocabularies change case or white
+    space, so that decoding does not give back the text that was encoded.
 
     Args:
-        tokenizer: A `transformers.PreTrainedTokenizerBase` or a `tokenizers.Tokenizer`. A copy is
-            taken of the latter, and of the one inside the former.
-        name: What `load_tokenizer` calls it; by default `"hf:"` and where it was loaded from.
+        tokenizer: A `transformers.PreTrainedTokenizerBase` or a `tokenizers.Tokenizer`. The latter
+            is copied, also when it is inside the former.
+        name: Its name for `load_tokenizer`; by default `"hf:"` and the place it was loaded from.
         stop: The token that ends an answer, such as `"<|im_end|>"`; by default transformers' end
-            of sequence. A `tokenizers.Tokenizer` knows of none.
+            of sequence. A `tokenizers.Tokenizer` has no default.
 
     Raises:
         TokenizerError: `stop` is not in the vocabulary.
@@ -58,8 +58,9 @@ class HuggingFaceTokenizer:
 
         Raises:
             MissingExtraError: transformers is not installed.
-            TokenizerUnavailableError: It is not on this machine and cannot be downloaded.
-            TokenizerError: It is there but cannot be read.
+            TokenizerUnavailableError: The tokenizer is not on this machine and cannot be
+                downloaded.
+            TokenizerError: The tokenizer is there but cannot be read.
         """
         with optional(
             "transformers", extra="huggingface", purpose=f"tokenizer 'hf:{name_or_folder}'"
@@ -79,7 +80,7 @@ class HuggingFaceTokenizer:
                 f"tokenizer 'hf:{name_or_folder}' cannot be read; transformers says: {error!r}"
             ) from error
         if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
-            # What transformers makes, without a word, of a folder with a model but no tokenizer.
+            # Transformers silently makes this from a folder with a model but no tokenizer.
             raise TokenizerError(
                 f"tokenizer 'hf:{name_or_folder}' holds special tokens only: are its files there? "
                 "tokenizer.save_pretrained(folder) writes them"
@@ -87,7 +88,7 @@ class HuggingFaceTokenizer:
         return cls(tokenizer, name=f"hf:{name_or_folder}")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; a lone surrogate, which is no text, becomes "?"."""
+        """Ids of `text`; a lone surrogate, which is not text, becomes "?"."""
         text = text.encode("utf-8", errors="replace").decode()
         ids: list[int]
         if self._is_fast:
@@ -95,12 +96,12 @@ class HuggingFaceTokenizer:
         else:
             ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if self.stop_token in ids:
-            # Some vocabularies (T5's, for one) hold the stop token's spelling as a word as well.
+            # Some vocabularies (T5's, for one) hold the stop token's spelling as a word too.
             ids = [token for token in ids if token != self.stop_token]
         return ids
 
     def special_frame(self) -> tuple[list[int], list[int]]:
-        """Special ids that the library itself puts in front of a text and behind it.
+        """Special ids that the library itself puts before and after a text.
 
         `encode` leaves them out; an encoder-decoder's prompts need them.
         """
@@ -117,7 +118,7 @@ class HuggingFaceTokenizer:
         return (framed[: begins[0]], framed[begins[0] + len(plain) :]) if begins else ([], [])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, with bytes that are no UTF-8 as U+FFFD where the vocabulary has bytes."""
+        """Text of `ids`; if the vocabulary has bytes, invalid UTF-8 becomes U+FFFD."""
         text: str
         if self._is_fast:
             text = self._tokenizer.decode(ids, skip_special_tokens=False)
@@ -137,7 +138,7 @@ class HuggingFaceTokenizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._read_plainly()  # not all of it is part of the library's own pickle
+        self._read_plainly()  # the library's own pickle does not keep all of these settings
 
     def __deepcopy__(self, memo: object) -> "HuggingFaceTokenizer":
         return self  # nothing in it ever changes

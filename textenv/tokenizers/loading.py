@@ -1,4 +1,4 @@
-"""From a name, a file or another library's object to a tokenizer."""
+"""Makes a tokenizer from a name, a file or another library's object."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 
 def load_tokenizer(spec: Any) -> Tokenizer:
-    """The tokenizer that `spec` means.
+    """The tokenizer that `spec` names, or `spec` as a tokenizer.
 
     Args:
         spec: One of
@@ -28,7 +28,7 @@ def load_tokenizer(spec: Any) -> Tokenizer:
             - `"bytes"`;
             - a tiktoken encoding: `"gpt2"`, `"cl100k_base"`, `"o200k_base"`, ...;
             - `"hf:"` and a model's name on the Hugging Face hub or its folder;
-            - a path that ends in `.json`, written by the `save` of a tokenizer;
+            - a path that ends in `.json`, written by a tokenizer's `save`;
             - a `Tokenizer`, which is returned as it is;
             - a `tiktoken.Encoding`, a `tokenizers.Tokenizer` or a tokenizer of transformers.
 
@@ -36,7 +36,7 @@ def load_tokenizer(spec: Any) -> Tokenizer:
         UnknownTokenizerError: No tokenizer has that name.
         TokenizerUnavailableError: Its files are not on this machine and cannot be downloaded.
         MissingExtraError: It needs a package that is not installed.
-        TokenizerError: `spec` or the file it names is no tokenizer.
+        TokenizerError: `spec`, or the file it names, is not a tokenizer.
 
     >>> load_tokenizer("bytes").encode("hi")
     [104, 105]
@@ -71,7 +71,7 @@ def _by_name(name: str) -> Tokenizer:
 
 
 def _from_file(name: str) -> Tokenizer:
-    with suppress(OSError, ValueError):  # then it is for the other reader to complain
+    with suppress(OSError, ValueError):  # the other reader then raises the right error
         contents = json.loads(Path(name).read_text())
         if isinstance(contents, dict) and contents.get("format") == characters.FORMAT:
             return CharacterTokenizer.from_contents(contents, name)

@@ -1,8 +1,8 @@
 """Where tiktoken's vocabulary files come from, on machines with and without a network.
 
-tiktoken downloads a file of merge ranks the first time a vocabulary is used and keeps it in a cache
-folder, under the SHA-1 of its address. Without a network, the same file can be put there by hand:
-`provide_ranks` does so after checking the SHA-256 that tiktoken itself expects.
+tiktoken downloads a file of merge ranks when a vocabulary is used for the first time, and keeps it
+in a cache folder under the SHA-1 of its address. Without a network, the same file can be put there
+by hand: `provide_ranks` does so after checking the SHA-256 that tiktoken itself expects.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import tiktoken.registry
 
 from textenv.errors import TokenizerError, TokenizerUnavailableError
 
-# tiktoken's gpt2 is made of two files, its r50k_base of one, and both give the same ids: whichever
-# can be had serves.
+# tiktoken makes gpt2 from two files and r50k_base from one. Both give the same ids, so the first
+# one that can be loaded is used.
 _SERVED_BY = {"gpt2": ("r50k_base", "gpt2")}
 
 
@@ -28,8 +28,8 @@ class RankFile:
     """A file that tiktoken downloads.
 
     Attributes:
-        url: Its address.
-        sha256: Hex digest of the right content, or None where tiktoken does not check it.
+        url: Address of the file.
+        sha256: Hex digest of the right content, or None if tiktoken does not check it.
     """
 
     url: str
@@ -50,7 +50,7 @@ def load_encoding(name: str) -> tiktoken.Encoding:
     """The tiktoken encoding that serves `name`, one of `tiktoken.list_encoding_names()`.
 
     Raises:
-        TokenizerUnavailableError: Its files are neither in the cache nor to be downloaded.
+        TokenizerUnavailableError: Its files are not in the cache and cannot be downloaded.
     """
     failures = []
     for encoding_name in _SERVED_BY.get(name, (name,)):
@@ -74,10 +74,10 @@ def _how_to_provide(name: str, file: RankFile) -> str:
 
 
 def rank_files(name: str) -> list[RankFile]:
-    """The files of which any one encoding that serves `name` is made.
+    """The files from which the encodings that serve `name` are made.
 
-    tiktoken has no list of them, so this runs the encodings' constructors with a reader that notes
-    what it is asked for. Call it from one thread, as the reader is put in place for all of them.
+    tiktoken has no list of them. This runs the encodings' constructors with a reader that only
+    notes the addresses. Call it from one thread, since it replaces the reader for all threads.
     """
     files: list[RankFile] = []
 
@@ -91,7 +91,7 @@ def rank_files(name: str) -> list[RankFile]:
     tiktoken.load.read_file_cached = note
     try:
         for encoding_name in _SERVED_BY.get(name, (name,)):
-            with contextlib.suppress(Exception):  # they cannot read what `note` gives them
+            with contextlib.suppress(Exception):  # they cannot use the bytes that `note` returns
                 constructors[encoding_name]()
     finally:
         tiktoken.load.read_file_cached = read
@@ -105,8 +105,9 @@ def provide_ranks(
 
     Args:
         name: A tiktoken encoding, such as `"gpt2"`, `"cl100k_base"` or `"o200k_base"`.
-        path: A copy of its file, such as `gpt2.tiktoken`; what it is called does not matter.
-        cache_dir: Where to; by default the folder that tiktoken reads, `TIKTOKEN_CACHE_DIR` if set.
+        path: A copy of its file, such as `gpt2.tiktoken`, under any name.
+        cache_dir: Folder to copy it to; by default the folder that tiktoken reads, which is
+            `TIKTOKEN_CACHE_DIR` if set.
 
     Returns:
         The path of the copy.
@@ -126,7 +127,7 @@ def provide_ranks(
             return copy
     wanted = " or ".join(f"{file.sha256} ({file.short_name})" for file in files)
     raise TokenizerError(
-        f"{path} is no vocabulary file of {name!r}: its SHA-256 is {digest}, expected "
+        f"{path} is not a vocabulary file of {name!r}: its SHA-256 is {digest}, expected "
         f"{wanted or 'a tiktoken encoding, one of ' + ', '.join(tiktoken.list_encoding_names())}"
     )
 

@@ -1,4 +1,4 @@
-"""Prompts of encoder-decoders: framed as their encoder reads them, and told apart from answers."""
+"""Prompts of encoder-decoders: framed for their encoder, with a mark where the answer begins."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from textenv.tokenizers.base import Tokenizer
 
 
 class SourceTokenizer:
-    """A tokenizer whose prompts end with a separator, behind which the answer begins.
+    """A tokenizer whose prompts end with a separator; the answer begins after it.
 
-    Only prompts are framed: `encode`, with which answers are encoded, is that of `tokenizer`. The
-    fingerprint is another one, since prompts have other ids.
+    Only prompts are framed. Answers are encoded by `encode`, which is that of `tokenizer`. The
+    fingerprint differs from that of `tokenizer`, since prompts have other ids.
 
     Args:
         tokenizer: Encodes and decodes.
-        before: Ids in front of every prompt, such as BART's `<s>`.
-        after: Ids behind every prompt; the last one is the separator. The stop token if there are
-            none, as T5's tokenizer and most others have it.
+        before: Ids before every prompt, such as BART's `<s>`.
+        after: Ids after every prompt; the last one is the separator. By default the stop token, as
+            in T5's tokenizer and most others.
 
     Attributes:
         frame: `before` and `after`.
         separator: The id that ends a prompt.
 
     Raises:
-        TokenizerError: There is neither an id behind a prompt nor a stop token, or the separator
-            stands before the end.
+        TokenizerError: There is neither an id after the prompt nor a stop token, or the separator
+            occurs before the end.
 
     >>> from textenv.tokenizers import BytesTokenizer, encode_prompt
     >>> encode_prompt(SourceTokenizer(BytesTokenizer()), "hi")
@@ -36,7 +36,7 @@ class SourceTokenizer:
         if not after:
             if tokenizer.stop_token is None:
                 raise TokenizerError(
-                    f"the tokenizer {tokenizer.name!r} has no stop token that could end a prompt: "
+                    f"the tokenizer {tokenizer.name!r} has no stop token to end a prompt: "
                     "pass SourceTokenizer(tokenizer, after=[the separator's id])"
                 )
             after = [tokenizer.stop_token]

@@ -22,7 +22,7 @@ class TiktokenTokenizer:
 
     Args:
         encoding: The vocabulary. It must hold all 256 bytes, or some text could not be encoded.
-        name: What `load_tokenizer` calls it; by default the encoding's own name.
+        name: Its name for `load_tokenizer`; by default the encoding's own name.
 
     Raises:
         TokenizerError: The vocabulary does not hold every byte.
@@ -66,7 +66,8 @@ class TiktokenTokenizer:
         """Write the vocabulary to one JSON file, which `load_tokenizer(path)` reads.
 
         Args:
-            path: Where to; must end in `.json`, by which `load_tokenizer` knows it for a file.
+            path: Path of the file; it must end in `.json`, so that `load_tokenizer` knows that it
+                is a file.
 
         Raises:
             TokenizerError: `path` has another ending.
@@ -79,10 +80,10 @@ class TiktokenTokenizer:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "TiktokenTokenizer":
-        """The tokenizer in a file written by `save`; it is called by its path.
+        """The tokenizer in a file written by `save`; its name is the file's path.
 
         Raises:
-            TokenizerError: There is no such file, or it holds something else.
+            TokenizerError: The file does not exist, or holds something else.
         """
         try:
             contents = json.loads(Path(path).read_text())
@@ -113,7 +114,7 @@ class TiktokenTokenizer:
         return cls(encoding)
 
     def _contents(self) -> dict[str, object]:
-        """What makes two vocabularies equal; tokens in the order of their ids, None for a gap."""
+        """Everything that defines the vocabulary; tokens in the order of ids, None for a gap."""
         ranks = self._encoding._mergeable_ranks
         tokens: list[str | None] = [None] * (max(ranks.values()) + 1)
         for token, rank in ranks.items():

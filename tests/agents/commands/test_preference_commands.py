@@ -86,7 +86,7 @@ def test_a_limit_and_prompts_from_a_function():
 def test_a_person_ranks_in_the_terminal():
     stopped = ask(labeller="terminal", typed="2 1 3=4\nnonsense\n1 2 3 4\nq\n")
     assert stopped.exit_code == 0, stopped.output
-    assert "'nonsense' is none of the answers 1 to 4" in stopped.output
+    assert "'nonsense' is not one of the answers 1 to 4" in stopped.output
     assert "goes on from here" in stopped.output
     assert [r.ranks for r in read_rankings("made/p.jsonl")] == [(2, 1, 3, 3), (1, 2, 3, 4)]
     assert ask("--limit", "3", labeller="terminal", typed="4 3 2 1\n").exit_code == 0

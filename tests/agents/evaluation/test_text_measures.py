@@ -46,7 +46,7 @@ def test_perplexity_of_a_policy_that_knows_nothing_is_its_vocabulary():
 def test_perplexity_refuses_what_it_cannot_read(policy):
     with pytest.raises(ValueError, match="window is 9"):
         perplexity(policy, np.arange(11), 9)
-    with pytest.raises(ValueError, match="none to predict"):
+    with pytest.raises(ValueError, match="it needs 2 or more"):
         perplexity(policy, np.arange(1))
 
 

@@ -90,9 +90,9 @@ def test_the_real_dialogues():
         ({"prompt": "p", "answers": ["a", "b"], "ranks": [1, 0]}, "integers from 1"),
         ({"prompt": "p", "answers": ["a", "b"], "ranks": [True, 2]}, "integers from 1"),
         ({"prompt": "p", "answers": ["a", "b"], "ranks": [1]}, "2 answers and 1 ranks"),
-        ({"prompt": 3, "answers": ["a", "b"], "ranks": [1, 2]}, "3 is no text"),
+        ({"prompt": 3, "answers": ["a", "b"], "ranks": [1, 2]}, "3 is not a text"),
         ({"chosen": "a", "rejected": None}, "must be texts"),
-        ({"chosen": "a", "rejected": "b"}, "no beginning in common"),
+        ({"chosen": "a", "rejected": "b"}, "no common beginning"),
         ({"prompt": "p", "chosen": "a"}, "neither"),
     ],
 )

@@ -48,11 +48,11 @@ def test_what_is_typed_becomes_scores(line, scores):
         ("", "missing: 1, 2, 3, 4"),
         ("2 1 3", "missing: 4"),
         ("2 1 3 4 1", "answer 1 is named twice"),
-        ("2 1 3 5", "'5' is none of the answers 1 to 4"),
-        ("2 1 3 0", "'0' is none"),
-        ("best 1 2", "'best' is none"),
-        ("2 1 3 4=", "'' is none"),
-        ("2 -1 3 4", "'-1' is none"),
+        ("2 1 3 5", "'5' is not one of the answers 1 to 4"),
+        ("2 1 3 0", "'0' is not one of"),
+        ("best 1 2", "'best' is not one of"),
+        ("2 1 3 4=", "'' is not one of"),
+        ("2 -1 3 4", "'-1' is not one of"),
     ],
 )
 def test_what_is_no_ranking(line, message):
@@ -79,7 +79,7 @@ def test_it_asks_until_there_is_a_ranking(monkeypatch, tmp_path):
     assert person.label(tmp_path / "p.jsonl") is False
     assert len(read_rankings(tmp_path / "p.jsonl")) == 1
     shown = person.shown.getvalue()
-    assert "answers are missing: 3" in shown and "'9' is none of the answers 1 to 3" in shown
+    assert "answers are missing: 3" in shown and "'9' is not one of the answers 1 to 3" in shown
 
 
 @pytest.mark.parametrize("stop", ["q", " Q ", KeyboardInterrupt, EOFError])

@@ -46,7 +46,7 @@ def test_what_stands_before_the_first_answer_is_an_encoder_decoders_source():
         ([{"role": "bot", "content": "x"}], "'bot'"),
         ([{"role": "user", "content": 3}], "content 3"),
         ([{"role": "assistant", "content": "x"}], "follows nothing"),
-        ([{"role": "user", "content": "x"}] * 2, "message 2 is of the role 'user'"),
+        ([{"role": "user", "content": "x"}] * 2, "message 2 has the role 'user' and follows user"),
     ],
 )
 def test_what_is_no_conversation_is_refused(messages, message):

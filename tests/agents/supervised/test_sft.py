@@ -106,7 +106,7 @@ def test_examples_longer_than_the_context_are_cut_at_the_end():
     long = Example((("abcd", False), ("efgh", True)))
     assert long.encode(policy.tokenizer, 4) == ([*b"abcde"], [False] * 4 + [True])
     assert len(list(sft_steps(policy, [long]))) == 1
-    with pytest.raises(ValueError, match="none has an answer within the policy's context of 4"):
+    with pytest.raises(ValueError, match="examples has an answer within the policy's context of 4"):
         next(sft_steps(policy, [Example((("abcdef", False), ("g", True)))]))
 
 
