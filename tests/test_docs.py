@@ -1,5 +1,6 @@
-"""The pages of the environments are what docs/make_environments.py writes."""
+"""The pages: those of the environments are generated, and what all of them name exists."""
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -8,9 +9,13 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
+from agents import Algorithm, Collector, Learner, Trainer
+from policies import Policy
 from textenv import TextVectorEnv
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PACKAGES = ("textenv", "policies", "agents")
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +73,105 @@ def test_an_argument_without_a_description_is_noticed(generator):
     assert arguments == {"one": "The first, in two lines."}
     with pytest.raises(KeyError, match="two"):
         generator.table(Undescribed, arguments)
+
+
+# ---------------------------------------------------------------- names and files in the pages
+
+
+def names_in(path):
+    """Functions, classes and constants of a Python file, and members of its classes as `A.b`."""
+    found = set()
+
+    def stored(node, sort):
+        return [n for n in ast.walk(node) if isinstance(n, sort) and isinstance(n.ctx, ast.Store)]
+
+    def visit(body, owner):
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(owner + node.name)
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{owner}{node.name}.")
+            elif isinstance(node, ast.FunctionDef) and owner:
+                found.update(owner + name.attr for name in stored(node, ast.Attribute))
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                found.update(owner + name.id for name in stored(node, ast.Name))
+
+    visit(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+def cells_of(page, header):
+    """The rows of all tables of a page that have this header, as lists of cells."""
+    rows, inside = [], False
+    for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            inside = False
+        elif cells == header:
+            inside = True
+        elif inside and set(line) - set("|-"):
+            assert len(cells) == len(header), line
+            rows.append(cells)
+    return rows
+
+
+def quoted(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_file_and_name_of_where_to_change_exists():
+    rows = cells_of("where_to_change.md", ["to change", "open", "look for"])
+    assert len(rows) >= 25
+    for what, files, names in rows:
+        paths = [ROOT / name for name in quoted(files)]
+        assert paths, f"{what}: no file"
+        assert [path for path in paths if not path.is_file()] == [], what
+        known = set().union(*(names_in(p) for p in paths if p.suffix in (".py", ".pyi")))
+        assert set(quoted(names)) <= known, what
+
+
+def test_names_are_found_where_they_are_defined(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text(
+        "TOP, OTHER = 1, 2\n"
+        "class A:\n"
+        "    field: int = 0\n"
+        "    def __init__(self):\n"
+        "        self.set = local = 1\n"
+        "    def method(self):\n"
+        "        hidden = TOP\n"
+        "def function():\n"
+        "    def inner(): ...\n"
+    )
+    assert names_in(path) == {
+        *("TOP", "OTHER", "function", "A"),
+        *("A.field", "A.__init__", "A.set", "A.method"),
+    }
+
+
+def test_the_words_stand_in_the_code():
+    known = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            known |= names_in(path)
+    rows = cells_of("concepts.md", ["word", "meaning", "in the code"])
+    words = [row[0] for row in rows]
+    assert len(words) == len(set(words)) > 30
+    for word, _, names in rows:
+        assert quoted(names), word
+        assert set(quoted(names)) <= known, word
+    figures = cells_of("concepts.md", ["figure", "KL of", "mean per", "estimator"])
+    attributes = {name for row in figures for name in quoted(row[0]) if "." in name}
+    assert attributes and attributes <= known
+
+
+def test_the_picture_shows_calls_that_exist():
+    page = (DOCS / "concepts.md").read_text(encoding="utf-8")
+    owners = {"TextVectorEnv": TextVectorEnv, "Collector": Collector, "Policy": Policy}
+    owners |= {"Learner": Learner, "Trainer": Trainer, "Algorithm": Algorithm}
+    arrows = re.findall(r"^ *(\w+)->>(\w+): (.*)$", page, flags=re.M)
+    assert {name for caller, called, _ in arrows for name in (caller, called)} == set(owners)
+    for _, called, label in arrows:
+        methods = re.findall(r"(\w+)\(", label)
+        assert methods, label
+        assert all(callable(getattr(owners[called], method)) for method in methods), label
