@@ -175,3 +175,23 @@ def test_the_picture_shows_calls_that_exist():
         methods = re.findall(r"(\w+)\(", label)
         assert methods, label
         assert all(callable(getattr(owners[called], method)) for method in methods), label
+
+
+def test_the_tree_of_the_readme_names_all_folders_and_top_files():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme.split("## Layout")[1].split("```")[1].strip("\n").splitlines()
+    named = {}
+    for line in tree:
+        indent, name, phrase = re.fullmatch(r"( *)([\w.]+/?) +(\S.*)", line).groups()
+        assert len(line) <= 100 and phrase, line
+        if not indent:
+            assert name.endswith("/") and (ROOT / name).is_dir(), name
+            top = name.rstrip("/")
+            assert top not in named
+            named[top] = []
+        else:
+            named[top].append(name)
+    for package in PACKAGES:
+        files = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+        folders = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
+        assert sorted(named[package]) == sorted(files | folders), package
