@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -195,3 +196,25 @@ def test_the_tree_of_the_readme_names_all_folders_and_top_files():
         files = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
         folders = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
         assert sorted(named[package]) == sorted(files | folders), package
+
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
+    assert sorted(link for link in links if not (page.parent / link).exists()) == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_files_and_modules_named_in_a_page_exist(page):
+    tops = "agents|benchmarks|docs|examples|policies|tests|textenv"
+    text = page.read_text(encoding="utf-8")
+    files = set(re.findall(rf"(?:{tops})/[\w/]+(?:\.\w+)+", text))
+    assert sorted(name for name in files if not (ROOT / name).exists()) == []
+    for dotted in set(re.findall(rf"`((?:{tops})(?:\.\w+)+)", text)):
+        pkgutil.resolve_name(dotted)  # raises for what is no module and no name in one
