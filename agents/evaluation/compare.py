@@ -35,8 +35,8 @@ class Row:
         distinct_2: Different pairs of neighbouring tokens, as a share of all; see `distinct_n`.
         judge: Mean of the judge's scores; None without a judge.
         kl: KL(policy || reference) of an answer in nats; None without a reference.
-        toxicity: Mean of what the classifier says, 0 to 1; None without one. With a list of words it
-            is the share of answers that hold one of them.
+        toxicity: Mean of what the classifier says, 0 to 1; None without one. With a list of words
+            it is the share of answers that hold one of them.
         perplexity: Perplexity of held-out text; None without such a text.
     """
 
