@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
@@ -97,6 +98,8 @@ class Output:
         eval_every: Evaluate every this many updates, too; 0 does not.
         save_every: Save a checkpoint every this many updates, too; 0 saves at the end only.
         samples_every: Show a few answers every this many updates; 0 does not.
+        logger: Where the numbers of every update go beside metrics.csv: tensorboard, wandb, mlflow
+            or trackio. May be given several times.
         run_folder: A folder for the run is made in this one.
         resume: Continue the run in this folder; no other option but --tokens is needed.
     """
@@ -105,6 +108,7 @@ class Output:
     eval_every: int = setting(0, minimum=0)
     save_every: int = setting(0, minimum=0)
     samples_every: int = setting(0, minimum=0)
+    logger: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = setting(["tensorboard"])
     run_folder: Path = setting(Path("runs"), metavar="FOLDER")
     resume: Path | None = setting(None, metavar="FOLDER")
 

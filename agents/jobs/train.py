@@ -25,7 +25,8 @@ from agents.jobs.inputs import (
     with_critic,
 )
 from agents.jobs.machine import device_named
-from agents.runs.loggers import CSVLogger, TensorBoardLogger
+from agents.report.training import MEASURES, write_training_report
+from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
@@ -42,13 +43,6 @@ from textenv.errors import (
 from textenv.rewards import reward_terms
 
 SHOWN_SAMPLES = 5
-ROWS = (
-    ("tokens_per_answer", "tokens an answer", ".1f"),
-    ("kl_per_answer", "KL an answer (nats)", ".3f"),
-    ("kl_per_token", "KL a token (nats)", ".4f"),
-    ("reference_perplexity", "perplexity under the first policy", ".1f"),
-    ("distinct_2", "distinct pairs of tokens", ".3f"),
-)
 
 
 @dataclass(frozen=True)
@@ -116,6 +110,7 @@ def train(
             running it is saved first, as it is on KeyboardInterrupt; a note says where.
     """
     device_named(settings.device.device)  # what cannot be used is found before the long work
+    check_loggers(settings.output.logger)
     made = algorithm_class(settings)
     stages = Stages(console)
     training, asked, held_out = prompts_of(settings)
@@ -157,6 +152,7 @@ def train(
     for updates, evaluation in ((0, before), (learner.updates_done, after)):
         append_samples(run.samples, evaluation.samples, update=updates)
     (run.path / "result.json").write_text(json.dumps(result.numbers(), indent=2), encoding="utf-8")
+    write_training_report(run, before, after)
     return result
 
 
@@ -220,33 +216,27 @@ def _learn(
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.rescue_folder = run.checkpoint
-    output = settings.output
-    loggers = (CSVLogger(run.metrics), TensorBoardLogger(run.path / "tensorboard"))
-    evaluations = CSVLogger(run.path / "evaluations.csv")
+    output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
     try:
-        for update in watch(
-            learner,
-            settings.training.tokens,
-            loggers=loggers,
-            samples_every=output.samples_every or None,
-            console=console,
-        ):
-            if output.eval_every and update.number % output.eval_every == 0:
-                done = examine()
-                evaluations.log(update.tokens, {"score": float(done.scores.mean())})
-                console.print(
-                    f"update {update.number}: score {done.scores.mean():.3f} on held-out prompts"
-                )
-            if output.save_every and update.number % output.save_every == 0:
-                learner.save(run.checkpoint)
+        with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
+            for update in watch(
+                learner,
+                settings.training.tokens,
+                loggers=loggers,
+                samples_every=output.samples_every or None,
+                console=console,
+            ):
+                if output.eval_every and update.number % output.eval_every == 0:
+                    score = float(examine().scores.mean())
+                    evaluations.log(update.tokens, {"score": score})
+                    console.print(f"update {update.number}: score {score:.3f} on held-out prompts")
+                if output.save_every and update.number % output.save_every == 0:
+                    learner.save(run.checkpoint)
     except (RewardError, KeyboardInterrupt) as error:
         if not hasattr(error, "__notes__"):  # between two updates: not yet saved
             learner.save(run.checkpoint)
         error.__notes__ = [f"Saved. To go on: textenv train --resume {run.path}"]
         raise
-    finally:
-        for logger in loggers:
-            logger.close()
     learner.save(run.checkpoint)
 
 
@@ -264,13 +254,14 @@ def _show(result: Result, console: Console) -> None:
         table.add_column(name, justify="right" if name else "left")
     scores = (str(bootstrap_interval(e.scores)) for e in (before, after))
     table.add_row("mean score", *scores)
-    for name, label, form in ROWS:
+    for name, label, form in MEASURES:
         table.add_row(label, *(format(getattr(e, name), form) for e in (before, after)))
     console.print(table)
     console.print(f"Gain in score: {result.gain}, paired by prompt. Intervals: 95%, bootstrap.")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     console.print(f"Time: {seconds}")
     path = result.run.path
+    console.print(f"Report: {path / 'report.html'}", soft_wrap=True)
     console.print(f"Run folder: {path} (policy: {path / 'checkpoint' / 'policy'})", soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from agents.runs.loggers.protocol import (
 from agents.runs.loggers.tensorboard import TensorBoardLogger
 from agents.runs.loggers.trackio import TrackioLogger
 from agents.runs.loggers.wandb import WandbLogger
+from textenv.imports import installed, missing_extra
 
 __all__ = [
     "LOGGERS",
@@ -34,6 +35,7 @@ __all__ = [
     "TensorBoardLogger",
     "TrackioLogger",
     "WandbLogger",
+    "check_loggers",
     "log_update",
     "loggers_of_run",
 ]
@@ -45,6 +47,21 @@ LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
     "trackio": lambda folder, config: TrackioLogger(folder, config=config),
 }
 """Loggers by name: each is made from a run's folder and its settings."""
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Find out before a long run whether the packages behind these loggers are there.
+
+    Args:
+        names: Keys of `LOGGERS`, which are also the names of the modules.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    for name in names:
+        if not installed(name):
+            extra = "train" if name == "tensorboard" else name
+            raise missing_extra(f"the {name} package", extra=extra, purpose=f"the logger {name}")
 
 
 @contextmanager

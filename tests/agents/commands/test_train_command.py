@@ -78,6 +78,9 @@ def test_own_prompts_reward_and_policy(folder):
     before = sum(s["score"] for s in samples[:12]) / 12
     assert numbers["before"]["score"] == pytest.approx(before)
     assert len((made / "metrics.csv").read_text().splitlines()) > 10
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert page.count('<article class="pair">') == 12 and "<svg" in page
+    assert str((made / "report.html").relative_to(folder)) in result.output
     TransformerPolicy.load(made / "checkpoint" / "policy")
 
 
