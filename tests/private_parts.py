@@ -126,6 +126,7 @@ PARTS = [
         "tells quantised states of optimisers from plain tensors",
     ),
     Part("numba.core.cgutils", "loops inside a function that is written in LLVM"),
+    Part("numba.core.event", "hears of the first function that is compiled"),
     Part("transformers.PreTrainedConfig._attn_implementation", "which attention a model uses"),
     Part("transformers.PreTrainedConfig._name_or_path", "where a model is from", configuration),
     Part("transformers.cache_utils.DynamicCache", "is filled with our keys and values"),
