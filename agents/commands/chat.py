@@ -34,8 +34,8 @@ class Conversation:
     Attributes:
         plain: Continue each text as it is: for a policy that was never taught to chat.
         system: A message in front of all others, such as how to behave.
-        refuse_above: Refuse what is toxic with at least this probability (English; 0.5 is usual).
-            Answers then appear whole.
+        refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
+            swear words gives 0 or 1. Answers then appear whole.
     """
 
     plain: bool = False

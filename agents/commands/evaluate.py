@@ -43,7 +43,7 @@ class Measures:
             a function of prompt and answer, file.py:function. The reward does, if not given.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
-        toxicity: Measure how toxic the answers are.
+        toxicity: Measure the share of answers with a swear word or an insult (English).
     """
 
     reward: str | None = setting(None, metavar="FILE:NAME")
