@@ -144,7 +144,7 @@ class TrainingBar(Bar):
 
     def show(self, update: Update) -> None:
         """Show the state after `update`."""
-        spread = "" if math.isnan(update.score_std) else f" ± {_number(update.score_std, 3)}"
+        spread = "" if math.isnan(update.score_std) else f" ± {_number(update.score_std)}"
         pieces = [
             f"update {update.number}",
             f"score {_number(update.score)}{spread}",
@@ -154,9 +154,9 @@ class TrainingBar(Bar):
         self.move(update.tokens, pieces, speed=f"{short(update.tokens_per_second)} tokens/s")
 
 
-def _number(value: float, digits: int = 4) -> str:
+def _number(value: float) -> str:
     """A measured number, or a dash for one that was not measured."""
-    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+    return "-" if math.isnan(value) else f"{value:.3g}"
 
 
 def _samples_tokenizer(
