@@ -74,5 +74,5 @@ class WandbLogger:
         self._run.log({STEP: step, tag: self._wandb.Histogram(values)})
 
     def close(self) -> None:
-        """Send or write what is left, and end the run."""
+        """End the run. A process of W&B sends or writes what is left, in a moment."""
         self._run.finish()

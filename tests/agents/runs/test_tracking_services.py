@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -54,7 +55,12 @@ def test_wandb_offline(tmp_path):
     folder = tmp_path / "20260101-000000"
     log_a_run(WandbLogger(folder, config={"seed": 7}, mode="offline"))
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
+    until = time.monotonic() + 30
+    records: list = []
+    # W&B's own process may write for a moment after the run was ended.
+    while not any(record.HasField("exit") for record in records) and time.monotonic() < until:
+        time.sleep(0.05)
+        records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
     (run, *_) = [record.run for record in records if record.HasField("run")]
     history = [
         {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
