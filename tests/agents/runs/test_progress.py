@@ -3,6 +3,7 @@ import gc
 import io
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from agents import PPO, Learner, Rollout, Update
 from agents.runs.loggers import ConsoleLogger, CSVLogger
 from agents.runs.metrics import numbers
 from agents.runs.progress import TrainingBar, learn, watch
+from agents.runs.stages import Stages
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.errors import RewardError, TokenizerError
@@ -171,6 +173,50 @@ def test_samples_are_printed_and_filed(tmp_path):
     text = console.file.getvalue()
     assert "after 64 tokens" in text and "after 128 tokens" in text
     assert "after 32 tokens" not in text
+
+
+class TakesEverything(Recorder):
+    """A logger of texts and distributions too."""
+
+    def __init__(self):
+        super().__init__()
+        self.samples, self.histograms = [], []
+
+    def log_samples(self, step, samples):
+        self.samples.append((step, samples))
+
+    def log_histogram(self, step, tag, values):
+        self.histograms.append((step, tag, values))
+
+
+def test_loggers_get_the_texts_and_the_scores_that_they_take():
+    everything, plain, console = TakesEverything(), Recorder(), plain_console()
+    updates = make_learner().learn(
+        4 * STEP, loggers=[everything, plain], samples_every=2, console=console
+    )
+    assert [step for step, _ in everything.samples] == [2 * STEP, 4 * STEP]
+    for _, samples in everything.samples:
+        assert [s.score for s in samples] == sorted((s.score for s in samples), reverse=True)
+        assert all(s.score == sum(c in "aeiou" for c in s.text) for s in samples)
+    assert len(everything.calls) == len(plain.calls) == 4
+    found = [(step, tag) for step, tag, _ in everything.histograms]
+    assert found == [(u.tokens, "score/histogram") for u in updates if len(u.scores)]
+    for (_, _, values), update in zip(everything.histograms, updates, strict=True):
+        assert values.mean() == pytest.approx(update.score)
+
+
+def test_an_evaluation_in_the_loop_shows_its_own_bar():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    for update in watch(make_learner(), 2 * STEP, console=console):
+        with Stages(console).bar("Evaluation", 8, "answers") as advance:
+            advance(8)
+        console.print(f"score of update {update.number}: 0.5")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    lines = [line.strip() for line in text.splitlines()]
+    assert text.count("8/8 answers") >= 2
+    for number in (1, 2):
+        assert f"score of update {number}: 0.5" in lines
+    assert "64/64 tokens" in text and lines[-1].startswith("update 2  score")
 
 
 def test_wrong_wishes_are_refused_before_training():
