@@ -5,7 +5,8 @@ from policies.checkpoint import load_policy, save_policy
 from policies.classifier_reward import ClassifierReward
 from policies.generation import generate, generate_tokens
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy, train_last_layers
-from policies.policy import Policy, PolicyOutputs, Step, tokenizer_of
+from policies.outputs import PolicyOutputs, Step
+from policies.policy import Policy, tokenizer_of
 from policies.reward_model import RewardModel
 from policies.separate_value import SeparateValue
 from policies.transformer import Transformer, TransformerConfig

@@ -50,6 +50,24 @@ def token_logprobs(
     return _TokenLogprobs.apply(hidden, weight, tokens, temperature, action_masks, keep)
 
 
+def logprobs_of_logits(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of choices from logits that exist already.
+
+    The plain form, for heads that are not one matrix.
+
+    Args:
+        logits: Shape (N, V), float32; minus infinity where a token could not be chosen.
+        tokens: Chosen tokens, shape (N,), int64.
+
+    Returns:
+        Two tensors of shape (N,), differentiable.
+    """
+    log_all = logits.log_softmax(-1)
+    # 0 log 0 = 0 where an action is masked.
+    finite = log_all.masked_fill(log_all == -torch.inf, 0.0)
+    return log_all.gather(1, tokens[:, None]).squeeze(1), -(log_all.exp() * finite).sum(-1)
+
+
 def _fill_logprobs(z: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
     """Logits (n, V) to probabilities in place; fills log-probabilities and entropies, both (n,).
 

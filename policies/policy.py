@@ -8,17 +8,19 @@ and entropies of all choices in whole sequences by one causal pass.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies import head
 from policies.cache import Plan, PrefixCache, Store
 from policies.generation import generate
+from policies.observations import checked_lengths, token_ids
+from policies.outputs import PolicyOutputs, Step, spread
 from policies.policy_files import (
     actors_folder,
     check_vocabulary,
@@ -30,35 +32,6 @@ from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError
 from textenv.tokenizers import Tokenizer
-
-
-class Step(NamedTuple):
-    """One choice for every row, as numpy arrays of shape (num_rows,).
-
-    Attributes:
-        actions: Chosen tokens, int64.
-        logprobs: Their log-probabilities under the distribution that was sampled, float32.
-        values: Estimated value of the observations, float32; zeros without a value head.
-    """
-
-    actions: NDArray[np.int64]
-    logprobs: NDArray[np.float32]
-    values: NDArray[np.float32]
-
-
-class PolicyOutputs(NamedTuple):
-    """What the policy says of every choice in a batch of sequences; zero where mask is False.
-
-    Attributes:
-        logprobs: Log-probability of each chosen token, shape (S, L).
-        values: Value of the text before each chosen token, shape (S, L).
-        entropies: Entropy of each choice in nats, shape (S, L).
-    """
-
-    logprobs: Tensor
-    values: Tensor
-    entropies: Tensor
-
 
 OWN = "own"
 """The kind, in a checkpoint, of a policy whose class is the user's."""
@@ -301,10 +274,7 @@ class Policy(nn.Module):
         Only what `cache` does not hold yet is encoded. The result is an inference tensor: clone it
         before using it where a gradient is needed.
         """
-        if isinstance(observations, Tensor):
-            observations = observations.cpu().numpy()
-        # Libraries turn observations into floats, which hold ids exactly; they are cast back.
-        ids = np.asarray(observations).astype(np.int64, copy=False)
+        ids = token_ids(observations)
         if cache is None:
             cache = self.new_cache(*ids.shape)
         if ids.shape != cache.shape:
@@ -312,22 +282,7 @@ class Policy(nn.Module):
                 f"observations have shape {ids.shape}, the cache was made for {cache.shape}: use "
                 "policy.new_cache(num_rows, length of an observation)"
             )
-        lengths = (ids != self.pad_token).sum(1)
-        if not lengths.all():
-            raise ValueError(
-                f"row {int(lengths.argmin())} of the observations is empty: a policy needs at "
-                "least one token to go on from"
-            )
-        if lengths.max() > self.context:
-            raise ValueError(
-                f"row {int(lengths.argmax())} of the observations has {lengths.max()} tokens, the "
-                f"policy's context is {self.context}: make it with a longer context"
-            )
-        if ids.min() < 0 or ids.max() > self.pad_token:
-            raise ValueError(
-                f"observations hold ids from {ids.min()} to {ids.max()}; the policy knows tokens 0 "
-                f"to {self.pad_token - 1} and the padding {self.pad_token}"
-            )
+        lengths = checked_lengths(ids, self.pad_token, self.context)
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden
@@ -374,7 +329,7 @@ class Policy(nn.Module):
         hidden = self.hidden_before(tokens, mask, (mask * places).amax(1).clamp(min=1))
         logprobs, entropies = self.token_logprobs(hidden, tokens[mask], temperature, action_masks)
         values = self.value_head(hidden).float().squeeze(1)
-        return PolicyOutputs(*(_spread(x, mask) for x in (logprobs, values, entropies)))
+        return PolicyOutputs(*(spread(x, mask) for x in (logprobs, values, entropies)))
 
     def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
@@ -387,11 +342,8 @@ class Policy(nn.Module):
         if self.token_head is not None:
             weight = self.token_head.weight
             return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
-        log_all = mask_logits(self.logits(hidden).float() / temperature, action_masks)
-        log_all = log_all.log_softmax(-1)
-        # 0 log 0 = 0 where an action is masked.
-        finite = log_all.masked_fill(log_all == -torch.inf, 0.0)
-        return log_all.gather(1, tokens[:, None]).squeeze(1), -(log_all.exp() * finite).sum(-1)
+        logits = self.logits(hidden).float() / temperature
+        return head.logprobs_of_logits(mask_logits(logits, action_masks), tokens)
 
     def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Hidden states from which the chosen tokens were chosen, shape (mask.sum(), n_embd).
@@ -422,11 +374,6 @@ class Policy(nn.Module):
         frozen = copy.deepcopy(self)
         frozen.requires_grad_(False)
         return frozen.eval()
-
-
-def _spread(values: Tensor, mask: Tensor) -> Tensor:
-    """Flat values (mask.sum(),) at the True places of a zero tensor (S, L)."""
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def tokenizer_of(policy: Policy, name: str = "the policy") -> Tokenizer:

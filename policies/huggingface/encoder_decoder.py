@@ -31,6 +31,7 @@ from policies.huggingface.probes import SourceProbe
 from policies.huggingface.recomputation import checkpointed
 from policies.huggingface.registered_attention import replace_attention
 from policies.huggingface.sources import SourceStore, ends_of_sources, ids_of, padded
+from policies.observations import token_ids
 from textenv.errors import AdapterError, SourceError, UnsupportedModelError
 
 
@@ -103,9 +104,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Raises:
             SourceError: A row has no separator.
         """
-        if isinstance(observations, Tensor):
-            observations = observations.cpu().numpy()
-        ids = np.asarray(observations)
+        ids = token_ids(observations)
         separated = (ids == self.separator).any(1)
         if not separated.all():
             raise self._no_separator(int(separated.argmin()))
