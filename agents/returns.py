@@ -333,7 +333,7 @@ def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
     index, sizes = _group_numbers(returns, groups)
     # Equal extremes, not a deviation of 0: that one is off by a rounding error.
     extremes = [
-        returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, kind, include_self=False)
-        for kind in ("amin", "amax")
+        returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, which, include_self=False)
+        for which in ("amin", "amax")
     ]
     return (extremes[0] != extremes[1])[index]

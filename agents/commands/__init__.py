@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = COMMANDS[name]
         choices = train.choices(rest) if name == "train" else {}
         settings: Any
-        settings, _, given = parse(command.settings, rest, f"textenv {name}", choices)
+        settings, given = parse(command.settings, rest, f"textenv {name}", choices)
         importlib.import_module(command.module).run(settings, given)
 
 

@@ -156,8 +156,8 @@ def options_of(cls: type, values: Mapping[str, Any] | None = None) -> list[Optio
         made = field.default_factory
         default = field.default if made is MISSING else made()
         default = (values or {}).get(field.name, default)
-        kind = _without_functions(hints[field.name])
-        found.append(Option(field.name, kind, default, helps[field.name], field.metadata))
+        hint = _without_functions(hints[field.name])
+        found.append(Option(field.name, hint, default, helps[field.name], field.metadata))
     return found
 
 

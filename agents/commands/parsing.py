@@ -25,7 +25,7 @@ Settings = TypeVar("Settings")
 
 def parse(
     settings: type[Settings], arguments: Sequence[str], program: str, choices: Mapping[str, str]
-) -> tuple[Settings, Common, set[str]]:
+) -> tuple[Settings, set[str]]:
     """Settings from a command line.
 
     Args:
@@ -35,7 +35,7 @@ def parse(
         choices: Classes that the settings begin with, by field.
 
     Returns:
-        The settings, the options of every command, and the names of the fields that were given.
+        The settings, and the names of the fields that were given.
 
     Raises:
         OptionError: A value is out of its bounds, or the file of `--config` cannot be used.
@@ -63,7 +63,7 @@ def parse(
     typed = [_with_line(group, getattr(line, group.name)) for group in groups]
     for group in typed:
         _check_bounds(group)
-    return _build(settings, typed), Common(line.common.config, line.common.debug), given
+    return _build(settings, typed), given
 
 
 def from_flat(settings: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
@@ -158,8 +158,8 @@ def _as_one_class(groups: Sequence[Group], settings: type) -> type:
         if group.choice is not None:
             names = _field(settings, group.name).metadata["names"]
             text = f"Which one: {', '.join(names)}; or file.py:Name of your own."
-            kind = Annotated[str, tyro.conf.arg(name=group.name, help=text, metavar="NAME")]
-            parts.append((f"{group.name}_name", kind, dataclasses.field(default=group.choice)))
+            hint = Annotated[str, tyro.conf.arg(name=group.name, help=text, metavar="NAME")]
+            parts.append((f"{group.name}_name", hint, dataclasses.field(default=group.choice)))
         options = [(o.name, _annotated(o), _default(o.default)) for o in group.options]
         made = dataclasses.make_dataclass(group.cls.__name__, options, kw_only=True)
         made.__doc__ = group.title
@@ -195,11 +195,11 @@ def _metavar(option: Option) -> str | None:
     """What stands for the value in the help."""
     if "metavar" in option.metadata:
         return str(option.metadata["metavar"])
-    kinds = [part for part in get_args(option.type) or (option.type,) if part is not type(None)]
+    types = [part for part in get_args(option.type) or (option.type,) if part is not type(None)]
     names = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
-    if get_origin(option.type) is Literal or len(kinds) != 1 or kinds[0] not in names:
+    if get_origin(option.type) is Literal or len(types) != 1 or types[0] not in names:
         return None
-    return names[kinds[0]]
+    return names[types[0]]
 
 
 def _description(settings: type) -> str:
@@ -238,12 +238,12 @@ def _typed(option: Option, value: Any, source: str) -> Any:
             f"{source} sets {option.name} to {value!r}; it must be one of "
             f"{', '.join(map(str, get_args(option.type)))}"
         )
-    for kind in get_args(option.type) or (option.type,):
-        if kind is Path and isinstance(value, str):
+    for hint in get_args(option.type) or (option.type,):
+        if hint is Path and isinstance(value, str):
             return Path(value)
-        if kind is float and type(value) is int:
+        if hint is float and type(value) is int:
             return float(value)
-        if type(value) is kind:
+        if type(value) is hint:
             return value
     raise OptionError(f"{source} sets {option.name} to {value!r}, which is not {option.type}")
 

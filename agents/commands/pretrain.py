@@ -27,7 +27,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Learner(Network):
+class PretrainedNetwork(Network):
     """What learns.
 
     Attributes:
@@ -80,7 +80,7 @@ class PretrainSettings:
     """
 
     text: Text
-    network: Learner
+    network: PretrainedNetwork
     training: Training
     machine: Machine
     output: Output

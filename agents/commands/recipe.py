@@ -6,7 +6,7 @@ from typing import Literal
 
 from agents.commands.options import setting
 from agents.commands.shared import Device
-from agents.optimisation.settings import Precision
+from agents.optimisation.settings import PrecisionName
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RecipeMachine(Device):
             fast on processors and GPUs made for it, and rounds more.
     """
 
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
 
 
 @dataclass(frozen=True)

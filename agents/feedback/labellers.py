@@ -57,8 +57,8 @@ def snownlp_labeller() -> Labeller:
         words = normal.filter_stop(jieba.lcut(answer))
         if not words:
             return 0.5
-        kind, probability = classify(words)
-        return float(probability if kind == "pos" else 1 - probability)
+        label, probability = classify(words)
+        return float(probability if label == "pos" else 1 - probability)
 
     def snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
         return [positive(answer) for answer in answers]

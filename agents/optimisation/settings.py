@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+PrecisionName: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Computation:
         ValueError: `precision` is not one of `PRECISIONS`.
     """
 
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,5 +72,5 @@ class OptimisationFields(TypedDict, total=False):
     temperature: float
     max_grad_norm: float
     micro_batch_tokens: int | None
-    precision: Precision | torch.dtype
+    precision: PrecisionName | torch.dtype
     seed: int

@@ -60,11 +60,11 @@ def load_learner(learner: SavedLearner, folder: str | Path) -> None:
     """
     folder = Path(folder)
     state = read_state(folder, LEARNER)
-    kind = state.get("optimizer_kind")
-    if kind != type(learner.optimizer).__name__:
+    saved = state.get("optimizer_kind")
+    if saved != type(learner.optimizer).__name__:
         raise CheckpointError(
-            f"the learner in {folder} was made with other arguments: its optimiser is {kind}, this "
-            f"one's {type(learner.optimizer).__name__}"
+            f"the learner in {folder} was made with other arguments: its optimiser is {saved}, "
+            f"this one's {type(learner.optimizer).__name__}"
         )
     learner.policy.load_weights(folder / POLICY)
     if learner.reference is not None:

@@ -72,10 +72,10 @@ def _take_arrays(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return {"list": [_take_arrays(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]}
     if isinstance(value, np.ndarray):
-        kind = "array" if value.dtype != np.uint64 else "uint64"
-        stored: NDArray[Any] = value if kind == "array" else value.view(np.int64)
+        tag = "array" if value.dtype != np.uint64 else "uint64"
+        stored: NDArray[Any] = value if tag == "array" else value.view(np.int64)
         arrays[path] = torch.from_numpy(np.ascontiguousarray(stored)).clone()
-        return {kind: path}
+        return {tag: path}
     if is_traceable_wrapper_subclass(value):
         return {"quantised": _take_quantised(value, path, arrays)}
     if isinstance(value, torch.dtype):
@@ -90,20 +90,20 @@ def _put_arrays(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
     """The inverse of `_take_arrays`."""
     if not isinstance(value, dict):
         return value
-    (kind, content), *_ = value.items()
-    if kind == "dict":
+    (tag, content), *_ = value.items()
+    if tag == "dict":
         return {k: _put_arrays(v, arrays) for k, v in content}
-    if kind == "list":
+    if tag == "list":
         return [_put_arrays(v, arrays) for v in content]
-    if kind == "quantised":
+    if tag == "quantised":
         return _put_quantised(content, arrays)
-    if kind == "dtype":
+    if tag == "dtype":
         return getattr(torch, content)
     tensor = arrays[content]
-    if kind == "tensor":
+    if tag == "tensor":
         return tensor
     array = tensor.numpy()
-    return array.view(np.uint64) if kind == "uint64" else array
+    return array.view(np.uint64) if tag == "uint64" else array
 
 
 def _take_quantised(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> list[Any]:

@@ -16,7 +16,7 @@ learning_rate = 3e-3
 
 
 def train(total_tokens: int, seed: int = 0) -> float:
-    """Train a small transformer; returns the mean return of the last update's episodes."""
+    """Train a small transformer; returns the mean score of the last update's episodes."""
     envs = make_envs(num_envs)
     policy = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
     learner = Learner(
@@ -29,7 +29,7 @@ def train(total_tokens: int, seed: int = 0) -> float:
         seed=seed,
     )
     for update in learner.updates(total_tokens):
-        print(f"{update.tokens:7d} tokens  return {update.score:.3f}")
+        print(f"{update.tokens:7d} tokens  score {update.score:.3f}")
     return update.score
 
 

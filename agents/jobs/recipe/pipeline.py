@@ -317,7 +317,7 @@ class Recipe:
             points.append(self._point(actor, learner, envs, asked))
             for update in learner.updates(s.ppo_tokens):
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
-                advance(update.tokens, f"return {update.score:.2f}  KL {update.kl:.3f}/token")
+                advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
                     points.append(self._point(actor, learner, envs, asked))
         return {"updates": updates, "points": points}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from agents.optimisation.settings import Precision
+from agents.optimisation.settings import PrecisionName
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Settings:
     eval_prompts: int = 400
     curve_points: int = 6
     device: str = "cpu"
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
 
     def scaled(self, budget: float) -> "Settings":
         """The same with `budget` times as much of everything that takes time."""

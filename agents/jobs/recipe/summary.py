@@ -111,12 +111,12 @@ def curves(results: Sequence[Result]) -> list[Curve]:
     for result in results:
         by_size.setdefault(result.settings["size"], []).append(result)
     trained = {"PPO": "ppo", "PPO-ptx": "ppo_ptx"}
-    returns = {
+    scores = {
         f"{name}, {size}": _mean_line(some, _history(stage, "updates"), 1)
         for size, some in by_size.items()
         for name, stage in trained.items()
     }
-    made = [Curve("Return of PPO (reward model)", "tokens chosen", "mean score", returns)]
+    made = [Curve("Score of PPO (reward model)", "tokens chosen", "mean score", scores)]
     for who, column in (("the reward model", 1), ("the judge", 2)):
         series = {}
         for size, some in by_size.items():
@@ -211,5 +211,5 @@ def _mean_line(
     ]
 
 
-def _history(stage: str, kind: str) -> Callable[[Result], Sequence[Sequence[float]]]:
-    return lambda result: result.history[stage][kind]
+def _history(stage: str, part: str) -> Callable[[Result], Sequence[Sequence[float]]]:
+    return lambda result: result.history[stage][part]
