@@ -4,27 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Sampling
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, kw_only=True)
+class Answers(Sampling):
     """How to answer.
 
     Attributes:
         folder: A folder written by policy.save.
-        temperature: Logits are divided by it; less is more predictable, and 0 takes the likeliest
-            token.
         top_k: Keep only this many of the likeliest tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
         max_new_tokens: Longest answer, in tokens; half of the policy's context if not given.
     """
 
     folder: Path = setting(metavar="FOLDER", positional=True)
-    temperature: float = setting(0.8, minimum=0)
     top_k: int | None = setting(None, minimum=1)
     top_p: float | None = setting(None, minimum=0.001, maximum=1)
-    max_new_tokens: int | None = setting(None, minimum=1)
+    max_new_tokens: int | None = setting(None, minimum=1)  # type: ignore[assignment]  # wider
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Sampling
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, kw_only=True)
+class Answers(Sampling):
     """What to answer, and how.
 
     Attributes:
@@ -18,7 +18,6 @@ class Answers:
         template: A function from a prompt's text to the text to use, such as a few-shot prompt:
             file.py:function, or agents.evaluation:step_by_step.
         answers: Answers of each policy; the prompts are taken at even distances.
-        max_new_tokens: Longest answer, in tokens.
         temperature: Logits are divided by it; less is more predictable.
         rows: Answers that are written at a time.
     """
@@ -27,7 +26,6 @@ class Answers:
     prompts: str = setting(metavar="FILE")
     template: str | None = setting(None, metavar="FILE:NAME")
     answers: int = setting(256, minimum=2)
-    max_new_tokens: int = setting(24, minimum=1)
     temperature: float = setting(0.8, minimum=0.01)
     rows: int = setting(128, minimum=1)
 

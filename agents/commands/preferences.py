@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Sampling
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,17 @@ class Task:
     limit: int | None = setting(None, minimum=1)
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, kw_only=True)
+class Answers(Sampling):
     """How to answer.
 
     Attributes:
         answers_per_prompt: Answers that are ranked against each other.
-        max_new_tokens: Longest answer, in tokens.
-        temperature: Logits are divided by it; more gives answers that differ more.
+        temperature: Logits are divided by it; more gives answers that differ more, from which more
+            can be learned.
     """
 
     answers_per_prompt: int = setting(4, minimum=2)
-    max_new_tokens: int = setting(24, minimum=1)
     temperature: float = setting(1.0, minimum=0)
 
 

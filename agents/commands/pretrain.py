@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Network
+from agents.commands.shared import Fit, Machine, Network
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,14 @@ class PretrainedNetwork(Network):
     window: int = setting(128, minimum=1)
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, kw_only=True)
+class Training(Fit):
     """How to learn.
 
     Attributes:
         tokens: Tokens to predict in all.
         batch_size: Windows of a pass through the network.
         accumulate: Passes of an optimiser step.
-        learning_rate: Step size at its peak.
-        weight_decay: Weight decay, applied to matrices only.
     """
 
     tokens: int = setting(1_000_000, minimum=1)

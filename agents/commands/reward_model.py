@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Fit, Machine
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Task:
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, kw_only=True)
+class Training(Fit):
     """How to learn.
 
     Attributes:
@@ -39,8 +39,6 @@ class Training:
             or plackett-luce.
         epochs: Passes over the rankings.
         batch_size: Prompts of an optimiser step.
-        learning_rate: Step size at its peak.
-        weight_decay: Weight decay, applied to matrices only.
     """
 
     loss: Literal["kwise", "pairwise", "plackett-luce"] = "kwise"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Fit, Machine
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,19 @@ class Task:
     held_out: float = setting(0.1, minimum=0.0, maximum=0.9)
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, kw_only=True)
+class Training(Fit):
     """How to learn.
 
     Attributes:
         epochs: Passes over the examples.
         batch_size: Examples of an optimiser step.
-        learning_rate: Step size at its peak.
-        weight_decay: Weight decay, applied to matrices only.
         whole: Learn the questions too, not the answers alone.
         lm_weight: Weight of GPT-1's auxiliary loss over question and answer.
     """
 
     epochs: int = setting(2, minimum=1)
     batch_size: int = setting(16, minimum=1)
-    learning_rate: float = setting(5e-4, minimum=0)
-    weight_decay: float = setting(0.0, minimum=0)
     whole: bool = False
     lm_weight: float = setting(0.0, minimum=0)
 

@@ -35,3 +35,30 @@ class Network:
     n_layer: int = setting(4, minimum=1)
     n_head: int = setting(4, minimum=1)
     n_embd: int = setting(128, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to answer.
+
+    Attributes:
+        max_new_tokens: Longest answer, in tokens.
+        temperature: Logits are divided by it; less is more predictable, and 0 takes the likeliest
+            token.
+    """
+
+    max_new_tokens: int = setting(24, minimum=1)
+    temperature: float = setting(0.8, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How to learn.
+
+    Attributes:
+        learning_rate: Step size at its peak; it rises at first, then falls to a tenth.
+        weight_decay: Weight decay, applied to matrices only.
+    """
+
+    learning_rate: float = setting(5e-4, minimum=0)
+    weight_decay: float = setting(0.0, minimum=0)
