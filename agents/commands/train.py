@@ -107,7 +107,7 @@ class Output:
     eval_answers: int = setting(512, minimum=2)
     eval_every: int = setting(0, minimum=0)
     save_every: int = setting(0, minimum=0)
-    samples_every: int = setting(0, minimum=0)
+    samples_every: int = setting(20, minimum=0)
     logger: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = setting(["tensorboard"])
     run_folder: Path = setting(Path("runs"), metavar="FOLDER")
     resume: Path | None = setting(None, metavar="FOLDER")

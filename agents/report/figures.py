@@ -28,6 +28,7 @@ def curve_svg(curve: Curve, name: str) -> str:
     with optional("matplotlib", extra="train", purpose="a report's curve"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
     # Text stays text: the page's own fonts show it, and it can be searched.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
         # Matplotlib measures text in a font of its own, which knows no Chinese.
@@ -42,6 +43,7 @@ def curve_svg(curve: Curve, name: str) -> str:
                 axes.fill_between(places, low, high, color=line.get_color(), alpha=0.2, lw=0)
         axes.set_xlabel(_plain(curve.x_label))
         axes.set_ylabel(_plain(curve.y_label))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 120k, not 120000
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curve.series) > 1:
