@@ -127,9 +127,10 @@ class Panels:
     def __call__(self, x: Tensor) -> Tensor:
         """Rows (*, inputs) to rows (*, outputs)."""
         rows = np.ascontiguousarray(x.numpy()).reshape(-1, self.inputs)
-        out = np.empty((len(rows), self.outputs), np.float32)
-        _call(_compiled().panels.linear, rows, self.panels, self.bias, out)
-        return torch.from_numpy(out).view(*x.shape[:-1], self.outputs)
+        # Torch's memory, not NumPy's: see `Block`.
+        out = torch.empty(len(rows), self.outputs)
+        _call(_compiled().panels.linear, rows, self.panels, self.bias, out.numpy())
+        return out.view(*x.shape[:-1], self.outputs)
 
 
 def pack(weight: Tensor) -> NDArray[np.float32]:
@@ -181,7 +182,10 @@ class Block:
             positions,
             all_of_them,
         )
-        return torch.from_numpy(out)
+        # A copy in torch's memory, which begins at a multiple of 64 bytes. NumPy's may begin
+        # anywhere, and the last bits of a product of few rows in torch's library depend on that:
+        # equal seeds would not give equal bits.
+        return torch.from_numpy(out).clone()
 
 
 def _call(loop: Any, *arguments: Any) -> Any:

@@ -67,6 +67,27 @@ def largest_of(row: NDArray[np.float32]) -> np.float32:
 
 
 @njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+def _sum_of(row: NDArray[np.float32]) -> np.float32:
+    total = ZERO
+    for i in range(len(row)):
+        total += row[i]
+    return total
+
+
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+def _squares_around(row: NDArray[np.float32], mean: np.float32) -> np.float32:
+    """The sum of the squared distances from `mean`."""
+    total = ZERO
+    for i in range(len(row)):
+        total += (row[i] - mean) ** 2
+    return total
+
+
+# Not with SUMS: sums may be reordered only in functions that write to no array. LLVM compiles a
+# loop that writes to one array and reads another twice, and takes the slow form where the arrays
+# lie closer together than what it handles at a time. Reordered, the two forms round differently,
+# so that the last bits would depend on where memory happened to be free.
+@njit(fastmath={"contract"}, error_model="numpy", cache=True, nogil=True)
 def layer_norm(
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
@@ -78,12 +99,8 @@ def layer_norm(
     out = np.empty_like(x)
     for i in range(n):
         # Two passes: the mean of squares less the square of the mean would lose digits.
-        mean, square = ZERO, ZERO
-        for c in range(width):
-            mean += x[i, c]
-        mean /= np.float32(width)
-        for c in range(width):
-            square += (x[i, c] - mean) ** 2
+        mean = _sum_of(x[i]) / np.float32(width)
+        square = _squares_around(x[i], mean)
         scale = ONE / np.sqrt(square / np.float32(width) + eps)
         for c in range(width):
             out[i, c] = (x[i, c] - mean) * scale * weight[c] + bias[c]

@@ -360,3 +360,21 @@ def test_code_that_is_older_than_what_it_calls_is_compiled_anew():
     subprocess.run([sys.executable, "-c", "import policies.compiled"], check=True)
     assert not old.exists() and new.exists()
     new.unlink()
+
+
+def test_bits_do_not_depend_on_where_arrays_lie():
+    """Small arrays may lie closer together than what a loop handles at a time."""
+    x, weight, bias = numbers(9, 16), numbers(16), numbers(16)
+    eps = np.float32(1e-5)
+    size, found = 16 * 16, set()
+    for gap in range(0, 64, 4):
+        room = np.zeros(4096, np.float32)
+        places = [room[start : start + 16] for start in (gap, gap + 16, gap + 40)]
+        others = [np.empty(int(size * n), np.uint8) for n in (1 + gap % 3, 2, 1)]
+        places[0][:], places[1][:], places[2][:] = x[0], weight, bias
+        for row in (places[0][None], x[:1].copy()):
+            for _ in range(20):  # freed and taken again: the result comes to lie elsewhere
+                others.append(np.empty(64 + 16 * len(others) % 512, np.uint8))
+                found.add(elementwise.layer_norm(row, places[1], places[2], eps).tobytes())
+                del others[:: 2 + len(others) % 3]
+    assert len(found) == 1
