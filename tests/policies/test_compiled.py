@@ -364,17 +364,18 @@ def test_code_that_is_older_than_what_it_calls_is_compiled_anew():
 
 def test_bits_do_not_depend_on_where_arrays_lie():
     """Small arrays may lie closer together than what a loop handles at a time."""
-    x, weight, bias = numbers(9, 16), numbers(16), numbers(16)
-    eps = np.float32(1e-5)
-    size, found = 16 * 16, set()
-    for gap in range(0, 64, 4):
-        room = np.zeros(4096, np.float32)
-        places = [room[start : start + 16] for start in (gap, gap + 16, gap + 40)]
-        others = [np.empty(int(size * n), np.uint8) for n in (1 + gap % 3, 2, 1)]
-        places[0][:], places[1][:], places[2][:] = x[0], weight, bias
-        for row in (places[0][None], x[:1].copy()):
-            for _ in range(20):  # freed and taken again: the result comes to lie elsewhere
-                others.append(np.empty(64 + 16 * len(others) % 512, np.uint8))
-                found.add(elementwise.layer_norm(row, places[1], places[2], eps).tobytes())
-                del others[:: 2 + len(others) % 3]
-    assert len(found) == 1
+    policy = TransformerPolicy(TransformerConfig(13, context=12, n_layer=2, n_head=2, n_embd=16))
+    with torch.no_grad():
+        for number, parameter in enumerate(policy.parameters()):
+            parameter.add_(0.3 * torch.from_numpy(numbers(*parameter.shape, seed=number)))
+    generator = np.random.default_rng(0)
+    for length in range(5, 13):
+        text = generator.integers(13, size=(1, length))
+        states, others = set(), []
+        for _ in range(60):
+            # Memory is taken and freed in between, so that arrays come to lie elsewhere.
+            others.append(np.empty(generator.integers(1, 2000), np.uint8))
+            states.add(policy.last_hidden(text).numpy().tobytes())
+            if len(others) > 20:
+                del others[generator.integers(20)]
+        assert len(states) == 1
