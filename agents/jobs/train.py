@@ -51,9 +51,9 @@ class Result:
 
     Attributes:
         run: Where all of it is kept.
-        before: Answers before PPO.
+        before: Answers before training.
         after: Answers to the same prompts after it.
-        held_out: Whether PPO has not seen these prompts.
+        held_out: Whether training has not seen these prompts.
         gain: Mean difference of the scores, paired by prompt, and its interval.
         seconds: What each stage took.
     """
@@ -217,27 +217,29 @@ def _learn(
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.rescue_folder = run.checkpoint
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
-    try:
-        with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
-            for update in watch(
-                learner,
-                settings.training.tokens,
-                loggers=loggers,
-                samples_every=output.samples_every or None,
-                console=console,
-            ):
+    with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
+        shown = watch(
+            learner,
+            settings.training.tokens,
+            loggers=loggers,
+            samples_every=output.samples_every or None,
+            console=console,
+        )
+        try:
+            for update in shown:
                 if output.eval_every and update.number % output.eval_every == 0:
                     score = float(examine().scores.mean())
                     evaluations.log(update.tokens, {"score": score})
-                    console.print(f"update {update.number}: score {score:.3f} on held-out prompts")
+                    console.print(f"update {update.number}: score {score:.3f} in an evaluation")
                 if output.save_every and update.number % output.save_every == 0:
                     learner.save(run.checkpoint)
-    except (RewardError, KeyboardInterrupt) as error:
-        if not hasattr(error, "__notes__"):  # between two updates: not yet saved
-            learner.save(run.checkpoint)
-        error.__notes__ = [f"Saved. To go on: textenv train --resume {run.path}"]
-        raise
-    learner.save(run.checkpoint)
+        except (RewardError, KeyboardInterrupt) as error:
+            if not hasattr(error, "__notes__"):  # between two updates: not yet saved
+                learner.save(run.checkpoint)
+            error.__notes__ = [f"Saved. To go on: textenv train --resume {run.path}"]
+            raise
+        # Before the loggers are closed: a service that does not answer must not cost the run.
+        learner.save(run.checkpoint)
 
 
 # -------------------------------------------------------------------- what is shown at the end
