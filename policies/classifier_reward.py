@@ -133,7 +133,7 @@ class ClassifierReward:
             ) from error
         except ValueError as error:
             raise UnsupportedModelError(
-                f"{name!r} is no sequence classification model: {error}"
+                f"{name!r} is not a sequence classification model: {error}"
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise UnsupportedModelError(

@@ -23,7 +23,7 @@ from policies.observations import checked_lengths, token_ids
 from policies.outputs import PolicyOutputs, Step, spread
 from policies.policy_files import (
     actors_folder,
-    check_vocabulary,
+    check_saved_vocabulary,
     read_policy,
     write_policy,
 )
@@ -180,7 +180,7 @@ class Policy(nn.Module):
                 f"{folder} holds a policy of kind {description.get('kind')!r}, which "
                 f"{type(self).__name__} cannot read: policies.load_policy(folder) reads it"
             )
-        check_vocabulary(folder, description, self.tokenizer)
+        check_saved_vocabulary(folder, description, self.tokenizer)
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:
@@ -226,7 +226,7 @@ class Policy(nn.Module):
             Actions, log-probabilities and values.
 
         Raises:
-            ValueError: Shapes do not fit, a row is empty or too long, an id is no token,
+            ValueError: Shapes do not fit, a row is empty or too long, an id is not a token,
                 `temperature` is not positive, or no action can be chosen: all of a row are masked,
                 or the weights are no longer numbers.
         """

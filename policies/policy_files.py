@@ -87,7 +87,7 @@ def actors_folder(folder: str | Path) -> Path:
     return folder / ACTOR if (folder / ACTOR).is_dir() else folder
 
 
-def check_vocabulary(
+def check_saved_vocabulary(
     folder: Path, description: Mapping[str, Any], tokenizer: Tokenizer | None
 ) -> None:
     """Compare the vocabulary that a policy was saved with to `tokenizer`, where both are known.
@@ -122,7 +122,7 @@ def read_tokenizer(
             )
         return wanted
     if wanted is not None:
-        check_vocabulary(folder, description, wanted)
+        check_saved_vocabulary(folder, description, wanted)
         return wanted
     name = saved["name"]
     try:

@@ -17,7 +17,7 @@ class TokenStore:
         longest: Tokens that a row can have.
 
     Attributes:
-        tokens: Shape (rows, longest), int64; what stands behind a row's end is left over.
+        tokens: Shape (rows, longest), int64; entries past a row's end are stale.
     """
 
     def __init__(self, rows: int, longest: int):

@@ -52,7 +52,7 @@ class TransformersPolicy(Policy, ABC):
         self, model: Any, tokenizer: Tokenizer, own_tokenizer: Any, context: int | None, seed: int
     ):
         language_model = adapters.base_model(model)
-        self.check_kind(language_model)
+        self.check_architecture(language_model)
         width = check_vocabulary(language_model, tokenizer)
         longest = context or default_context(language_model.config)
         super().__init__(tokenizer.vocab_size, longest, width, tokenizer, seed)
@@ -98,7 +98,7 @@ class TransformersPolicy(Policy, ABC):
             MissingExtraError: transformers is not installed.
             ModelUnavailableError: The model is not on this machine and cannot be fetched.
             TokenizerUnavailableError: There is no tokenizer beside it.
-            UnsupportedModelError: The model is of another kind.
+            UnsupportedModelError: The model has another architecture.
         """
         model = load_model(
             name_or_folder,
@@ -118,7 +118,7 @@ class TransformersPolicy(Policy, ABC):
 
     @staticmethod
     @abstractmethod
-    def check_kind(model: Any) -> None:
+    def check_architecture(model: Any) -> None:
         """Refuse models that need another class.
 
         Raises:
@@ -229,7 +229,7 @@ class TransformersPolicy(Policy, ABC):
 
         Raises:
             MissingExtraError: peft is not installed.
-            AdapterError: Adapters of this kind cannot be used with the prefix cache.
+            AdapterError: Adapters of this type cannot be used with the prefix cache.
         """
         self.check_adapter(config)
         self.model = adapters.wrap(self.model, config, name, self.task_type).eval()

@@ -44,7 +44,7 @@ class HuggingFacePolicy(TransformersPolicy):
     """
 
     kind, auto_class, task_type = "huggingface", "AutoModelForCausalLM", "CAUSAL_LM"
-    check_kind = staticmethod(refuse_encoder_decoders)
+    check_architecture = staticmethod(refuse_encoder_decoders)
     check_adapter = staticmethod(prefixes.check_config)
 
     def __init__(
@@ -138,7 +138,7 @@ class HuggingFacePolicy(TransformersPolicy):
 
         Raises:
             MissingExtraError: peft is not installed.
-            AdapterError: Adapters of this kind cannot be used with the prefix cache.
+            AdapterError: Adapters of this type cannot be used with the prefix cache.
         """
         before = prefixes.virtual_tokens(self.model)
         super().add_adapter(config, name)
@@ -162,8 +162,8 @@ class HuggingFacePolicy(TransformersPolicy):
             name: Name of the adapter.
 
         Raises:
-            AdapterError: The policy has no adapter, or has one of this name; or adapters of this
-                kind cannot be switched.
+            AdapterError: The policy has no adapter, or has one of this name; or adapters of its
+                type cannot be switched.
         """
         return sibling(self, config, name)
 

@@ -1,4 +1,4 @@
-"""May this model be used? Vocabulary, kind, longest text, and what is done to its logits."""
+"""May this model be used? Architecture, vocabulary, longest text, what is done to its logits."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def check_vocabulary(model: Any, tokenizer: Tokenizer) -> int:
 
 
 def refuse_encoder_decoders(model: Any) -> None:
-    """See `TransformersPolicy.check_kind`."""
+    """See `TransformersPolicy.check_architecture`."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
             f"{type(model).__name__} is an encoder-decoder: use EncoderDecoderPolicy"
@@ -38,11 +38,11 @@ def refuse_encoder_decoders(model: Any) -> None:
 
 
 def refuse_causal_models(model: Any) -> None:
-    """See `TransformersPolicy.check_kind`."""
+    """See `TransformersPolicy.check_architecture`."""
     if not getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
-            f"{type(model).__name__} is no encoder-decoder: use HuggingFacePolicy, or load it with "
-            "AutoModelForSeq2SeqLM"
+            f"{type(model).__name__} is not an encoder-decoder: use HuggingFacePolicy, or load it "
+            "with AutoModelForSeq2SeqLM"
         )
 
 

@@ -58,11 +58,11 @@ class EncoderDecoderPolicy(TransformersPolicy):
         VocabularyMismatchError: The tokenizer knows tokens that the model's head has no logit for.
         TokenizerError: The tokenizer has no stop token, or nothing that ends a prompt.
         UnsupportedModelError: The model does not compute what its own `forward` does when rows
-            stand at different places, has no start token, or is no encoder-decoder.
+            stand at different places, has no start token, or is not an encoder-decoder.
     """
 
     kind, auto_class, task_type = "encoder-decoder", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"
-    check_kind = staticmethod(refuse_causal_models)
+    check_architecture = staticmethod(refuse_causal_models)
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         """See `TransformersPolicy.check_adapter`."""
         if config.is_prompt_learning or getattr(config, "is_adaption_prompt", False):
             raise AdapterError(
-                f"adapters of kind {config.peft_type} are not supported for encoder-decoders: use "
+                f"adapters of type {config.peft_type} are not supported for encoder-decoders: use "
                 "LoRA"
             )
 
@@ -226,7 +226,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
             memory, inside = self._encode(ids, inside)
             chosen = torch.tensor(each, device=self.device)
             output = self.decoder(
-                input_ids=answers.to(self.device),  # what stands behind an answer is never seen
+                input_ids=answers.to(self.device),  # ids past the end of an answer are never read
                 encoder_hidden_states=memory.index_select(0, chosen),
                 encoder_attention_mask=inside[chosen],
                 use_cache=False,

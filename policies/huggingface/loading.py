@@ -47,7 +47,7 @@ def load_model(
     Raises:
         MissingExtraError: transformers is not installed, or what it needs to read GGUF files.
         ModelUnavailableError: The model is not on this machine and cannot be fetched.
-        UnsupportedModelError: The model is of another kind.
+        UnsupportedModelError: The model has another architecture.
     """
     purpose = f"model {str(name_or_folder)!r}"
     with optional("transformers", extra="huggingface", purpose=purpose):

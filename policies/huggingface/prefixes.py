@@ -29,12 +29,12 @@ def check_config(config: Any) -> None:
     Raises:
         AdapterError: `config` is such an adapter.
     """
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    if config.is_prompt_learning and kind not in _AS_KEYS + _AS_EMBEDDINGS:
+    peft_type = str(getattr(config.peft_type, "value", config.peft_type))
+    if config.is_prompt_learning and peft_type not in _AS_KEYS + _AS_EMBEDDINGS:
         raise AdapterError(
-            f"adapters of kind {kind} cannot be used with the prefix cache: use LoRA, or virtual "
-            "tokens that are the same for every text (PrefixTuningConfig, PromptEncoderConfig, "
-            "PromptTuningConfig)"
+            f"adapters of type {peft_type} cannot be used with the prefix cache: use LoRA, or "
+            "virtual tokens that are the same for every text (PrefixTuningConfig, "
+            "PromptEncoderConfig, PromptTuningConfig)"
         )
     if getattr(config, "is_adaption_prompt", False):
         raise AdapterError("adaption prompts replace the attention: use LoRA or prefix tuning")

@@ -101,7 +101,7 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
     context = description["context"]
     policy = made(model, tokenizer, context=context, stop=stop)  # type: ignore[call-arg]
     policy.context = context  # virtual tokens have been taken off it already
-    _check_vocabulary(policy, folder, description)
+    _check_saved_vocabulary(policy, folder, description)
     _load_value_head(policy.value_head, folder)
     return policy
 
@@ -109,7 +109,7 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
 def load_weights(policy: OnDisk, folder: str | Path, value_head: nn.Linear) -> None:
     """Take the weights in `folder`, those of the value head into `value_head`; see `Policy`."""
     folder = Path(folder)
-    _check_vocabulary(policy, folder, _description(folder, policy.kind))
+    _check_saved_vocabulary(policy, folder, _description(folder, policy.kind))
     adapted = (folder / ADAPTER).exists()
     if adapted != hasattr(policy.model, "peft_config"):
         raise CheckpointError(
@@ -150,7 +150,7 @@ def _description(folder: Path, kind: str) -> dict[str, Any]:
     return dict(description)
 
 
-def _check_vocabulary(policy: OnDisk, folder: Path, description: dict[str, Any]) -> None:
+def _check_saved_vocabulary(policy: OnDisk, folder: Path, description: dict[str, Any]) -> None:
     assert policy.tokenizer is not None
     if policy.tokenizer.fingerprint != description["tokenizer"]["fingerprint"]:
         raise VocabularyMismatchError(

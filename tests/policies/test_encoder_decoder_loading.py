@@ -85,7 +85,9 @@ def test_the_wrong_class_for_a_model(tmp_path):
         UnsupportedModelError, match=r"T5For\w+ is an encoder-decoder: use EncoderD"
     ):
         HuggingFacePolicy(tiny("t5"), Letters(VOCAB), context=9)
-    with pytest.raises(UnsupportedModelError, match=r"LlamaFor\w+ is no encoder-decoder: use Hugg"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"LlamaFor\w+ is not an encoder-decoder: use Hugg"
+    ):
         EncoderDecoderPolicy(tiny("llama"), Letters(6, stop=True))
     for family in ("t5", "bart"):  # transformers would read half of a BART
         EncoderDecoderPolicy(tiny(family), word_tokenizer()).save(tmp_path / family)
