@@ -13,16 +13,21 @@ NOTICE = (
 )
 
 
-class _FirstCompilation(event.Listener):  # type: ignore[misc]
+class FirstCompilation(event.Listener):  # type: ignore[misc]
     """Prints the notice once in a process, when a function of this package is compiled."""
 
     def __init__(self) -> None:
+        # Not unregistered once it has told: Numba walks its list of listeners while it tells them,
+        # and would skip the next one.
         self.told = False
 
     def on_start(self, event: Any) -> None:
         """A function begins to be compiled; it may be one of another library."""
+        if self.told:
+            return
         function = event.data["dispatcher"].py_func
-        if not self.told and function.__module__.startswith(__package__):
+        # A function made by exec has no module.
+        if (function.__module__ or "").startswith(__package__):
             self.told = True
             print(NOTICE, file=sys.stderr, flush=True)
 
@@ -32,4 +37,4 @@ class _FirstCompilation(event.Listener):  # type: ignore[misc]
 
 def tell_before_compiling() -> None:
     """From here on say so before this package is compiled."""
-    event.register("numba:compile", _FirstCompilation())
+    event.register("numba:compile", FirstCompilation())

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from policies import TransformerConfig, TransformerPolicy, compiled, head, kernels, linear
 from policies.compiled import elementwise, most_threads, panels, set_num_threads
-from policies.compiled.notice import NOTICE
+from policies.compiled.notice import NOTICE, FirstCompilation
 from policies.compiled.tile import MOST_ROWS, WIDTH
 
 torch.set_num_threads(1)
@@ -325,6 +327,29 @@ kernels.sample(torch.zeros(2, 3), numpy.zeros(2))
             for file in caller:
                 file.unlink()
     assert notices == [1, 1, 0]  # told once in a process, and only if something is compiled
+
+
+def compilation_of(function):
+    """The event that Numba sends when it begins to compile `function`."""
+    return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})
+
+
+def test_a_function_of_the_user_without_a_module_is_compiled():
+    """Numba calls our listener for it too."""
+    scope = {}
+    exec("def double(x):\n    return 2 * x", scope)
+    assert scope["double"].__module__ is None
+    assert numba.njit(scope["double"])(4) == 8
+
+
+def test_the_notice_is_for_loops_of_this_package_and_told_once(capsys):
+    listener = FirstCompilation()
+    for function in (eval("lambda: 0", {}), numbers):
+        listener.on_start(compilation_of(function))
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        listener.on_start(compilation_of(panels.add_product.py_func))
+    assert capsys.readouterr().err == NOTICE + "\n"
 
 
 def test_an_installation_without_a_folder_to_write_to(tmp_path):
