@@ -63,7 +63,8 @@ class Policy(nn.Module):
     Attributes:
         generator: Where `act` takes its random numbers from unless it is given another one.
         value_head: Linear layer from a hidden state to a value; it starts at zero.
-        token_head: Linear layer from a hidden state to logits; None if the class has its own.
+        token_head: Linear layer from a hidden state to logits; None if the class has its own
+            `logits`, which may set it.
 
     Raises:
         TypeError: The class has neither `forward` nor `hidden_states`.
@@ -129,8 +130,18 @@ class Policy(nn.Module):
         return hidden.flatten(0, 1).index_select(0, rows.places)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (N, n_embd) to logits (N, V); by default those of `token_head`."""
-        assert self.token_head is not None
+        """Hidden states (N, n_embd) to logits (N, V); by default those of `token_head`.
+
+        Raises:
+            TypeError: A class with logits of its own asks for these, and has made no `token_head`.
+        """
+        if self.token_head is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} has logits of its own, so no token_head was made, which super().logits() "
+                f"needs: set self.token_head = nn.Linear(n_embd, vocab_size, bias=False) in "
+                f"{name}.__init__"
+            )
         return self.token_head(hidden)
 
     def new_store(self, num_rows: int) -> Store:
@@ -148,8 +159,15 @@ class Policy(nn.Module):
 
         Returns:
             The hidden state of each taking-part row's last token, shape (k, n_embd).
+
+        Raises:
+            TypeError: The class has a store of its own and no `extend` that reads it.
         """
-        assert isinstance(store, TokenStore), "a class with a new_store has an extend for it too"
+        if not isinstance(store, TokenStore):
+            raise TypeError(
+                f"{type(self).__name__}.new_store gives a {type(store).__name__}, which the "
+                "default extend cannot read: define extend(self, store, plan) too"
+            )
         tokens, lengths = (torch.from_numpy(x).to(self.device) for x in store.take_up(plan))
         return self.hidden_states(tokens, lengths).index_select(0, lengths.cumsum(0) - 1)
 
@@ -336,12 +354,12 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies of choices, both (N,).
 
-        A network with a linear head and no bias, such as `token_head`, need not keep its logits:
+        A network whose logits are those of a linear `token_head` without bias need not keep them:
         see `policies.head.token_logprobs`. For all others this is the plain form.
         """
-        if self.token_head is not None:
-            weight = self.token_head.weight
-            return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
+        default, layer = type(self).logits is Policy.logits, self.token_head
+        if default and type(layer) is nn.Linear and layer.bias is None:
+            return head.token_logprobs(hidden, layer.weight, tokens, temperature, action_masks)
         logits = self.logits(hidden).float() / temperature
         return head.logprobs_of_logits(mask_logits(logits, action_masks), tokens)
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from agents import PPO, Learner
 from policies import Policy, TransformerConfig, TransformerPolicy, generate, load_policy
+from policies.cache import Plan
 from policies.policy_files import WEIGHTS
 from textenv import TextVectorEnv
 from textenv.errors import CheckpointError, VocabularyMismatchError
@@ -47,6 +49,23 @@ class TiedGRU(GRUPolicy):
         self.token_head.weight = self.embedding.weight
 
 
+class Capped(GRUPolicy):
+    """A soft cap of what the linear layer gives, so `outputs` must not read the layer alone."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.token_head = nn.Linear(16, VOCAB, bias=False)
+
+    def logits(self, hidden):
+        return 2 * torch.tanh(super().logits(hidden) / 2)
+
+
+class Biased(GRUPolicy):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.token_head = nn.Linear(16, VOCAB)
+
+
 # ---------------------------------------------------------------- what has to be written
 
 
@@ -55,6 +74,19 @@ def test_the_lstm_of_the_page_has_at_most_twelve_lines():
     (made,) = (node for node in first.body if isinstance(node, ast.ClassDef))
     assert made.name == "LSTMPolicy"
     assert made.end_lineno - made.lineno + 1 <= 12
+
+
+def test_the_store_of_the_page_is_where_the_network_is():
+    """Nothing is left on the CPU; the device "meta" is there on every machine."""
+    page = {}
+    for snippet in snippets():
+        if "class LSTMPolicy" in snippet or "class States" in snippet:
+            exec(snippet.split("\n\n\ncheck_policy")[0], page)
+    page["torch"] = torch
+    policy = page["FastLSTMPolicy"](VOCAB, CONTEXT).to("meta")
+    store = policy.new_store(2)
+    plan = Plan(*(np.array(x) for x in ([1, 2, 3], [0, 0, 1], [0, 1, 0], [2, 1])))
+    assert store.after.is_meta and policy.extend(store, plan).is_meta
 
 
 def test_a_class_that_reads_nothing_is_refused():
@@ -85,9 +117,29 @@ def test_the_first_choices_are_nearly_uniform_and_repeat_with_the_seed():
     assert (logprobs + np.log(VOCAB)).abs().max() < 0.2
 
 
-@pytest.mark.parametrize("made", [GRUPolicy, TiedGRU])
+@pytest.mark.parametrize("made", [GRUPolicy, TiedGRU, Capped, Biased])
 def test_it_keeps_the_rules(made):
     assert check_policy(made) == {}
+
+
+def test_logits_of_a_layer_that_was_not_made():
+    class Headless(GRUPolicy):
+        def logits(self, hidden):
+            return super().logits(hidden)
+
+    policy = Headless()
+    assert policy.token_head is None
+    with pytest.raises(TypeError, match=r"set self.token_head = nn.Linear.* in Headless.__init__"):
+        policy.act(np.array([[1, 2]]))
+
+
+def test_a_store_that_the_default_cannot_read():
+    class Storing(GRUPolicy):
+        def new_store(self, num_rows):
+            return SimpleNamespace(clear=lambda: None)
+
+    with pytest.raises(TypeError, match=r"Storing.new_store gives a SimpleNamespace.* extend\("):
+        Storing().act(np.array([[1, 2]]))
 
 
 def test_texts_can_be_generated():
