@@ -181,7 +181,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                ending_of(ends, row, bool(terminated[row])),
+                ending_of(ends, row),
             )
             self._scores[row] = 0.0
             self._answer_tokens[row] = 0

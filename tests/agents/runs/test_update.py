@@ -2,6 +2,7 @@
 
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -159,3 +160,37 @@ def test_endings_go_where_their_sequences_go():
     torch.testing.assert_close(
         rollout.to("cpu").endings, rollout.endings, rtol=0, atol=0, equal_nan=True
     )
+
+
+class Foreign(gym.Env):
+    """Ends by its own rule with an even token, and tells no `finish_reason`."""
+
+    observation_space = gym.spaces.Box(0, 4, (12,), np.int64)
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.text = np.full(12, 4)
+        self.text[0], self.length = 1, 1
+        return self.text.copy(), {}
+
+    def step(self, action):
+        self.text[self.length] = action
+        self.length += 1
+        return self.text.copy(), 1.0, action % 2 == 0, False, {}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_an_environment_that_tells_no_reason_has_no_share_of_the_budget(mode):
+    """Not even where a TimeLimit truncates: only the environment knows why."""
+    envs = gym.vector.SyncVectorEnv(
+        [lambda: gym.wrappers.TimeLimit(Foreign(), 3)] * 4, autoreset_mode=mode
+    )
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=1, n_embd=8)
+    learner = Learner(policy, envs, PPO(n_epochs=1), n_steps=20)
+    update = learner.update()
+    assert update.rollout.terminated.any() and update.rollout.truncated.any()
+    assert math.isnan(update.ended_by_budget)
+    assert "ended_by_budget" not in numbers(update)
+    assert 1 <= update.tokens_per_answer <= 3
+    envs.close()
