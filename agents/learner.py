@@ -195,7 +195,7 @@ class Learner(Trainer):
     def _now(self) -> float:
         """Seconds on a clock, read once the device has done all that it was asked to do."""
         if self.policy.device.type != "cpu":  # work there is queued, and would count later
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(self.policy.device)
         return time.perf_counter()
 
     # ---------------------------------------------------------------- saving

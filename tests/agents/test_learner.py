@@ -485,6 +485,17 @@ def test_what_a_subclass_collects_is_learned_from(kl_coef):
     assert update.score == plain.score  # what was played is what was paid
 
 
+def test_time_is_read_when_the_policys_own_device_is_done(monkeypatch):
+    waited_for = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited_for.append)
+    learner = make_learner()
+    assert learner._now() > 0 and not waited_for  # a CPU works at once
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(type(learner.policy), "device", second)
+    learner._now()
+    assert waited_for == [second]
+
+
 def test_a_rollout_replaced_by_a_users_own_is_learned_from():
     """`learn_from` is the half of an update that needs no environment."""
     learner = make_learner()
