@@ -126,13 +126,21 @@ def test_trackio_locally(tmp_path, monkeypatch):
     again = TrackioLogger(folder)  # a resumed run is the same run
     again.log(192, {"score": 1.0})
     again.close()
-    rows = SQLiteStorage.get_logs("textenv", folder.name)
+    other = TrackioLogger(tmp_path / "elsewhere" / folder.name)  # begun in the same second
+    other.log(64, {"score": 9.0})
+    other.close()
+    name = (folder / "trackio-run-name").read_text().strip()
+    assert name.startswith(f"{folder.name}-")
+    rows = SQLiteStorage.get_logs("textenv", name)
     scores = [(row["step"], row["score/mean"]) for row in rows if "score/mean" in row]
     assert scores == [(64, 0.5), (128, 0.75), (192, 1.0)]
+    assert {row["step"] for row in rows} == {64, 128, 192}  # of texts and histograms too
     (samples,) = [row["samples"] for row in rows if "samples" in row]
     assert samples["_value"][0] == {"prompt": "the ", "text": "cat", "score": 0.5}
-    (histogram,) = [row["score/histogram"] for row in rows if "score/histogram" in row]
-    assert sum(histogram["values"]) == len(SCORES)
+    ((step, histogram),) = [
+        (row["step"], row["score/histogram"]) for row in rows if "score/histogram" in row
+    ]
+    assert step == 64 and sum(histogram["values"]) == len(SCORES)
 
 
 @pytest.mark.parametrize(
