@@ -64,5 +64,5 @@ class TrackioLogger:
         self._run.log({tag: self._trackio.Histogram(values)}, step=step)
 
     def close(self) -> None:
-        """Write what is left, and end the run."""
+        """Write what is left, and end the run; Trackio does not show how it ended."""
         self._run.finish()
