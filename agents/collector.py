@@ -181,7 +181,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                ending_of(ends, row, bool(terminated[row])),
+                ending_of(ends, row),
             )
             self._scores[row] = 0.0
             self._answer_tokens[row] = 0
@@ -287,11 +287,13 @@ class Collector:
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
         self._scores = state["scores"]
-        self._answer_tokens = state["answer_tokens"]
         self._prompt_lengths = state["prompt_lengths"]
+        # Checkpoints of earlier versions lack this count and the endings: both are only reported.
+        unknown = np.zeros(len(self._rows), dtype=np.int64)
+        self._answer_tokens = state.get("answer_tokens", unknown)
         self._open = state["open"]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
-        self._closed = state["closed"]
+        self._closed = [{**c, "endings": c.get("endings", {})} for c in state["closed"]]
         self.cache.forget()
 
 

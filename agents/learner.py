@@ -84,6 +84,7 @@ class Learner(Trainer):
         self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
+        self._reference_seconds = 0.0  # for the reference's part of the last `collect`
 
     # ---------------------------------------------------------------- the loop
 
@@ -112,16 +113,16 @@ class Learner(Trainer):
             fraction_done: Share of the training done, for the learning rate.
         """
         begin = self._now()
-        rollout = self._gather()
+        self._reference_seconds = 0.0
+        rollout = self.collect()
         collected = self._now()
-        rollout = self._with_penalty(rollout)
-        compared = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
         self.collector.cache.forget()
         kl = _mean_kl(rollout)
-        metrics |= {"kl_coef": self.kl_controller.coef, "rollout_seconds": collected - begin}
+        seconds = {"rollout_seconds": collected - begin - self._reference_seconds}
         if self.reference is not None:
-            metrics["reference_seconds"] = compared - collected
+            seconds["reference_seconds"] = self._reference_seconds
+        metrics |= {"kl_coef": self.kl_controller.coef} | seconds
         # All that was played counts, whatever of it the algorithm has picked.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
@@ -138,34 +139,36 @@ class Learner(Trainer):
             kl=kl,
             entropy=metrics.pop("entropy"),
             tokens_per_second=tokens / (end - begin),
-            metrics=metrics | {"update_seconds": end - compared},
+            metrics=metrics | {"update_seconds": end - collected},
             rollout=learned,
             **summary._asdict(),
         )
 
     def collect(self) -> Rollout:
-        """A rollout, with the reference's log-probabilities and the KL penalty in its rewards."""
-        return self._with_penalty(self._gather())
+        """A rollout, with the reference's log-probabilities and the KL penalty in its rewards.
 
-    def _gather(self) -> Rollout:
+        `update` learns from what it returns. A subclass that overrides it calls it too, since it
+        also counts what was played.
+        """
         try:
             self._rollout_start = self.runtime_state()
         except PromptError:  # columns that JSON cannot hold: no reason not to train
             self._rollout_start = None
         self._played.clear()
-        return self.algorithm.gather(self._play)
-
-    def _with_penalty(self, rollout: Rollout) -> Rollout:
+        rollout = self.algorithm.gather(self._play)
         if self.reference is None:
             return rollout
+        begin = self._now()
         rollout = self.with_reference(rollout)
-        return self._penalised(rollout, rollout.logprobs)
+        rollout = self._penalised(rollout, rollout.logprobs)
+        self._reference_seconds = self._now() - begin
+        return rollout
 
     def with_replay(self, rollout: Rollout) -> Rollout:
         """As the trainer's; the KL penalty of past rollouts becomes that of the present policy.
 
-        A penalty of the time of sampling says nothing of where the policy has gone since, so that
-        it would go on past the optimum.
+        The penalty from sampling time does not know how far the policy has moved since. Without a
+        new one, the policy would overshoot.
         """
         together = super().with_replay(rollout)
         if self.reference is None or together.present_logprobs is None:
@@ -192,7 +195,7 @@ class Learner(Trainer):
     def _now(self) -> float:
         """Seconds on a clock, read once the device has done all that it was asked to do."""
         if self.policy.device.type != "cpu":  # work there is queued, and would count later
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(self.policy.device)
         return time.perf_counter()
 
     # ---------------------------------------------------------------- saving

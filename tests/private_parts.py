@@ -28,11 +28,13 @@ class Part:
         path: Its package, modules, class and name, with dots.
         why: What textenv does with it.
         owner: Makes the object that has it, where the class has not.
+        overridden: A class of ours defines a method of this name in place of it.
     """
 
     path: str
     why: str
     owner: Callable[[], Any] | None = None
+    overridden: bool = False
 
     @property
     def name(self) -> str:
@@ -157,9 +159,10 @@ PARTS = [
     ),
     Part(
         "stable_baselines3.common.policies.BaseModel._get_constructor_parameters",
-        "is overridden to say what a saved policy is made from",
+        "says what a saved policy is made from",
+        overridden=True,
     ),
-    Part("stable_baselines3.common.policies.BasePolicy._predict", "is overridden to act"),
+    Part("stable_baselines3.common.policies.BasePolicy._predict", "acts", overridden=True),
     Part("stable_baselines3.common.vec_env.VecEnv._get_indices", "the rows that are meant"),
     Part("stable_baselines3.common.vec_env.VecEnv._seeds", "seeds of the next reset", vec_env),
     Part("stable_baselines3.common.vec_env.VecEnv._options", "options of the next reset", vec_env),

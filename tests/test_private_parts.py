@@ -6,7 +6,7 @@ another package which has the name of one of ours is found only where it is list
 """
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -71,9 +71,17 @@ def private_attributes(tree):
             yield node.args[1].value, False
 
 
-def overridden(tree):
-    """Methods of a file's classes that are listed as another package's."""
+def methods_in(tree):
+    """Names of all functions of a file, those of its classes included."""
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def by_last_name(parts):
+    """The parts that are found by their last name alone: attributes, and methods overridden."""
+    named = [part for part in parts if is_private(part.name) or part.overridden]
+    twice = [name for name, count in Counter(p.name for p in named).items() if count > 1]
+    assert not twice, f"two parts are called {twice}: a use of one counts for the other"
+    return {part.name: part for part in named}
 
 
 def find_uses(sources, parts):
@@ -85,16 +93,17 @@ def find_uses(sources, parts):
     """
     trees = {file: ast.parse(source) for file, source in sources.items()}
     ours = {name for tree in trees.values() for name in defined_in(tree)}
-    by_name = {part.name: part.path for part in parts}
+    by_name = by_last_name(parts)
+    overridden = {name for name, part in by_name.items() if part.overridden}
     uses = defaultdict(set)
     for file, tree in trees.items():
         for path in private_imports(tree):
             uses[path].add(file)
         for name, own in private_attributes(tree):
             if name not in ours | NAMED_TUPLES or (name in by_name and not own):
-                uses[by_name.get(name, name)].add(file)
-        for name in overridden(tree) & {p.name for p in parts if "overridden" in p.why}:
-            uses[by_name[name]].add(file)
+                uses[by_name[name].path if name in by_name else name].add(file)
+        for name in methods_in(tree) & overridden:
+            uses[by_name[name].path].add(file)
     return dict(uses)
 
 
@@ -136,6 +145,19 @@ def test_a_use_is_found(source, found):
     parts = [Part("torch.Tensor._version", "")]
     ours = "class A:\n    def __init__(self):\n        self._version = 0\n"
     assert find_uses({"ours.py": ours, "new.py": source}, parts) == {found: {"new.py"}}
+
+
+def test_a_method_in_place_of_anothers_is_a_use():
+    source = "class A(B):\n    def _act(self):\n        pass\n"
+    plain, own = Part("p.B._act", "is overridden"), Part("p.B._act", "", overridden=True)
+    assert find_uses({"a.py": source}, [plain]) == {}
+    assert find_uses({"a.py": source}, [own]) == {"p.B._act": {"a.py"}}
+
+
+def test_two_parts_of_one_name_are_told():
+    with pytest.raises(AssertionError, match=r"two parts are called \['_act'\]"):
+        find_uses({}, [Part("p.A._act", ""), Part("p.B._act", "")])
+    assert find_uses({}, [Part("p._a.Array", ""), Part("p._b.Array", "")]) == {}  # by their paths
 
 
 def test_what_is_ours_or_public_is_no_use():

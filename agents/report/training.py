@@ -17,7 +17,7 @@ from agents.report.parts import Curve, Point, TableData
 from agents.report.templates import write_page
 from agents.runs.endings import COMPONENT
 from agents.runs.run_folder import RunFolder
-from agents.runs.samples import Sample
+from agents.runs.samples import Sample, check_same_prompts, evenly_ranked
 
 SHOWN = 50
 """Prompts whose answers are shown."""
@@ -77,7 +77,8 @@ def write_training_report(run: RunFolder, before: Evaluation, after: Evaluation)
         ValueError: The two do not answer the same prompts in the same order.
         MissingExtraError: `jinja2` or `matplotlib` is not installed.
     """
-    pairs = _pairs(before.samples, after.samples)
+    check_same_prompts(before.samples, after.samples)
+    pairs = list(map(Pair, before.samples, after.samples))
     metrics = _columns(run.metrics)
     results = _results(before, after)
     curves = _curves(metrics, _evaluations(run))
@@ -90,31 +91,11 @@ def write_training_report(run: RunFolder, before: Evaluation, after: Evaluation)
         results=results,
         kinds=column_kinds(results),
         figures=[(c.title, curve_svg(c, f"figure{n}")) for n, c in enumerate(curves)],
-        pairs=across_gains(pairs, SHOWN),
+        pairs=evenly_ranked(pairs, SHOWN, lambda pair: pair.gain),
         count=len(pairs),
         settings=_readable(_json(run.config)),
         versions=_readable(_json(run.path / "versions.json")),
     )
-
-
-def across_gains(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """At most `count` of the pairs from the largest gain to the smallest, even in rank.
-
-    The largest gains alone would be a choice that flatters.
-    """
-    ranked = sorted(pairs, key=lambda pair: -pair.gain)
-    if len(ranked) <= count:
-        return ranked
-    return [ranked[rank] for rank in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
-
-
-def _pairs(before: Sequence[Sample], after: Sequence[Sample]) -> list[Pair]:
-    if not before or [s.prompt for s in before] != [s.prompt for s in after]:
-        raise ValueError(
-            f"{len(before)} answers before and {len(after)} after are not answers to the same "
-            "prompts: evaluate both on one list"
-        )
-    return [Pair(old, new) for old, new in zip(before, after, strict=True)]
 
 
 def _results(before: Evaluation, after: Evaluation) -> TableData:

@@ -15,21 +15,22 @@ COMPONENT = "component."
 """Before the name of a component of the reward, in `Rollout.endings` and in the logged numbers."""
 
 
-def ending_of(ends: Mapping[str, Any], row: int, terminated: bool) -> dict[str, float]:
+def ending_of(ends: Mapping[str, Any], row: int) -> dict[str, float]:
     """Whether the budget ended an episode, and what each component of its reward paid.
 
     Args:
         ends: Infos of the step at which it ended, as Gymnasium's vector environments have them.
         row: The environment.
-        terminated: Whether it was terminated; a truncated episode was ended by its budget.
 
     Returns:
-        `by_budget`, and each component under its name. A single component is the score itself and
-        is left out; environments that tell nothing of the kind have none.
+        `by_budget` where the environment tells a `finish_reason`, and each component under its
+        name. A single component is the score itself and is left out; environments that tell
+        nothing of the kind have none.
     """
-    reasons = ends.get("finish_reason")
-    by_budget = not terminated or (reasons is not None and reasons[row] == LENGTH)
-    ending = {"by_budget": float(by_budget)}
+    ending = {}
+    reasons, told = ends.get("finish_reason"), ends.get("_finish_reason")
+    if reasons is not None and (told is None or told[row]):
+        ending["by_budget"] = float(reasons[row] == LENGTH)
     components = ends.get("reward_components")
     if isinstance(components, Mapping) and len(components) > 2:  # each with its mask
         for name, values in components.items():

@@ -74,7 +74,12 @@ def load_learner(learner: SavedLearner, folder: str | Path) -> None:
         learner.load_runtime_state(state["runtime"])
     except VocabularyMismatchError:
         raise
-    except (ValueError, KeyError, TypeError, CheckpointError) as error:
+    except KeyError as error:
+        raise CheckpointError(
+            f"the learner in {folder} was made with other arguments or by another version: its "
+            f"state lacks {error}"
+        ) from error
+    except (ValueError, TypeError, CheckpointError) as error:
         raise CheckpointError(
             f"the learner in {folder} was made with other arguments: {error}"
         ) from error

@@ -13,8 +13,8 @@ from agents.runs.bars import Bar, short
 from agents.runs.loggers import ConsoleLogger, Logger, log_update
 from agents.runs.samples import (
     Sample,
-    across_scores,
     append_samples,
+    evenly_ranked,
     rollout_samples,
     samples_table,
 )
@@ -110,7 +110,8 @@ def watch(
             samples: Sequence[Sample] = ()
             if tokenizer is not None and samples_every and update.number % samples_every == 0:
                 assert update.rollout is not None
-                samples = across_scores(rollout_samples(update.rollout, tokenizer), sample_count)
+                ended = rollout_samples(update.rollout, tokenizer)
+                samples = evenly_ranked(ended, sample_count, lambda sample: sample.score)
                 bar.console.print(samples_table(samples, f"after {update.tokens:,} tokens"))
                 if samples_file is not None:
                     append_samples(samples_file, samples, step=update.tokens)

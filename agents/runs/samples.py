@@ -4,9 +4,10 @@ Numbers hide how a reward is being won; a few texts show it at once.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -15,6 +16,8 @@ from rich.text import Text
 from agents.rollout import Rollout
 from agents.runs.streaming import visible
 from textenv.tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,35 @@ def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
     return samples
 
 
-def across_scores(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` of the samples from the best to the worst, at even distances in rank.
+def evenly_ranked(items: Sequence[T], count: int, key: Callable[[T], float]) -> list[T]:
+    """At most `count` of the items from the highest to the lowest, at even distances in rank.
 
-    The first episodes that end are the shortest answers, so a table of those would mislead.
+    Others would mislead: the first episodes that end are the shortest answers, and the largest
+    gains alone would flatter.
+
+    Args:
+        items: What to choose from.
+        count: At least 2.
+        key: What an item is ranked by, such as its score.
     """
-    ranked = sorted(samples, key=lambda sample: -sample.score)
+    ranked = sorted(items, key=key, reverse=True)
     if len(ranked) <= count:
         return ranked
     return [ranked[rank] for rank in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
+
+
+def check_same_prompts(before: Sequence[Sample], after: Sequence[Sample]) -> None:
+    """Check that both are answers to one list of prompts.
+
+    Raises:
+        ValueError: They do not answer the same prompts in the same order, or there are none.
+    """
+    prompts = [sample.prompt for sample in before]
+    if not prompts or prompts != [sample.prompt for sample in after]:
+        raise ValueError(
+            f"{len(before)} samples before and {len(after)} after do not answer the same prompts: "
+            "generate both from one list"
+        )
 
 
 def samples_table(samples: Iterable[Sample], title: str | None = None) -> Table:
@@ -86,12 +109,7 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
     Raises:
         ValueError: The two do not answer the same prompts in the same order.
     """
-    prompts = [sample.prompt for sample in before]
-    if not prompts or prompts != [sample.prompt for sample in after]:
-        raise ValueError(
-            f"{len(before)} samples before and {len(after)} after do not answer the same prompts: "
-            "generate both from one list"
-        )
+    check_same_prompts(before, after)
     means = [f"{np.mean([sample.score for sample in side]):.3f}" for side in (before, after)]
     table = Table(show_lines=True, show_footer=True)
     table.add_column("prompt", "mean", overflow="fold")

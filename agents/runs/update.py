@@ -29,9 +29,10 @@ class Update:
             there is a reference and `explained_variance` if values are learned.
         score_std: Standard deviation of those scores; NaN if none ended.
         tokens_per_answer: Mean number of chosen tokens of those episodes; NaN if none ended.
-        ended_by_budget: Share of them that the token budget ended; NaN if none ended.
+        ended_by_budget: Share of them that the token budget ended; NaN if none ended, or if the
+            environment tells no `finish_reason`.
         components: Mean of what each component of a weighted reward paid for them, unweighted, by
-            its name; empty for a reward that is no sum.
+            its name; empty for a reward that is not a sum.
         scores: The scores of those episodes, shape (E,), float32, for a histogram.
         rollout: What was learned from; None in the list that `Learner.learn` returns, which would
             otherwise hold every rollout of the run in memory.

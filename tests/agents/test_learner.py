@@ -463,6 +463,39 @@ def test_metrics_may_be_plain_numbers():
     assert update.metrics["mine"] == pytest.approx(update.metrics["tensor"])
 
 
+class Doubled(Learner):
+    """Learns from twice the rewards."""
+
+    def collect(self):
+        rollout = super().collect()
+        return replace(rollout, rewards=2 * rollout.rewards)
+
+
+@pytest.mark.parametrize("kl_coef", [None, 0.1])
+def test_what_a_subclass_collects_is_learned_from(kl_coef):
+    envs, plain_envs = make_envs(), make_envs()
+    policy, plain_policy = strong_policy(envs), strong_policy(plain_envs)
+    options = {"n_steps": 10}
+    if kl_coef is not None:
+        options |= {"reference": strong_policy(envs, 1).frozen_copy(), "kl_coef": kl_coef}
+    plain = Learner(plain_policy, plain_envs, PPO(n_epochs=1), **options).update()
+    update = Doubled(policy, envs, PPO(n_epochs=1), **options).update()
+    assert plain.rollout.rewards.any()
+    assert torch.equal(update.rollout.rewards, 2 * plain.rollout.rewards)
+    assert update.score == plain.score  # what was played is what was paid
+
+
+def test_time_is_read_when_the_policys_own_device_is_done(monkeypatch):
+    waited_for = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited_for.append)
+    learner = make_learner()
+    assert learner._now() > 0 and not waited_for  # a CPU works at once
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(type(learner.policy), "device", second)
+    learner._now()
+    assert waited_for == [second]
+
+
 def test_a_rollout_replaced_by_a_users_own_is_learned_from():
     """`learn_from` is the half of an update that needs no environment."""
     learner = make_learner()

@@ -5,6 +5,7 @@ docs/metrics.md explains the numbers and shows how to write a logger of one's ow
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from agents.runs.loggers.csv_file import CSVLogger
 from agents.runs.loggers.mlflow import MLflowLogger
 from agents.runs.loggers.protocol import (
     SCORES_TAG,
+    FailureLogger,
     HistogramLogger,
     Logger,
     SampleLogger,
+    close_logger,
     log_update,
 )
 from agents.runs.loggers.tensorboard import TensorBoardLogger
@@ -28,6 +31,7 @@ __all__ = [
     "SCORES_TAG",
     "CSVLogger",
     "ConsoleLogger",
+    "FailureLogger",
     "HistogramLogger",
     "Logger",
     "MLflowLogger",
@@ -36,6 +40,7 @@ __all__ = [
     "TrackioLogger",
     "WandbLogger",
     "check_loggers",
+    "close_logger",
     "log_update",
     "loggers_of_run",
 ]
@@ -70,6 +75,10 @@ def loggers_of_run(
 ) -> Iterator[list[Logger]]:
     """The CSV file of a run and the loggers of these names, closed at the end whatever happens.
 
+    If an exception leaves the context, services are told that the run failed or was stopped. A
+    logger that cannot be closed is a warning, and the others are closed. Save what must not be lost
+    inside the context: a service may take long to close.
+
     Args:
         folder: The run's folder.
         names: Keys of `LOGGERS`.
@@ -85,5 +94,10 @@ def loggers_of_run(
         loggers: list[Logger] = [CSVLogger(folder / "metrics.csv")]
         for name in names:
             loggers.append(LOGGERS[name](folder, config or {}))
-            stack.callback(loggers[-1].close)
+            stack.push(partial(_close, loggers[-1]))
         yield loggers
+
+
+def _close(logger: Logger, kind: object, error: BaseException | None, trace: object) -> None:
+    """`close_logger` as the stack calls it; the exception goes on."""
+    close_logger(logger, error)

@@ -79,8 +79,13 @@ class MLflowLogger:
         self._client.log_text(self._run, samples_markdown(samples), f"samples/{step:012}.md")
 
     def close(self) -> None:
-        """End the run."""
+        """End the run, which is shown as FINISHED."""
         self._client.set_terminated(self._run)
+
+    def close_failed(self, error: BaseException) -> None:
+        """End the run, which is shown as FAILED, or as KILLED after Ctrl-C."""
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        self._client.set_terminated(self._run, status)
 
 
 def _allowed(name: str) -> str:

@@ -1,11 +1,17 @@
 """What a logger is.
 
-A logger is anything with `log` and `close`. It may also take texts, with `log_samples`, and
-distributions, with `log_histogram`. What it was given is kept even if the process is killed right
-after, where the library behind it allows that: nothing waits in a buffer.
+A logger is anything with `log` and `close`. It may also take texts, with `log_samples`,
+distributions, with `log_histogram`, and the error that ended a run, with `close_failed`. What it
+was given is kept even if the process is killed right after, where the library behind it allows
+that: nothing waits in a buffer.
+
+What fails in a logger, such as a service that does not answer, is a warning and never the end of a
+run. The call is not repeated, so a point may be missing; the next update is logged again.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -57,6 +63,15 @@ class HistogramLogger(Protocol):
         ...
 
 
+@runtime_checkable
+class FailureLogger(Protocol):
+    """What a logger that shows how a run ended has as well."""
+
+    def close_failed(self, error: BaseException) -> None:
+        """Do what `close` does, and say that this ended the run; called in its place."""
+        ...
+
+
 SCORES_TAG = "score/histogram"
 """The tag of the scores of an update."""
 
@@ -68,11 +83,43 @@ def log_update(loggers: Sequence[Logger], update: Update, samples: Sequence[Samp
         loggers: Any number of them.
         update: Whose numbers and scores they get.
         samples: Answers for those that take texts; none are logged if there are none.
+
+    Warns:
+        RuntimeWarning: A logger raised an error. The others get the update all the same.
     """
     named = numbers(update)
     for logger in loggers:
-        logger.log(update.tokens, named)
-        if isinstance(logger, SampleLogger) and samples:
-            logger.log_samples(update.tokens, samples)
-        if isinstance(logger, HistogramLogger) and update.scores is not None and len(update.scores):
-            logger.log_histogram(update.tokens, SCORES_TAG, update.scores)
+        with _errors_as_warnings(logger, "log an update"):
+            logger.log(update.tokens, named)
+            if isinstance(logger, SampleLogger) and samples:
+                logger.log_samples(update.tokens, samples)
+            scores = update.scores
+            if isinstance(logger, HistogramLogger) and scores is not None and len(scores):
+                logger.log_histogram(update.tokens, SCORES_TAG, scores)
+
+
+def close_logger(logger: Logger, error: BaseException | None = None) -> None:
+    """Close a logger at the end of a run.
+
+    Args:
+        logger: Which one.
+        error: What ended the run, for loggers that show it; None after a run that was completed.
+
+    Warns:
+        RuntimeWarning: It raised an error.
+    """
+    with _errors_as_warnings(logger, "be closed"):
+        if error is not None and isinstance(logger, FailureLogger):
+            logger.close_failed(error)
+        else:
+            logger.close()
+
+
+@contextmanager
+def _errors_as_warnings(logger: Logger, task: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # The same text each time, so that Python shows it once and not at every update.
+        message = f"{type(logger).__name__} could not {task}: {type(error).__name__}: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=4)  # 1: here, 2, 3: contextlib

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.runs.loggers.identity import new_id, remembered
 from agents.runs.metrics import tag_of
 from agents.runs.samples import Sample
 from textenv.imports import optional
@@ -15,12 +16,12 @@ from textenv.imports import optional
 class TrackioLogger:
     """Curves, tables of samples and histograms in Trackio; `trackio show` opens them.
 
-    The step is the number of chosen tokens. A run that is resumed in a folder of the same name goes
-    on as the same run. Trackio keeps its files in a folder of its own, which the environment
-    variable TRACKIO_DIR names.
+    The step is the number of chosen tokens. A run that is resumed in the same folder goes on as the
+    same run. Trackio keeps its files in a folder of its own, which the environment variable
+    TRACKIO_DIR names.
 
     Args:
-        folder: The run's folder; its name is the run's name.
+        folder: The run's folder; its name and eight random letters are the run's name.
         project: The project in Trackio.
         config: Settings to show beside the run.
 
@@ -37,9 +38,12 @@ class TrackioLogger:
         with optional("trackio", extra="trackio", purpose="TrackioLogger", instead="use CSVLogger"):
             import trackio
         self._trackio = trackio
+        folder = Path(folder).resolve()
+        # Trackio knows a run by its name alone, and folders in two places may have one name.
+        name = remembered(folder / "trackio-run-name", lambda: f"{folder.name}-{new_id()}")
         self._run = trackio.init(
             project=project,
-            name=Path(folder).resolve().name,
+            name=name,
             config=dict(config or {}),
             resume="allow",
             embed=False,
@@ -60,5 +64,5 @@ class TrackioLogger:
         self._run.log({tag: self._trackio.Histogram(values)}, step=step)
 
     def close(self) -> None:
-        """Write what is left, and end the run."""
+        """Write what is left, and end the run; Trackio does not show how it ended."""
         self._run.finish()

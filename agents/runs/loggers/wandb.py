@@ -15,6 +15,9 @@ from textenv.imports import optional
 STEP = "tokens"
 """The horizontal axis of every curve."""
 
+INTERRUPTED = 130
+"""The exit code of a process that Ctrl-C ended."""
+
 
 class WandbLogger:
     """Curves, tables of samples and histograms in Weights & Biases.
@@ -76,3 +79,7 @@ class WandbLogger:
     def close(self) -> None:
         """End the run. A process of W&B sends or writes what is left, in a moment."""
         self._run.finish()
+
+    def close_failed(self, error: BaseException) -> None:
+        """End the run, which is shown as failed: its exit code is not 0."""
+        self._run.finish(exit_code=1 if isinstance(error, Exception) else INTERRUPTED)

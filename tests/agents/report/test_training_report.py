@@ -11,10 +11,10 @@ import pytest
 from agents.evaluation import Evaluation
 from agents.report.figures import curve_svg
 from agents.report.parts import Curve
-from agents.report.training import Pair, across_gains, write_training_report
+from agents.report.training import Pair, write_training_report
 from agents.runs.loggers import CSVLogger
 from agents.runs.run_folder import RunFolder
-from agents.runs.samples import Sample
+from agents.runs.samples import Sample, evenly_ranked
 
 EVIL = '<script>alert("x")</script>&'
 
@@ -105,13 +105,13 @@ def test_without_a_reference_there_is_no_kl(tmp_path):
 
 
 def test_answers_to_other_prompts_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="2 answers before and 1 after"):
+    with pytest.raises(ValueError, match="2 samples before and 1 after"):
         write_training_report(RunFolder.create(tmp_path), evaluation([0, 1]), evaluation([0]))
 
 
 def test_shown_pairs_are_even_in_rank():
     pairs = [Pair(Sample("p", "", 0.0), Sample("p", "", gain)) for gain in (4, 100, 2, 1, 3)]
-    assert [pair.gain for pair in across_gains(pairs, 3)] == [100, 3, 1]
+    assert [pair.gain for pair in evenly_ranked(pairs, 3, lambda pair: pair.gain)] == [100, 3, 1]
 
 
 # ---------------------------------------------------------------- figures

@@ -10,6 +10,7 @@ import torch
 from letters import Letters
 
 from agents import PPO, AdaptiveKL, Learner, OffPolicyGradient
+from agents.runs.learner_checkpoint import save_learner
 from agents.runs.state_files import _put_arrays, _take_arrays
 from policies import TransformerPolicy
 from textenv.errors import (
@@ -127,6 +128,20 @@ def test_rollouts_of_the_past_are_resumed_too(tmp_path):
     second.load(tmp_path)
     assert [len(rollout) for rollout in second.replay] == [8, 8]
     assert run(second, 2) == expected[2:]
+
+
+@pytest.mark.parametrize("length", [{"n_steps": 10}, {"n_episodes": 12}], ids=["steps", "episodes"])
+def test_a_checkpoint_from_before_endings_were_recorded_is_resumed(tmp_path, length):
+    whole, resumed = (make_learner(GROUPS_AND_MASKS, **length) for _ in range(2))
+    run(whole, 2)
+    state = whole.runtime_state()
+    assert state["collector"].pop("answer_tokens").any()
+    assert bool(state["collector"]["closed"]) == ("n_episodes" in length)  # there is one to mend
+    for episode in state["collector"]["closed"]:
+        del episode["endings"]
+    save_learner(whole, tmp_path, state)
+    resumed.load(tmp_path)
+    assert run(resumed, 3) == run(whole, 3)
 
 
 def test_saving_changes_nothing(tmp_path):
@@ -302,6 +317,15 @@ def test_a_learner_made_with_other_arguments(saved, env_options):
 def test_a_learner_with_another_kind_of_kl(saved):
     with pytest.raises(CheckpointError, match="was made with other arguments"):
         make_learner(n_steps=10, kl_coef=0.1).load(saved)
+
+
+def test_a_learner_of_a_version_that_saved_less(saved):
+    learner = make_learner(n_steps=10)
+    state = learner.runtime_state()
+    del state["collector"]["masks"]
+    save_learner(learner, saved, state)
+    with pytest.raises(CheckpointError, match="by another version: its state lacks 'masks'"):
+        make_learner(n_steps=10).load(saved)
 
 
 def test_a_learner_with_another_optimiser(saved):

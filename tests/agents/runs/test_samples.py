@@ -13,9 +13,9 @@ from agents.collector import Collector
 from agents.rollout import Rollout
 from agents.runs.samples import (
     Sample,
-    across_scores,
     append_samples,
     comparison_table,
+    evenly_ranked,
     rollout_samples,
     samples_table,
 )
@@ -124,10 +124,14 @@ def test_samples_are_the_episodes_that_the_reward_saw(mode):
 # ---------------------------------------------------------------- which ones
 
 
+def score_of(sample):
+    return sample.score
+
+
 @given(st.lists(st.integers(-5, 5), max_size=20), st.integers(2, 8))
 def test_shown_samples_reach_from_the_best_to_the_worst(scores, count):
     samples = [Sample("p", str(n), float(score)) for n, score in enumerate(scores)]
-    shown = across_scores(samples, count)
+    shown = evenly_ranked(samples, count, score_of)
     assert len(shown) == min(count, len(samples))
     assert len(set(shown)) == len(shown)
     assert set(shown) <= set(samples)
@@ -139,7 +143,9 @@ def test_shown_samples_reach_from_the_best_to_the_worst(scores, count):
 
 def test_shown_samples_are_even_in_rank():
     samples = [Sample("p", "", score) for score in (4.0, 100.0, 2.0, 1.0, 3.0)]
-    assert [sample.score for sample in across_scores(samples, 3)] == [100.0, 3.0, 1.0]
+    assert [sample.score for sample in evenly_ranked(samples, 3, score_of)] == [100.0, 3.0, 1.0]
+    lowest = evenly_ranked(samples, 2, lambda sample: -sample.score)
+    assert [sample.score for sample in lowest] == [1.0, 100.0]
 
 
 # ---------------------------------------------------------------- tables

@@ -2,6 +2,7 @@
 
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -143,14 +144,53 @@ def test_endings_go_where_their_sequences_go():
     rollout = make_learner(reward, n_steps=9).collect()
     chosen = torch.tensor([2, 0])
     for name, values in rollout.select(chosen).endings.items():
-        assert torch.equal(values, rollout.endings[name][chosen]) or values.isnan().any()
+        torch.testing.assert_close(
+            values, rollout.endings[name][chosen], rtol=0, atol=0, equal_nan=True
+        )
     plain = Rollout(**{k: v for k, v in rollout.arrays().items() if k != "endings"})
     together = Rollout.cat([rollout, plain, rollout.select(chosen)]).endings
     count = len(rollout)
     assert set(together) == {"tokens", "by_budget", "component.a", "component.size"}
+    unknown = torch.full((count,), torch.nan)
     for name, values in together.items():
-        assert values[:count].equal(rollout.endings[name]) or values[:count].isnan().any()
-        assert values[count : 2 * count].isnan().all()
-        assert len(values) == 2 * count + 2
+        own = rollout.endings[name]
+        expected = torch.cat([own, unknown, own[chosen]])
+        torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
     assert Rollout.cat([plain, plain]).endings is None
-    assert set(rollout.to("cpu").endings) == set(rollout.endings)
+    torch.testing.assert_close(
+        rollout.to("cpu").endings, rollout.endings, rtol=0, atol=0, equal_nan=True
+    )
+
+
+class Foreign(gym.Env):
+    """Ends by its own rule with an even token, and tells no `finish_reason`."""
+
+    observation_space = gym.spaces.Box(0, 4, (12,), np.int64)
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.text = np.full(12, 4)
+        self.text[0], self.length = 1, 1
+        return self.text.copy(), {}
+
+    def step(self, action):
+        self.text[self.length] = action
+        self.length += 1
+        return self.text.copy(), 1.0, action % 2 == 0, False, {}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_an_environment_that_tells_no_reason_has_no_share_of_the_budget(mode):
+    """Not even where a TimeLimit truncates: only the environment knows why."""
+    envs = gym.vector.SyncVectorEnv(
+        [lambda: gym.wrappers.TimeLimit(Foreign(), 3)] * 4, autoreset_mode=mode
+    )
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=1, n_embd=8)
+    learner = Learner(policy, envs, PPO(n_epochs=1), n_steps=20)
+    update = learner.update()
+    assert update.rollout.terminated.any() and update.rollout.truncated.any()
+    assert math.isnan(update.ended_by_budget)
+    assert "ended_by_budget" not in numbers(update)
+    assert 1 <= update.tokens_per_answer <= 3
+    envs.close()
