@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from policies import Policy, SeparateValue, TransformerConfig, TransformerPolicy
 from policies.cache import PrefixCache
 from textenv.testing import POLICY_RULES, check_policy
-from textenv.testing.policy_trial import PolicyTrial
+from textenv.testing.policy_comparison import differences
+from textenv.testing.policy_trial import PolicyTrial, array, tensors
 
 torch.set_num_threads(1)
 VOCAB, WIDTH = 9, 8
@@ -100,7 +101,53 @@ class RowsOnlyGrow(Recurrent):
 
 class TemperatureAtSamplingOnly(Recurrent):
     def act(self, *arguments, **options):
-        return super().act(*arguments, temperature=0.7, **options)
+        return super().act(*arguments, **(options | {"temperature": 0.7}))
+
+
+class NoTemperatureInOutputs(Recurrent):
+    def token_logprobs(self, hidden, tokens, temperature, action_masks):
+        return super().token_logprobs(hidden, tokens, 1.0, action_masks)
+
+
+class NoMasksInOutputs(Recurrent):
+    def token_logprobs(self, hidden, tokens, temperature, action_masks):
+        return super().token_logprobs(hidden, tokens, temperature, None)
+
+
+class NoMasksInAct(Recurrent):
+    def act(self, *arguments, action_masks=None, **options):
+        return super().act(*arguments, **options)
+
+
+class NoMasksAnywhere(NoMasksInAct, NoMasksInOutputs):
+    pass
+
+
+class NoTemperatureAnywhere(NoTemperatureInOutputs):
+    def act(self, *arguments, temperature=1.0, **options):
+        return super().act(*arguments, **options)
+
+
+class AlwaysGreedy(Recurrent):
+    def act(self, *arguments, deterministic=False, **options):
+        return super().act(*arguments, deterministic=True, **options)
+
+
+class SameNumbersAtEveryStep(Recurrent):
+    def act(self, *arguments, generator=None, **options):
+        return super().act(*arguments, generator=np.random.default_rng(0), **options)
+
+
+class SampledWithoutTemperature(Recurrent):
+    """Draws from one distribution and tells the log-probabilities of another."""
+
+    def act(self, observations, cache=None, *, temperature=1.0, action_masks=None, **options):
+        step = super().act(observations, cache, action_masks=action_masks, **options)
+        logits = self.logits(self.last_hidden(observations).clone()) / temperature
+        if action_masks is not None:
+            logits[~torch.as_tensor(action_masks)] = -torch.inf
+        every = logits.detach().log_softmax(-1).numpy()
+        return step._replace(logprobs=every[np.arange(len(every)), step.actions])
 
 
 class NeverGreedy(Recurrent):
@@ -111,6 +158,28 @@ class NeverGreedy(Recurrent):
 class NoGradient(Recurrent):
     def forward(self, rows):
         return super().forward(rows).detach()
+
+
+class DetachedState(Recurrent):
+    """A state does not know how the one before it depends on the weights."""
+
+    def forward(self, rows):
+        states = [torch.zeros(len(rows), WIDTH)]
+        for inputs in self.embedding(rows).unbind(1):
+            states.append(torch.tanh(self.turn(states[-1].detach()) + inputs))
+        return torch.stack(states[1:], dim=1)
+
+
+class DetachedEntropy(Recurrent):
+    def token_logprobs(self, *arguments):
+        logprobs, entropies = super().token_logprobs(*arguments)
+        return logprobs, entropies.detach()
+
+
+class DetachedValues(Recurrent):
+    def outputs(self, *arguments, **options):
+        found = super().outputs(*arguments, **options)
+        return found._replace(values=found.values.detach())
 
 
 class NotSaved(Recurrent):
@@ -136,9 +205,21 @@ BROKEN = {
     "padding_does_not_matter": [PositionsFromTheWidth],
     "cached_steps_equal_uncached": [NothingIsCopied, RowsOnlyGrow],
     "changed_weights_are_noticed": [OldWeights],
-    "a_rollout_equals_outputs": [TemperatureAtSamplingOnly],
+    "a_rollout_equals_outputs": [
+        TemperatureAtSamplingOnly,
+        NoTemperatureInOutputs,
+        NoMasksInOutputs,
+        NoMasksInAct,
+        NoMasksAnywhere,
+        NoTemperatureAnywhere,
+    ],
+    "choices_are_as_frequent_as_probable": [
+        AlwaysGreedy,
+        SameNumbersAtEveryStep,
+        SampledWithoutTemperature,
+    ],
     "greedy_takes_the_likeliest": [NeverGreedy],
-    "gradients_reach_the_network": [NoGradient],
+    "gradients_reach_the_network": [NoGradient, DetachedState, DetachedEntropy, DetachedValues],
     "saved_weights_come_back": [NotSaved],
     "a_frozen_copy_stays": [SharedCopy],
 }
@@ -160,6 +241,17 @@ def test_a_policy_that_breaks_a_rule(rule, broken):
 # ---------------------------------------------------------------- policies that keep to them
 
 
+class NeverTheFirst(Recurrent):
+    """Token 0 has a logit of minus infinity: its probability is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.token_head = nn.Linear(WIDTH, VOCAB, bias=False)
+
+    def logits(self, hidden):
+        return super().logits(hidden).index_fill(-1, torch.tensor([0]), -torch.inf)
+
+
 SOURCES = [[1, 2, SEPARATOR], [3, SEPARATOR], [4, 4, 2, SEPARATOR], [SEPARATOR], [5, SEPARATOR]]
 
 
@@ -167,15 +259,38 @@ SOURCES = [[1, 2, SEPARATOR], [3, SEPARATOR], [4, 4, 2, SEPARATOR], [SEPARATOR],
     ("policy", "prompts"),
     [
         (Recurrent, None),
+        (NeverTheFirst, None),
         (lambda: make("ours"), None),
         (lambda: make("llama"), None),
         (lambda: make("t5"), SOURCES),
         (lambda: SeparateValue(make("ours"), make("gpt2")), None),
     ],
-    ids=["recurrent", "ours", "llama", "t5", "separate value"],
+    ids=["recurrent", "never the first", "ours", "llama", "t5", "separate value"],
 )
 def test_our_policies(policy, prompts):
     assert check_policy(policy, prompts) == {}
+
+
+def test_equal_infinities_are_equal():
+    one, other = np.array([-np.inf, np.inf, 1.0, -np.inf]), np.array([-np.inf, np.inf, 3.0, 0.0])
+    assert differences(one, other).tolist() == [0, 0, 2, np.inf]
+    assert np.isnan(differences(np.array([np.nan]), np.array([np.nan]))).all()
+
+
+def test_doubles_are_made_on_the_cpu_and_ids_never_pass_through_floats():
+    """A device may have no doubles, and floats in 16 bits hold few ids exactly."""
+
+    class NoDoubles:
+        def detach(self):
+            return self
+
+        def cpu(self):
+            return torch.ones(2)
+
+    assert array(NoDoubles()).tolist() == [1, 1]
+    policy = Recurrent().bfloat16()
+    ids, mask = tensors(policy, np.array([2**53 + 1, 1001]), np.array([True, False]))
+    assert ids.tolist() == [2**53 + 1, 1001] and mask.tolist() == [True, False]
 
 
 def test_a_policy_is_not_changed():

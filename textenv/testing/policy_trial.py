@@ -136,29 +136,43 @@ class PolicyTrial:
 
 def array(tensor: Any) -> Floats:
     """A tensor of any library as an array of doubles."""
-    return np.asarray(tensor.detach().double().cpu())
+    return np.asarray(tensor.detach().cpu().double())  # not every device has doubles
 
 
-def tensors(policy: Any, tokens: Ints, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
-    """Ids and mask as tensors of the policy's library, on its device."""
-    # Made from one of its parameters, by way of doubles, which hold every id exactly.
-    like = policy.value_head.weight.detach()[:0].double()
-    return like.new_tensor(tokens).long(), like.new_tensor(mask).bool()
+def tensors(policy: Any, *arrays: NDArray[Any]) -> tuple[Any, ...]:
+    """Ids and masks as tensors of the policy's library, on its device."""
+    # A tensor makes others of its own number type.
+    like = policy.value_head.weight.detach()[:0]
+    ids, flags = like.long(), like.bool()
+    return tuple((flags if x.dtype == bool else ids).new_tensor(x) for x in arrays)
 
 
-def outputs(policy: Any, tokens: Ints, mask: NDArray[np.bool_]) -> Outputs:
+def outputs(
+    policy: Any,
+    tokens: Ints,
+    mask: NDArray[np.bool_],
+    temperature: float = 1.0,
+    action_masks: NDArray[np.bool_] | None = None,
+) -> Outputs:
     """What `policy.outputs` says of whole sequences."""
-    found = policy.outputs(*tensors(policy, tokens, mask))
+    allowed = None if action_masks is None else tensors(policy, action_masks)[0]
+    found = policy.outputs(
+        *tensors(policy, tokens, mask), temperature=temperature, action_masks=allowed
+    )
     return Outputs(*(array(getattr(found, name)) for name in Outputs._fields))
 
 
 def reading(policy: Any, observations: Ints, cache: Any = None) -> tuple[Floats, Floats]:
     """Log-probabilities of all tokens after each observation, (n, V), and values, (n,)."""
     hidden = policy.last_hidden(observations, cache).clone()
-    logits = array(policy.logits(hidden))
-    logits = logits - logits.max(1, keepdims=True)
-    logprobs: Floats = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    return logprobs, array(policy.value_head(hidden))[:, 0]
+    return log_softmax(array(policy.logits(hidden))), array(policy.value_head(hidden))[:, 0]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Logits (n, V) as logarithms of probabilities; minus infinity stays."""
+    shifted = logits - logits.max(1, keepdims=True)
+    logprobs: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return logprobs
 
 
 def move(policy: Any) -> None:
