@@ -31,13 +31,13 @@ class Learner(Trainer):
     """Trains a policy on a vector environment.
 
     Args:
-        policy: What learns.
+        policy: The policy that learns.
         envs: Any vector environment of padded token ids, such as `TextVectorEnv`.
         algorithm: PPO or any other `Algorithm`.
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
         kl_coef: A number, or a controller such as `AdaptiveKL` (its KL is in nats per token).
-        n_steps: Environment steps of a rollout; running episodes are cut and go on next time.
+        n_steps: Environment steps of a rollout; running episodes are cut and continue next time.
         n_episodes: Instead of `n_steps`: a rollout is this many whole episodes.
         optimizer: Makes an optimiser from parameters and a learning rate.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
@@ -123,7 +123,7 @@ class Learner(Trainer):
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
         metrics |= {"kl_coef": self.kl_controller.coef} | seconds
-        # All that was played counts, whatever of it the algorithm has picked.
+        # All that was played counts, even what the algorithm did not pick.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
         self.updates_done += 1
@@ -201,11 +201,11 @@ class Learner(Trainer):
     # ---------------------------------------------------------------- saving
 
     def save(self, folder: str | Path) -> Path:
-        """Write all that is needed to go on; see `agents.runs.learner_checkpoint.save_learner`."""
+        """Write all that is needed to resume; see `agents.runs.learner_checkpoint.save_learner`."""
         return save_learner(self, folder)
 
     def load(self, folder: str | Path) -> None:
-        """Go on from what `save` wrote; the learner was made with the same arguments.
+        """Resume from what `save` wrote; the learner was made with the same arguments.
 
         On a CPU the run continues bit for bit, if the environment has a `state_dict`.
         """
@@ -248,7 +248,7 @@ class Learner(Trainer):
             return f"The policy was saved in {folder}; the whole learner cannot be: {error}"
         return (
             f"The learner was saved in {folder}: make it again with the same arguments, call "
-            f"learner.load({str(folder)!r}), and go on."
+            f"learner.load({str(folder)!r}), and train on."
         )
 
 

@@ -24,7 +24,7 @@ class Trainer:
     """Trains a policy on rollouts that it is given; `Learner` also collects them.
 
     Args:
-        policy: What learns.
+        policy: The policy that learns.
         algorithm: PPO, DPO or any other `Algorithm`.
         reference: A frozen policy, for a KL penalty and for losses that compare with it.
         optimizer: Makes an optimiser from parameters and a learning rate.
@@ -60,7 +60,7 @@ class Trainer:
         """The algorithm's epochs over a rollout.
 
         Args:
-            rollout: What to learn from; it gets the reference's log-probabilities if it has none.
+            rollout: What to learn from; it gets the reference's log-probabilities if it lacks them.
             fraction_done: Share of the training done, for the learning rate.
 
         Returns:
@@ -120,7 +120,7 @@ class Trainer:
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
 
     def with_reference(self, rollout: Rollout) -> Rollout:
-        """The rollout with `ref_logprobs`, by one pass of the reference if they are not there."""
+        """The rollout with `ref_logprobs`, computed by one pass of the reference if missing."""
         if self.reference is None or rollout.ref_logprobs is not None:
             return rollout
         return replace(rollout, ref_logprobs=self.fixed_outputs(rollout, self.reference).logprobs)
@@ -128,8 +128,8 @@ class Trainer:
     def with_replay(self, rollout: Rollout) -> Rollout:
         """The rollout and those before it, if the algorithm learns from them again.
 
-        What the policy says of them at this moment goes to `values` and `present_logprobs`: a
-        target network that is renewed at every update.
+        The policy's present outputs go to `values` and `present_logprobs`, like those of a target
+        network that is renewed at every update.
         """
         if not self.algorithm.replay:
             return rollout

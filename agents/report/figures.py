@@ -18,9 +18,8 @@ def curve_svg(curve: Curve, name: str) -> str:
     """The figure as an `<svg>` element, the same for the same curve.
 
     Args:
-        curve: What to draw; its title is left to the page.
-        name: Different for each figure of a page: what is defined in one of them is found by ids,
-            which begin with it.
+        curve: What to draw; the page shows its title.
+        name: Different for each figure of a page: the ids in the figure begin with it.
 
     Raises:
         MissingExtraError: The package `matplotlib` is not installed.
@@ -63,6 +62,6 @@ def _for_a_page(svg: str, name: str) -> str:
 
 
 def _plain(label: str) -> str:
-    """`label` as it is: not as a formula, nor as one that the legend leaves out."""
+    """`label` escaped: Matplotlib reads $ as a formula and leaves out labels that begin with _."""
     label = label.replace("$", r"\$")
     return f" {label}" if label.startswith("_") else label

@@ -17,7 +17,7 @@ from agents.report.parts import Curve, TableData, TokenTrace
 from agents.report.templates import cell, write_page
 
 BELOW, ABOVE = "230 97 1", "33 102 172"
-"""Orange and blue as CSS has them: told apart by those who do not tell red from green."""
+"""Orange and blue in CSS; people who cannot tell red from green can tell these apart."""
 
 FULL_COLOUR_AT = 0.95
 """Quantile of the sizes of a measure: one odd token does not make all others pale."""
@@ -33,16 +33,17 @@ def write_report(
     traces: Sequence[TokenTrace] = (),
     facts: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write the page to `path`, whose folder is made if need be.
+    """Write the page to `path`, whose folder is made if needed.
 
     Args:
-        path: Of the `.html` file.
-        title: Of the page.
-        intro: Text below it; an empty line begins a paragraph.
-        tables: Shown first.
-        curves: Below them.
-        traces: Below these, with one choice of the measure that colours the tokens of all.
-        facts: What else is to be known, such as seeds and versions, at the end.
+        path: The `.html` file.
+        title: Title of the page.
+        intro: Text below the title; an empty line begins a paragraph.
+        tables: Tables, shown first.
+        curves: Figures, shown below the tables.
+        traces: Answers token by token, shown below the figures. The reader chooses the measure
+            that colours their tokens.
+        facts: Seeds, versions and the like, shown at the end.
 
     Returns:
         `path`.

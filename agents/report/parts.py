@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The parts of a report: curves, tables, answers token by token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Curve:
     """Lines in one figure.
 
     Attributes:
-        title: Above it.
-        x_label: What the first number of a point is.
-        y_label: What the second is.
+        title: Text above the figure.
+        x_label: What x is.
+        y_label: What y is.
         series: Points (x, y) of each line by its name, in the order in which they are joined; a y
             of NaN leaves a gap.
         bands: Points (x, low, high) of the area around a line, by the line's name.
@@ -33,10 +33,10 @@ class TableData:
     """A table.
 
     Attributes:
-        title: Above it.
+        title: Text above the table.
         columns: Headings.
         rows: Cells; a float is shown with three decimals, everything else as `str` has it.
-        note: Below it.
+        note: Text below the table.
 
     Raises:
         ValueError: A row does not have a cell for each column.
@@ -61,10 +61,10 @@ class TokenTrace:
     """One answer, token by token.
 
     Attributes:
-        title: Above it.
-        prompt: What it answers.
+        title: Text above the answer.
+        prompt: The prompt that it answers.
         tokens: Texts of its n tokens; joined they are the answer.
-        measures: Names of what was measured, and n numbers each.
+        measures: What was measured: n numbers by the measure's name.
 
     Raises:
         ValueError: A measure does not have a number for each token.

@@ -8,9 +8,9 @@ from textenv.imports import optional
 
 
 def write_page(path: str | Path, template: str, **content: Any) -> Path:
-    """Write a page to `path`, whose folder is made if need be.
+    """Write a page to `path`, whose folder is made if needed.
 
-    Texts are escaped wherever they stand, and control characters are spelt out by the filter
+    Texts are escaped wherever they stand, and control characters are escaped by the filter
     `visible`.
 
     Raises:

@@ -23,7 +23,7 @@ def token_traces(
     seed: int = 0,
     title: str = "",
 ) -> list[TokenTrace]:
-    """Answer each of `prompts` once in `envs`, and keep what is known of each token.
+    """Answer each of `prompts` once in `envs`, and measure each token.
 
     The measures are `reward` (the environment's, which for a reward of whole answers stands at the
     last token), `KL` (log-probability under the policy minus that under the reference; its sum is
@@ -31,13 +31,13 @@ def token_traces(
     `log-probability`.
 
     Args:
-        policy: Who answers; its own generator is left alone.
+        policy: The policy that answers; its own generator is not used.
         envs: Any number of rows, in SAME_STEP mode; its own prompts are not used.
         prompts: At least one.
-        reference: For the KL, which is left out without it.
-        temperature: Of the sampling, and so of the log-probabilities.
-        seed: Of the sampling.
-        title: Of each trace, in front of its score.
+        reference: The policy for the KL, which is left out without it.
+        temperature: Logits are divided by this before sampling and in the log-probabilities.
+        seed: Seed of the sampling.
+        title: Title of each trace, in front of its score.
 
     Raises:
         ValueError: `envs` is in another autoreset mode.

@@ -20,10 +20,10 @@ from agents.runs.run_folder import RunFolder
 from agents.runs.samples import Sample, check_same_prompts, evenly_ranked
 
 SHOWN = 50
-"""Prompts whose answers are shown."""
+"""Number of prompts whose answers are shown."""
 
 MOST_POINTS = 300
-"""Points of a line; of longer runs neighbouring updates are averaged."""
+"""Most points of a line; in longer runs neighbouring updates are averaged."""
 
 MEASURES = (
     ("tokens_per_answer", "tokens an answer", ".1f"),
@@ -32,7 +32,7 @@ MEASURES = (
     ("reference_perplexity", "perplexity under the first policy", ".1f"),
     ("distinct_2", "distinct pairs of tokens", ".3f"),
 )
-"""Attributes of an `Evaluation` for a table of results, beside the score: label and format."""
+"""Attributes of an `Evaluation` in a table of results, besides the score: name, label, format."""
 
 FIGURES = (
     ("KL to the reference", "nats/token", ("kl",)),
@@ -146,7 +146,7 @@ def _points(columns: Mapping[str, Sequence[float]], name: str) -> list[Point]:
 
 
 def _columns(path: Path) -> dict[str, list[float]]:
-    """The columns of a file of `CSVLogger`, by step; of a step done twice the later row counts."""
+    """The columns of a `CSVLogger` file by step; if a step was done twice, the later row counts."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -168,7 +168,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _readable(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What was set, in words; what was left out is left out, and nested settings have a dot."""
+    """The settings as text, without those that are None; names of nested ones have a dot."""
     words: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

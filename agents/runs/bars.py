@@ -1,4 +1,4 @@
-"""Progress bars that fit a narrow window, and lines in their place where there is no terminal."""
+"""Progress bars that fit a narrow window; without a terminal, lines in their place."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ LONGEST_NAME = 20
 """With a longer name in front of it, a bar leaves out the elapsed time to fit 80 columns."""
 
 BETWEEN = "  "
-"""Between two pieces of a line."""
+"""Stands between two pieces of a line."""
 
 
 class Bar(Progress):
@@ -26,13 +26,13 @@ class Bar(Progress):
 
     Args:
         total: Units of work in all.
-        unit: What they are, such as "tokens".
-        done: Units that were done before it began.
-        name: In front of the bar.
-        pieces: Of the second line, which is left out where there are none.
-        console: Where to; the terminal if None.
+        unit: Name of the units, such as "tokens".
+        done: Units that were done before the bar began.
+        name: Text in front of the bar.
+        pieces: Parts of the second line, which is left out if there are none.
+        console: Where to print; the terminal if None.
         visible: False shows nothing.
-        lines: False prints the last state only where there is no terminal.
+        lines: Without a terminal: True prints a line now and then, False only the last state.
     """
 
     def __init__(
@@ -70,9 +70,10 @@ class Bar(Progress):
         """Show that `done` units are done in all.
 
         Args:
-            done: More than the total counts as the total.
-            pieces: Of the second line, the most important first: what does not fit is left out.
-            speed: Behind the count.
+            done: Units done in all; more than the total counts as the total.
+            pieces: Parts of the second line, the most important first: what does not fit is left
+                out.
+            speed: Text behind the count.
         """
         task = self.tasks[0]
         total = int(task.total or 0)
@@ -84,7 +85,7 @@ class Bar(Progress):
     def get_renderables(self) -> Iterator[RenderableType]:
         """One line or two."""
         yield self.make_tasks_table(self.tasks)
-        for task in self.tasks:  # there is none yet when rich first asks
+        for task in self.tasks:  # empty when rich first asks
             if task.fields["pieces"]:
                 yield Text(fitting(task.fields["pieces"], self.console.width))
 

@@ -19,13 +19,12 @@ def ending_of(ends: Mapping[str, Any], row: int) -> dict[str, float]:
     """Whether the budget ended an episode, and what each component of its reward paid.
 
     Args:
-        ends: Infos of the step at which it ended, as Gymnasium's vector environments have them.
-        row: The environment.
+        ends: Infos of the step at which it ended, in the form of Gymnasium's vector environments.
+        row: Row of the episode among the environments.
 
     Returns:
-        `by_budget` where the environment tells a `finish_reason`, and each component under its
-        name. A single component is the score itself and is left out; environments that tell
-        nothing of the kind have none.
+        `by_budget` if the environment tells a `finish_reason`, and each component under its name. A
+        single component is the score itself and is left out.
     """
     ending = {}
     reasons, told = ends.get("finish_reason"), ends.get("_finish_reason")
@@ -52,7 +51,7 @@ class Played(NamedTuple):
     Attributes:
         tokens: Chosen tokens, those of running episodes included.
         scores: Score of each episode that ended, shape (E,).
-        endings: What else is known of each, as in `Rollout.endings`, shape (E,).
+        endings: What else is known of each episode, as in `Rollout.endings`, shape (E,).
     """
 
     tokens: int
@@ -61,7 +60,7 @@ class Played(NamedTuple):
 
     @classmethod
     def of(cls, rollout: Rollout) -> Self:
-        """What was played in a rollout."""
+        """The tokens and the ended episodes of a rollout."""
         over = rollout.finished
         endings = {name: values[over].cpu() for name, values in (rollout.endings or {}).items()}
         return cls(rollout.num_tokens, rollout.scores[over].cpu(), endings)

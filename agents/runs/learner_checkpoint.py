@@ -13,7 +13,7 @@ LEARNER, POLICY, REFERENCE = "learner", "policy", "reference"
 
 
 class SavedLearner(Protocol):
-    """What is saved of a `Learner`."""
+    """The part of a `Learner` that is saved."""
 
     policy: Policy
     reference: Policy | None
@@ -34,8 +34,8 @@ def save_learner(
     """Write weights, optimiser, counters, generators and running episodes into `folder`.
 
     Args:
-        learner: What to save.
-        folder: Made if needed; a learner that lies there is replaced.
+        learner: The learner to save.
+        folder: Where to save; made if needed. A learner that is there is replaced.
         runtime: An earlier `learner.runtime_state()` to save instead of the present one.
     """
     folder = Path(folder)

@@ -15,10 +15,10 @@ class Metric:
     """A number that a run reports.
 
     Attributes:
-        name: In `numbers`, `metrics.csv` and on the terminal.
-        tag: In TensorBoard and the like, which put what stands before the slash in one group.
-        unit: What it is counted in; empty for a share and for a number without a unit.
-        meaning: In a phrase.
+        name: Its name in `numbers`, in `metrics.csv` and on the terminal.
+        tag: Its name in TensorBoard and the like, which group tags by what stands before the slash.
+        unit: Its unit; empty for a share and for a number without a unit.
+        meaning: What it is, in a phrase.
     """
 
     name: str
@@ -49,7 +49,7 @@ METRICS = (
     Metric("reference_point", "preferences/reference_point", "nats", "KTO's reference point"),
     Metric("explained_variance", "values/explained_variance", "", "what the values predict"),
     Metric("grad_norm", "optimiser/grad_norm", "", "norm of the gradient before clipping"),
-    Metric("learning_rate", "optimiser/learning_rate", "", "of the update"),
+    Metric("learning_rate", "optimiser/learning_rate", "", "used in this update"),
     Metric("rollout_seconds", "time/rollout", "seconds", "for the answers and their scores"),
     Metric("reference_seconds", "time/reference", "seconds", "for the reference's pass"),
     Metric("update_seconds", "time/update", "seconds", "for the optimiser steps"),

@@ -1,4 +1,4 @@
-"""Training in sight: a progress bar, loggers and tables of samples around `Learner.updates`."""
+"""Watching a training: a progress bar, loggers and tables of samples around `Learner.updates`."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from textenv.tokenizers import Tokenizer
 
 
 class Training(Protocol):
-    """What is watched: a `Learner`."""
+    """The part of a `Learner` that is used here."""
 
     policy: Policy
     envs: VectorEnv[Any, Any, Any]
@@ -49,12 +49,12 @@ def learn(
     """Train to the end and show how it goes.
 
     Args:
-        learner: Who learns; one that was loaded goes on where it was.
+        learner: The learner; a loaded one resumes where it stopped.
         total_tokens: Train until this many tokens have been chosen in all.
-        progress: Show a progress bar. Where there is no terminal, a line is printed at each tenth
+        progress: Show a progress bar. Without a terminal, a line is printed at each tenth
             of the training and every 30 seconds, unless a `ConsoleLogger` prints its own.
-        loggers: Each is given the numbers of every update, and what else it takes: see
-            `agents.runs.loggers`. They are not closed.
+        loggers: Each is given the numbers of every update, and samples and histograms if it takes
+            them: see `agents.runs.loggers`. They are not closed.
         samples_every: After this many updates print a few answers with their scores, and give them
             to the loggers that take texts.
         samples_file: Append the printed samples to this file too, as JSON lines.
@@ -123,11 +123,11 @@ class TrainingBar(Bar):
     """Two lines: how far training is, and what the last update measured.
 
     Args:
-        done: Tokens chosen before it began.
+        done: Tokens chosen before the bar began.
         total: Tokens to be chosen in all.
-        console: Where to; the terminal if None.
+        console: Where to print; the terminal if None.
         visible: False shows nothing.
-        lines: False prints the last state only where there is no terminal.
+        lines: Without a terminal: True prints a line now and then, False only the last state.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ def _number(value: float) -> str:
 def _samples_tokenizer(
     learner: Training, samples_every: int | None, samples_file: str | Path | None
 ) -> Tokenizer | None:
-    """What makes texts of tokens if samples are wanted; mistakes are found before training."""
+    """The tokenizer for samples, None if none are wanted; mistakes are found before training."""
     if samples_every is None:
         if samples_file is not None:
             raise ValueError(

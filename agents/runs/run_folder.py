@@ -33,7 +33,7 @@ class RunFolder:
         Two runs never share a folder, even if they start in the same second.
 
         Raises:
-            ValueError: `name` is no name of a folder.
+            ValueError: `name` cannot be part of a folder's name.
         """
         if name is not None and (Path(name).name != name or "\\" in name):
             raise ValueError(f"name is {name!r}; it becomes part of a folder's name: no slashes")
@@ -53,7 +53,7 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the arguments of the run, its seed among them, to `config.json`.
 
-        What JSON does not know, such as an algorithm or a reward, is written as text.
+        What JSON cannot hold, such as an algorithm or a reward, is written as text.
         """
         _write_json(self.config, config)
 
@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def samples(self) -> Path:
-        """Texts, one JSON object a line, for `append_samples`."""
+        """Samples, one JSON object per line, for `append_samples`."""
         return self.path / "samples.jsonl"
 
     @property
@@ -79,7 +79,7 @@ class RunFolder:
 
 
 def versions() -> dict[str, str | int]:
-    """What a run's numbers depend on beside its arguments: software, machine and threads."""
+    """What a run's numbers depend on besides its arguments: software, machine and threads."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -97,5 +97,5 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Something JSON knows in place of `value`."""
+    """Something that JSON can hold in place of `value`."""
     return value.item() if isinstance(value, np.generic) else str(value)

@@ -25,7 +25,7 @@ class Sample:
     """One finished episode in words.
 
     Attributes:
-        prompt: What was there before the first chosen token.
+        prompt: The text before the first chosen token.
         text: The answer, without the stop token.
         score: Sum of the environment's rewards, before any KL penalty.
     """
@@ -95,7 +95,7 @@ def samples_table(samples: Iterable[Sample], title: str | None = None) -> Table:
 
 
 def samples_markdown(samples: Iterable[Sample]) -> str:
-    """The samples as Markdown, each below its score; texts are set as they are."""
+    """The samples as Markdown, each below its score; texts are shown as code."""
     return "\n".join(
         f"**score {sample.score:.3f}**\n\n    {visible(sample.prompt, kept='')}\n"
         f"    {visible(sample.text, kept='')}\n"
@@ -128,15 +128,15 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
 
 
 def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
-    """Append one JSON object a line to `path`: the labels, then prompt, text and score."""
+    """Append one JSON object per line to `path`: the labels, then prompt, text and score."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(labels | asdict(sample), ensure_ascii=False) for sample in samples]
-    # Half a surrogate pair is no UTF-8; written as \udXXX it is still JSON.
+    # Half a surrogate pair is not valid UTF-8; written as \udXXX it is still JSON.
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
 def _visible(text: str) -> Text:
-    """`text` with line ends and control characters spelt out."""
+    """`text` with line ends and control characters escaped."""
     return Text(visible(text, kept=""))

@@ -16,7 +16,7 @@ class Stages:
     """Shows the stages of a job one below the other.
 
     Args:
-        console: Where to. In a log file each stage prints a line now and then.
+        console: Where to print. In a log file each stage prints a line now and then.
 
     Attributes:
         seconds: How long each stage took, by its name.

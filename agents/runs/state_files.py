@@ -21,19 +21,19 @@ QUANTISED = {
     "OptimState4bit": "torchao.optim.subclass_4bit",
     "OptimStateFp8": "torchao.optim.subclass_fp8",
 }
-"""Tensors that consist of others, and where they come from; no file can name another class."""
+"""Classes of tensors that consist of others, and their modules; a file can name no other class."""
 
 
 def write_state(folder: str | Path, name: str, state: dict[str, Any]) -> None:
     """Write `state` into `folder`, which is made if needed, as `name.json` and `name.safetensors`.
 
     Args:
-        folder: Where to.
-        name: What it is a state of.
+        folder: Where the two files go.
+        name: File name without its ending.
         state: Dicts, lists, arrays, tensors and what JSON can hold, nested; tuples become lists.
 
     Raises:
-        CheckpointError: A tensor is of a class that is unknown here.
+        CheckpointError: A tensor is of a class that cannot be saved.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def read_state(folder: str | Path, name: str) -> dict[str, Any]:
 def _take_arrays(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
     """`value` with every array moved to `arrays` and a note of where it went."""
     if isinstance(value, dict):
-        # Keys that are no strings, as the optimiser's parameter numbers, must survive JSON.
+        # Keys that are not strings, such as the optimiser's parameter numbers, must survive JSON.
         return {"dict": [[k, _take_arrays(v, f"{path}/{k}", arrays)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         return {"list": [_take_arrays(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]}
@@ -111,7 +111,7 @@ def _take_quantised(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> l
     name = type(value).__name__
     if type(value).__module__ != QUANTISED.get(name):
         raise CheckpointError(
-            f"{path} is a {type(value).__module__}.{name}, which is not known how to save: use an "
+            f"{path} is a {type(value).__module__}.{name}, which cannot be saved: use an "
             f"optimiser whose states are plain tensors, or one of {sorted(QUANTISED)} (torchao)"
         )
     names, arguments = value.__tensor_flatten__()
@@ -126,7 +126,7 @@ def _put_quantised(content: list[Any], arrays: dict[str, torch.Tensor]) -> Any:
         made = getattr(importlib.import_module(QUANTISED[name]), name)
     except (ImportError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"the optimiser's states are of torchao's class {name}, which cannot be had "
+            f"the optimiser's states are of torchao's class {name}, which cannot be imported "
             f"({type(error).__name__}: {error}): pip install torchao"
         ) from error
     return made.__tensor_unflatten__(_put_arrays(inner, arrays), _put_arrays(arguments, arrays))

@@ -1,7 +1,7 @@
 """Text of tokens one by one, where a character may need several of them.
 
 Byte-level vocabularies cut characters beyond ASCII into several tokens, of which the first ones
-alone are no text. What could still become another character is held back until it is one.
+alone are not text. What may still become a character is held back until it is complete.
 """
 
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from textenv import Tokenizer
 
 REPLACEMENT = "\ufffd"
-"""What a tokenizer decodes bytes to that are no text, or not yet."""
+"""A tokenizer decodes bytes to this character if they are not text, or not yet."""
 
 LONGEST_PART = 3
-"""Bytes of a character of UTF-8 that may have come while it is not complete."""
+"""Most bytes of an incomplete UTF-8 character."""
 
 
 class TextStream:
-    """Turns the tokens of one answer into text as they come.
+    """Turns the tokens of one answer into text, one by one.
 
     All tokens so far are decoded together, since some tokenizers treat the first one differently.
 
     Args:
-        tokenizer: Of the tokens.
+        tokenizer: Decodes the tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -30,14 +30,14 @@ class TextStream:
         self._shown = 0
 
     def push(self, token: int) -> str:
-        """Take the next token; gives the text that is certain now, perhaps none."""
+        """Take the next token; gives the text that is certain now; it may be empty."""
         self.tokens.append(token)
         text = self.tokenizer.decode(self.tokens)
         uncertain = len(text) - len(text.rstrip(REPLACEMENT))
         return self._show(text[: len(text) - min(uncertain, LONGEST_PART)])
 
     def finish(self) -> str:
-        """The rest, with what has not become a character as U+FFFD."""
+        """The rest of the text; an incomplete character becomes U+FFFD."""
         return self._show(self.tokenizer.decode(self.tokens))
 
     def _show(self, text: str) -> str:
@@ -59,7 +59,7 @@ def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
 
 
 def visible(text: str, kept: str = "\n\t") -> str:
-    r"""`text` with control characters but for `kept`, line ends and tabs, spelt out.
+    r"""`text` with control characters escaped, except those in `kept`.
 
     An untrained policy writes any byte, and some would repaint the terminal or break a page.
 

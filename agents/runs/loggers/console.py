@@ -1,4 +1,4 @@
-"""Numbers of a run as lines on the terminal."""
+"""The numbers of a run as lines on the terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ class ConsoleLogger:
 
     Args:
         names: Which numbers to print, from left to right; one that was not measured is left blank.
-        console: Where to; the terminal if None. Lines appear above a running progress bar.
+        console: Where to print; the terminal if None. Lines appear above a running progress bar.
     """
 
     HEADER_EVERY = 20

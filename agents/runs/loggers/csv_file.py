@@ -1,4 +1,4 @@
-"""Numbers of a run as a CSV file."""
+"""The numbers of a run in a CSV file."""
 
 import csv
 import io
@@ -12,8 +12,8 @@ class CSVLogger:
 
     The first column is `step`, the others are named by the first row. A number that turns up later
     gets a column of its own, and a number that is missing leaves its cell empty. A file that exists
-    is continued and nothing in it is removed: after going on from an older checkpoint, steps that
-    were done twice are there twice. Only half a row, left by a full disk, is cut off.
+    is continued and nothing in it is removed: after resuming from an older checkpoint, steps that
+    were done twice have two rows. Only half a row, left by a full disk, is cut off.
 
     Args:
         path: The file; it is made, with its folder, at the first row.

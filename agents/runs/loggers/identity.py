@@ -8,7 +8,7 @@ from pathlib import Path
 def remembered(path: Path, make: Callable[[], str]) -> str:
     """The text in the file at `path`, or what `make` gives, which is then written there.
 
-    So a run that is resumed goes on as the run that it was.
+    A resumed run is then the same run for the service.
     """
     if path.exists():
         return path.read_text(encoding="utf-8").strip()

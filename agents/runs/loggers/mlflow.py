@@ -22,11 +22,11 @@ class MLflowLogger:
     """Curves and samples in MLflow; samples are texts among the artifacts.
 
     The step is the number of chosen tokens. MLflow has no histograms. A run that is resumed in the
-    same folder goes on as the same run.
+    same folder stays the same run.
 
     Args:
         folder: The run's folder; its name is the run's name.
-        project: The experiment in MLflow, made if there is none of this name.
+        project: The experiment in MLflow, made if it does not exist.
         config: Settings, logged as the run's parameters.
         tracking_uri: Where MLflow keeps its runs, such as "sqlite:///mlflow.db" or a server's
             address; the environment variable MLFLOW_TRACKING_URI, or MLflow's default, if None.

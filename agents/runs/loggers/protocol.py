@@ -47,7 +47,7 @@ class Logger(Protocol):
 
 @runtime_checkable
 class SampleLogger(Protocol):
-    """What a logger that takes texts has as well."""
+    """A logger that takes texts."""
 
     def log_samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Write down some answers, the best first, given when `step` tokens had been chosen."""
@@ -56,7 +56,7 @@ class SampleLogger(Protocol):
 
 @runtime_checkable
 class HistogramLogger(Protocol):
-    """What a logger that takes distributions has as well."""
+    """A logger that takes distributions."""
 
     def log_histogram(self, step: int, tag: str, values: NDArray[np.float32]) -> None:
         """Write down the distribution of `values`, one or more finite numbers, shape (n,)."""
@@ -65,7 +65,7 @@ class HistogramLogger(Protocol):
 
 @runtime_checkable
 class FailureLogger(Protocol):
-    """What a logger that shows how a run ended has as well."""
+    """A logger that shows how a run ended."""
 
     def close_failed(self, error: BaseException) -> None:
         """Do what `close` does, and say that this ended the run; called in its place."""
@@ -80,9 +80,9 @@ def log_update(loggers: Sequence[Logger], update: Update, samples: Sequence[Samp
     """Give every logger what it takes of an update.
 
     Args:
-        loggers: Any number of them.
-        update: Whose numbers and scores they get.
-        samples: Answers for those that take texts; none are logged if there are none.
+        loggers: Any number of loggers.
+        update: The update whose numbers and scores they get.
+        samples: Answers, for loggers that take texts; may be empty.
 
     Warns:
         RuntimeWarning: A logger raised an error. The others get the update all the same.

@@ -16,14 +16,14 @@ from textenv.imports import optional
 class TrackioLogger:
     """Curves, tables of samples and histograms in Trackio; `trackio show` opens them.
 
-    The step is the number of chosen tokens. A run that is resumed in the same folder goes on as the
+    The step is the number of chosen tokens. A run that is resumed in the same folder stays the
     same run. Trackio keeps its files in a folder of its own, which the environment variable
     TRACKIO_DIR names.
 
     Args:
         folder: The run's folder; its name and eight random letters are the run's name.
         project: The project in Trackio.
-        config: Settings to show beside the run.
+        config: Settings, shown with the run.
 
     Raises:
         MissingExtraError: The package trackio is not installed.

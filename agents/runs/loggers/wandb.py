@@ -22,13 +22,13 @@ INTERRUPTED = 130
 class WandbLogger:
     """Curves, tables of samples and histograms in Weights & Biases.
 
-    The axis is the number of chosen tokens. A run that is resumed in the same folder goes on as the
+    The axis is the number of chosen tokens. A run that is resumed in the same folder stays the
     same run, except offline, where it becomes a second one.
 
     Args:
         folder: The run's folder; its name is the run's name, and W&B keeps its files in it.
         project: The project in W&B.
-        config: Settings to show beside the run.
+        config: Settings, shown with the run.
         mode: "online", "offline" (`wandb sync` sends it later) or "disabled"; the environment
             variable WANDB_MODE, or "online", if None.
 
@@ -56,7 +56,7 @@ class WandbLogger:
             dir=str(folder),
             config=dict(config or {}),
             mode=mode,
-            settings=wandb.Settings(console="off"),  # a progress bar is no log
+            settings=wandb.Settings(console="off"),  # a progress bar is not a log
         )
         # Points may come twice after a resumption, and W&B's own step could not go back.
         self._run.define_metric(STEP)
