@@ -17,7 +17,7 @@ from textenv.testing.policy_trial import (
     tensors,
 )
 
-DIRECTIONS, STEP = 3, 0.01
+DIRECTIONS, STEP = 3, 0.001
 """Directions that are tried, and how far weights are moved, as a share of their own size."""
 MOST_OUT = 0.05
 """Difference of both derivatives that is allowed, as a share of what is usual for a direction."""
