@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ class Algorithm(ABC):
 
     needs: ClassVar[Needs] = Needs()
 
-    n_epochs: int = 1
-    minibatch_tokens: int | None = None
-    target_kl: float | None = None
-    replay: int = 0
+    n_epochs: int = field(default=1, metadata={"minimum": 1})
+    minibatch_tokens: int | None = field(default=None, metadata={"minimum": 1})
+    target_kl: float | None = field(default=None, metadata={"minimum": 0})
+    replay: int = field(default=0, metadata={"minimum": 0})
 
     @abstractmethod
     def advantages(self, rollout: Rollout) -> Tensor:

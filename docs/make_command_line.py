@@ -11,6 +11,7 @@ from pathlib import Path
 from agents.algorithms.names import ALGORITHMS
 from agents.commands import COMMANDS
 from agents.commands.options import Common, Group, Option, groups_of, options_of, title_of
+from agents.commands.train import TrainSettings
 
 PAGE = Path(__file__).parent / "command_line.md"
 HEAD = """<!-- Written by docs/make_command_line.py from dataclasses: change those. -->
@@ -52,11 +53,13 @@ def page() -> str:
     parts.append(f"## All commands\n\n{rows(options_of(Common))}\n")
     parts.append(
         "## Algorithms\n\nWhat `textenv train --algorithm NAME` takes besides; in Python these are "
-        "the fields of the class.\n"
+        "the fields of the class, whose defaults may differ: `train` takes two epochs of PPO.\n"
     )
     for name, cls in ALGORITHMS.items():
         parts.append(f"### {name}\n\n`agents.{cls.__name__}`. {title_of(cls)}\n")
-        parts.append(f"{rows(options_of(cls))}\n")
+        chosen = groups_of(TrainSettings, {"algorithm": name})
+        options = next(group.options for group in chosen if group.choice is not None)
+        parts.append(f"{rows(options)}\n")
     return "\n".join(parts)
 
 

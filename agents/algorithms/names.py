@@ -1,6 +1,5 @@
 """The algorithms by the names that a command line and a configuration file use."""
 
-import dataclasses
 import difflib
 
 from agents.algorithm import Algorithm
@@ -57,6 +56,6 @@ def algorithm_named(name: str) -> type[Algorithm]:
     found = load_object(name)
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise OptionError(f"{name} is {found!r}, not a class derived from agents.Algorithm")
-    if not dataclasses.is_dataclass(found):
+    if "__dataclass_fields__" not in vars(found):  # not those of its base class
         raise OptionError(f"{name} has no fields: put @dataclass(frozen=True) above the class")
     return found

@@ -43,8 +43,8 @@ class PPOPtx(PPO):
         metadata={"from_code": True},
     )
     ptx_coef: float = 1.0
-    ptx_window: int = 64
-    ptx_batch: int = 8
+    ptx_window: int = field(default=64, metadata={"minimum": 1})
+    ptx_batch: int = field(default=8, metadata={"minimum": 1})
 
     def __post_init__(self) -> None:
         """Refuse a stream that gives no window."""

@@ -6,7 +6,7 @@ What a command does is in `agents.jobs`, which is imported when it runs: help ne
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import textenv
@@ -31,10 +31,12 @@ class Command(NamedTuple):
         settings: The dataclass of its options.
         module: What runs it: the function `run` of this module takes the settings and the names of
             the options that were given.
+        complete: What follows from the names that are set; see `parse`.
     """
 
     settings: type
     module: str
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 # In the order of the recipe.
@@ -43,7 +45,7 @@ COMMANDS = {
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
-    "train": Command(train.TrainSettings, "agents.jobs.train"),
+    "train": Command(train.TrainSettings, "agents.jobs.train", train.complete),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
@@ -73,9 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hint = f"did you mean {near[0]}? " if near else ""
             raise OptionError(f"there is no command {name!r}: {hint}textenv --help lists them")
         command = COMMANDS[name]
-        choices = train.choices(rest) if name == "train" else {}
         settings: Any
-        settings, given = parse(command.settings, rest, f"textenv {name}", choices)
+        settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)
         importlib.import_module(command.module).run(settings, given)
 
 

@@ -22,7 +22,7 @@ class Answers(Sampling):
         rows: Answers that are written at a time.
     """
 
-    policies: list[Path] = setting(metavar="POLICY", positional=True)
+    policies: list[Path] = setting(metavar="POLICY...", positional=True)
     prompts: str = setting(metavar="FILE")
     template: str | None = setting(None, metavar="FILE:NAME")
     answers: int = setting(256, minimum=2)

@@ -157,7 +157,10 @@ def options_of(cls: type, values: Mapping[str, Any] | None = None) -> list[Optio
         default = field.default if made is MISSING else made()
         default = (values or {}).get(field.name, default)
         hint = _without_functions(hints[field.name])
-        found.append(Option(field.name, hint, default, helps[field.name], field.metadata))
+        if hint is None:
+            continue
+        text = helps.get(field.name, "")
+        found.append(Option(field.name, hint, default, text, _metadata(cls, field.name)))
     return found
 
 
@@ -166,8 +169,20 @@ def title_of(cls: type) -> str:
     return docstring_parser.parse(cls.__doc__ or "").short_description or ""
 
 
+def _metadata(cls: type, name: str) -> dict[str, Any]:
+    """What a field's metadata says, that of the same field in base classes included."""
+    together: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for field in vars(base).get("__dataclass_fields__", {}).values():
+            if field.name == name:
+                together |= field.metadata
+    return together
+
+
 def _without_functions(hint: Any) -> Any:
-    """A type without functions, which are given from Python only."""
+    """A type without functions, which are given from Python only; None if nothing is left."""
+    if get_origin(hint) is Callable:
+        return None
     if get_origin(hint) not in (Union, types.UnionType):
         return hint
     return Union[tuple(part for part in get_args(hint) if get_origin(part) is not Callable)]  # noqa: UP007

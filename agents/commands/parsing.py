@@ -7,13 +7,15 @@ import dataclasses
 import difflib
 import inspect
 import json
+import math
 import shutil
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
@@ -22,9 +24,22 @@ from textenv.errors import OptionError
 
 Settings = TypeVar("Settings")
 
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    Path: "a path",
+    type(None): "null",
+}
+"""How a message calls a type."""
+
 
 def parse(
-    settings: type[Settings], arguments: Sequence[str], program: str, choices: Mapping[str, str]
+    settings: type[Settings],
+    arguments: Sequence[str],
+    program: str,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> tuple[Settings, set[str]]:
     """Settings from a command line.
 
@@ -32,7 +47,8 @@ def parse(
         settings: A dataclass of groups.
         arguments: What follows the command's name.
         program: The command, for messages.
-        choices: Classes that the settings begin with, by field.
+        complete: Given all names that are set, by a file or on the line, returns them with what
+            follows from them.
 
     Returns:
         The settings, and the names of the fields that were given.
@@ -41,29 +57,25 @@ def parse(
         OptionError: A value is out of its bounds, or the file of `--config` cannot be used.
         SystemExit: Help was asked for (0), or the line cannot be understood (2).
     """
-    given = _given(arguments)
-    file = _value_of("--config", arguments)
-    stored = {} if file is None else read_config(Path(file))
-    chosen = dict(choices)
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]  # a dataclass
-        if isinstance(field.default, Choice):
-            name = _value_of("--" + field.name.replace("_", "-"), arguments)
-            name = name or stored.get(field.name)
-            if name is not None:
-                chosen[field.name] = name
-    groups = _with_values(groups_of(settings, chosen), stored, f"the file {file}")
+    line = _typed_on(arguments)
+    stored = read_config(Path(line["config"])) if "config" in line else {}
+    completed = complete({**stored, **line})
+    # What stands on the line is left to tyro.
+    stored = {n: stored.get(n, completed[n]) for n in completed if n in stored or n not in line}
+    chosen = _choices(settings, completed)
+    groups = _with_values(groups_of(settings, chosen), stored, f"the file {line.get('config')}")
     common = Group("common", Common, title_of(Common), options_of(Common))
-    line: Any = tyro.cli(
+    parsed: Any = tyro.cli(
         _as_one_class([*groups, common], settings),
         prog=program,
         description=_description(settings),
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    typed = [_with_line(group, getattr(line, group.name)) for group in groups]
+    typed = [_with_line(group, getattr(parsed, group.name)) for group in groups]
     for group in typed:
         _check_bounds(group)
-    return _build(settings, typed), given
+    return _build(settings, typed), set(line)
 
 
 def from_flat(settings: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
@@ -72,11 +84,7 @@ def from_flat(settings: type[Settings], values: Mapping[str, Any], source: str) 
     Raises:
         OptionError: A name is unknown, or one is missing; `source` says where it was read.
     """
-    choices = {
-        field.name: values[field.name]
-        for field in dataclasses.fields(settings)  # type: ignore[arg-type]  # a dataclass
-        if isinstance(field.default, Choice) and field.name in values
-    }
+    choices = _choices(settings, values)
     groups = _with_values(groups_of(settings, choices), values, source)
     for option in (option for group in groups for option in group.options):
         if option.default is MISSING:
@@ -118,7 +126,14 @@ def _with_values(groups: Sequence[Group], values: Mapping[str, Any], source: str
     Raises:
         OptionError: A name is unknown, or a value has the wrong type.
     """
-    known = {option.name for group in groups for option in group.options}
+    names = [option.name for group in groups for option in group.options]
+    if twice := {name for name in names if names.count(name) > 1}:
+        chosen = ", ".join(group.choice for group in groups if group.choice)
+        raise OptionError(
+            f"{chosen} has fields that are options already: {', '.join(sorted(twice))}; give them "
+            "other names"
+        )
+    known = {*names}
     known |= {group.name for group in groups if group.choice is not None}
     for name in values:
         if name not in known:
@@ -228,53 +243,70 @@ def _typed(option: Option, value: Any, source: str) -> Any:
     Raises:
         OptionError: It is of another type.
     """
-    if get_origin(option.type) is list and isinstance(value, list):
+    outer = get_origin(option.type)
+    if outer in (list, tuple):
         one = option._replace(type=get_args(option.type)[0])
-        return [_typed(one, item, source) for item in value]
-    if get_origin(option.type) is Literal:
+        items = value if isinstance(value, list | tuple) else [value]
+        return outer(_typed(one, item, source) for item in items)
+    if outer is Literal:
         if value in get_args(option.type):
             return value
         raise OptionError(
             f"{source} sets {option.name} to {value!r}; it must be one of "
             f"{', '.join(map(str, get_args(option.type)))}"
         )
-    for hint in get_args(option.type) or (option.type,):
+    kinds = get_args(option.type) if outer in (Union, types.UnionType) else (option.type,)
+    for hint in kinds:
         if hint is Path and isinstance(value, str):
             return Path(value)
         if hint is float and type(value) is int:
             return float(value)
         if type(value) is hint:
             return value
-    raise OptionError(f"{source} sets {option.name} to {value!r}, which is not {option.type}")
+    wanted = " or ".join(WORDS.get(hint, str(hint)) for hint in kinds)
+    raise OptionError(f"{source} sets {option.name} to {value!r}; it must be {wanted}")
 
 
 def _check_bounds(group: Group) -> None:
     for option in group.options:
-        value = option.default
-        if value is None:
-            continue
+        items = option.default if isinstance(option.default, list) else [option.default]
         least, most = (option.metadata.get(name) for name in ("minimum", "maximum"))
-        if (least is not None and value < least) or (most is not None and value > most):
-            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise OptionError(f"{option.flag} is {value}; it must be {bounds}")
+        for value in items:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OptionError(f"{option.flag} is {value}; it must be a finite number")
+            if value is None or isinstance(value, bool | str | Path):
+                continue
+            if (least is not None and value < least) or (most is not None and value > most):
+                bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+                raise OptionError(f"{option.flag} is {value}; it must be {bounds}")
 
 
 def _field(settings: type, name: str) -> Any:
     return next(f for f in dataclasses.fields(settings) if f.name == name)
 
 
-def _given(arguments: Sequence[str]) -> set[str]:
-    """Names of the options on a command line."""
-    flags = (a.split("=")[0] for a in arguments if a.startswith("--"))
-    return {flag[2:].replace("-", "_") for flag in flags}
+def _choices(settings: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the classes that were chosen, by field.
+
+    Raises:
+        OptionError: One is not a name.
+    """
+    chosen = {}
+    for field in dataclasses.fields(settings):
+        if isinstance(field.default, Choice) and field.name in values:
+            if not isinstance(values[field.name], str):
+                raise OptionError(f"{field.name} is {values[field.name]!r}; it must be a name")
+            chosen[field.name] = values[field.name]
+    return chosen
 
 
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """What follows the last `flag`: it decides which other options there are."""
-    found = None
-    for place, argument in enumerate(arguments):
-        if argument.startswith(flag + "="):
-            found = argument.split("=", 1)[1]
-        elif argument == flag and place + 1 < len(arguments):
-            found = arguments[place + 1]
+def _typed_on(line: Sequence[str]) -> dict[str, str]:
+    """The options on a command line, by name, with what follows them; the last one counts."""
+    found = {}
+    for place, argument in enumerate(line):
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            if not equals:
+                value = line[place + 1] if place + 1 < len(line) else ""
+            found[flag[2:].replace("-", "_")] = value
     return found

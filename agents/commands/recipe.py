@@ -23,7 +23,7 @@ class Runs:
 
     language: Literal["en", "zh"] = "en"
     size: list[Literal["small", "medium", "large"]] = setting(["medium"])
-    seed: list[int] = setting([0])
+    seed: list[int] = setting([0], minimum=0)
     budget: float = setting(1.0, minimum=0.01)
     out: Path = setting(Path("runs/recipe"), metavar="FOLDER")
 

@@ -1,17 +1,21 @@
 """`textenv train`: its options."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
 from agents.commands.shared import Device, Network
 from agents.optimisation.settings import Optimisation
 
-TWICE = {"n_epochs": 2}
-"""Two passes over a rollout are enough for answers of a few words."""
+JOB_DEFAULTS = {
+    "ppo": {"n_epochs": 2},
+    "ppo-penalty": {"n_epochs": 2},
+    "ppo-ptx": {"n_epochs": 2, "ptx_window": 4096},
+}
+"""Two passes over a rollout are enough for answers of a few words; windows of text are as long as
+the policy's context, which is shorter than this."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Task:
             its own.
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
             the model without it is the reference. 0 trains the weights.
-        ptx_text: A text file that ppo-ptx goes on reading, so that the policy forgets less; chooses
+        ptx_text: A text file that ppo-ptx keeps reading, so that the policy forgets less. Chooses
             that algorithm.
     """
 
@@ -73,8 +77,6 @@ class Training(Optimisation):
     learning_rate: float = setting(5e-4, minimum=0)
     temperature: float = setting(0.8, minimum=0.01)
     kl_coef: float = setting(0.08, minimum=0)
-    micro_batch_tokens: int | None = setting(None, minimum=1)
-    seed: int = setting(0, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,23 @@ class TrainSettings:
     answers: Answers = Answers()
     training: Training = Training()
     algorithm: Choice = one_of(
-        algorithm_named, ALGORITHMS, "ppo", {"ppo": TWICE, "ppo-ptx": TWICE, "ppo-penalty": TWICE}
+        algorithm_named,
+        ALGORITHMS,
+        "ppo",
+        JOB_DEFAULTS,
     )
     network: NewNetwork = NewNetwork()
     device: Device = Device()
     output: Output = Output()
 
 
-def choices(arguments: Sequence[str]) -> dict[str, str]:
-    """The algorithm that other options ask for."""
-    return {"algorithm": "ppo-ptx"} if "--ptx-text" in arguments else {}
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """What follows from the options that are set: a text to go on reading needs ppo-ptx.
+
+    Settings of version 0.1 had a weight of that text in every run, and no choice of algorithm.
+    """
+    if "algorithm" in values:
+        return values
+    if values.get("ptx_text") is not None:
+        return {**values, "algorithm": "ppo-ptx"}
+    return {name: value for name, value in values.items() if name != "ptx_coef"}

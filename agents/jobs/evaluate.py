@@ -118,6 +118,9 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
     if measures.text is not None and not measures.text.is_file():
         raise OptionError(f"--text: there is no file {measures.text}")
+    for path in (settings.output.json, settings.output.report):
+        if path is not None and not path.parent.is_dir():
+            raise OptionError(f"there is no folder {path.parent} to write {path.name} into")
     device_named(settings.machine.device)
 
 

@@ -57,9 +57,9 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
     takes_text = any(field.name == "stream" for field in fields(made))
     if takes_text != (settings.task.ptx_text is not None):
         raise OptionError(
-            f"{name} reads no text beside: leave --ptx-text out, or take --algorithm ppo-ptx"
+            f"{name} does not read a text: leave --ptx-text out, or take --algorithm ppo-ptx"
             if not takes_text
-            else f"{name} goes on reading a text: name it with --ptx-text"
+            else f"{name} keeps reading a text: name it with --ptx-text"
         )
     return made
 
@@ -159,8 +159,9 @@ def _begin_with(name: str, stop: str | None) -> Policy:
 def _as_huggingface(policy: Policy, settings: TrainSettings) -> HuggingFacePolicy:
     if not isinstance(policy, HuggingFacePolicy):
         raise AdapterError(
-            f"--lora {settings.task.lora} needs a model of Hugging Face, and --policy "
-            f"{settings.task.policy} is none: leave it out to train all weights"
+            f"--lora {settings.task.lora} needs a model of Hugging Face, and "
+            f"{settings.task.policy or 'the GPT of the speeches'} is not one: leave --lora out to "
+            "train all weights"
         )
     return policy
 
@@ -168,6 +169,10 @@ def _as_huggingface(policy: Policy, settings: TrainSettings) -> HuggingFacePolic
 def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
     """The GPT of the demo, from the cache if an earlier run has left it there."""
     network = settings.network
+    if network.n_embd % network.n_head:
+        raise OptionError(
+            f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share it"
+        )
     shape = speeches.Pretraining(
         total_tokens=network.pretrain_tokens,
         n_layer=network.n_layer,

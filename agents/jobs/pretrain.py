@@ -20,7 +20,7 @@ from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError
+from textenv.errors import CheckpointError, MalformedRecordError, OptionError
 from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, train_bpe
 
@@ -46,6 +46,11 @@ def run(settings: PretrainSettings, given: set[str]) -> None:
     stages = Stages(console)
     start = out if resumed else network.policy
     if start is None:
+        if network.n_embd % network.n_head:
+            raise OptionError(
+                f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share "
+                "it"
+            )
         text = settings.text
         vocabulary = _vocabulary(text.tokenizer, text.text, text.vocab_size, stages)
         shape = TransformerConfig(

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from agents import Learner
 from agents.algorithm import Algorithm
+from agents.algorithms.names import algorithm_named
 from agents.commands.parsing import from_flat, to_flat
-from agents.commands.train import TrainSettings
+from agents.commands.train import TrainSettings, complete
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.inputs import (
     algorithm_class,
@@ -91,6 +92,8 @@ def run(settings: TrainSettings, given: set[str]) -> None:
     if settings.output.resume is not None:
         folder = RunFolder(settings.output.resume)
         settings = _settings_to_resume(folder, settings, given)
+    else:
+        _check_given(settings, given)
     _show(train(settings, settings.output.run_folder, console, folder), console)
 
 
@@ -143,7 +146,7 @@ def train(
     learner = _learner(settings, policy, envs, algorithm, reference)
     if resume:
         learner.load(run.checkpoint)
-    with stages.timed(settings.algorithm.name.upper()):
+    with stages.timed(made.__name__):
         _learn(learner, settings, run, console, lambda: examine(policy))
     after = answers("Answers after", policy)
 
@@ -159,6 +162,25 @@ def train(
 # -------------------------------------------------------------------- what the job is made of
 
 
+def _check_given(settings: TrainSettings, given: set[str]) -> None:
+    """Refuse options that would have no effect beside others.
+
+    Raises:
+        OptionError: One was given.
+    """
+    task, name = settings.task, settings.algorithm.name
+    if "kl_coef" in given and algorithm_named(name).needs.reference:
+        raise OptionError(f"{name} has a leash to the reference of its own: leave --kl-coef out")
+    sizes = given & {"n_layer", "n_head", "n_embd", "pretrain_tokens"}
+    if task.policy is not None and sizes:
+        flags = ", ".join("--" + size.replace("_", "-") for size in sorted(sizes))
+        raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
+    if task.policy is None and task.stop is not None:
+        raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
+    if settings.output.run_folder.is_file():
+        raise OptionError(f"--run-folder {settings.output.run_folder} is a file, not a folder")
+
+
 def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:
     """The settings of the run, with the tokens that were asked for now, if any were.
 
@@ -171,9 +193,9 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
         raise OptionError(f"a resumed run keeps its settings; leave out {flags}")
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))
-        settings = from_flat(TrainSettings, stored, str(run.config))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{run.path} is no folder of a run: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run.path} is not the folder of a run: {error}") from error
+    settings = from_flat(TrainSettings, complete(stored), str(run.config))
     if "tokens" in names:
         longer = replace(settings.training, tokens=given.training.tokens)
         settings = replace(settings, training=longer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Computation:
     """
 
     precision: PrecisionName = "float32"
-    seed: int = 0
+    seed: int = field(default=0, metadata={"minimum": 0})
 
     def __post_init__(self) -> None:
         """Take a torch dtype for its name, and refuse other names."""
@@ -57,8 +57,8 @@ class Optimisation(Computation):
 
     learning_rate: float | Callable[[float], float] = 3e-4
     temperature: float = 1.0
-    max_grad_norm: float = 1.0
-    micro_batch_tokens: int | None = None
+    max_grad_norm: float = field(default=1.0, metadata={"minimum": 0})
+    micro_batch_tokens: int | None = field(default=None, metadata={"minimum": 1})
 
     def rate(self, done: float) -> float:
         """The learning rate once the share `done` of the training is behind us."""

@@ -16,15 +16,28 @@ from agents.algorithms.names import ALGORITHMS
 from agents.commands import COMMANDS
 from agents.commands.options import Choice, groups_of, options_of
 from agents.commands.parsing import from_flat, parse, to_flat
-from agents.commands.train import TrainSettings
+from agents.commands.train import TrainSettings, complete
 from agents.optimisation.settings import Optimisation, OptimisationFields
 
 ROOT = Path(__file__).parents[3]
 FLAWS = ("Of ", "None ")
 
 
+OWN = """
+from dataclasses import dataclass
+from agents import GRPO
+
+@dataclass(frozen=True)
+class Clash(GRPO):
+    temperature: float = 1.0
+
+class Plain(GRPO):
+    pass
+"""
+
+
 def settings_of(*arguments: str) -> TrainSettings:
-    return parse(TrainSettings, arguments, "textenv train", {})[0]
+    return parse(TrainSettings, arguments, "textenv train", complete)[0]
 
 
 def every_option():
@@ -79,6 +92,24 @@ def test_a_configuration_file_is_read_and_options_beside_it_win(tmp_path, ending
     assert settings.training.kl_coef == 1.0 and isinstance(settings.training.kl_coef, float)
 
 
+@pytest.mark.parametrize("text", [["--ptx-text", "a"], ["--ptx-text=a"], ["--ptx_text", "a"]])
+def test_a_text_to_keep_reading_chooses_its_algorithm(tmp_path, text):
+    assert settings_of(*text, "--ptx-coef", "2").algorithm.fields["ptx_coef"] == 2.0
+    path = tmp_path / "run.json"
+    path.write_text('{"ptx_text": "a"}')
+    assert settings_of("--config", str(path)).algorithm.name == "ppo-ptx"
+    assert settings_of("--config", str(path), "--algorithm", "a2c").algorithm.name == "a2c"
+
+
+def test_settings_of_version_0_1_are_read(tmp_path):
+    stored = {"ptx_text": None, "ptx_coef": 1.0, "tokens": 7, "lora": 0, "policy": None}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(stored))
+    settings = settings_of("--config", str(path))
+    assert (settings.algorithm.name, settings.training.tokens) == ("ppo", 7)
+    assert from_flat(TrainSettings, complete(stored), "here") == settings
+
+
 def test_settings_survive_being_written_and_read():
     settings = settings_of("--algorithm", "dpo", "--beta", "0.3", "--run-folder", "some/where")
     flat = json.loads(json.dumps(to_flat(settings), default=str))
@@ -102,6 +133,19 @@ def test_settings_survive_being_written_and_read():
         (["train", "--config", "bad.json"], 2, "did you mean tokens?"),
         (["train", "--config", "worse.json"], 2, "sets tokens to 'x'"),
         (["train", "--device", "nonsense"], 1, "not the name of a device"),
+        (["train", "--config", "text.json"], 2, "algorithm is 5; it must be a name"),
+        (["sft", "--config", "seed.json"], 2, "--seed is -1; it must be at least 0"),
+        (["train", "--kl-coef", "nan"], 2, "--kl-coef is nan; it must be a finite number"),
+        (["train", "--n-epochs", "0"], 2, "--n-epochs is 0; it must be at least 1"),
+        (["train", "--max-grad-norm", "-1"], 2, "it must be at least 0"),
+        (["recipe", "--seed", "1", "--seed", "-1"], 2, "--seed is -1; it must be at least 0"),
+        (["train", "--algorithm", "dpo", "--group-size", "2", "--kl-coef", "1"], 2, "of its own"),
+        (["train", "--policy", "x", "--n-layer", "2"], 2, "leave out --n-layer"),
+        (["train", "--algorithm", "own.py:Clash"], 2, "options already: temperature"),
+        (["train", "--algorithm", "own.py:Plain"], 2, "has no fields"),
+        (["pretrain", "--text", "x.txt", "--out", "o", "--n-head", "3"], 2, "does not divide"),
+        (["eval", "x", "--prompts", "y", "--judge", "z", "--json", "no/x.json"], 2, "folder no"),
+        (["train", "--run-folder", "own.py"], 2, "is a file, not a folder"),
         (["trian"], 2, "did you mean train?"),
         (["pretrain", "--out", "x"], 2, "--text"),
         (["eval", "--prompts", "x.txt", "--judge", "afinn"], 2, "POLICY"),
@@ -112,6 +156,10 @@ def test_mistakes_are_one_message(tmp_path, monkeypatch, arguments, code, messag
     monkeypatch.setenv("COLUMNS", "200")
     Path("bad.json").write_text('{"token": 5}')
     Path("worse.json").write_text('{"tokens": "x"}')
+    Path("text.json").write_text('{"algorithm": 5}')
+    Path("seed.json").write_text('{"seed": -1, "policy": "p", "examples": "one.jsonl", "out": "o"}')
+    Path("x.txt").write_text("text")
+    Path("own.py").write_text(OWN)
     ran = run_command(*arguments)
     assert message in ran.output
     assert ran.exit_code == code
@@ -139,9 +187,9 @@ def test_a_device_that_is_not_there_is_named_before_any_work(tmp_path, monkeypat
 
 def test_a_list_that_is_given_takes_the_place_of_its_default():
     recipe = COMMANDS["recipe"].settings
-    assert parse(recipe, [], "", {})[0].runs.size == ["medium"]
+    assert parse(recipe, [], "")[0].runs.size == ["medium"]
     arguments = ["--size", "small", "--seed", "1", "--seed", "2"]
-    runs = parse(recipe, arguments, "", {})[0].runs
+    runs = parse(recipe, arguments, "")[0].runs
     assert (runs.size, runs.seed) == (["small"], [1, 2])
 
 
