@@ -41,7 +41,7 @@ def test_driver_learns(name, package, warnings):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"^ *(\d+) tokens +return (\d\.\d+)$", done.stdout, flags=re.M)
+    lines = re.findall(r"^ *(\d+) tokens +(?:return|score) (\d\.\d+)$", done.stdout, flags=re.M)
     assert [int(tokens) for tokens, _ in lines] == [1024 * n for n in range(1, 7)], done.stdout
     returns = [float(value) for _, value in lines]
     assert returns[0] == pytest.approx(TASK["RANDOM_RETURN"], abs=0.06)
