@@ -29,14 +29,16 @@ class Command(NamedTuple):
 
     Attributes:
         settings: The dataclass of its options.
-        module: What runs it: the function `run` of this module takes the settings and the names of
-            the options that were given.
+        module: What runs it: the function `run` of this module takes the settings.
         complete: What follows from the names that are set; see `parse`.
+        resumes: Whether `run` also takes the names of the options that were given, since a run that
+            is resumed keeps the others.
     """
 
     settings: type
     module: str
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    resumes: bool = False
 
 
 # In the order of the recipe.
@@ -45,7 +47,7 @@ COMMANDS = {
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
-    "train": Command(train.TrainSettings, "agents.jobs.train", train.complete),
+    "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
@@ -77,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = COMMANDS[name]
         settings: Any
         settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)
-        importlib.import_module(command.module).run(settings, given)
+        run = importlib.import_module(command.module).run
+        run(settings, given) if command.resumes else run(settings)
 
 
 def overview() -> str:

@@ -11,12 +11,11 @@ from policies import load_policy
 from textenv.errors import OptionError, PromptError
 
 
-def run(settings: ChatSettings, given: set[str]) -> None:
+def run(settings: ChatSettings) -> None:
     """Talk until the input ends.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

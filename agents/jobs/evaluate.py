@@ -36,12 +36,11 @@ TRACED = 5
 """Prompts whose answers the report shows token by token."""
 
 
-def run(settings: EvaluateSettings, given: set[str]) -> None:
+def run(settings: EvaluateSettings) -> None:
     """Let the policies answer, measure, and show and write one table.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

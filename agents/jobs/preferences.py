@@ -31,12 +31,11 @@ AT_A_TIME, AT_A_TIME_FOR_PEOPLE = 64, 8
 """Prompts that are answered before their answers are ranked and written."""
 
 
-def run(settings: PreferencesSettings, given: set[str]) -> None:
+def run(settings: PreferencesSettings) -> None:
     """Sample answers, have them ranked, and write the rankings.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

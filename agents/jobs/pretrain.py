@@ -27,12 +27,11 @@ from textenv.tokenizers import CharacterTokenizer, train_bpe
 CONFIG = "pretraining.json"
 
 
-def run(settings: PretrainSettings, given: set[str]) -> None:
+def run(settings: PretrainSettings) -> None:
     """Train to the end, and resume what lies in the folder.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

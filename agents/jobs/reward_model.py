@@ -31,12 +31,11 @@ from textenv.records import read_files
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
 
 
-def run(settings: RewardModelSettings, given: set[str]) -> None:
+def run(settings: RewardModelSettings) -> None:
     """Train, examine and save the reward model.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

@@ -20,12 +20,11 @@ from textenv.errors import MalformedRecordError
 from textenv.records import read_files
 
 
-def run(settings: SFTSettings, given: set[str]) -> None:
+def run(settings: SFTSettings) -> None:
     """Fine-tune and save the policy.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

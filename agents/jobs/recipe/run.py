@@ -14,12 +14,11 @@ from agents.jobs.recipe.summary import rich_table, tables, write_page
 from agents.runs.stages import Stages
 
 
-def run(settings: RecipeSettings, given: set[str]) -> None:
+def run(settings: RecipeSettings) -> None:
     """Make all stages for each size and seed, and compare them.
 
     Args:
         settings: The options.
-        given: Names of those that were given; not needed here.
 
     Raises:
         TextEnvError: Something that was given cannot be used.

@@ -206,7 +206,7 @@ def test_debug_shows_where_an_error_comes_from(folder):
 def test_what_is_no_run_cannot_be_resumed(folder):
     result = run("--resume", "policy")
     assert result.exit_code == 1
-    assert "policy is no folder of a run" in result.output
+    assert "policy is not the folder of a run" in result.output
 
 
 def test_help_names_every_option(monkeypatch):
