@@ -9,7 +9,7 @@ from textenv.registration import register_environments
 from textenv.tokenizers import Tokenizer, load_tokenizer
 from textenv.vector import TextVectorEnv
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoresetMode",
