@@ -31,6 +31,7 @@ from textenv.testing.checks import (
     check_text_env,
 )
 from textenv.testing.learning_rules import LEARNING_RULES, LearningFunctions
+from textenv.testing.training_rules import TRAINING_RULES, TrainingFunctions
 from textenv.testing.policy_rules import POLICY_RULES
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "VECTOR_RULES",
     "Agent",
     "LearningFunctions",
+    "TRAINING_RULES",
+    "TrainingFunctions",
     "TextEnvContract",
     "TextVectorEnvContract",
     "check_agent",
