@@ -26,7 +26,6 @@ from agents.trainer import Trainer, no_reference
 from policies import Policy
 from textenv.errors import PromptError, RewardError, UnmetNeedError, UnscoredError
 
-
 UNSCORED_ROLLOUTS = 5
 """After this many rollouts without one score that teaches something, the learner gives up."""
 

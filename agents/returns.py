@@ -14,7 +14,6 @@ from torch import Tensor
 
 from agents.shapes import check_aligned
 
-
 ROUNDING = 2.0**-22
 """Scores that differ by a smaller share than this are equal: float32 is no finer."""
 

@@ -130,7 +130,9 @@ def _score(
     items = _items(term.name, returned, values, count)
     return np.array(
         [
-            math.nan if x is None and term.may_abstain else _number(term.name, scored, describe, i, x)
+            math.nan
+            if x is None and term.may_abstain
+            else _number(term.name, scored, describe, i, x)
             for i, x in enumerate(items)
         ]
     )

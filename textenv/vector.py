@@ -67,9 +67,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The
     group is equal for episodes that share one drawn prompt, and -1 for an episode started from
     options. With rewards that may abstain (those of TRL), `scored` is False for an episode to which
-    none applies: its reward is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row after every reset
-    and step. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and
-    `final_info`.
+    none applies: its reward is 0 and means nothing. If some tokens may not be chosen, `action_mask`
+    comes for every row after every reset and step. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.

@@ -65,9 +65,10 @@ class GRPO(Algorithm):
 
     arXiv:2402.03300, equation 3. Use it when an answer is scored as a whole, each prompt gets
     several answers, and there is no value head to train. A group whose scores are all equal teaches
-    nothing but its KL penalty, undivided; `DAPO` replaces such groups. Dividing by each answer's length and by the group's spread
-    biases the gradient; `DrGRPO` does neither. Left out: the KL term in the loss; use the learner's
-    KL penalty in the reward.
+    nothing but its KL penalty, undivided; `DAPO` replaces such groups. Dividing by each answer's
+    length and by the group's spread biases the gradient; `DrGRPO` does neither. Deviations are
+    those of the population: with groups of 4 advantages are 1.155 times those of TRL, which takes
+    the sample's. Left out: the KL term in the loss; use the learner's KL penalty in the reward.
 
     Attributes:
         clip: A ratio of new to old probability below 1 - clip earns nothing more; smaller is more

@@ -31,21 +31,21 @@ from textenv.testing.checks import (
     check_text_env,
 )
 from textenv.testing.learning_rules import LEARNING_RULES, LearningFunctions
-from textenv.testing.training_rules import TRAINING_RULES, TrainingFunctions
 from textenv.testing.policy_rules import POLICY_RULES
+from textenv.testing.training_rules import TRAINING_RULES, TrainingFunctions
 
 __all__ = [
     "AGENT_RULES",
     "ENV_RULES",
     "LEARNING_RULES",
     "POLICY_RULES",
+    "TRAINING_RULES",
     "VECTOR_RULES",
     "Agent",
     "LearningFunctions",
-    "TRAINING_RULES",
-    "TrainingFunctions",
     "TextEnvContract",
     "TextVectorEnvContract",
+    "TrainingFunctions",
     "check_agent",
     "check_policy",
     "check_text_env",

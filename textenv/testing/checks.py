@@ -9,10 +9,10 @@ from gymnasium.vector import VectorEnv
 from textenv.testing import env_rules, rules, step_rules, vector_rules
 from textenv.testing.agent_rules import AGENT_RULES, Agent, trial
 from textenv.testing.learning_rules import LEARNING_RULES
-from textenv.testing.training_rules import TRAINING_RULES
 from textenv.testing.making import AnyEnv, Maker
 from textenv.testing.policy_rules import POLICY_RULES
 from textenv.testing.policy_trial import PolicyTrial
+from textenv.testing.training_rules import TRAINING_RULES
 
 Rule: TypeAlias = Callable[[Maker], None]
 

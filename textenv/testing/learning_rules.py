@@ -72,9 +72,7 @@ def short_sequences_are_cut_where_they_were_cut(trial: Trial) -> None:
     mask = np.array([[True, True, False, False], [True, True, True, True]])
     rewards, values = np.where(mask, 1.0, 99.0), np.where(mask, 0.0, 77.0)
     flags = np.array([False, True])
-    found = offered(trial, "advantages")(
-        rewards, values, mask, np.array([5.0, 5.0]), flags, ~flags
-    )
+    found = offered(trial, "advantages")(rewards, values, mask, np.array([5.0, 5.0]), flags, ~flags)
     expected = [[7.0, 6.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0]]
     _require_close(
         np.where(mask, found, 0.0),

@@ -5,7 +5,7 @@ raises an error where it cannot learn keeps these rules too: they are about sile
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 from unittest import SkipTest
 
 import numpy as np
