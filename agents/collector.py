@@ -12,6 +12,7 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from textenv.errors import VocabularyMismatchError
+from textenv.seeding import keyed_generator
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 
@@ -55,6 +56,11 @@ class Collector:
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
         self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
+        # The uniform number for the choice at each place; those of an episode depend on nothing
+        # but the seed and the episode.
+        self._uniforms = np.empty(shape)
+        self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
+        self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
             "mask": np.zeros(shape, dtype=bool),
@@ -113,16 +119,18 @@ class Collector:
 
     def _step(self) -> None:
         observations = self._observations
+        # Counted before the step: observations are padded, so this is where the token will stand.
+        positions = (observations != self.policy.pad_token).sum(1)
         step = self.policy.act(
             observations,
             self.cache,
             temperature=self.temperature,
             action_masks=self._action_mask,
+            # A full row waits for its reset, and its choice is ignored.
+            uniforms=self._uniforms[self._rows, positions.clip(max=observations.shape[1] - 1)],
         )
         # A row that only resets ignores its action, so nothing of it is written down.
         chosen = ~self._waiting
-        # Counted before the step: observations are padded, so this is where the token will stand.
-        positions = (observations != self.policy.pad_token).sum(1)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
@@ -130,9 +138,23 @@ class Collector:
         self._action_mask = _action_mask(infos)
         over = (terminated | truncated) & chosen
         if over.any():
-            self._end_episodes(over, terminated, infos)
+            infos = self._end_episodes(over, terminated, infos)
+        begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
+        self._begin_episodes(begun.nonzero()[0], infos)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
+
+    def _begin_episodes(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
+        """Give the episodes that have just begun their own random numbers."""
+        seeds, told = infos.get("episode_seed"), infos.get("_episode_seed")
+        for row in rows.tolist():
+            if seeds is not None and (told is None or told[row]):
+                number = int(seeds[row])
+            else:  # an environment that numbers nothing: the row and how many it has played
+                number = int(self._episodes[row]) * len(self._rows) + row
+            self._episodes[row] += 1
+            numbers = keyed_generator(self._seed, number)
+            self._uniforms[row] = numbers.random(self._uniforms.shape[1])
 
     def _write(
         self,
@@ -163,7 +185,8 @@ class Collector:
 
     def _end_episodes(
         self, over: NDArray[np.bool_], terminated: NDArray[np.bool_], infos: dict[str, Any]
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Close the episodes that are over; returns the infos that came with the next ones."""
         same_step = self.mode is AutoresetMode.SAME_STEP
         ends = infos["final_info"] if same_step else infos
         for row in np.flatnonzero(over).tolist():
@@ -195,6 +218,7 @@ class Collector:
             if before is not None:
                 mask = np.where(over[:, None], True if mask is None else mask, before)
             self._action_mask = mask
+        return infos
 
     def _close(
         self,
@@ -273,6 +297,8 @@ class Collector:
             "scores": self._scores.copy(),
             "answer_tokens": self._answer_tokens.copy(),
             "prompt_lengths": self._prompt_lengths.copy(),
+            "uniforms": self._uniforms.copy(),
+            "episodes": self._episodes.copy(),
             "open": {name: array.copy() for name, array in self._open.items()},
             "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
             "closed": [dict(c) for c in self._closed],
@@ -290,6 +316,9 @@ class Collector:
         self._waiting = state["waiting"]
         self._scores = state["scores"]
         self._prompt_lengths = state["prompt_lengths"]
+        # Those of earlier versions lack the random numbers too: their episodes get new ones.
+        self._uniforms = state.get("uniforms", self._uniforms)
+        self._episodes = state.get("episodes", self._episodes)
         # Checkpoints of earlier versions lack this count and the endings: both are only reported.
         unknown = np.zeros(len(self._rows), dtype=np.int64)
         self._answer_tokens = state.get("answer_tokens", unknown)

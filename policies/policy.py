@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -229,6 +229,7 @@ class Policy(nn.Module):
         action_masks: ArrayLike | None = None,
         deterministic: bool = False,
         generator: np.random.Generator | None = None,
+        uniforms: NDArray[np.float64] | None = None,
     ) -> Step:
         """Choose the next token of every row.
 
@@ -238,7 +239,9 @@ class Policy(nn.Module):
             temperature: Logits are divided by it.
             action_masks: Which tokens may be chosen, shape (num_rows, V), bool.
             deterministic: Take the likeliest token instead of sampling.
-            generator: Source of the uniform numbers, one a row.
+            generator: Source of the uniform numbers, one a row; the policy's own if None.
+            uniforms: The numbers themselves, in [0, 1), shape (num_rows,), float64; a row's choice
+                is then a function of its text and its number.
 
         Returns:
             Actions, log-probabilities and values.
@@ -268,7 +271,8 @@ class Policy(nn.Module):
                 actions = likeliest.squeeze(1).cpu().numpy()
             else:
                 # One uniform number a row, drawn on the CPU: the same seed gives the same choices.
-                uniforms = (generator or self.generator).random(len(logits))
+                if uniforms is None:
+                    uniforms = (generator or self.generator).random(len(logits))
                 actions, logprobs = sample(logits, uniforms)
             values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
         unsound = np.isnan(logprobs)

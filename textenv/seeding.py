@@ -16,6 +16,7 @@ from textenv.errors import PromptError
 from textenv.prompts import Prompt, PromptSource
 
 _MASK = 2**64 - 1
+_STATE = ("keys", "given", "groups", "placed", "episode_seeds")
 
 
 def stream_key(seed: int | None) -> np.uint64:
@@ -37,6 +38,26 @@ def draw_seed(key: int, draw: int) -> int:
     return z ^ (z >> 31)
 
 
+def _episode_seed(key: int, number: int) -> int:
+    # 63 bits: Gymnasium's vectors copy the integers of infos into arrays of int64.
+    return draw_seed(key, number) >> 1
+
+
+def keyed_generator(seed: int, number: int) -> np.random.Generator:
+    """Random numbers that belong to one thing, such as an episode, and to nothing else.
+
+    Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) is a function of a
+    key and a counter. With the run's seed and the episode's own in the key, the numbers depend
+    neither on other episodes nor on the row, batch or process in which the episode is played.
+
+    Args:
+        seed: Any integer, such as the seed of a run.
+        number: Any integer, such as an episode's `episode_seed`.
+    """
+    key = np.array([seed & _MASK, number & _MASK], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
 class PromptStreams:
     """Decides which prompt each row gets next.
 
@@ -50,6 +71,8 @@ class PromptStreams:
         given: How many times the stream gave a row a prompt, shape (count // group_size,), int64.
         groups: Equal for rows with the same draw, shape (count,), int64; -1 for a row that was
             started with something else.
+        placed: How many times each row was started with something else, shape (count,), int64.
+        episode_seeds: Each episode's own seed, not negative, shape (count,), int64.
     """
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
@@ -57,6 +80,8 @@ class PromptStreams:
         self.keys = np.array([stream_key(None) for _ in range(count // group_size)])
         self.given = np.zeros(count // group_size, dtype=np.int64)
         self.groups = np.full(count, -1)
+        self.placed = np.zeros(count, dtype=np.int64)
+        self.episode_seeds = np.zeros(count, dtype=np.int64)
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.
@@ -70,6 +95,7 @@ class PromptStreams:
             if seed is not None:
                 self.keys[group] = stream_key(seed)
                 self.given[group] = 0
+                self.placed[group * self.group_size : (group + 1) * self.group_size] = 0
 
     def leave(self, rows: NDArray[np.intp]) -> None:
         """Rows stop in the middle of an episode: their group stays incomplete, so end it."""
@@ -86,12 +112,12 @@ class PromptStreams:
         # The counters are copied, and kept only after the source has given its prompts: if it
         # raises, the next try draws the same ones.
         of, given = rows // self.group_size, self.given.copy()
-        draws = np.empty(len(rows), dtype=np.int64)
+        draws, members = np.empty((2, len(rows)), dtype=np.int64)
         for place, group in enumerate(of.tolist()):
-            draws[place] = given[group] // self.group_size
+            draws[place], members[place] = divmod(given[group], self.group_size)
             given[group] += 1
-        seeds = map(draw_seed, self.keys[of].tolist(), draws.tolist())
-        prompts = self.source.draw(np.array(list(seeds), dtype=np.uint64))
+        seeds = list(map(draw_seed, self.keys[of].tolist(), draws.tolist()))
+        prompts = self.source.draw(np.array(seeds, dtype=np.uint64))
         if len(prompts) != len(rows):
             raise PromptError(
                 f"{type(self.source).__name__}.draw gave {len(prompts)} prompts for "
@@ -99,14 +125,26 @@ class PromptStreams:
             )
         # Unique over all groups and draws: the draw and the group's number in one integer.
         self.groups[rows] = draws * len(self.keys) + of
+        # A seed of a seed: of the answers to one draw, each has its own.
+        self.episode_seeds[rows] = list(map(_episode_seed, seeds, members.tolist()))
         self.given = given
         return prompts
 
+    def place(self, rows: NDArray[np.intp]) -> None:
+        """Note that `rows` start with something else than a draw."""
+        for row in rows.tolist():
+            group, member = divmod(row, self.group_size)
+            # Draws are numbered from 0 up; these streams of single rows are numbered below.
+            stream = draw_seed(int(self.keys[group]), -2 - member)
+            self.episode_seeds[row] = _episode_seed(stream, int(self.placed[row]))
+        self.placed[rows] += 1
+        self.groups[rows] = -1
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next draws depend on, except the source."""
-        return {name: getattr(self, name).copy() for name in ("keys", "given", "groups")}
+        return {name: getattr(self, name).copy() for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` gave; the number of rows must be the same."""
-        for name in ("keys", "given", "groups"):
+        for name in _STATE:
             getattr(self, name)[...] = state[name]

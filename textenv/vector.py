@@ -63,7 +63,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`. At an end: `finish_reason`, `text` (the answer), `reward_components` (each
+    At a start: `prompt`, and `episode_seed`, an integer for random numbers that belong to this
+    episode wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components` (each
     component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The
     group is equal for episodes that share one drawn prompt, and -1 for an episode started from
     options. With rewards that may abstain (those of TRL), `scored` is False for an episode to which
@@ -200,7 +201,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self._begin(rows, self._draw(rows))
         else:
             self._begin(rows, starts)
-            self._streams.groups[rows] = -1
+            self._streams.place(rows)
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
 
     def step(
@@ -411,7 +412,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def _start_info(self, rows: NDArray[np.intp]) -> dict[str, Any]:
         texts = [self._texts.prompts[row].text for row in rows.tolist()]
         prompts = object_array(self.num_envs, rows, texts)
-        return masked_info({"prompt": prompts}, row_marks(self.num_envs, rows))
+        begun = row_marks(self.num_envs, rows)
+        seeds = np.where(begun, self._streams.episode_seeds, 0)
+        return masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.

@@ -16,6 +16,7 @@ from agents.runs.endings import is_scored
 from agents.runs.samples import Sample
 from policies import Policy, PolicyOutputs
 from textenv import Prompt, TextVectorEnv
+from textenv.seeding import keyed_generator
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,14 @@ def evaluate(
     """Answer each of `prompts` once in `envs`, which also scores the answers.
 
     Args:
-        policy: The policy that answers; its own generator is not used.
+        policy: The policy that answers; its own random numbers are not used.
         envs: An environment with any number of rows, in SAME_STEP mode; its own prompts are not
             used.
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL.
         temperature: Logits are divided by this, in sampling and in the log-probabilities.
-        seed: Seed of the sampling; the same policy, prompts and seed give the same answers.
+        seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
+            prompt has random numbers of its own, so policies are compared on equal numbers.
         on_answers: Called with the number of answers so far after each batch.
 
     Raises:
@@ -114,14 +116,14 @@ def evaluate(
     """
     if not prompts:
         raise ValueError("there are no prompts to answer")
-    generator = np.random.default_rng(seed)
     samples: list[Sample] = []
     answers: list[NDArray[np.int64]] = []
     logprobs: list[NDArray[np.float64]] = []
     ref_logprobs: list[NDArray[np.float64]] = []
     for begin in range(0, len(prompts), envs.num_envs):
         some = prompts[begin : begin + envs.num_envs]
-        batch = answer_prompts(policy, envs, some, temperature=temperature, generator=generator)
+        numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
+        batch = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
@@ -156,11 +158,18 @@ def answer_prompts(
     prompts: Sequence[Prompt],
     *,
     temperature: float,
-    generator: np.random.Generator,
+    generators: Sequence[np.random.Generator],
 ) -> Answers:
     """Answer at most `envs.num_envs` prompts, one in each row.
 
     Spare rows repeat prompts; their answers are dropped.
+
+    Args:
+        policy: The policy that answers; its own random numbers are not used.
+        envs: An environment in SAME_STEP mode.
+        prompts: At least one prompt.
+        temperature: Logits are divided by this.
+        generators: Source of each prompt's random numbers.
 
     Raises:
         ValueError: `envs` is in another autoreset mode than SAME_STEP.
@@ -176,12 +185,17 @@ def answer_prompts(
     starts = (observations != policy.pad_token).sum(1)
     cache = policy.new_cache(*observations.shape)
     running = np.arange(rows) < count
+    uniforms = np.stack(
+        [generators[row % count].random(envs.max_new_tokens) for row in range(rows)]
+    )
     scores = np.zeros(rows)
     finals: list[Any] = [None] * rows
     samples: list[Any] = [None] * rows
     paid: list[NDArray[np.float64]] = []
     masks: list[NDArray[np.bool_]] = []
-    while running.any():
+    for number in range(envs.max_new_tokens):
+        if not running.any():
+            break
         allowed = infos.get("action_mask")
         if allowed is not None:
             masks.append(allowed)
@@ -190,7 +204,7 @@ def answer_prompts(
             cache,
             temperature=temperature,
             action_masks=allowed,
-            generator=generator,
+            uniforms=uniforms[:, number],
         )
         observations, rewards, terminated, truncated, infos = envs.step(step.actions)
         paid.append(rewards)

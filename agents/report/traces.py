@@ -9,6 +9,7 @@ from agents.report.parts import TokenTrace
 from agents.runs.streaming import token_texts
 from policies import Policy
 from textenv import Prompt, TextVectorEnv, Tokenizer
+from textenv.seeding import keyed_generator
 
 STOP = "⟨stop⟩"
 
@@ -31,7 +32,7 @@ def token_traces(
     `log-probability`.
 
     Args:
-        policy: The policy that answers; its own generator is not used.
+        policy: The policy that answers; its own random numbers are not used.
         envs: Any number of rows, in SAME_STEP mode; its own prompts are not used.
         prompts: At least one.
         reference: The policy for the KL, which is left out without it.
@@ -44,11 +45,11 @@ def token_traces(
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
     """
-    generator = np.random.default_rng(seed)
     traces: list[TokenTrace] = []
     for begin in range(0, len(prompts), envs.num_envs):
         some = prompts[begin : begin + envs.num_envs]
-        answers = answer_prompts(policy, envs, some, temperature=temperature, generator=generator)
+        numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
+        answers = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
         measures = _measures(policy, reference, answers, temperature)
         for row, sample in enumerate(answers.samples):
             chosen = answers.mask[row]

@@ -140,7 +140,9 @@ def test_table_of_the_single_environment():
     ]
     for action, observation, *expected in table:
         if action == "reset":
-            after, *result = env.reset()
+            after, info = env.reset()
+            assert isinstance(info.pop("episode_seed"), int)
+            result = [info]
         else:
             after, reward, terminated, truncated, info = env.step(ord(action))
             assert truncated is False

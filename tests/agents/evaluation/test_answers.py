@@ -18,14 +18,16 @@ def length_and_bonus(episodes):
     return [len(e.tokens) + e.columns.get("bonus", 0.0) for e in episodes]
 
 
+ARGUMENTS = {
+    "prompts": ["unused"],
+    "reward": length_and_bonus,
+    "max_new_tokens": 6,
+    "stop_tokens": tuple(range(0, 256, 4)),  # so that lengths differ
+}
+
+
 def environment(**changes) -> TextVectorEnv:
-    arguments = {
-        "prompts": ["unused"],
-        "reward": length_and_bonus,
-        "max_new_tokens": 6,
-        "stop_tokens": tuple(range(0, 256, 4)),  # so that lengths differ
-    }
-    return TextVectorEnv(2, **arguments | changes)
+    return TextVectorEnv(2, **ARGUMENTS | changes)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,13 @@ def test_the_seed_decides_and_the_policys_own_generator_is_left_alone(policy):
     assert policy.generator.bit_generator.state == before
 
 
+def test_an_answer_does_not_depend_on_the_number_of_rows(policy):
+    """Each prompt has numbers of its own, so two policies can be compared on equal ones."""
+    narrow, wide = (evaluate(policy, TextVectorEnv(rows, **ARGUMENTS), PROMPTS) for rows in (1, 4))
+    assert narrow.samples == wide.samples
+    assert narrow.logprobs == pytest.approx(wide.logprobs, abs=1e-5)
+
+
 def test_kl_against_itself_is_zero_and_positive_against_another(policy):
     itself = evaluate(policy, environment(), PROMPTS, reference=policy)
     assert itself.kl_per_answer == 0
@@ -118,8 +127,8 @@ def test_rewards_stand_at_the_tokens_that_were_paid_for(policy):
     step_pay = dense(lambda batch: batch.actions / 256)
     reward = weighted(steps=(1.0, step_pay), end=(1.0, length_and_bonus))
     envs = environment(reward=reward, max_new_tokens=6)
-    generator = np.random.default_rng(0)
-    answers = answer_prompts(policy, envs, PROMPTS[:2], temperature=1.0, generator=generator)
+    numbers = [np.random.default_rng(seed) for seed in (0, 1)]
+    answers = answer_prompts(policy, envs, PROMPTS[:2], temperature=1.0, generators=numbers)
     for row, (sample, bonus) in enumerate(zip(answers.samples, (0, 10), strict=True)):
         chosen = answers.tokens[row, answers.mask[row]]
         expected = chosen / 256
