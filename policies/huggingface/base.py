@@ -170,7 +170,9 @@ class TransformersPolicy(Policy, ABC):
             return super().token_logprobs(hidden, tokens, temperature, action_masks)
         weight = layer.weight[: self.vocab_size]
         hidden = self._scale * hidden.to(weight.dtype)
-        return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
+        return head.token_logprobs(
+            hidden, weight, tokens, temperature, action_masks, self.unused_tokens
+        )
 
     def _logits_bias(self) -> Tensor | None:
         """The bias that some families (BART, Marian) add to logits: a buffer, mostly zeros."""

@@ -165,7 +165,8 @@ def outputs(
 def reading(policy: Any, observations: Ints, cache: Any = None) -> tuple[Floats, Floats]:
     """Log-probabilities of all tokens after each observation, (n, V), and values, (n,)."""
     hidden = policy.last_hidden(observations, cache).clone()
-    return log_softmax(array(policy.logits(hidden))), array(policy.value_head(hidden))[:, 0]
+    logits = getattr(policy, "choices", policy.logits)(hidden)
+    return log_softmax(array(logits)), array(policy.value_head(hidden))[:, 0]
 
 
 def log_softmax(logits: Floats) -> Floats:
