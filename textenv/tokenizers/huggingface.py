@@ -164,9 +164,10 @@ class HuggingFaceTokenizer:
         found = []
         for anchor in ("", "\n", ".", ":"):
             with suppress(Exception):  # of no class: a character that the vocabulary lacks
-                known = self.encode(anchor)
-                ends = [self.encode(anchor + end)[len(known) :] for end in ("b", " b")]
-                if [self.decode([*self.encode("a"), *ids]) for ids in ends] == ["ab", "a b"]:
+                known, other = self.encode(anchor), self.encode("a")
+                ends = {end: self.encode(anchor + end)[len(known) :] for end in ("b", " b")}
+                before = self.decode(other)
+                if all(self.decode([*other, *ids]) == before + end for end, ids in ends.items()):
                     found.append((anchor, known))
         return [] if ("", []) in found else found
 
