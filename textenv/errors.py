@@ -25,6 +25,10 @@ class MalformedRecordError(PromptError):
     """Lines of a file cannot be read; the message names the file and every line."""
 
 
+class MissingFileError(MalformedRecordError, FileNotFoundError):
+    """There is no file of the name that was given."""
+
+
 class TokenizerError(TextEnvError, ValueError):
     """A tokenizer cannot be loaded, trained or used."""
 

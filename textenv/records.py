@@ -3,7 +3,6 @@
 Files are read whole; nothing is streamed.
 """
 
-import codecs
 import gzip
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textenv.errors import MalformedRecordError
+from textenv.files import read_bytes, without_mark
 
 MAX_PROBLEMS_SHOWN = 10
 
@@ -29,6 +29,7 @@ def read_jsonl(
         what: What the records should be, for the message.
 
     Raises:
+        MissingFileError: There is no such file.
         MalformedRecordError: The file or some lines of it cannot be read. The first ten such lines
             are listed, each with the file and its number.
     """
@@ -87,13 +88,15 @@ def short(value: object) -> str:
 
 
 def _content(path: Path, what: str) -> bytes:
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
+    content = read_bytes(path, what)
+    if path.suffix == ".gz":
+        try:
             content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
-        raise MalformedRecordError(f"the file of {what} {path} cannot be read: {error}") from error
-    return content.removeprefix(codecs.BOM_UTF8)
+        except (OSError, EOFError) as error:
+            raise MalformedRecordError(
+                f"the file of {what} {path} cannot be read: {error}"
+            ) from error
+    return without_mark(content)
 
 
 def _json_object(line: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from policies import Policy, load_policy, tokenizer_of
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
+from textenv.files import read_text
 from textenv.loading import load_object
 
 TRACED = 5
@@ -174,11 +175,7 @@ def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
     assert policy.tokenizer is not None
     if path.suffix == ".tokens":
         return open_stream(path, policy.tokenizer)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is no text of UTF-8: {error}") from error
-    ids = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+    ids = np.array(policy.tokenizer.encode(read_text(path)), dtype=np.int64)
     if len(ids) < 2:
         raise PromptError(f"{path} has {len(ids)} tokens: there is none to predict")
     return ids

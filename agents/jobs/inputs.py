@@ -31,7 +31,8 @@ from policies import (
 from policies.adapters import import_peft
 from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
-from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
+from textenv.errors import AdapterError, InvalidRewardError, OptionError
+from textenv.files import check_there, read_text
 
 FEWEST_TO_SPLIT = 40
 """From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
@@ -42,6 +43,7 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
 
     Raises:
         OptionError: They do not.
+        MissingFileError: The text for it is not there.
     """
     name, answers = settings.algorithm.name, settings.answers
     made = algorithm_named(name)
@@ -61,6 +63,8 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
             if not takes_text
             else f"{name} keeps reading a text: name it with --ptx-text"
         )
+    if settings.task.ptx_text is not None:
+        check_there([settings.task.ptx_text], "text")
     return made
 
 
@@ -73,12 +77,7 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
     values = dict(settings.algorithm.fields)
     if settings.task.ptx_text is not None:
         assert policy.tokenizer is not None
-        try:
-            text = Path(settings.task.ptx_text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise MalformedRecordError(
-                f"{settings.task.ptx_text} cannot be read: {error}"
-            ) from error
+        text = read_text(settings.task.ptx_text)
         stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}

@@ -41,6 +41,7 @@ from textenv.errors import (
     OptionError,
     RewardError,
 )
+from textenv.files import reason
 from textenv.rewards import reward_terms
 
 SHOWN_SAMPLES = 5
@@ -194,7 +195,7 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.path} is not the folder of a run: {error}") from error
+        raise CheckpointError(f"{run.path} is not the folder of a run: {reason(error)}") from error
     settings = from_flat(TrainSettings, complete(stored), str(run.config))
     if "tokens" in names:
         longer = replace(settings.training, tokens=given.training.tokens)
