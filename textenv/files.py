@@ -37,7 +37,7 @@ def read_text(path: str | os.PathLike[str], what: str = "text") -> str:
         text = without_mark(content).decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedRecordError(
-            f"the file of {what} {path} cannot be read: {error}; save it as UTF-8"
+            f"the file of {what} {path} is no text of UTF-8: {error}; save it as UTF-8"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

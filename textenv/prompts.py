@@ -58,6 +58,11 @@ class Prompt:
         if self.tokens is not None:
             object.__setattr__(self, "tokens", _token_ids(self.tokens))
 
+    @property
+    def content(self) -> str | bytes:
+        """What the policy reads: equal for prompts that differ in their columns alone."""
+        return self.text if self.tokens is None else self.tokens.tobytes()
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """A prompt from a record with a `prompt` (text) or `tokens` (ids); the rest are columns.

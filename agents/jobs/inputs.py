@@ -14,6 +14,7 @@ from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
 from agents.jobs.environments import environment_for
+from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
 from agents.runs.run_folder import RunFolder
@@ -35,7 +36,7 @@ from textenv.errors import AdapterError, InvalidRewardError, OptionError
 from textenv.files import check_there, read_text
 
 FEWEST_TO_SPLIT = 40
-"""From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
+"""From lists of fewer different prompts nothing is held out: the same train and evaluate."""
 
 
 def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
@@ -211,11 +212,14 @@ def prompts_of(settings: TrainSettings) -> tuple[PromptSource, list[Prompt], boo
     if not isinstance(source, ListPrompts):  # it makes new ones up for ever
         seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
         return source, list(source.draw(seeds)), True
-    if len(source.prompts) < FEWEST_TO_SPLIT:
+    if len({prompt.content for prompt in source.prompts}) < FEWEST_TO_SPLIT:
         return source, _spread(source.prompts, count), False
-    order = mixed.permutation(len(source.prompts))
-    cut = max(len(order) // 10, FEWEST_TO_SPLIT // 2)
-    held_out, training = ([source.prompts[i] for i in part] for part in np.split(order, [cut]))
+    held_out, training = hold_out(
+        source.prompts,
+        lambda prompt: prompt.content,
+        lambda different: max(different // 10, FEWEST_TO_SPLIT // 2),
+        mixed,
+    )
     return ListPrompts(training), _spread(held_out, count), True
 
 

@@ -109,6 +109,16 @@ def test_a_template(folder):
     assert result.exit_code == 0, result.output
 
 
+def test_the_mark_at_the_beginning_of_a_text_is_no_character(folder):
+    figures = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (folder / "held.txt").write_text("A text that nobody has read.", encoding=encoding)
+        result = run("one", "--judge", "my.py:judge", "--text", "held.txt", "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads((folder / "out.json").read_text())[0]["perplexity"])
+    assert figures[0] == figures[1]
+
+
 def test_a_stream_of_tokens_as_held_out_text(folder):
     write_stream(folder / "held.tokens", ["A text.", "Another."], TOKENIZER)
     result = run("one", "--judge", "my.py:judge", "--text", "held.tokens", "--json", "out.json")
