@@ -27,11 +27,13 @@ from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, load_policy, tokenizer_of
+from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
 from textenv.loading import load_object
+from textenv.reward_trial import try_reward
 
 TRACED = 5
 """Prompts whose answers the report shows token by token."""
@@ -52,6 +54,10 @@ def run(settings: EvaluateSettings) -> None:
     decides = None if measures.judge is None else load_judge(measures.judge)
     scored = _reward(measures, decides, machine)
     asked = _prompts(wanted.prompts, wanted.template, wanted.answers, machine.seed)
+    tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
+    for tried in (measures.reward, decides and judge_reward(decides)):
+        if tried is not None:  # before anything takes long
+            try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
     against = None
     if measures.reference is not None:

@@ -23,6 +23,7 @@ from textenv import ListPrompts, load_prompts
 from textenv.errors import InvalidRewardError
 from textenv.loading import load_object
 from textenv.records import short
+from textenv.reward_trial import ANSWER
 
 TERMINAL = "terminal"
 LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
@@ -46,6 +47,8 @@ def run(settings: PreferencesSettings) -> None:
     speaker = to_machine(TransformerPolicy.load(task.policy), settings.machine)
     judge = None if task.labeller == TERMINAL else _labeller(task.labeller)
     asked = unranked(_texts(task.prompts, task.limit, seed, speaker), task.out)
+    if judge is not None:  # before anything takes long
+        rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
     def answers() -> Iterator[tuple[list[str], list[list[str]]]]:

@@ -27,22 +27,22 @@ from agents.jobs.inputs import (
 )
 from agents.jobs.machine import device_named
 from agents.report.training import MEASURES, write_training_report
+from agents.runs.learner_checkpoint import POLICY
 from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
-from policies import (
-    Policy,
-)
-from textenv import ListPrompts, TextVectorEnv
+from policies import Policy
+from policies.checkpoint import saved_tokenizer
+from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
     RewardError,
 )
 from textenv.files import reason
-from textenv.rewards import reward_terms
+from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
 
@@ -119,7 +119,7 @@ def train(
     stages = Stages(console)
     training, asked, held_out = prompts_of(settings)
     reward = reward_of(settings)
-    reward_terms(reward)
+    _try_reward(settings, asked[0], resume)
     actor, reference = policies_of(settings, stages, resume)
     policy = with_critic(actor, reward, made)
     envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
@@ -161,6 +161,14 @@ def train(
 
 
 # -------------------------------------------------------------------- what the job is made of
+
+
+def _try_reward(settings: TrainSettings, prompt: Prompt, resume: RunFolder | None) -> None:
+    """Find out that the user's reward cannot work, before anything is loaded or trained."""
+    if settings.task.reward is None:
+        return
+    folder = resume.checkpoint / POLICY if resume else settings.task.policy
+    try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
 
 
 def _check_given(settings: TrainSettings, given: set[str]) -> None:

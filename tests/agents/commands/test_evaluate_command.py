@@ -164,6 +164,16 @@ def test_what_cannot_be_used_is_said(folder, arguments, message):
     assert message in " ".join(result.output.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("option", ["--reward", "--judge"])
+def test_what_scores_is_tried_before_a_policy_is_loaded(folder, option):
+    (folder / "tried.py").write_text("def score(*given):\n    return 1 / 0\n")
+    result = run("none", option, "tried.py:score")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "tried on a made-up episode" in output
+    assert "in tried.py, line 2: return 1 / 0" in output
+
+
 def test_answers_that_fill_the_context(folder):
     arguments = ["one", "--judge", "my.py:judge", *SMALL, "--max-new-tokens", "32"]
     result = run_command("eval", *arguments)

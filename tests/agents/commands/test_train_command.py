@@ -198,9 +198,21 @@ def test_mistakes_give_one_message(folder, arguments, message):
     assert isinstance(result.exception, SystemExit)
 
 
+def test_a_reward_is_tried_before_a_policy_is_loaded(folder):
+    (folder / "tried.py").write_text(
+        "def reward(episodes):\n    return [e.columns['answer'] for e in episodes]\n"
+    )
+    result = run(*own("tried.py:reward"), "--policy", "absent")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "tried on a made-up episode: reward 'reward' raised KeyError: 'answer'" in output
+    assert "in tried.py, line 2: return [e.columns['answer'] for e in episodes]" in output
+    assert not run_folders(folder)
+
+
 def test_debug_shows_where_an_error_comes_from(folder):
     result = run(*own(), "--prompts", "absent.jsonl", "--debug")
-    assert "MalformedRecordError" in repr(result.exception)
+    assert "MissingFileError" in repr(result.exception)
 
 
 def test_what_is_no_run_cannot_be_resumed(folder):
