@@ -12,9 +12,9 @@ INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", 
 
 
 def place_of(error: BaseException, function: Any = None) -> str:
-    """The last line of the user's own code that an exception passed, such as "my.py, line 3: x / y".
+    """The last line of the user's code that an exception passed, such as "my.py, line 3: x / y".
 
-    Where it passed none, as where a function cannot be called, the place of `function`.
+    Where it has passed none, as where a function cannot be called, the place of `function`.
 
     Returns:
         Empty if all of it is code of this project, of Python or of installed packages.
@@ -38,7 +38,7 @@ def defined_at(function: Any) -> str:
             break
     function = inspect.unwrap(function)
     if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", None)
+        function = inspect.getattr_static(type(function), "__call__", None)
     code = getattr(function, "__code__", None)
     if code is None or not _is_the_users(code.co_filename, function.__module__ or ""):
         return ""

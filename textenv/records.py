@@ -6,7 +6,7 @@ Files are read whole; nothing is streamed.
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,27 +33,40 @@ def read_jsonl(
         MalformedRecordError: The file or some lines of it cannot be read. The first ten such lines
             are listed, each with the file and its number.
     """
-    return read_lines(path, lambda line: parse(_json_object(line)), what)
+    return [record for _, record in numbered_lines(path, on_json(parse), what)]
 
 
-def read_lines(
+def on_json(parse: Callable[[dict[str, Any]], T]) -> Callable[[str], T]:
+    """A function of a line's text, from one of the JSON object in it."""
+    return lambda line: parse(_json_object(line))
+
+
+def numbered_lines(
     path: str | os.PathLike[str], parse: Callable[[str], T], what: str = "records"
-) -> list[T]:
-    """Like `read_jsonl`, for lines of any kind: `parse` takes the line's text."""
-    records: list[T] = []
+) -> list[tuple[int, T]]:
+    """Like `read_jsonl`, for lines of any kind and with their numbers.
+
+    Args:
+        path: The file.
+        parse: Makes a record from a line's text; raises ValueError if it cannot.
+        what: What the records should be, for the message.
+
+    Raises:
+        MissingFileError: There is no such file.
+        MalformedRecordError: The file or some lines of it cannot be read.
+    """
+    records: list[tuple[int, T]] = []
     problems: list[str] = []
     # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
     for number, raw in enumerate(_content(Path(path), what).splitlines(), start=1):
         try:
             line = raw.decode("utf-8")
             if line.strip():
-                records.append(parse(line))
+                records.append((number, parse(line)))
         except (ValueError, RecursionError) as error:  # also what decode and TextEnvErrors raise
             problems.append(f"{path}:{number}: {error}")
     if problems:
-        more = len(problems) - MAX_PROBLEMS_SHOWN
-        shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise MalformedRecordError("\n".join([f"these lines are not {what}:", *shown]))
+        raise MalformedRecordError(f"these lines are not {what}:\n{listed(problems)}")
     return records
 
 
@@ -79,6 +92,13 @@ def read_files(
     if problems:
         raise MalformedRecordError("\n".join(problems))
     return records
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first ten problems, one a line, and how many there are beyond."""
+    more = len(problems) - MAX_PROBLEMS_SHOWN
+    shown = [*problems[:MAX_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return "\n".join(shown)
 
 
 def short(value: object) -> str:

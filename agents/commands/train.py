@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Device, Network
+from agents.commands.shared import Device, Network, Prompted
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -48,8 +48,8 @@ class Task:
     ptx_text: str | None = setting(None, metavar="FILE")
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, kw_only=True)
+class Answers(Prompted):
     """How to answer.
 
     Attributes:

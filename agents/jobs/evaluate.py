@@ -21,7 +21,7 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
-from agents.jobs.environments import environment_for
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
@@ -59,6 +59,11 @@ def run(settings: EvaluateSettings) -> None:
         if tried is not None:  # before anything takes long
             try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    for policy in named.values():
+        room = room_for_prompts(policy, wanted.max_new_tokens)
+        fitting = fit_prompts(ListPrompts(asked), policy, room, wanted.long_prompts, console)
+        assert isinstance(fitting, ListPrompts)  # made from one
+        asked = list(fitting.prompts)
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
-from agents.jobs.environments import environment_for
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
@@ -201,14 +202,52 @@ def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
     return policy
 
 
-def prompts_of(settings: TrainSettings) -> tuple[PromptSource, list[Prompt], bool]:
-    """Where the training prompts come from, those to evaluate on, and whether they are others."""
-    count = settings.output.eval_answers
-    if settings.task.prompts is None:
-        training, held_out = speeches.prompts()
-        return ListPrompts(training), _spread(held_out, count), True
-    source = load_prompts(settings.task.prompts)
-    mixed = np.random.default_rng(settings.training.seed)
+def sources_of(settings: TrainSettings) -> list[PromptSource]:
+    """Where prompts come from: one source for all, or one to train and one to evaluate on."""
+    if settings.task.prompts is not None:
+        return [load_prompts(settings.task.prompts)]
+    return [ListPrompts(prompts) for prompts in speeches.prompts()]
+
+
+def prompts_of(
+    settings: TrainSettings, sources: Sequence[PromptSource], policy: Policy, console: Console
+) -> tuple[PromptSource, list[Prompt], bool]:
+    """Where the training prompts come from, those to evaluate on, and whether they are others.
+
+    Args:
+        settings: The options.
+        sources: What `sources_of` gave.
+        policy: Who is to answer.
+        console: Is told how many prompts were too long.
+
+    Raises:
+        PromptTooLongError: Some are too long for the policy, and nothing is to be done about it.
+    """
+    answers, count = settings.answers, settings.output.eval_answers
+    room = room_for_prompts(policy, answers.max_new_tokens)
+    training, *others = [
+        fit_prompts(source, policy, room, answers.long_prompts, console) for source in sources
+    ]
+    if not others:
+        return split_prompts(training, count, settings.training.seed)
+    assert isinstance(others[0], ListPrompts)
+    return training, _spread(others[0].prompts, count), True
+
+
+def split_prompts(
+    source: PromptSource, count: int, seed: int
+) -> tuple[PromptSource, list[Prompt], bool]:
+    """Hold out a tenth of the prompts of a list, if there are enough that differ.
+
+    Args:
+        source: All prompts; one that makes new ones up serves both sides.
+        count: Prompts to evaluate on.
+        seed: Of what is held out.
+
+    Returns:
+        Where the training prompts come from, those to evaluate on, and whether they are others.
+    """
+    mixed = np.random.default_rng(seed)
     if not isinstance(source, ListPrompts):  # it makes new ones up for ever
         seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
         return source, list(source.draw(seeds)), True

@@ -23,6 +23,7 @@ from agents.jobs.inputs import (
     policies_of,
     prompts_of,
     reward_of,
+    sources_of,
     with_critic,
 )
 from agents.jobs.machine import device_named
@@ -35,7 +36,7 @@ from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
 from policies import Policy
 from policies.checkpoint import saved_tokenizer
-from textenv import ListPrompts, Prompt, TextVectorEnv
+from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
@@ -117,10 +118,11 @@ def train(
     check_loggers(settings.output.logger)
     made = algorithm_class(settings)
     stages = Stages(console)
-    training, asked, held_out = prompts_of(settings)
+    sources = sources_of(settings)
     reward = reward_of(settings)
-    _try_reward(settings, asked[0], resume)
+    _try_reward(settings, sources[0], resume)
     actor, reference = policies_of(settings, stages, resume)
+    training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
@@ -163,10 +165,11 @@ def train(
 # -------------------------------------------------------------------- what the job is made of
 
 
-def _try_reward(settings: TrainSettings, prompt: Prompt, resume: RunFolder | None) -> None:
+def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
     """Find out that the user's reward cannot work, before anything is loaded or trained."""
     if settings.task.reward is None:
         return
+    (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
     folder = resume.checkpoint / POLICY if resume else settings.task.policy
     try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
 

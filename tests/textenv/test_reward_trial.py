@@ -15,7 +15,7 @@ from textenv.reward_trial import ANSWER, try_reward
 from textenv.rewards import dense, from_trl, per_text, weighted
 from textenv.tokenizers.characters import CharacterTokenizer
 
-MINE = '''
+MINE = """
 import json
 from functools import partial
 from textenv.rewards import dense, from_trl, per_text, weighted
@@ -68,7 +68,7 @@ trl, short_trl = from_trl(later), from_trl(needs)
 model = Model()
 steps = dense(each_step)
 half = partial(parsed)
-'''
+"""
 PROMPT = Prompt("2 + 2 =", {"solution": "4"})
 
 

@@ -164,6 +164,21 @@ def test_what_cannot_be_used_is_said(folder, arguments, message):
     assert message in " ".join(result.output.replace("│", " ").split())
 
 
+def test_prompts_that_are_too_long(folder):
+    (folder / "long.txt").write_text("short\n" + "x" * 27 + "\nshort, too\n" + "y" * 28)
+    arguments = ["one", "two", "--judge", "my.py:judge", "--prompts", "long.txt"]
+    result = run_command("eval", *arguments, "--max-new-tokens", "6")
+    assert result.exit_code == 1
+    first, second, way_out = result.output.splitlines()
+    assert "long.txt:2: " in first and "long.txt:4: " in second and "--long-prompts" in way_out
+    for how, answers in (("cut", 4), ("drop", 2)):
+        options = ["--max-new-tokens", "6", "--long-prompts", how, "--rows", "4"]
+        result = run_command("eval", *arguments, *options)
+        assert result.exit_code == 0, result.output
+        assert "2 of 4 prompts have more than 26 tokens" in result.output
+        assert f"{answers} answers of each policy" in result.output
+
+
 @pytest.mark.parametrize("option", ["--reward", "--judge"])
 def test_what_scores_is_tried_before_a_policy_is_loaded(folder, option):
     (folder / "tried.py").write_text("def score(*given):\n    return 1 / 0\n")

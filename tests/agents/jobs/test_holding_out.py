@@ -8,18 +8,19 @@ from command_line import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.commands.train import Task, TrainSettings
 from agents.jobs.holding_out import hold_out
-from agents.jobs.inputs import FEWEST_TO_SPLIT, prompts_of
+from agents.jobs.inputs import FEWEST_TO_SPLIT, split_prompts
 from agents.supervised import Example
 from policies import TransformerConfig, TransformerPolicy
-from textenv import ListPrompts
+from textenv import ListPrompts, load_prompts
 from textenv.tokenizers import BytesTokenizer
+
+SEED = 3
 
 
 def prompts_from(lines: list[str], path):
     path.write_text("\n".join(lines))
-    training, asked, held_out = prompts_of(TrainSettings(task=Task(prompts=str(path))))
+    training, asked, held_out = split_prompts(load_prompts(path), 512, SEED)
     assert isinstance(training, ListPrompts)
     return training.prompts, asked, held_out
 
@@ -49,7 +50,7 @@ def test_lines_that_occur_twice_stay_on_one_side(form, tmp_path):
 def test_different_prompts_are_parted_as_ever(tmp_path):
     lines = [f"prompt {n}" for n in range(300)]
     training, asked, _ = prompts_from(lines, tmp_path / "a.txt")
-    order = np.random.default_rng(TrainSettings().training.seed).permutation(300)
+    order = np.random.default_rng(SEED).permutation(300)
     assert [p.text for p in training] == [lines[i] for i in order[30:]]
     assert {p.text for p in asked} == {lines[i] for i in order[:30]}
 
