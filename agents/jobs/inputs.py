@@ -80,6 +80,10 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
                 f"{settings.task.ptx_text} cannot be read: {error}"
             ) from error
         stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+        if len(stream) < 2:
+            raise MalformedRecordError(
+                f"{settings.task.ptx_text} has {len(stream)} tokens: there is none to predict"
+            )
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}
     try:

@@ -17,12 +17,11 @@ from agents.feedback import (
     vader_labeller,
 )
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, TransformerPolicy, tokenizer_of
 from textenv import ListPrompts, load_prompts
-from textenv.errors import InvalidRewardError
-from textenv.loading import load_object
-from textenv.records import short
+from textenv.loading import load_function
 
 TERMINAL = "terminal"
 LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
@@ -43,6 +42,7 @@ def run(settings: PreferencesSettings) -> None:
     console = Console()
     task, wanted, seed = settings.task, settings.answers, settings.machine.seed
     device_named(settings.machine.device)
+    check_file(task.out, "--out")
     speaker = to_machine(TransformerPolicy.load(task.policy), settings.machine)
     judge = None if task.labeller == TERMINAL else _labeller(task.labeller)
     asked = unranked(_texts(task.prompts, task.limit, seed, speaker), task.out)
@@ -82,13 +82,7 @@ def _labeller(name: str) -> Labeller:
     """A labeller of ours, or the user's."""
     if name in LABELLERS:
         return LABELLERS[name]()
-    found = load_object(name)
-    if not callable(found):
-        raise InvalidRewardError(
-            f"the labeller {name} is {short(found)}, not a function of a prompt and its answers"
-        )
-    labeller: Labeller = found
-    return labeller
+    return load_function(name, "the labeller", "a prompt and its answers")
 
 
 def _texts(source: str, limit: int | None, seed: int, policy: Policy) -> list[str]:

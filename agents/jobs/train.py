@@ -26,6 +26,7 @@ from agents.jobs.inputs import (
     with_critic,
 )
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
 from agents.runs.progress import watch
@@ -177,8 +178,7 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
     if task.policy is None and task.stop is not None:
         raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
-    if settings.output.run_folder.is_file():
-        raise OptionError(f"--run-folder {settings.output.run_folder} is a file, not a folder")
+    check_folder(settings.output.run_folder, "--run-folder")
 
 
 def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:

@@ -23,6 +23,7 @@ from agents.supervised.chat_template import ChatTemplate, encode_pieces
 from agents.supervised.fitting import FitStep, Fitting
 from policies import Policy
 from textenv import Tokenizer
+from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.records import read_jsonl, short
 
 SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
@@ -200,13 +201,14 @@ def sft_steps(
         seed: Seed of the order.
 
     Raises:
-        ValueError: No example has an answer to learn, or the policy has no tokenizer.
+        MalformedRecordError: No example has an answer to learn.
+        TokenizerError: The policy has no tokenizer.
     """
     if policy.tokenizer is None:
-        raise ValueError("the policy has no tokenizer: set policy.tokenizer")
+        raise TokenizerError("the policy has no tokenizer: set policy.tokenizer")
     encoded = _learnable(policy.tokenizer, policy.context, examples)
     if not encoded:
-        raise ValueError(
+        raise MalformedRecordError(
             f"none of the {len(examples)} examples has an answer within the policy's context of "
             f"{policy.context} tokens"
         )

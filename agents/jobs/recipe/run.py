@@ -7,6 +7,7 @@ from rich.console import Console
 
 from agents.commands.recipe import RecipeSettings
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.jobs.recipe.examination import examine
 from agents.jobs.recipe.pipeline import Recipe
 from agents.jobs.recipe.settings import Settings
@@ -26,6 +27,7 @@ def run(settings: RecipeSettings) -> None:
     console = Console()
     wanted, machine = settings.runs, settings.machine
     device_named(machine.device)  # before anything that takes long
+    check_folder(wanted.out, "--out")
     results = []
     for size in wanted.size:
         for seed in wanted.seed:
