@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from textenv.errors import ObjectNotFoundError
+from textenv.records import short
 
 
 def load_object(spec: str) -> Any:
@@ -57,9 +58,7 @@ def load_function(spec: str, what: str, arguments: str) -> Callable[..., Any]:
     """
     found = load_object(spec)
     if not callable(found):
-        raise ObjectNotFoundError(
-            f"{what} {spec} is {short(found)}, not a function of {arguments}"
-        )
+        raise ObjectNotFoundError(f"{what} {spec} is {short(found)}, not a function of {arguments}")
     function: Callable[..., Any] = found
     return function
 

@@ -78,13 +78,8 @@ def check_bounds(group: Group) -> None:
     for option in group.options:
         items = option.default if isinstance(option.default, list) else [option.default]
         for value in items:
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(f"{option.flag} is {value}; it must be a finite number")
-            if not bounds.fits(value, option.metadata):
-                wanted = bounds.words(option.metadata)
-                raise OptionError(f"{option.flag} is {value}; it must be {wanted}")
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                _check_number(option, value)
 
 
 def check_name(option: Option, name: Any, what: str) -> None:
@@ -105,12 +100,22 @@ def _check_value(option: Option, text: str) -> None:
         return
     check_name(option, text, option.flag)
     kind = next((kind for kind in option.kinds if kind in (int, float)), None)
+    if kind is None:
+        return
     try:
-        if kind is not None:
-            kind(text)
+        value = kind(text)
     except ValueError:
         wanted = _wanted(option)
         raise OptionError(f"{option.flag} is {text!r}; it must be {wanted}") from None
+    _check_number(option, value)
+
+
+def _check_number(option: Option, value: float) -> None:
+    if not math.isfinite(value):
+        raise OptionError(f"{option.flag} is {value}; it must be a finite number")
+    if not bounds.fits(value, option.metadata):
+        wanted = bounds.words(option.metadata)
+        raise OptionError(f"{option.flag} is {value}; it must be {wanted}")
 
 
 def _check_places(alone: Sequence[str], places: Sequence[Option], program: str) -> None:

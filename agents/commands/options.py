@@ -53,7 +53,7 @@ class Option(NamedTuple):
         name: Name of the field; the option has hyphens for its underscores.
         type: What it takes.
         default: `MISSING` where it must be given.
-        help: Its line in the docstring, and what it takes if that is a name.
+        help: Its line in the docstring.
         metadata: The field's own: its bounds, `metavar`, `positional`, `names`, `others`.
     """
 
@@ -199,10 +199,7 @@ def options_of(cls: type, values: Mapping[str, Any] | None = None) -> list[Optio
         if hint is None:
             continue
         metadata = bounds.metadata_of(cls, field.name)
-        option = Option(field.name, hint, default, helps.get(field.name, ""), metadata)
-        if "names" in metadata:
-            option = option._replace(help=f"{option.help} Takes {option.choices}.")
-        found.append(option)
+        found.append(Option(field.name, hint, default, helps.get(field.name, ""), metadata))
     return found
 
 

@@ -194,7 +194,11 @@ def _annotated(option: Option) -> Any:
         hint = "(required)"
     elif isinstance(option.default, list):
         hint = f"(default: {' '.join(map(str, option.default))})"
-    argument = tyro.conf.arg(help=option.help, metavar=_metavar(option), help_behavior_hint=hint)
+    # Tyro shows the names of a Literal by itself.
+    names = f" Takes {option.choices}." if "names" in option.metadata else ""
+    argument = tyro.conf.arg(
+        help=option.help + names, metavar=_metavar(option), help_behavior_hint=hint
+    )
     if option.metadata.get("positional"):
         return Annotated[option.type, tyro.conf.Positional, argument]
     if get_origin(option.type) is list:

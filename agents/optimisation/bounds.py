@@ -44,10 +44,12 @@ def words(metadata: Mapping[str, Any]) -> str:
     if metadata.get("any_number"):
         return "any number"
     least, above, most = (metadata.get(name) for name in ("minimum", "above", "maximum"))
+    if least is not None and above is not None:  # the tighter one counts
+        least, above = (least, None) if least > above else (None, above)
     if least is not None and most is not None:
-        return f"from {least} to {most}"
+        return f"from {least:g} to {most:g}"
     parts = ((least, "at least"), (above, "more than"), (most, "at most"))
-    return ", ".join(f"{word} {bound}" for bound, word in parts if bound is not None)
+    return ", ".join(f"{word} {bound:g}" for bound, word in parts if bound is not None)
 
 
 def fits(value: float, metadata: Mapping[str, Any]) -> bool:

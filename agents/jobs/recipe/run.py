@@ -37,8 +37,16 @@ def run(settings: RecipeSettings) -> None:
                 wanted.language, size, seed, device=machine.device, precision=machine.precision
             )
             recipe = Recipe(of_run.scaled(wanted.budget), wanted.out / name, Stages(console))
-            recipe.run()
-            results.append(examine(recipe))
+            try:
+                recipe.run()
+                results.append(examine(recipe))
+            except KeyboardInterrupt as error:
+                # Of the stage that was stopped nothing is kept, so only this can be resumed.
+                error.__notes__ = [
+                    f"Finished stages are kept in {wanted.out / name}. The same command goes on "
+                    "with the next one."
+                ]
+                raise
     for table in tables(results):
         console.print(rich_table(table))
     numbers = [asdict(result) for result in results]

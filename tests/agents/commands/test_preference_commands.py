@@ -98,7 +98,7 @@ def test_a_person_ranks_in_the_terminal():
     [
         ({"labeller": "my.py:broken"}, "ZeroDivisionError"),
         ({"labeller": "my.py:number"}, "not a function of a prompt"),
-        ({"labeller": "vaders"}, "'vaders' does not name an object"),
+        ({"labeller": "vaders:own"}, "no module 'vaders'"),
         ({"prompts": "none.txt"}, "none.txt"),
     ],
 )
