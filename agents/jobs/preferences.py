@@ -71,10 +71,14 @@ def run(settings: PreferencesSettings) -> None:
     else:
         with Stages(console).bar("Preferences", len(asked), "prompts") as advance:
             done = 0
-            for some, of_some in answers():
-                append_rankings(task.out, rank(judge, some, of_some))
-                done += len(some)
-                advance(done)
+            try:
+                for some, of_some in answers():
+                    append_rankings(task.out, rank(judge, some, of_some))
+                    done += len(some)
+                    advance(done)
+            except KeyboardInterrupt as error:
+                error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
+                raise
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 

@@ -21,7 +21,7 @@ from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError, OptionError, PromptError
+from textenv.errors import CheckpointError, MalformedRecordError, OptionError, PromptError, TokenizerError
 from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, train_bpe
 
@@ -136,7 +136,10 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
         return CharacterTokenizer.of_texts(_documents(files))
     if name == "bpe":
         with stages.bar("Vocabulary", vocab_size, "tokens") as advance:
-            made = train_bpe(_documents(files), vocab_size)
+            try:
+                made = train_bpe(_documents(files), vocab_size)
+            except TokenizerError as error:
+                raise OptionError(f"--vocab-size {vocab_size}: {error}") from error
             advance(vocab_size)
         return made
     return load_tokenizer(name)

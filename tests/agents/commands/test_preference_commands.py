@@ -9,6 +9,7 @@ import torch
 from command_line import run_command
 
 from agents.feedback import read_rankings
+from agents.jobs import preferences
 from policies import TransformerConfig, TransformerPolicy
 from policies.reward_model import RewardModel
 from textenv.tokenizers import BytesTokenizer
@@ -74,6 +75,21 @@ def test_a_stopped_run_goes_on_and_gives_the_same():
     assert path.read_text(encoding="utf-8") == whole
     assert ask().exit_code == 0  # nothing is left to do
     assert path.read_text(encoding="utf-8") == whole
+
+
+def test_ctrl_c_says_how_many_are_ranked(monkeypatch):
+    ranked = preferences.rank
+
+    def stopped(*arguments):
+        if Path("made/p.jsonl").exists():
+            raise KeyboardInterrupt
+        return ranked(*arguments)
+
+    monkeypatch.setattr(preferences, "rank", stopped)
+    result = ask()
+    assert result.exit_code == 130
+    assert "Stopped.\n64 prompts are ranked. The same command goes on." in result.output
+    assert len(read_rankings("made/p.jsonl")) == 64
 
 
 def test_a_limit_and_prompts_from_a_function():
