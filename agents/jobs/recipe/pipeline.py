@@ -319,6 +319,7 @@ class Recipe:
                 # Not `updates`, which saves the learner when it is stopped: this stage is then made
                 # anew, and what is said of resuming is said by the whole recipe.
                 update = learner.update(learner.tokens_done / s.ppo_tokens)
+                assert update.kl is not None  # there is a reference
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
