@@ -21,7 +21,13 @@ from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError, OptionError, PromptError, TokenizerError
+from textenv.errors import (
+    CheckpointError,
+    MalformedRecordError,
+    OptionError,
+    PromptError,
+    TokenizerError,
+)
 from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, train_bpe
 

@@ -256,7 +256,7 @@ def _learn(
         try:
             for update in shown:
                 if output.eval_every and update.number % output.eval_every == 0:
-                    score = float(examine().scores.mean())
+                    score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
                     evaluations.log(update.tokens, {"score": score})
                     log_evaluation(services, update.tokens, score)
                     console.print(f"update {update.number}: score {score:.3f} in an evaluation")
