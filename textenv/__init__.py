@@ -8,19 +8,24 @@ from textenv.prompts import FunctionPrompts, ListPrompts, Prompt, PromptSource, 
 from textenv.registration import register_environments
 from textenv.tokenizers import Tokenizer, load_tokenizer
 from textenv.vector import TextVectorEnv
+from textenv.worlds import BatchedWorld, Reply, Turn, World
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoresetMode",
+    "BatchedWorld",
     "Episode",
     "FunctionPrompts",
     "ListPrompts",
     "Prompt",
     "PromptSource",
+    "Reply",
     "TextEnv",
     "TextVectorEnv",
     "Tokenizer",
+    "Turn",
+    "World",
     "load_prompts",
     "load_tokenizer",
     "register_environments",

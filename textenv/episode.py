@@ -1,6 +1,6 @@
 """The finished episode that a reward sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.tokenizers import Tokenizer, decode_answer
+from textenv.worlds import Reply, Turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,9 @@ class Episode:
         prompt_tokens: Ids of the prompt, shape (prompt_length,), int64.
         tokens: Ids of the answer exactly as they were chosen, shape (answer_length,), int64. A
             sampled stop token is the last of them.
-        finish_reason: `"stop"` after a stop token, `"length"` when the token budget was used up.
+        finish_reason: `"stop"` after a stop token, `"length"` when the token budget was used up; of
+            a conversation `"world"`, `"turns"`, `"length"` or `"error"`, after what ended it.
+        turns: Of a conversation the agent's turns and the world's replies, oldest first.
         columns: The other columns of the prompt's record, such as `answer`.
         tokenizer: Turns ids into text.
     """
@@ -32,10 +35,14 @@ class Episode:
     finish_reason: str
     columns: Mapping[str, Any] = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
+    turns: Sequence[Turn | Reply] = field(default=(), repr=False)
 
     @cached_property
     def text(self) -> str:
-        """The answer as text, without the stop token; decoded on first use."""
+        """The answer as text, without the stop token; of a conversation the agent's last turn."""
+        for entry in reversed(self.turns):
+            if isinstance(entry, Turn):
+                return entry.text
         tokens = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
         prompt_tokens = self.prompt_tokens.tolist()
         return decode_answer(self.tokenizer, prompt_tokens, tokens.tolist(), self.prompt)

@@ -78,6 +78,10 @@ class UnscoredError(RewardError, ValueError):
     """Episodes have no score, and the algorithm cannot do without."""
 
 
+class WorldError(TextEnvError):
+    """A world failed, returned something else than a reply, or cannot be saved."""
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 

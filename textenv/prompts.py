@@ -118,6 +118,14 @@ class PromptSource(Protocol):
         ...
 
 
+class NoPrompts:
+    """No prompts at all: of an environment whose world says what episodes begin with."""
+
+    def draw(self, seeds: NDArray[np.uint64]) -> Sequence[Prompt]:
+        """An empty prompt for each of `seeds`."""
+        return [Prompt("")] * len(seeds)
+
+
 class ListPrompts:
     """A uniform choice from finitely many prompts.
 

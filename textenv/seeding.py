@@ -16,7 +16,7 @@ from textenv.errors import PromptError
 from textenv.prompts import Prompt, PromptSource
 
 _MASK = 2**64 - 1
-_STATE = ("keys", "given", "groups", "placed", "episode_seeds")
+_STATE = ("keys", "given", "groups", "placed", "draw_seeds", "episode_seeds")
 
 
 def stream_key(seed: int | None) -> np.uint64:
@@ -72,6 +72,7 @@ class PromptStreams:
         groups: Equal for rows with the same draw, shape (count,), int64; -1 for a row that was
             started with something else.
         placed: How many times each row was started with something else, shape (count,), int64.
+        draw_seeds: Equal for the episodes of one draw, shape (count,), int64.
         episode_seeds: Each episode's own seed, not negative, shape (count,), int64.
     """
 
@@ -81,7 +82,7 @@ class PromptStreams:
         self.given = np.zeros(count // group_size, dtype=np.int64)
         self.groups = np.full(count, -1)
         self.placed = np.zeros(count, dtype=np.int64)
-        self.episode_seeds = np.zeros(count, dtype=np.int64)
+        self.draw_seeds, self.episode_seeds = np.zeros((2, count), dtype=np.int64)
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.
@@ -126,6 +127,7 @@ class PromptStreams:
         # Unique over all groups and draws: the draw and the group's number in one integer.
         self.groups[rows] = draws * len(self.keys) + of
         # A seed of a seed: of the answers to one draw, each has its own.
+        self.draw_seeds[rows] = [seed >> 1 for seed in seeds]
         self.episode_seeds[rows] = list(map(_episode_seed, seeds, members.tolist()))
         self.given = given
         return prompts
@@ -137,6 +139,7 @@ class PromptStreams:
             # Draws are numbered from 0 up; these streams of single rows are numbered below.
             stream = draw_seed(int(self.keys[group]), -2 - member)
             self.episode_seeds[row] = _episode_seed(stream, int(self.placed[row]))
+            self.draw_seeds[row] = self.episode_seeds[row]  # nobody shares such a start
         self.placed[rows] += 1
         self.groups[rows] = -1
 

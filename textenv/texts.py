@@ -1,5 +1,6 @@
 """Texts that grow by one token at a time, one in each row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,12 @@ class GrowingTexts:
         """Put one token behind each of `rows`; no row may have spent its budget."""
         self.tokens.put(self._next[rows], tokens)
         self._next[rows] += 1
+
+    def extend(self, row: int, tokens: Sequence[int]) -> None:
+        """Put several tokens behind `row`; they must fit its budget."""
+        at = self._next[row] - self._origins[row]
+        self.tokens[row, at : at + len(tokens)] = tokens
+        self._next[row] += len(tokens)
 
     def prompt_tokens(self, row: int) -> NDArray[np.int64]:
         """Ids of one prompt, shape (prompt_length,), int64; a copy."""

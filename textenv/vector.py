@@ -1,6 +1,7 @@
 """Token generation as a vectorised Gymnasium environment."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,17 +11,22 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textenv.components import RewardComponents
+from textenv.conversations import Conversations
 from textenv.encoding import PromptEncoder, check_answer
 from textenv.episode import Episode
 from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
+    InvalidRewardError,
+    PromptError,
+    ResetOptionsError,
     VocabularyMismatchError,
+    WorldError,
 )
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import Prompt, PromptSource, load_prompts
+from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -30,13 +36,18 @@ from textenv.tokenizers import (
     Tokenizer,
     decode_answer,
     decode_prompt,
+    encode_answer,
     load_tokenizer,
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
+from textenv.worlds import Reply, Turn, WorldArgument, load_world
 
 STOP, LENGTH = "stop", "length"
 """Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
+
+WORLD, TURNS, ERROR = "world", "turns", "error"
+"""And of a conversation: the world ended it, its turns were used up, or the world failed."""
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -127,8 +138,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self,
         num_envs: int = 1,
         *,
-        prompts: PromptSource | Any,
-        reward: Any,
+        prompts: PromptSource | Any = None,
+        reward: Any = None,
+        world: WorldArgument | None = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
@@ -137,6 +149,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         forbidden_tokens: Sequence[int] = (),
         allowed_tokens: Sequence[int] | None = None,
         budget: Literal["terminate", "truncate"] = "terminate",
+        max_turns: int | None = None,
+        max_turn_tokens: int | None = None,
+        reply_timeout: float | None = None,
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -164,7 +179,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
-        self.prompts = load_prompts(prompts)
+        if world is None:
+            _check_answers(prompts, reward, max_turns, max_turn_tokens)
+        self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
         self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens)
         self.max_prompt_tokens = self._encoder.room
 
@@ -189,7 +206,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams = PromptStreams(self.prompts, num_envs, group_size)
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
-        self._components = RewardComponents(reward_terms(reward), num_envs)
+        terms = () if reward is None else reward_terms(reward)
+        self._components = RewardComponents(terms, num_envs)
+        self._conversations = None
+        if world is not None:
+            self._conversations = Conversations(
+                load_world(world, reply_timeout), num_envs, max_turns, max_turn_tokens
+            )
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -223,8 +246,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if starts is None:
             self._begin(rows, self._draw(rows))
         else:
-            self._begin(rows, starts)
             self._streams.place(rows)
+            self._begin(rows, starts)
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
 
     def step(
@@ -259,6 +282,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        if self._conversations is not None:
+            return self._take_turns(moving, actions, stopped, ended, infos)
         some_ended = np.count_nonzero(ended)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
@@ -267,7 +292,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             batch = self._step_batch(moving, actions, ended)
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
-            infos |= self._finish(ended, stopped, rewards)
+            rows = ended.nonzero()[0]
+            reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
+            infos |= self._finish(rows, ended, reasons, rewards)
         infos |= self._mask_info()
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -306,6 +333,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "texts": self._texts.state_dict(),
             "over": self._over.copy(),
             "component_sums": self._components.sums.copy(),
+            "conversations": self._conversations and self._conversations.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -334,6 +362,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
         self._components.sums[...] = state["component_sums"]
+        if self._conversations is not None:
+            self._conversations.load_state_dict(state["conversations"])
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions
@@ -350,12 +380,99 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._begin(waiting, self._draw(waiting))
         return self._start_info(waiting)
 
+    def _take_turns(
+        self,
+        moving: NDArray[np.intp] | slice,
+        actions: NDArray[np.int64],
+        stopped: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
+        infos: dict[str, Any],
+    ) -> tuple[
+        NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+    ]:
+        """The rest of `step` in a conversation: ended turns get their replies.
+
+        Args:
+            moving: Rows whose text has grown.
+            actions: All rows' tokens, shape (num_envs,).
+            stopped: Rows in which a stop token was chosen, shape (num_envs,), bool.
+            ended: Those, and rows whose budget is spent, shape (num_envs,), bool.
+            infos: What is to be told so far.
+        """
+        assert self._conversations is not None
+        talk, rewards = self._conversations, np.zeros(self.num_envs)
+        running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
+        # A dense reward sees the text before anything is appended to it.
+        batch = self._step_batch(moving, actions, ended) if self._components.dense else None
+        turn_over = (ended | talk.spent(self._texts.answer_lengths)) & running
+        over, truncated = np.zeros((2, self.num_envs), dtype=bool)
+        rows = turn_over.nonzero()[0]
+        reasons: dict[int, str] = {}
+        if len(rows):
+            turns = [self._turn(row, bool(stopped[row])) for row in rows.tolist()]
+            outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
+            for row, outcome in zip(rows.tolist(), outcomes, strict=True):
+                if isinstance(outcome, Reply):
+                    rewards[row] = outcome.reward
+                end = self._end_or_go_on(row, outcome)
+                if end is not None:
+                    reasons[row], truncated[row] = end
+                    over[row] = True
+            infos |= masked_info(talk.info(rows, turns, outcomes), turn_over & ~over)
+        self._over |= over
+        if batch is not None:
+            batch = replace(batch, ended=over[moving])
+            rewards[moving] += self._components.pay_step(moving, batch)
+        if reasons:
+            ends = np.array(list(reasons))
+            infos |= self._finish(ends, over, list(reasons.values()), rewards)
+        infos |= self._mask_info()
+        return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
+
+    def _turn(self, row: int, stopped: bool) -> Turn:
+        """What the agent has said in its present turn."""
+        assert self._conversations is not None
+        begin = int(self._texts.prompt_lengths[row] + self._conversations.starts[row])
+        ids = self._texts.tokens[row, : self._texts.lengths[row]].tolist()
+        said = ids[begin:-1] if stopped else ids[begin:]
+        history = tuple(self._conversations.histories[row])
+        return Turn(
+            text=decode_answer(self.tokenizer, ids[:begin], said),
+            tokens=np.array(ids[begin:], dtype=np.int64),
+            number=int(self._conversations.numbers[row]) + 1,
+            finish_reason=STOP if stopped else LENGTH,
+            history=history,
+        )
+
+    def _end_or_go_on(self, row: int, outcome: Reply | WorldError) -> tuple[str, bool] | None:
+        """Append a reply to its row, or say why the episode ends and whether that truncates it."""
+        assert self._conversations is not None
+        if isinstance(outcome, WorldError):
+            return ERROR, True
+        if outcome.terminated or outcome.truncated:
+            return WORLD, outcome.truncated and not outcome.terminated
+        cuts = self.budget == "truncate"
+        if self._conversations.out_of_turns(row):
+            return TURNS, cuts
+        ids = encode_answer(self.tokenizer, outcome.text)
+        used = int(self._texts.answer_lengths[row])
+        if used + len(ids) >= self.max_new_tokens:  # nothing is left to choose behind it
+            return LENGTH, cuts
+        self._texts.extend(row, ids)
+        self._conversations.starts[row] = used + len(ids)
+        return None
+
     def _finish(
-        self, ended: NDArray[np.bool_], stopped: NDArray[np.bool_], rewards: NDArray[np.float64]
+        self,
+        rows: NDArray[np.intp],
+        ended: NDArray[np.bool_],
+        reasons: Sequence[str],
+        rewards: NDArray[np.float64],
     ) -> dict[str, Any]:
         """Score the rows that ended, into `rewards`, and restart them in SAME_STEP mode."""
-        rows = ended.nonzero()[0]
-        episodes = [self._episode(row, bool(stopped[row])) for row in rows.tolist()]
+        episodes = [
+            self._episode(row, reason) for row, reason in zip(rows.tolist(), reasons, strict=True)
+        ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
@@ -378,6 +495,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
         """Fill `rows` with their first tokens."""
         # Everything is checked before the first row changes: an error leaves the state as it was.
+        if self._conversations is not None:
+            starts = self._opened(rows, starts)
         numbered = list(zip(rows.tolist(), starts, strict=True))
         ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
         for row, start in numbered:
@@ -391,6 +510,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
+        if self._conversations is not None:
+            self._conversations.started(rows)
+
+    def _opened(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> Sequence[Start]:
+        """The starts with what the world begins with."""
+        assert self._conversations is not None
+        if any(start.answer is not None for start in starts):
+            raise ResetOptionsError(
+                "'prompt_length' says where an answer begins, and a conversation begins with its "
+                "world: give 'prompt', or 'tokens' without it"
+            )
+        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
+        openings = self._conversations.begin(rows, records, self._streams.draw_seeds[rows])
+        return [
+            start if opening is None else Start(Prompt(opening, start.prompt.columns))
+            for start, opening in zip(starts, openings, strict=True)
+        ]
 
     # ---------------------------------------------------------------- what goes to the outside
 
@@ -410,16 +546,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             tokenizer=self.tokenizer,
         )
 
-    def _episode(self, row: int, stopped: bool) -> Episode:
+    def _episode(self, row: int, reason: str) -> Episode:
+        talk = self._conversations
         prompt = self._texts.prompts[row]
         return Episode(
             # Ids may leave a character incomplete, which then is the answer's.
             prompt=prompt.text if prompt.tokens is None else certain(prompt.text),
             prompt_tokens=self._texts.prompt_tokens(row),
             tokens=self._texts.answer(row),
-            finish_reason=STOP if stopped else LENGTH,
+            finish_reason=reason,
             columns=prompt.columns,
             tokenizer=self.tokenizer,
+            turns=() if talk is None else tuple(talk.histories[row]),
         )
 
     def _end_info(
@@ -430,6 +568,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "text": object_array(self.num_envs, rows, [e.text for e in episodes]),
             "reward_components": self._components.info(ended),
         }
+        if self._conversations is not None:
+            paid, more = self._conversations.end_info(ended)
+            info["reward_components"] |= paid
+            info |= more
         if self._components.may_abstain:
             info["scored"] = ended & self._components.scored()
         if self.group_size > 1:
@@ -445,7 +587,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
-        may_stop = self._texts.answer_lengths[rows] >= self.min_new_tokens
+        lengths = self._texts.answer_lengths
+        if self._conversations is not None:
+            lengths = self._conversations.lengths(lengths)
+        may_stop = lengths[rows] >= self.min_new_tokens
         return self._mask_table[may_stop.astype(np.intp)]
 
     def _mask_info(self) -> dict[str, Any]:
@@ -483,6 +628,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} rows")
         self._streams.seed(rows, seeds)
+
+
+def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
+    """Check the arguments of an environment without a world."""
+    if prompts is None:
+        raise PromptError("there are no prompts: give prompts=, or a world= that begins episodes")
+    if reward is None:
+        raise InvalidRewardError("there is no reward: give reward=, or a world= that pays")
+    if any(budget is not None for budget in budgets):
+        raise ValueError(
+            "max_turns and max_turn_tokens are about turns, which only a conversation with a "
+            "world= has; max_new_tokens bounds an answer"
+        )
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:

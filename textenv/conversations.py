@@ -1,0 +1,206 @@
+"""Who speaks when: the turns of every row, and what the world said to them."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.background import wait_for
+from textenv.errors import CheckpointError, WorldError
+from textenv.infos import masked_info, object_array
+from textenv.reward_adapters import name_of
+from textenv.seeding import keyed_generator
+from textenv.worlds import BatchedWorld, Reply, Turn, checked
+
+
+class Conversations:
+    """`count` rows in which the agent and a world take turns.
+
+    Args:
+        world: What replies.
+        count: Number of rows.
+        max_turns: Turns of the agent in an episode; None sets no limit.
+        max_turn_tokens: Tokens of the agent in a turn; None sets no limit.
+
+    Attributes:
+        starts: Answer tokens before the present turn, shape (count,), int64.
+        numbers: Turns that have ended, shape (count,), int64.
+        rewards: Sum of what the world has paid in the episode, shape (count,), float64.
+        histories: Turns and replies so far, one list for each row.
+        errors: What went wrong in each row; empty if nothing did.
+    """
+
+    def __init__(
+        self, world: BatchedWorld, count: int, max_turns: int | None, max_turn_tokens: int | None
+    ):
+        self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
+        self.name = name_of(getattr(world, "make", world))
+        self.starts = np.zeros(count, dtype=np.int64)
+        self.numbers = np.zeros(count, dtype=np.int64)
+        self.rewards = np.zeros(count)
+        self.histories: list[list[Turn | Reply]] = [[] for _ in range(count)]
+        self.errors = [""] * count
+
+    def begin(
+        self,
+        rows: NDArray[np.intp],
+        records: Sequence[Mapping[str, Any]],
+        draw_seeds: NDArray[np.int64],
+    ) -> Sequence[str | None]:
+        """Begin episodes; returns the text that each begins with, or None for its prompt.
+
+        Raises:
+            WorldError: The world raised, or returned something else.
+        """
+        rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
+        try:
+            openings = list(self.world.begin(rows.tolist(), records, rngs))
+        except Exception as error:
+            raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
+        right = all(opening is None or isinstance(opening, str) for opening in openings)
+        if len(openings) != len(rows) or not right:
+            raise WorldError(
+                f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
+                f"of {len(rows)} episodes"
+            )
+        return openings
+
+    def started(self, rows: NDArray[np.intp]) -> None:
+        """The episodes of `rows` have begun."""
+        self.starts[rows] = self.numbers[rows] = 0
+        self.rewards[rows] = 0.0
+        for row in rows.tolist():
+            self.histories[row], self.errors[row] = [], ""
+
+    def lengths(self, answer_lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the present turn, shape (count,), from those behind the opening."""
+        return answer_lengths - self.starts
+
+    def spent(self, answer_lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the turn's budget is spent, shape (count,), bool."""
+        if self.max_turn_tokens is None:
+            return np.zeros(len(answer_lengths), dtype=bool)
+        return self.lengths(answer_lengths) >= self.max_turn_tokens
+
+    def take_turns(
+        self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
+    ) -> Sequence[Reply | WorldError]:
+        """Tell the world what was said; returns each row's reply, or what went wrong there."""
+        rngs = [
+            keyed_generator(seed, turn.number)
+            for seed, turn in zip(episode_seeds.tolist(), turns, strict=True)
+        ]
+        try:
+            given = self.world.reply(rows.tolist(), turns, rngs)
+            given = list(wait_for(given) if inspect.isawaitable(given) else given)
+        except Exception as error:  # one call for all rows: it fails for all
+            given = [error] * len(rows)
+        if len(given) != len(rows):
+            given = [
+                WorldError(f"{self.name}.reply returned {len(given)} replies for {len(rows)} rows")
+            ] * len(rows)
+        outcomes = [self._outcome(one) for one in given]
+        for row, turn, outcome in zip(rows.tolist(), turns, outcomes, strict=True):
+            self.numbers[row] = turn.number
+            self.histories[row].append(turn)
+            if isinstance(outcome, Reply):
+                self.histories[row].append(outcome)
+                self.rewards[row] += outcome.reward
+            else:
+                self.errors[row] = str(outcome)
+        return outcomes
+
+    def _outcome(self, given: Any) -> Reply | WorldError:
+        if isinstance(given, WorldError):
+            return given
+        if isinstance(given, BaseException):
+            failed = WorldError(f"{self.name}.reply raised {type(given).__name__}: {given}")
+            failed.__cause__ = given
+            return failed
+        try:
+            return checked(given, self.name)
+        except WorldError as error:
+            return error
+
+    def info(
+        self, rows: NDArray[np.intp], turns: Sequence[Turn], outcomes: Sequence[Reply | WorldError]
+    ) -> dict[str, Any]:
+        """What is told of turns that ended: their numbers, and what the world replied."""
+        count = len(self.numbers)
+        texts = [outcome.text if isinstance(outcome, Reply) else "" for outcome in outcomes]
+        infos = [dict(o.info) if isinstance(o, Reply) else {} for o in outcomes]
+        told = {"turn": self.numbers.copy(), "reply": object_array(count, rows, texts)}
+        if any(infos):
+            told["reply_info"] = object_array(count, rows, infos)
+        return told
+
+    def end_info(self, ended: NDArray[np.bool_]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of the rows that `ended`: what the world has paid, and how many turns there were."""
+        paid = masked_info({"world": np.where(ended, self.rewards, 0.0)}, ended)
+        told: dict[str, Any] = {"turns": np.where(ended, self.numbers, 0)}
+        rows = ended.nonzero()[0]
+        errors = [self.errors[row] for row in rows.tolist()]
+        if any(errors):
+            told["world_error"] = object_array(len(ended), rows, errors)
+        return paid, told
+
+    def out_of_turns(self, row: int) -> bool:
+        """Whether a row's last turn was the last that it may have."""
+        return self.max_turns is not None and bool(self.numbers[row] >= self.max_turns)
+
+    # ---------------------------------------------------------------- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as numpy arrays and plain types.
+
+        Raises:
+            WorldError: The world's state cannot be saved.
+        """
+        if not hasattr(self.world, "state_dict"):
+            raise WorldError(
+                f"{self.name} keeps its state to itself: give it state_dict() and "
+                "load_state_dict(state)"
+            )
+        return {
+            "starts": self.starts.copy(),
+            "numbers": self.numbers.copy(),
+            "rewards": self.rewards.copy(),
+            "histories": [[_plain(entry) for entry in history] for history in self.histories],
+            "world": self.world.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` gave."""
+        if len(state["starts"]) != len(self.starts):
+            raise CheckpointError(
+                f"the state has {len(state['starts'])} conversations, here are {len(self.starts)}"
+            )
+        self.starts[...], self.numbers[...] = state["starts"], state["numbers"]
+        self.rewards[...] = state["rewards"]
+        self.histories = [_restored(history) for history in state["histories"]]
+        self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
+
+
+def _plain(entry: Turn | Reply) -> dict[str, Any]:
+    if isinstance(entry, Reply):
+        return {"reply": asdict(entry)}
+    return {
+        "text": entry.text,
+        "tokens": entry.tokens.tolist(),
+        "number": entry.number,
+        "finish_reason": entry.finish_reason,
+    }
+
+
+def _restored(history: Sequence[Mapping[str, Any]]) -> list[Turn | Reply]:
+    entries: list[Turn | Reply] = []
+    for saved in history:
+        if "reply" in saved:
+            entries.append(Reply(**saved["reply"]))
+        else:
+            tokens = np.array(saved["tokens"], dtype=np.int64)
+            entries.append(Turn(**{**saved, "tokens": tokens}, history=tuple(entries)))
+    return entries
