@@ -46,6 +46,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         self.tokenizer = self._vector.tokenizer
         self.pad_token = self._vector.pad_token
         self.stop_tokens = self._vector.stop_tokens
+        self.world = self._vector.world
         self.max_new_tokens = self._vector.max_new_tokens
         self._shown = ""
 

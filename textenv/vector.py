@@ -208,6 +208,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
         self._components = RewardComponents(terms, num_envs)
+        self.world = world
         self._conversations = None
         if world is not None:
             self._conversations = Conversations(

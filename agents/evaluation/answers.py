@@ -182,7 +182,6 @@ def answer_prompts(
     padded = [prompts[row % count] for row in range(rows)]
     observations, infos = envs.reset(seed=0, options={"prompt": padded})
     texts = infos["prompt"]
-    starts = (observations != policy.pad_token).sum(1)
     cache = policy.new_cache(*observations.shape)
     running = np.arange(rows) < count
     uniforms = np.stack(
@@ -191,14 +190,13 @@ def answer_prompts(
     scores = np.zeros(rows)
     finals: list[Any] = [None] * rows
     samples: list[Any] = [None] * rows
-    paid: list[NDArray[np.float64]] = []
+    token_rewards, mask = np.zeros(observations.shape), np.zeros(observations.shape, dtype=bool)
     masks: list[NDArray[np.bool_]] = []
+    chosen: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
     for number in range(envs.max_new_tokens):
         if not running.any():
             break
         allowed = infos.get("action_mask")
-        if allowed is not None:
-            masks.append(allowed)
         step = policy.act(
             observations,
             cache,
@@ -206,8 +204,12 @@ def answer_prompts(
             action_masks=allowed,
             uniforms=uniforms[:, number],
         )
+        of, at = running.nonzero()[0], (observations != policy.pad_token).sum(1)[running]
         observations, rewards, terminated, truncated, infos = envs.step(step.actions)
-        paid.append(rewards)
+        mask[of, at], token_rewards[of, at] = True, rewards[of]
+        if allowed is not None:
+            masks.append(allowed[of])
+            chosen.append((of, at))
         scores[running] += rewards[running]
         for row in np.flatnonzero(running & (terminated | truncated)):
             finals[row] = infos["final_obs"][row]
@@ -216,17 +218,20 @@ def answer_prompts(
             samples[row] = Sample(str(texts[row]), str(ends["text"][row]), score)
             running[row] = False
     tokens = np.stack(finals[:count])
-    lengths = (tokens != policy.pad_token).sum(1)
-    places = np.arange(tokens.shape[1])
-    mask = (places >= starts[:count, None]) & (places < lengths[:, None])
-    # Rewards and masks came step by step. The token at place `at` was chosen that many steps after
-    # the start of its row's answer.
-    of_row, at = np.nonzero(mask)
-    step_of = at - starts[of_row]
-    token_rewards = np.zeros(tokens.shape)
-    token_rewards[of_row, at] = np.stack(paid)[step_of, of_row]
-    chosen = np.stack(masks)[step_of, of_row] if masks else None
-    return Answers(samples[:count], tokens, mask, token_rewards, chosen)
+    return Answers(
+        samples[:count], tokens, mask[:count], token_rewards[:count], _in_order(masks, chosen)
+    )
+
+
+def _in_order(
+    masks: list[NDArray[np.bool_]], chosen: list[tuple[NDArray[np.intp], NDArray[np.int64]]]
+) -> NDArray[np.bool_] | None:
+    """The action masks of all steps, row by row and place by place; None without any."""
+    if not masks:
+        return None
+    of, at = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+    ordered: NDArray[np.bool_] = np.concatenate(masks)[np.lexsort((at, of))]
+    return ordered
 
 
 @torch.inference_mode()

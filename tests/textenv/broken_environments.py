@@ -17,7 +17,7 @@ from gymnasium.wrappers import (
     TimeLimit,
 )
 
-from textenv import TextEnv, TextVectorEnv
+from textenv import Reply, TextEnv, TextVectorEnv, World
 from textenv.infos import row_info
 
 ARGUMENTS = {"prompts": ["abc", "d", "ef"], "reward": share_of_vowels, "max_new_tokens": 4}
@@ -46,6 +46,24 @@ class Changed(gym.Wrapper):
 
 def changed(on_step=None, on_reset=None, **arguments):
     return lambda **kwargs: Changed(good(**{**arguments, **kwargs}), on_step, on_reset)
+
+
+class Echo(World):
+    """Says what it was told."""
+
+    def reply(self, turn, rng):
+        return Reply(f"<{turn.text}>")
+
+
+def talking(on_step):
+    """A conversation whose steps are changed."""
+    arguments = {"prompts": ["abc", "d"], "world": Echo, "max_new_tokens": 12}
+    return lambda **kwargs: Changed(TextEnv(**arguments, **kwargs), on_step)
+
+
+def append_a_stop_token(result):
+    if "reply" in result[4]:
+        result[0][(result[0] != 257).sum()] = 256
 
 
 def attributes(make, **values):
@@ -273,6 +291,11 @@ STEP_BREAKERS = {
         (changed(forge_a_stop_token), r"hold \[256\].*no stop token"),
         (broken(Retokenised), "do not encode the text again"),
         (changed(set_item(0, lambda r: r[0] * 0 + 5)), r"\[5, 5"),
+    ],
+    "replies_are_told": [
+        (talking(lambda r: r[4].pop("reply", None)), "reply that is told, None, has 0"),
+        (talking(append_a_stop_token), "stand behind the chosen token"),
+        (talking(lambda r: r[4].update(reply="so") if "reply" in r[4] else None), "'so', has 2"),
     ],
     "the_first_step_does_not_truncate": [
         (lambda **kwargs: TimeLimit(good(**kwargs), 1), "chosen token 0.*truncated"),

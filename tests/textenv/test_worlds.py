@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -393,4 +394,7 @@ def test_arguments_that_do_not_fit():
 
 
 def test_check_text_env_knows_worlds():
-    check_text_env(lambda **options: talk(2, Random, prompts=None, **options))
+    options = {"prompts": None, "world": Random, "max_prompt_tokens": 4, "max_new_tokens": 16}
+    skipped = {"text_is_the_answer", "the_budget_counts_chosen_tokens"}
+    assert set(check_text_env(partial(TextEnv, **options))) >= skipped
+    assert set(check_text_env(partial(TextVectorEnv, 2, **options))) >= skipped

@@ -21,6 +21,7 @@ _SPACES = (rules.actions_are_tokens, rules.observations_are_token_ids)
 _STEPS = (
     step_rules.observations_are_right_padded,
     step_rules.steps_append_the_chosen_token,
+    step_rules.replies_are_told,
     step_rules.no_two_calls_share_an_observation,
     step_rules.the_first_step_does_not_truncate,
     step_rules.one_flag_ends_an_episode,

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from textenv.testing.making import AnyEnv, Maker, RuleBroken, require, single_spaces
 from textenv.testing.playing import count_tokens, play
-from textenv.tokenizers import decode_answer
+from textenv.tokenizers import decode_answer, encode_answer
 
 
 def random_actions_never_raise(make: Maker) -> None:
@@ -49,12 +49,18 @@ def observations_are_right_padded(make: Maker) -> None:
 
 
 def steps_append_the_chosen_token(make: Maker) -> None:
-    """An observation is the one before it and the chosen token: earlier ids never change."""
+    """An observation is the one before it and the chosen token: earlier ids never change.
+
+    In a conversation the world's ids may stand behind it.
+    """
     actions, _ = single_spaces(make())
+    talks = _in_conversation(make())
     for step in play(make):
         place = count_tokens(step.before, int(actions.n))  # type: ignore[attr-defined]
         expected = step.before.copy()
         expected[place : place + 1] = step.action
+        if talks:
+            expected[place + 1 :] = step.after[place + 1 :]
         differ = np.flatnonzero(expected != step.after)
         require(
             len(differ) == 0,
@@ -62,6 +68,26 @@ def steps_append_the_chosen_token(make: Maker) -> None:
             f"{differ.tolist()} hold {step.after[differ].tolist()} instead of "
             f"{expected[differ].tolist()}. Append the chosen id and nothing else: do not encode "
             "the text again, and add no stop token that was not chosen",
+        )
+
+
+def replies_are_told(make: Maker) -> None:
+    """What a world appends behind the chosen token is its reply, and the info tells it."""
+    env = make()
+    if not _in_conversation(env):
+        return  # nothing is appended: `steps_append_the_chosen_token`
+    tokenizer = _attribute(env, "tokenizer")
+    pad_token = int(single_spaces(env)[0].n)  # type: ignore[attr-defined]
+    for step in play(make):
+        place = count_tokens(step.before, pad_token)
+        appended = step.after[place + 1 : count_tokens(step.after, pad_token)].tolist()
+        told = step.info.get("reply")
+        expected = [] if told is None or step.over else encode_answer(tokenizer, told)
+        require(
+            appended == expected,
+            f"{step.where}: {len(appended)} ids stand behind the chosen token, and the reply that "
+            f"is told, {told!r}, has {len(expected)}. Append the reply of a turn that has ended, "
+            "encoded once, and nothing else; tell it as info['reply']",
         )
 
 
@@ -87,10 +113,13 @@ def one_flag_ends_an_episode(make: Maker) -> None:
 def finish_reason_tells_the_end(make: Maker) -> None:
     """An end has a finish_reason that agrees with its flags and its last token; steps have none."""
     stop_tokens = {int(token) for token in _attribute(make(), "stop_tokens")}
+    talks = _in_conversation(make())
     for step in play(make):
         reason = step.info.get("finish_reason")
         is_stop = int(step.action) in stop_tokens
-        if not step.over:
+        if talks:  # a stop token ends a turn
+            right = reason in ("world", "turns", "length", "error") if step.over else reason is None
+        elif not step.over:
             right = reason is None and not is_stop
         elif is_stop:
             right = reason == "stop" and bool(step.terminated)
@@ -101,13 +130,16 @@ def finish_reason_tells_the_end(make: Maker) -> None:
             f"{step.where}: after token {step.action} (stop tokens: {sorted(stop_tokens)[:5]}) "
             f"info['finish_reason'] is {reason!r} with terminated={step.terminated} and truncated="
             f"{step.truncated}. A chosen stop token, and nothing else, terminates with 'stop'; a "
-            "spent budget ends with 'length'; before the end there is no reason",
+            "spent budget ends with 'length'; before the end there is no reason. A conversation ends "
+            "with 'world', 'turns', 'length' or 'error'",
         )
 
 
 def text_is_the_answer(make: Maker) -> None:
     """The text of an end is what the chosen ids add to the prompt, without the stop token."""
     tokenizer = _attribute(make(), "tokenizer")
+    if _in_conversation(make()):
+        raise SkipTest("a conversation's text is the agent's last turn")
     for step in play(make):
         reason = step.info.get("finish_reason")
         if reason is None:
@@ -126,6 +158,8 @@ def text_is_the_answer(make: Maker) -> None:
 def the_budget_counts_chosen_tokens(make: Maker) -> None:
     """The budget is max_new_tokens for every row, however long its prompt or the padding."""
     budget = _attribute(make(), "max_new_tokens")
+    if _in_conversation(make()):
+        raise SkipTest("a conversation's budget counts the world's tokens too")
     for step in play(make):
         chosen = step.number + 1
         spent = step.info.get("finish_reason") == "length" if step.over else False
@@ -161,6 +195,11 @@ def no_two_calls_share_an_observation(make: Maker) -> None:
         "the step after reset(seed=0) changed the observation that reset had returned. Return a "
         "copy: learners keep what they are given",
     )
+
+
+def _in_conversation(env: AnyEnv) -> bool:
+    """Whether a world speaks in the environment too."""
+    return getattr(env.unwrapped, "world", None) is not None
 
 
 def _attribute(env: AnyEnv, name: str) -> Any:
