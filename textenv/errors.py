@@ -118,7 +118,7 @@ class RemoteError(TextEnvError, ConnectionError):
 
 
 class OptionError(TextEnvError, ValueError):
-    """A command was given an option, or a configuration file, that it cannot use."""
+    """An option of a command, a configuration file or a setting cannot be used as it is given."""
 
 
 class DeviceError(TextEnvError, RuntimeError):
