@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Sampling
+from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Sampling
 
 LABELLERS = ("vader", "snownlp", "terminal")
 """Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
@@ -34,7 +34,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Prompted, Sampling):
     """How to answer.
 
     Attributes:

@@ -23,13 +23,13 @@ from policies import TransformerConfig, TransformerPolicy, generate_tokens, toke
 from textenv import Tokenizer, load_tokenizer
 from textenv.errors import (
     CheckpointError,
-    MalformedRecordError,
     OptionError,
     PromptError,
     TokenizerError,
 )
+from textenv.files import check_there, read_text
 from textenv.records import read_jsonl
-from textenv.tokenizers import CharacterTokenizer, train_bpe
+from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
 
@@ -47,6 +47,7 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    check_there(settings.text.text, "text")
     check_folder(out, "--out")
     described = {k: str(v) for k, v in to_flat(settings).items() if k != "report_every"}
     resumed = _interrupted(out, described)
@@ -154,10 +155,7 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
 def _documents(files: list[Path]) -> Iterator[str]:
     for path in files:
         if path.suffix == ".txt":
-            try:
-                yield path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise MalformedRecordError(f"the text {path} cannot be read: {error}") from error
+            yield read_text(path)
         else:
             yield from read_jsonl(path, _text, "documents")
 
@@ -204,9 +202,10 @@ def _report(
         loss = held_out_loss(model, kept, window)
         console.print(f"step {step:,}: loss {loss:.4f} on held-out text")
     assert model.tokenizer is not None and model.tokenizer.stop_token is not None
-    start = model.tokenizer.stop_token  # what stands before every document
+    # What stands before every document.
+    start = [model.tokenizer.stop_token, *prompt_frame(model.tokenizer)[0]]
     length = max(1, min(48, model.context - 1))
     ids = generate_tokens(
-        model, [[start]], length, temperature=0.8, generator=np.random.default_rng(step)
+        model, [start], length, temperature=0.8, generator=np.random.default_rng(step)
     )[0]
     console.print(Text("  " + visible(model.tokenizer.decode(ids)), style="dim"))

@@ -5,6 +5,7 @@ import torch
 from rich.console import Console
 
 from agents.commands.sft import SFTSettings
+from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
@@ -40,14 +41,17 @@ def run(settings: SFTSettings) -> None:
     model = TransformerPolicy.load(task.policy).to(device)
     tokenizer, context = tokenizer_of(model), model.context
     usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
-    order = np.random.default_rng(machine.seed).permutation(len(usable))
-    cut = round(task.held_out * len(usable))
-    kept, learned = ([usable[i] for i in part] for part in np.split(order, [cut]))
+    kept, learned = hold_out(
+        usable,
+        lambda example: example.question,
+        lambda different: round(task.held_out * different),
+        np.random.default_rng(machine.seed),
+    )
     if not learned:
         raise MalformedRecordError(
             f"there is nothing to learn: {len(usable)} of {len(found)} examples have an answer "
-            f"within the context of {context} tokens of {task.policy}, and {cut} of these are held "
-            "out (--held-out)"
+            f"within the context of {context} tokens of {task.policy}, and {len(kept)} of these "
+            "are held out (--held-out)"
         )
     if len(usable) < len(found):
         console.print(
