@@ -259,16 +259,25 @@ def test_a_file_that_cannot_be_written_at_the_end_is_one_line_too(folder, monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*EVAL, *JUDGED, "--template", "my.py:template"], "KeyError: 'prompt 0'; in template, "),
-        ([*EVAL, *JUDGED, "--template", "my.py:template"], "my.py, line 12 (--debug shows more)"),
+        ([*EVAL, *JUDGED, "--template", "my.py:template"], "KeyError: 'prompt 0'; at my.py, line "),
+        (
+            [*EVAL, *JUDGED, "--template", "my.py:template"],
+            "line 12: return {}[text] (--debug shows more)",
+        ),
         ([*EVAL, *JUDGED, "--template", "my.py:number"], "is 3, not a function of a prompt's text"),
         ([*EVAL, *JUDGED, "--judge", "my.py:number"], "is 3, not a function of a prompt and an an"),
-        ([*EVAL, *JUDGED, "--prompts", "my.py:broken_prompts"], "in broken_prompts, "),
+        (
+            [*EVAL, *JUDGED, "--prompts", "my.py:broken_prompts"],
+            "my.py, line 18: return {}[str(rng)]",
+        ),
         ([*EVAL, *JUDGED, "--prompts", "my.py:no_prompts"], "'no_prompts' must take one argument"),
-        ([*TRAIN, *OWN, "--prompts", "my.py:broken_prompts"], "in broken_prompts, "),
+        (
+            [*TRAIN, *OWN, "--prompts", "my.py:broken_prompts"],
+            "my.py, line 18: return {}[str(rng)]",
+        ),
         (
             [*PREFERENCES, "--prompts", "my.py:broken_prompts", "--labeller", "my.py:labeller"],
-            "in broken_prompts, ",
+            "my.py, line 18: return {}[str(rng)]",
         ),
     ],
 )
