@@ -23,7 +23,8 @@ def place_of(error: BaseException, function: Any = None) -> str:
         name = frame.f_code.co_filename
         if _is_the_users(name, frame.f_globals.get("__name__", "")):
             (shown,) = traceback.StackSummary.extract([(frame, line)])
-            return f"{_short(name)}, line {line}: {shown.line}"
+            code = f": {shown.line}" if shown.line else ""  # none where no file holds it
+            return f"{_short(name)}, line {line}{code}"
     return defined_at(function)
 
 

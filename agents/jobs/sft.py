@@ -42,6 +42,8 @@ def run(settings: SFTSettings) -> None:
         lambda different: round(task.held_out * different),
         np.random.default_rng(machine.seed),
     )
+    if task.held_out and not kept:
+        console.print("There are too few different questions to hold any out.")
     model = TransformerPolicy.load(task.policy).to(device)
     tokenizer, context = tokenizer_of(model), model.context
     usable = [e for e in learned if any(e.encode(tokenizer, context)[1])]
