@@ -42,6 +42,10 @@ class TokenizerError(TextEnvError, ValueError):
     """A tokenizer cannot be loaded, trained or used."""
 
 
+class NoStopTokenWarning(UserWarning):
+    """Nothing ends an answer but its budget, and nobody said that this is wanted."""
+
+
 class UnknownTokenizerError(TokenizerError):
     """No tokenizer has the given name."""
 
@@ -68,6 +72,10 @@ class RewardCountError(RewardError, ValueError):
 
 class RewardValueError(RewardError, ValueError):
     """A reward function returned NaN, an infinity, or something else than a number."""
+
+
+class UnscoredError(RewardError, ValueError):
+    """Episodes have no score, and the algorithm cannot do without."""
 
 
 class ActionError(TextEnvError, ValueError):
@@ -112,6 +120,14 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class UnmetNeedError(TextEnvError, ValueError):
+    """An algorithm was not given what it learns from: groups, whole episodes or a reference."""
+
+
+class FrozenPolicyError(TextEnvError, ValueError):
+    """No parameter that the choices depend on is trained."""
 
 
 class RemoteError(TextEnvError, ConnectionError):
