@@ -52,6 +52,8 @@ def run(settings: SFTSettings) -> None:
         lambda different: round(task.held_out * different),
         np.random.default_rng(machine.seed),
     )
+    if task.held_out and not kept:
+        console.print("There are too few different questions to hold any out.")
     if len(usable) < len(found):
         console.print(
             f"{len(found) - len(usable)} of {len(found)} examples have no answer within the "
