@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from textenv.errors import ObjectNotFoundError
+from textenv.places import place_of
 
 
 def load_object(spec: str) -> Any:
@@ -86,4 +87,8 @@ def _module_from_file(path: Path) -> ModuleType:
 
 
 def _raised_on_import(what: str, error: Exception) -> ObjectNotFoundError:
-    return ObjectNotFoundError(f"importing {what} raised {type(error).__name__}: {error}")
+    place = place_of(error)
+    return ObjectNotFoundError(
+        f"importing {what} raised {type(error).__name__}: {error}"
+        + (f"; in {place}" if place else "")
+    )

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Sampling
+from agents.commands.shared import Machine, Prompted, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Prompted, Sampling):
     """What to answer, and how.
 
     Attributes:

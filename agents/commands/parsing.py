@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 
 from agents.commands.options import Choice, Common, Group, Option, groups_of, options_of, title_of
-from textenv.errors import OptionError
+from textenv.errors import MalformedRecordError, OptionError
+from textenv.files import read_text
 
 Settings = TypeVar("Settings")
 
@@ -111,9 +112,11 @@ def read_config(path: Path) -> dict[str, Any]:
         OptionError: The file cannot be read, or holds something else than names and values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, "settings")
         found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:  # both parsers raise ValueErrors
+    except MalformedRecordError as error:
+        raise OptionError(str(error)) from error
+    except ValueError as error:  # of either parser
         raise OptionError(f"the configuration {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise OptionError(f"the configuration {path} is not an object of names and values")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Sampling
+from agents.commands.shared import Machine, Prompted, Sampling
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Prompted, Sampling):
     """How to answer.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Groups of options that several commands have."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agents.commands.options import setting
 from agents.optimisation.settings import Computation
@@ -49,6 +50,18 @@ class Sampling:
 
     max_new_tokens: int = setting(24, minimum=1)
     temperature: float = setting(0.8, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompted:
+    """What to answer.
+
+    Attributes:
+        long_prompts: What to do with prompts that are longer than the policy's context less
+            --max-new-tokens: error lists them, cut keeps their ends, drop leaves them out.
+    """
+
+    long_prompts: Literal["error", "cut", "drop"] = "error"
 
 
 @dataclass(frozen=True, kw_only=True)

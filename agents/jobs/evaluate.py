@@ -21,16 +21,19 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
-from agents.jobs.environments import environment_for
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, load_policy, tokenizer_of
+from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
+from textenv.files import read_text
 from textenv.loading import load_object
+from textenv.reward_trial import try_reward
 from textenv.tokenizers import encode_prompt
 
 TRACED = 5
@@ -52,7 +55,16 @@ def run(settings: EvaluateSettings) -> None:
     decides = None if measures.judge is None else load_judge(measures.judge)
     scored = _reward(measures, decides, machine)
     asked = _prompts(wanted.prompts, wanted.template, wanted.answers, machine.seed)
+    tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
+    for tried in (measures.reward, decides and judge_reward(decides)):
+        if tried is not None:  # before anything takes long
+            try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    for policy in named.values():
+        room = room_for_prompts(policy, wanted.max_new_tokens)
+        fitting = fit_prompts(ListPrompts(asked), policy, room, wanted.long_prompts, console)
+        assert isinstance(fitting, ListPrompts)  # made from one
+        asked = list(fitting.prompts)
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine)
@@ -175,11 +187,7 @@ def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
     assert policy.tokenizer is not None
     if path.suffix == ".tokens":
         return open_stream(path, policy.tokenizer)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is no text of UTF-8: {error}") from error
-    ids = np.array(encode_prompt(policy.tokenizer, text), dtype=np.int64)
+    ids = np.array(encode_prompt(policy.tokenizer, read_text(path)), dtype=np.int64)
     if len(ids) < 2:
         raise PromptError(f"{path} has {len(ids)} tokens: there is none to predict")
     return ids

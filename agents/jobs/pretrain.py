@@ -20,7 +20,8 @@ from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError, OptionError
+from textenv.errors import CheckpointError, OptionError
+from textenv.files import check_there, read_text
 from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
@@ -40,6 +41,7 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    check_there(settings.text.text, "text")
     described = {k: str(v) for k, v in to_flat(settings).items() if k != "report_every"}
     resumed = _interrupted(out, described)
     stages = Stages(console)
@@ -135,10 +137,7 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
 def _documents(files: list[Path]) -> Iterator[str]:
     for path in files:
         if path.suffix == ".txt":
-            try:
-                yield path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise MalformedRecordError(f"the text {path} cannot be read: {error}") from error
+            yield read_text(path)
         else:
             yield from read_jsonl(path, _text, "documents")
 

@@ -5,6 +5,7 @@ import torch
 from rich.console import Console
 
 from agents.commands.sft import SFTSettings
+from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.runs.stages import Stages
 from agents.supervised import (
@@ -35,9 +36,12 @@ def run(settings: SFTSettings) -> None:
     found = read_files(task.examples, read_examples)
     if len(found) < 2:
         raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
-    order = np.random.default_rng(machine.seed).permutation(len(found))
-    cut = round(task.held_out * len(found))
-    kept, learned = ([found[i] for i in part] for part in np.split(order, [cut]))
+    kept, learned = hold_out(
+        found,
+        lambda example: example.question,
+        lambda different: round(task.held_out * different),
+        np.random.default_rng(machine.seed),
+    )
     model = TransformerPolicy.load(task.policy).to(device)
     tokenizer, context = tokenizer_of(model), model.context
     usable = [e for e in learned if any(e.encode(tokenizer, context)[1])]

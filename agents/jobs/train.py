@@ -23,25 +23,27 @@ from agents.jobs.inputs import (
     policies_of,
     prompts_of,
     reward_of,
+    sources_of,
     with_critic,
 )
 from agents.jobs.machine import device_named
 from agents.report.training import MEASURES, write_training_report
+from agents.runs.learner_checkpoint import POLICY
 from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
-from policies import (
-    Policy,
-)
-from textenv import ListPrompts, TextVectorEnv
+from policies import Policy
+from policies.checkpoint import saved_tokenizer
+from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
     RewardError,
 )
-from textenv.rewards import reward_terms
+from textenv.files import reason
+from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
 
@@ -116,10 +118,11 @@ def train(
     check_loggers(settings.output.logger)
     made = algorithm_class(settings)
     stages = Stages(console)
-    training, asked, held_out = prompts_of(settings)
+    sources = sources_of(settings)
     reward = reward_of(settings)
-    reward_terms(reward)
+    _try_reward(settings, sources[0], resume)
     actor, reference = policies_of(settings, stages, resume)
+    training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
@@ -162,6 +165,15 @@ def train(
 # -------------------------------------------------------------------- what the job is made of
 
 
+def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
+    """Find out that the user's reward cannot work, before anything is loaded or trained."""
+    if settings.task.reward is None:
+        return
+    (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
+    folder = resume.checkpoint / POLICY if resume else settings.task.policy
+    try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
+
+
 def _check_given(settings: TrainSettings, given: set[str]) -> None:
     """Refuse options that would have no effect beside others.
 
@@ -194,7 +206,7 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.path} is not the folder of a run: {error}") from error
+        raise CheckpointError(f"{run.path} is not the folder of a run: {reason(error)}") from error
     settings = from_flat(TrainSettings, complete(stored), str(run.config))
     if "tokens" in names:
         longer = replace(settings.training, tokens=given.training.tokens)

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ class Example:
     """
 
     pieces: tuple[tuple[str, bool], ...]
+
+    @property
+    def question(self) -> str:
+        """The text before the first answer."""
+        before = takewhile(lambda piece: not piece[1], self.pieces)
+        return "".join(text for text, _ in before)
 
     @classmethod
     def from_record(

@@ -101,7 +101,7 @@ def _by_name(name: str) -> Tokenizer:
 
 def _from_file(name: str) -> Tokenizer:
     with suppress(OSError, ValueError):  # the other reader then raises the right error
-        contents = json.loads(Path(name).read_text())
+        contents = json.loads(Path(name).read_text(encoding="utf-8-sig"))
         if isinstance(contents, dict) and contents.get("format") == characters.FORMAT:
             return CharacterTokenizer.from_contents(contents, name)
     return TiktokenTokenizer.from_file(name)

@@ -198,9 +198,51 @@ def test_mistakes_give_one_message(folder, arguments, message):
     assert isinstance(result.exception, SystemExit)
 
 
+def long_and_short(folder: Path) -> list[str]:
+    """Arguments with two long prompts among short ones; there is room for 24 ids."""
+    lines = [json.dumps({"prompt": f"p {n}" if n % 30 else f"{n}: {'x' * 30}"}) for n in range(50)]
+    (folder / "long.jsonl").write_text("\n".join(lines))
+    return own(prompts="long.jsonl")
+
+
+def test_prompts_that_are_too_long_are_named_with_the_way_out(folder):
+    result = run(*long_and_short(folder))
+    assert result.exit_code == 1
+    first, second, way_out = result.output.splitlines()
+    assert "long.jsonl:1: the prompt '0: xxx" in first and "33 tokens" in first
+    assert "long.jsonl:31: the prompt '30: xxx" in second
+    for option in ("--max-new-tokens", "--long-prompts cut", "--long-prompts drop"):
+        assert option in way_out
+    assert not run_folders(folder)
+
+
+@pytest.mark.parametrize(("how", "said"), [("cut", "cut to their ends"), ("drop", "dropped")])
+def test_prompts_that_are_too_long_are_cut_or_dropped(folder, how, said):
+    arguments = [*long_and_short(folder), "--long-prompts", how, "--tokens", "64"]
+    result = run(*arguments, "--eval-answers", "50")
+    assert result.exit_code == 0, result.output
+    assert f"2 of 50 prompts have more than 24 tokens and are {said}." in result.output
+    (made,) = run_folders(folder)
+    assert json.loads((made / "config.json").read_text())["long_prompts"] == how
+    samples = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
+    assert max(len(s["prompt"]) for s in samples) <= 24
+
+
+def test_a_reward_is_tried_before_a_policy_is_loaded(folder):
+    (folder / "tried.py").write_text(
+        "def reward(episodes):\n    return [e.columns['answer'] for e in episodes]\n"
+    )
+    result = run(*own("tried.py:reward"), "--policy", "absent")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "tried on a made-up episode: reward 'reward' raised KeyError: 'answer'" in output
+    assert "in tried.py, line 2: return [e.columns['answer'] for e in episodes]" in output
+    assert not run_folders(folder)
+
+
 def test_debug_shows_where_an_error_comes_from(folder):
     result = run(*own(), "--prompts", "absent.jsonl", "--debug")
-    assert "MalformedRecordError" in repr(result.exception)
+    assert "MissingFileError" in repr(result.exception)
 
 
 def test_what_is_no_run_cannot_be_resumed(folder):
