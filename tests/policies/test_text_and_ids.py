@@ -132,10 +132,10 @@ def test_every_reader_of_answers_reads_the_same(policy):
 
 def test_chat_goes_on_behind_its_own_answer_without_marks_of_a_beginning(policy):
     """In training and in chat each piece is encoded as what goes on from those before it."""
-    tokenizer = policy.tokenizer
-    pieces = [("the", False), (" cat", True), ("\n", False)]
-    ids, _ = Example(tuple(pieces)).encode(tokenizer, 40), None
-    assert tokenizer.decode([token for token in ids[0][1:] if token != STOP]) == "the cat\n"
+    pieces = (("the", False), (" cat", True), ("\n", False))
+    ids, _ = Example(pieces).encode(policy.tokenizer, 40)
+    said = [token for token in ids[1:] if token != STOP]
+    assert policy.tokenizer.decode(said) == "the cat\n"
 
 
 # --- the switch, and what is saved
