@@ -168,17 +168,25 @@ class FunctionPrompts:
         """One prompt for each of `seeds`, shape (n,), uint64.
 
         Raises:
-            PromptError: The function did not return a prompt. Exceptions of the function itself
+            PromptError: The function does not take one argument, or did not return a prompt.
+                Exceptions of the function itself
                 pass through.
         """
         return [self._make(seed) for seed in seeds.tolist()]
 
     def _make(self, seed: int) -> Prompt:
-        made = self.function(np.random.default_rng(seed))
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        try:
+            made = self.function(np.random.default_rng(seed))
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # from within the function
+            raise PromptError(
+                f"the prompt function {name!r} must take one argument, a numpy Generator: {error}"
+            ) from error
         try:
             return _as_prompt(made)
         except PromptError as error:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
             message = f"the prompt function {name!r} returned {short(made)}: {error}"
             raise type(error)(message) from error
 

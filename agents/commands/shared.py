@@ -6,16 +6,19 @@ from typing import Literal
 from agents.commands.options import setting
 from agents.optimisation.settings import Computation
 
+OWN_FUNCTION = {"file.py:function": "*:*"}
+"""What an option takes beside names, with its pattern."""
+
 
 @dataclass(frozen=True)
 class Device:
     """Where to compute.
 
     Attributes:
-        device: Processor to use: cpu, cuda, cuda:1 and so on, or mps.
+        device: Processor to use.
     """
 
-    device: str = "cpu"
+    device: str = setting("cpu", names=("cpu", "cuda", "mps"), others={"cuda:1 and so on": "*"})
 
 
 @dataclass(frozen=True)

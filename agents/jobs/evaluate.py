@@ -23,6 +23,7 @@ from agents.evaluation import (
 )
 from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
@@ -32,7 +33,7 @@ from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
-from textenv.loading import load_object
+from textenv.loading import load_function
 from textenv.reward_trial import try_reward
 from textenv.tokenizers import encode_prompt
 
@@ -69,6 +70,9 @@ def run(settings: EvaluateSettings) -> None:
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine)
     classifier = profanity_words() if measures.toxicity else None
+    text = measures.text
+    # Read before anything is answered: a text that cannot be used is found at once.
+    streams = {} if text is None else {p: _stream(text, p) for p in named.values()}
 
     def environment(policy: Policy) -> TextVectorEnv:
         return environment_for(
@@ -79,10 +83,6 @@ def run(settings: EvaluateSettings) -> None:
             max_new_tokens=wanted.max_new_tokens,
         )
 
-    def stream(policy: Policy) -> NDArray[np.integer]:
-        assert measures.text is not None
-        return _stream(measures.text, policy)
-
     with Stages(console).bar("Answers", len(named) * len(asked), "answers") as advance:
         table = compare(
             named,
@@ -91,7 +91,7 @@ def run(settings: EvaluateSettings) -> None:
             reference=against,
             judge=decides,
             classifier=classifier,
-            stream=None if measures.text is None else stream,
+            stream=streams.__getitem__ if streams else None,
             temperature=wanted.temperature,
             seed=machine.seed,
             on_answers=advance,
@@ -121,8 +121,8 @@ def run(settings: EvaluateSettings) -> None:
 
 def _check(settings: EvaluateSettings) -> None:
     """Find what cannot be used before anything is loaded."""
-    measures = settings.measures
-    if not settings.answers.policies:
+    measures, policies = settings.measures, settings.answers.policies
+    if not policies:
         raise OptionError("nothing to compare: name the folder of one policy or more")
     if measures.reward is not None and measures.reward_model is not None:
         raise OptionError("give --reward or --reward-model, not both")
@@ -130,9 +130,13 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
     if measures.text is not None and not measures.text.is_file():
         raise OptionError(f"--text: there is no file {measures.text}")
-    for path in (settings.output.json, settings.output.report):
+    if len({folder.resolve() for folder in policies}) < len(policies):
+        raise OptionError(f"a policy is named twice: {' '.join(map(str, policies))}")
+    for flag, path in (("--json", settings.output.json), ("--report", settings.output.report)):
         if path is not None and not path.parent.is_dir():
             raise OptionError(f"there is no folder {path.parent} to write {path.name} into")
+        if path is not None:
+            check_file(path, flag)
     device_named(settings.machine.device)
 
 
@@ -179,7 +183,9 @@ def _prompts(source: str, template: str | None, count: int, seed: int) -> list[P
     else:
         seeds = np.random.default_rng(seed).integers(2**64, size=count, dtype=np.uint64)
         asked = list(loaded.draw(seeds))
-    return asked if template is None else with_template(asked, load_object(template))
+    if template is None:
+        return asked
+    return with_template(asked, load_function(template, "the template", "a prompt's text"))
 
 
 def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:

@@ -33,7 +33,7 @@ from policies import (
 from policies.adapters import import_peft
 from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
-from textenv.errors import AdapterError, InvalidRewardError, OptionError
+from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
 from textenv.files import check_there, read_text
 from textenv.tokenizers import encode_prompt
 
@@ -82,6 +82,10 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
         assert policy.tokenizer is not None
         text = read_text(settings.task.ptx_text)
         stream = np.array(encode_prompt(policy.tokenizer, text), dtype=np.int64)
+        if len(stream) < 2:
+            raise MalformedRecordError(
+                f"{settings.task.ptx_text} has {len(stream)} tokens: there is none to predict"
+            )
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}
     try:

@@ -18,12 +18,11 @@ from agents.feedback import (
 )
 from agents.jobs.environments import fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, TransformerPolicy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
-from textenv.errors import InvalidRewardError
-from textenv.loading import load_object
-from textenv.records import short
+from textenv.loading import load_function
 from textenv.reward_trial import ANSWER
 from textenv.tokenizers import decode_prompt
 
@@ -46,6 +45,7 @@ def run(settings: PreferencesSettings) -> None:
     console = Console()
     task, wanted, seed = settings.task, settings.answers, settings.machine.seed
     device_named(settings.machine.device)
+    check_file(task.out, "--out")
     speaker = to_machine(TransformerPolicy.load(task.policy), settings.machine)
     judge = None if task.labeller == TERMINAL else _labeller(task.labeller)
     room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
@@ -79,10 +79,14 @@ def run(settings: PreferencesSettings) -> None:
     else:
         with Stages(console).bar("Preferences", len(asked), "prompts") as advance:
             done = 0
-            for some, of_some in answers():
-                append_rankings(task.out, rank(judge, some, of_some))
-                done += len(some)
-                advance(done)
+            try:
+                for some, of_some in answers():
+                    append_rankings(task.out, rank(judge, some, of_some))
+                    done += len(some)
+                    advance(done)
+            except KeyboardInterrupt as error:
+                error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
+                raise
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 
@@ -90,13 +94,7 @@ def _labeller(name: str) -> Labeller:
     """A labeller of ours, or the user's."""
     if name in LABELLERS:
         return LABELLERS[name]()
-    found = load_object(name)
-    if not callable(found):
-        raise InvalidRewardError(
-            f"the labeller {name} is {short(found)}, not a function of a prompt and its answers"
-        )
-    labeller: Labeller = found
-    return labeller
+    return load_function(name, "the labeller", "a prompt and its answers")
 
 
 def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:

@@ -27,9 +27,10 @@ from agents.jobs.inputs import (
     with_critic,
 )
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.learner_checkpoint import POLICY
-from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
+from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
@@ -151,7 +152,11 @@ def train(
         learner.load(run.checkpoint)
     with stages.timed(made.__name__):
         _learn(learner, settings, run, console, lambda: examine(policy))
-    after = answers("Answers after", policy)
+    try:
+        after = answers("Answers after", policy)
+    except KeyboardInterrupt as error:
+        error.__notes__ = [_to_go_on(run)]
+        raise
 
     gain = bootstrap_interval(after.scores - before.scores)
     result = Result(run, before, after, held_out, gain, stages.seconds)
@@ -189,8 +194,7 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
     if task.policy is None and task.stop is not None:
         raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
-    if settings.output.run_folder.is_file():
-        raise OptionError(f"--run-folder {settings.output.run_folder} is a file, not a folder")
+    check_folder(settings.output.run_folder, "--run-folder")
 
 
 def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:
@@ -252,6 +256,8 @@ def _learn(
     learner.rescue_folder = run.checkpoint
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
     with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
+        # metrics.csv has one row for each update; evaluations have a file of their own.
+        services = [logger for logger in loggers if not isinstance(logger, CSVLogger)]
         shown = watch(
             learner,
             settings.training.tokens,
@@ -262,18 +268,23 @@ def _learn(
         try:
             for update in shown:
                 if output.eval_every and update.number % output.eval_every == 0:
-                    score = float(examine().scores.mean())
+                    score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
                     evaluations.log(update.tokens, {"score": score})
+                    log_evaluation(services, update.tokens, score)
                     console.print(f"update {update.number}: score {score:.3f} in an evaluation")
                 if output.save_every and update.number % output.save_every == 0:
                     learner.save(run.checkpoint)
         except (RewardError, KeyboardInterrupt) as error:
             if not hasattr(error, "__notes__"):  # between two updates: not yet saved
                 learner.save(run.checkpoint)
-            error.__notes__ = [f"Saved. To go on: textenv train --resume {run.path}"]
+            error.__notes__ = [_to_go_on(run)]
             raise
         # Before the loggers are closed: a service that does not answer must not cost the run.
         learner.save(run.checkpoint)
+
+
+def _to_go_on(run: RunFolder) -> str:
+    return f"Saved. To go on: textenv train --resume {run.path}"
 
 
 # -------------------------------------------------------------------- what is shown at the end

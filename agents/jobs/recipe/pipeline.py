@@ -317,7 +317,10 @@ class Recipe:
         envs = self.environment(actor, model, [prompt.text for prompt in asked])
         with self.stages.bar(name.upper().replace("_", "-"), s.ppo_tokens, "tokens") as advance:
             points.append(self._point(actor, learner, envs, asked))
-            for update in learner.updates(s.ppo_tokens):
+            while learner.tokens_done < s.ppo_tokens:
+                # Not `updates`, which saves the learner when it is stopped: this stage is then made
+                # anew, and what is said of resuming is said by the whole recipe.
+                update = learner.update(learner.tokens_done / s.ppo_tokens)
                 assert update.kl is not None  # there is a reference
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")

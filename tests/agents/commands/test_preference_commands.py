@@ -9,6 +9,7 @@ import torch
 from command_line import run_command
 
 from agents.feedback import read_rankings
+from agents.jobs import preferences
 from policies import TransformerConfig, TransformerPolicy
 from policies.reward_model import RewardModel
 from textenv.tokenizers import BytesTokenizer
@@ -94,6 +95,21 @@ def test_prompts_that_are_too_long(folder):
     assert read == ["short", "x" * 29, "y" * 29]
 
 
+def test_ctrl_c_says_how_many_are_ranked(monkeypatch):
+    ranked = preferences.rank
+
+    def stopped(*arguments):
+        if Path("made/p.jsonl").exists():
+            raise KeyboardInterrupt
+        return ranked(*arguments)
+
+    monkeypatch.setattr(preferences, "rank", stopped)
+    result = ask()
+    assert result.exit_code == 130
+    assert "Stopped.\n64 prompts are ranked. The same command goes on." in result.output
+    assert len(read_rankings("made/p.jsonl")) == 64
+
+
 def test_a_limit_and_prompts_from_a_function():
     assert ask("--limit", "3").exit_code == 0
     assert len(read_rankings("made/p.jsonl")) == 3
@@ -116,7 +132,7 @@ def test_a_person_ranks_in_the_terminal():
     [
         ({"labeller": "my.py:broken"}, "ZeroDivisionError"),
         ({"labeller": "my.py:number"}, "not a function of a prompt"),
-        ({"labeller": "vaders"}, "'vaders' does not name an object"),
+        ({"labeller": "vaders:own"}, "no module 'vaders'"),
         ({"prompts": "none.txt"}, "none.txt"),
     ],
 )

@@ -1,13 +1,17 @@
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from command_line import run_command
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.algorithms.names import ALGORITHMS
+from agents.runs.loggers import LOGGERS
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
@@ -113,6 +117,39 @@ def test_evaluations_checkpoints_and_samples_on_the_way(folder):
     assert len(evaluations) == 1 + 19 // 2
 
 
+def test_scores_of_evaluations_go_to_the_loggers_too(folder, monkeypatch):
+    class Service:
+        logged: ClassVar = []
+
+        def log(self, step, numbers):
+            if "evaluation_score" in numbers:
+                self.logged.append((step, numbers))
+
+        def close(self):
+            pass
+
+    for name in ("wandb", "mlflow", "trackio"):
+        monkeypatch.setitem(LOGGERS, name, lambda folder, config: Service())
+    monkeypatch.setattr("agents.jobs.train.check_loggers", lambda names: None)
+    services = ["--logger", "wandb", "--logger", "mlflow", "--logger", "trackio"]
+    short = ["--tokens", "200", "--eval-every", "2"]  # 7 updates of 4 rows and 8 steps
+    result = run(*own(), *short, "--logger", "tensorboard", *services)
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    rows = list(csv.DictReader((made / "evaluations.csv").read_text().splitlines()))
+    written = [(int(row["step"]), {"evaluation_score": float(row["score"])}) for row in rows]
+    assert len(written) == 7 // 2
+    assert sorted(Service.logged, key=lambda point: point[0]) == [w for w in written for _ in "123"]
+    events = EventAccumulator(str(made / "tensorboard"))
+    events.Reload()
+    points = events.Scalars("score/evaluation")
+    assert [point.step for point in points] == [step for step, _ in written]
+    assert [point.value for point in points] == pytest.approx(
+        [numbers["evaluation_score"] for _, numbers in written]
+    )
+    assert "evaluation_score" not in (made / "metrics.csv").read_text()  # a row for each update
+
+
 def test_the_configuration_of_a_run_repeats_it(folder):
     assert run(*own(), "--seed", "4").exit_code == 0
     (made,) = run_folders(folder)
@@ -163,6 +200,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(folder):
     assert all(weights[name].equal(same[name]) for name in weights)
     texts = [(made / "samples.jsonl").read_text() for made in (whole, part)]
     assert texts[0] == texts[1]
+
+
+def test_ctrl_c_in_the_last_evaluation_says_how_to_go_on(folder):
+    counted = [*own("my.py:interrupted"), "--tokens", "64"]
+    (folder / "calls").write_text("41")  # none is interrupted
+    assert run(*counted).exit_code == 0
+    calls = int((folder / "calls").read_text()) - 41
+    (folder / "calls").write_text(str(41 - calls))  # the last one is
+    stopped = run(*counted)
+    assert stopped.exit_code == 130, stopped.output
+    made = run_folders(folder)[-1]
+    assert f"textenv train --resume {made.relative_to(folder)}" in stopped.output
+    assert run("--resume", str(made)).exit_code == 0
+    assert (made / "result.json").exists()
 
 
 def test_a_resumed_run_takes_more_tokens_and_nothing_else(folder):
