@@ -192,8 +192,9 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
     if task.policy is not None and sizes:
         flags = ", ".join("--" + size.replace("_", "-") for size in sorted(sizes))
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
-    if task.policy is None and task.stop is not None:
-        raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
+    if task.policy is None and (task.stop is not None or task.no_bos):
+        option = "--no-bos" if task.no_bos else "--stop"
+        raise OptionError(f"{option} belongs to a model of Hugging Face: name it with --policy")
     check_folder(settings.output.run_folder, "--run-folder")
 
 

@@ -115,8 +115,14 @@ class TransformersPolicy(Policy, ABC):
             tokenizer = load_models_tokenizer(
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
-        settings = {"context": context, "stop": stop, "bos": bos, "seed": seed}
-        return cls(model, tokenizer, **settings)  # type: ignore[call-arg]
+        return cls(  # type: ignore[call-arg]
+            model,
+            tokenizer,
+            context=context,
+            stop=stop,
+            bos=bos,
+            seed=seed,
+        )
 
     # ---------------------------------------------------------------- what a kind provides
 

@@ -53,16 +53,14 @@ class HuggingFaceTokenizer:
             stop = () if eos is None else eos
         several = [stop] if isinstance(stop, str | int) else stop
         names = {token: name for name, token in vocabulary.items()}
-        self.stop_tokens = tuple(
-            dict.fromkeys(
-                vocabulary.get(token, token) if isinstance(token, str) else token
-                for token in several
-            )
-        )
-        for token in self.stop_tokens:
+        ends: dict[int, None] = {}
+        for end in several:
+            token = vocabulary.get(end) if isinstance(end, str) else int(end)
             if token not in names:
-                raise TokenizerError(f"stop={token!r} is not a token of {self.name!r}")
-        self.stop_token: int | None = next(iter(self.stop_tokens), None)
+                raise TokenizerError(f"stop={end!r} is not a token of {self.name!r}")
+            ends[token] = None
+        self.stop_tokens = tuple(ends)
+        self.stop_token: int | None = next(iter(ends), None)
         self.unused_tokens = tuple(sorted(set(range(self.vocab_size)) - names.keys()))
 
         # Most of transformers' tokenizers wrap one of the tokenizers library; calling that directly
