@@ -78,7 +78,8 @@ def sibling(policy: TransformersPolicy, config: Any, name: str) -> Sibling:
             f"modules_to_save={config.modules_to_save}: a sibling has an adapter and a value head, "
             "and no other modules of its own"
         )
-    if adapters.trains_more(policy.model):
+    adapters.check_config(config)
+    if adapters.trained_beside(policy.model):
         raise AdapterError(
             "the model's own weights are trained, and a sibling's outputs would move with them: "
             "call policy.add_adapter(config) first, which freezes them"
