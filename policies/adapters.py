@@ -76,23 +76,6 @@ def check_config(config: Any) -> None:
 
 
 @contextmanager
-def model_kept(model: nn.Module) -> Iterator[None]:
-    """Add an adapter in this context, and find out whether it left `model` as it was.
-
-    Raises:
-        AdapterError: The model's own weights have changed, or are trained.
-    """
-    own = dict(model.named_parameters())
-    with model_unchanged(model):
-        yield
-    if trained := [name for name, weight in own.items() if weight.requires_grad]:
-        raise AdapterError(
-            f"this adapter trains weights of the model itself, such as {trained[0]}, which stay as "
-            "they are when the adapter is switched off"
-        )
-
-
-@contextmanager
 def model_unchanged(model: nn.Module) -> Iterator[None]:
     """Find out whether what is done in this context leaves the weights of `model` as they are.
 
@@ -130,7 +113,7 @@ def wrap(model: Any, config: Any, name: str, task_type: str = "CAUSAL_LM") -> An
         config = copy.copy(config)
         config.task_type = task_type
     try:
-        with _expected_warnings(), model_kept(base_model(model)):
+        with _expected_warnings(), model_unchanged(base_model(model)):
             if not hasattr(model, "peft_config"):
                 return peft.get_peft_model(model, config, adapter_name=name)
             model.add_adapter(name, config)
@@ -159,7 +142,7 @@ def add_adapter(policy: Policy, config: Any, name: str = "default") -> None:
     check_config(config)
     heads = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
     try:
-        with _expected_warnings(), model_kept(policy):
+        with _expected_warnings(), model_unchanged(policy):
             peft.inject_adapter_in_model(config, policy, adapter_name=name)
     except (ValueError, TypeError) as error:
         raise AdapterError(f"this adapter does not fit the network; peft says: {error}") from error
@@ -274,23 +257,20 @@ def merged(model: Any) -> Any:
     if not hasattr(model, "peft_config"):
         raise AdapterError("there is no adapter to merge: policy.add_adapter(config) adds one")
     _try_to_merge(model)
-    if _separate_tables(model):
-        base_model(model).config.tie_word_embeddings = False
-    return model.merge_and_unload(adapter_names=list(model.active_adapters))
+    _separate_tables(model)
+    with _expected_warnings():
+        return model.merge_and_unload(adapter_names=list(model.active_adapters))
 
 
-def _separate_tables(model: Any) -> bool:
-    """Give adapted layers weights of their own where they share them; whether there were any."""
+def _separate_tables(model: Any) -> None:
+    """Give adapted layers weights of their own where they share them with others."""
     users = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    shared = False
     for layer in layers(model):
         inner = layer.get_base_layer() if hasattr(layer, "get_base_layer") else None
         for name, weight in [] if inner is None else list(inner.named_parameters(recurse=False)):
             if users[id(weight)] > 1:
                 users[id(weight)] -= 1
                 setattr(inner, name, nn.Parameter(weight.detach().clone()))
-                shared = True
-    return shared
 
 
 def _try_to_merge(module: nn.Module) -> None:
@@ -497,9 +477,10 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> Non
 def _weights(model: Any, name: str) -> dict[str, Tensor]:
     """Weights of one adapter, without embeddings, for which peft would ask the hub."""
     peft = import_peft()
-    weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
-        model, adapter_name=name, save_embedding_layers=False
-    )
+    with _expected_warnings():
+        weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
+            model, adapter_name=name, save_embedding_layers=False
+        )
     return weights
 
 
@@ -519,6 +500,12 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 def _expected_warnings() -> Iterator[None]:
     """Hide warnings of peft about things that are intended here."""
     with warnings.catch_warnings():
-        for message in ("fan_in_fan_out", "`is_gradient_checkpointing`", "Already found a"):
+        for message in (
+            "fan_in_fan_out",
+            "`is_gradient_checkpointing`",
+            "Already found a",
+            "Input and output embeddings are no longer tied",
+            r".*LoRA tensor\(s\) have invalid shape",  # of biases: peft looks for matrices
+        ):
             warnings.filterwarnings("ignore", message=message)
         yield

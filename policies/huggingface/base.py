@@ -252,6 +252,11 @@ class TransformersPolicy(Policy, ABC):
             plain = self.probe(adapters.base_model(self.model))
         self.model = adapters.wrap(self.model, config, name, self.task_type).eval()
         try:
+            if getattr(self.model.peft_config[name], "target_modules_to_tie", None):
+                raise AdapterError(
+                    "ensure_weight_tying=True makes two adapters of one that can be neither saved "
+                    "nor copied: leave it out, or let the adapter change one of the tied tables"
+                )
             # A new adapter changes nothing. Moved as if it were trained, it shows what it does.
             with adapters.shaken(self.model):
                 self.check_adapters()

@@ -261,6 +261,19 @@ def test_from_a_folder(tmp_path):
     assert read.read is answer_alone
 
 
+def test_a_classifier_saved_in_16_bits_is_read_in_32(tmp_path):
+    model, tokenizer = bert()
+    model.bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward = ClassifierReward.from_pretrained(str(tmp_path), 1, read=prompt_and_answer)
+    together = reward.score_texts(PROMPTS, ANSWERS)
+    alone = [reward.score_texts([p], [a])[0] for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together.std() > 0.01
+    asked = ClassifierReward.from_pretrained(str(tmp_path), 1, dtype=torch.bfloat16)
+    assert (reward.model.dtype, asked.model.dtype) == (torch.float32, torch.bfloat16)
+
+
 def test_a_language_model_is_no_classifier(tmp_path):
     model, tokenizer = gpt2()
     transformers.GPT2LMHeadModel(model.config).save_pretrained(tmp_path)
