@@ -12,10 +12,16 @@ from policies.huggingface import prefixes
 from policies.huggingface.base import TransformersPolicy
 from policies.huggingface.checks import refuse_encoder_decoders, unsupported
 from policies.huggingface.loading import as_tokenizer
+from policies.huggingface.own_attention import replace_own_attention
 from policies.huggingface.prefixes import FixedPrefix
 from policies.huggingface.probes import CausalProbe
 from policies.huggingface.recomputation import checkpointed
-from policies.huggingface.registered_attention import reading, use_rows
+from policies.huggingface.registered_attention import (
+    ROWS,
+    reading,
+    register_attention,
+    replace_attention,
+)
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -61,7 +67,9 @@ class HuggingFacePolicy(TransformersPolicy):
         language_model = adapters.base_model(model)
         with self._off()():
             probe = self.probe(language_model)
-            use_rows(language_model)
+            if not replace_own_attention(language_model):
+                register_attention()
+                replace_attention(language_model, ROWS)
             if (why := probe.difference_and_reason(self, self.decode)) is not None:
                 raise unsupported(language_model, why)
         self.context -= prefixes.virtual_tokens(model)

@@ -108,12 +108,16 @@ class CausalProbe(Probe):
         UnsupportedModelError: The model's own `forward` fails.
     """
 
+    @torch.inference_mode()
     def __init__(self, model: Any, vocab_size: int):
         self.vocab_size = vocab_size
         ids = _some_ids(vocab_size)
         texts = [ids[:5], ids[5:9], ids[9:12], ids[12:]]
         try:
             super().__init__(model, texts, self._own)
+            # Found out now: later the model's attention is another one.
+            shorter, whole = self._own(ids[:4]), self._texts[0].logits[:4]
+            self._causal = self.unlike(shorter, whole, "") is None
         except Exception as error:  # whatever it makes of a text and a mask of ones
             raise UnsupportedModelError(
                 f"the `forward` of {type(model).__name__} cannot read a text of {len(texts[0])} "
@@ -138,10 +142,17 @@ class CausalProbe(Probe):
             decode: Flat tokens (N,), their positions (N,) and rows to hidden states (N, n_embd).
         """
         attention = Recorded(WholeRows(whole_rows(torch.tensor([5], device=self.model.device))))
-        found = self._alone(policy, decode, attention) or self.difference(policy)
+        try:
+            alone = self._alone(policy, decode, attention)
+        except UnsupportedModelError as error:
+            return str(error)
+        found = alone or self.difference(policy)
         if found is None:
             return self._lost_window(attention)
-        why = self._why(attention)
+        why = self._why(policy, attention)
+        if why is None and alone is not None and attention.layers:
+            # By exclusion, as for Doge, whose masks are made of values.
+            why = "its attention uses more than queries, keys, values, a scale, a window and a cap"
         return found if why is None else f"{why} ({found})"
 
     def _alone(self, policy: Policy, decode: Any, attention: Recorded) -> str | None:
@@ -150,24 +161,30 @@ class CausalProbe(Probe):
         try:
             hidden = decode(torch.tensor(ids, device=self.model.device), positions, attention)
             return self.unlike(policy.logits(hidden), own, "it reads a text")
-        except UnsupportedModelError as error:
-            return str(error)
+        except UnsupportedModelError:
+            raise
         except Exception as error:  # whatever a model makes of arguments it does not expect
             return f"it raises {type(error).__name__}: {error}"
 
-    def _why(self, attention: Recorded) -> str | None:
+    def _why(self, policy: Policy, attention: Recorded) -> str | None:
         ids, own = self._texts[0]
-        config = self.model.config.get_text_config()
-        count = getattr(config, "num_hidden_layers", 0)
-        if self.unlike(self._own(ids[:-1]), own[:-1], "") is not None:
+        decoder = self.model.base_model
+        count = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+        if not self._causal:
             return "it is not causal: later tokens change what it says of earlier ones"
+        if "position_ids" not in inspect.signature(decoder.forward).parameters:
+            return "it numbers positions itself: its `forward` takes no `position_ids`"
         if 0 < len(attention.layers) < count:
             return (
                 f"only {len(attention.layers)} of its {count} layers attend; the others keep a "
                 "state or mix neighbouring tokens, whatever rows these belong to"
             )
-        if "position_ids" not in inspect.signature(self.model.base_model.forward).parameters:
-            return "it numbers positions itself: its `forward` takes no `position_ids`"
+        if len(attention.prefix) > len(attention.layers):
+            return "its layers attend more than once, and keys are kept once a layer"
+        text = torch.tensor([ids], device=self.model.device)
+        hidden = decoder(text, attention_mask=torch.ones_like(text)).last_hidden_state[0]
+        if self.unlike(policy.logits(hidden), own, "") is not None:
+            return "its head is more than a linear layer on the last hidden state"
         return None
 
     def _lost_window(self, attention: Recorded) -> str | None:

@@ -7,7 +7,6 @@ tokens of all rows would attend to one another. They are set for the time of a p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import torch
@@ -61,37 +60,23 @@ def register_attention() -> None:
             )
             return output
         if options.get("s_aux") is not None:
-            raise UnsupportedModelError("attention sinks are not supported")
+            raise UnsupportedModelError("its attention has sinks, which are not supported")
         form = AttentionForm(
             int(module.layer_idx),  # type: ignore[arg-type]
             options.get("scaling"),
             options.get("sliding_window"),
             options.get("softcap"),
         )
-        return _attend(rows, form, query, key, value)[None], None
+        return attend(rows, form, query, key, value)[None], None
 
     AttentionInterface.register(ROWS, in_rows)
     AttentionMaskInterface.register(ROWS, sdpa_mask)
 
 
-def _attend(rows: Rows, form: AttentionForm, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(rows: Rows, form: AttentionForm, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Queries, keys and values (1, heads, N, d) to outputs (N, heads, d)."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return rows.attend(form, q, k, v)
-
-
-def use_rows(model: Any) -> None:
-    """Let the model's attention layers work on flat tokens when they are given rows.
-
-    Raises:
-        UnsupportedModelError: Its attention cannot be replaced.
-    """
-    methods = [layer for layer in model.modules() if hasattr(type(layer), "_attn")]
-    for layer in methods:
-        layer._attn = partial(_method_in_rows, layer)
-    if not methods:
-        register_attention()
-        replace_attention(model, ROWS)
 
 
 def replace_attention(model: Any, name: str) -> None:
@@ -108,23 +93,6 @@ def replace_attention(model: Any, name: str) -> None:
             "of a padded batch, and do not call a function that could be replaced by one that "
             "knows rows",
         )
-
-
-def _method_in_rows(
-    layer: Any, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **masks: Any
-) -> tuple[Tensor, None]:
-    """In place of the method `_attn`, by which GPT-J, CodeGen and GPT-Neo attend."""
-    rows = rows_now()
-    if rows is None:
-        own: tuple[Tensor, None] = type(layer)._attn(layer, query, key, value, *mask, **masks)
-        return own
-    local = getattr(layer, "attention_type", None) == "local"  # GPT-Neo's
-    form = AttentionForm(
-        layer.layer_id if hasattr(layer, "layer_id") else layer.layer_idx,
-        1 / float(getattr(layer, "scale_attn", 1.0)),  # GPT-Neo does not scale
-        layer.config.window_size if local else None,
-    )
-    return _attend(rows, form, query, key, value).transpose(0, 1)[None], None
 
 
 def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: Any) -> Tensor:

@@ -45,6 +45,7 @@ WORKS = {
     "Cohere": SHARED,
     "DeepseekV2": LATENT,
     "DeepseekV3": LATENT,
+    "Falcon": {**HIDDEN, "multi_query": True},
     "GPTBigCode": EMBD,
     "GPTJ": {**EMBD, "rotary_dim": 2},
     "GPTNeo": {
@@ -70,9 +71,11 @@ WORKS = {
 }
 REFUSED = {
     "Bloom": ({"hidden_size": WIDTH, "n_layer": 2, "n_head": 4}, "compute everything themselves"),
-    "Falcon": (HIDDEN, "compute everything themselves"),
+    "Falcon": ({**HIDDEN, "alibi": True}, "compute everything themselves"),
     "Mpt": ({"d_model": WIDTH, "n_layers": 2, "n_heads": 4}, "compute everything themselves"),
-    "DiffLlama": (SHARED, "logits differ by"),
+    "DiffLlama": (SHARED, "attend more than once"),
+    "Doge": (SHARED, "uses more than queries, keys, values"),
+    "GptOss": (SHARED, "its attention has sinks"),
     "Jamba": ({**SHARED, "attn_layer_period": 2, "attn_layer_offset": 1}, "only 1 of its 2 layers"),
     "Roberta": (HIDDEN, "cannot read a text"),
 }
@@ -104,7 +107,7 @@ def test_a_policy_computes_what_the_model_does(family):
         texts = [[*texts[1], 4], [*texts[0], 1, 5], [5, 6]]
 
 
-@pytest.mark.parametrize("family", ["GPTNeo", "StableLm"])  # rows reach them in unusual ways
+@pytest.mark.parametrize("family", ["Falcon", "GPTNeo", "StableLm"])  # rows reach them in unusual ways
 def test_recomputed_activations_belong_to_the_same_rows(family):
     tokens = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 6, 0, 1]])
 
@@ -120,7 +123,7 @@ def test_recomputed_activations_belong_to_the_same_rows(family):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["CodeGen", "GPTJ", "GPTNeo", "StableLm"])
+@pytest.mark.parametrize("family", ["CodeGen", "Falcon", "GPTJ", "GPTNeo", "StableLm"])
 def test_the_model_itself_generates_as_before(family):
     texts = torch.tensor([[1, 2, 3, 4, 5, 6, 0, 1]])
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -136,10 +139,18 @@ def test_a_refusal_gives_its_reason(family):
         HuggingFacePolicy(model_of(family, shape), Letters(VOCAB), context=CONTEXT)
 
 
-def test_an_encoder_is_no_causal_model():
-    model = t.BertLMHeadModel(t.BertConfig(vocab_size=VOCAB, **{**HIDDEN, "pad_token_id": 0}))
+@pytest.mark.parametrize(
+    ("is_decoder", "why"),
+    [
+        (False, "not causal: later tokens change"),
+        (True, "head is more than a linear layer"),
+    ],
+)
+def test_an_encoder_is_no_causal_model(is_decoder, why):
+    shape = {**HIDDEN, "pad_token_id": 0, "is_decoder": is_decoder}
+    model = t.BertLMHeadModel(t.BertConfig(vocab_size=VOCAB, **shape)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape))
-    with pytest.raises(UnsupportedModelError, match="not causal: later tokens change"):
-        HuggingFacePolicy(model.eval(), Letters(VOCAB))
+    with pytest.raises(UnsupportedModelError, match=why):
+        HuggingFacePolicy(model, Letters(VOCAB))
