@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from policies import adapters, head
+from policies.adapter_checks import check_config, shaken
 from policies.adapter_view import (
     AdaptersOff,
     AdapterView,
@@ -73,7 +74,7 @@ class TransformersPolicy(Policy, ABC):
         self._packed = PackedWeight()
         self.checkpointing = False
         for config in getattr(model, "peft_config", {}).values():
-            adapters.check_config(config)
+            check_config(config)
             self.check_adapter(config)
 
     @classmethod
@@ -245,7 +246,7 @@ class TransformersPolicy(Policy, ABC):
             AdapterError: Adapters of this type cannot be used with the prefix cache, or do not
                 leave the model as it is. The policy has then no adapter.
         """
-        adapters.check_config(config)
+        check_config(config)
         self.check_adapter(config)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         with self._off()():
@@ -258,7 +259,7 @@ class TransformersPolicy(Policy, ABC):
                     "nor copied: leave it out, or let the adapter change one of the tied tables"
                 )
             # A new adapter changes nothing. Moved as if it were trained, it shows what it does.
-            with adapters.shaken(self.model):
+            with shaken(self.model):
                 self.check_adapters()
                 with self._off()():
                     if (why := plain.difference(self)) is not None:

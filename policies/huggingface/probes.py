@@ -20,6 +20,8 @@ from textenv.errors import UnsupportedModelError
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest difference of logits, relative to the largest logit; rounding in other dtypes: 0.1."""
 
+_RAISES = "it raises"
+
 
 class _Text(NamedTuple):
     ids: list[int]
@@ -55,7 +57,7 @@ class Probe:
         except UnsupportedModelError as error:
             return str(error)
         except Exception as error:  # whatever a model makes of arguments it does not expect
-            return f"it raises {type(error).__name__}: {error}"
+            return f"{_RAISES} {type(error).__name__}: {error}"
         finally:
             policy.context = context
 
@@ -149,8 +151,9 @@ class CausalProbe(Probe):
         found = alone or self.difference(policy)
         if found is None:
             return self._lost_window(attention)
-        why = self._why(policy, attention)
-        if why is None and alone is not None and attention.layers:
+        raised = found.startswith(_RAISES)
+        why = self._why_of_kind() or (None if raised else self._why_of_layers(policy, attention))
+        if why is None and alone is not None and not raised:
             # By exclusion, as for Doge, whose masks are made of values.
             why = "its attention uses more than queries, keys, values, a scale, a window and a cap"
         return found if why is None else f"{why} ({found})"
@@ -164,17 +167,19 @@ class CausalProbe(Probe):
         except UnsupportedModelError:
             raise
         except Exception as error:  # whatever a model makes of arguments it does not expect
-            return f"it raises {type(error).__name__}: {error}"
+            return f"{_RAISES} {type(error).__name__}: {error}"
 
-    def _why(self, policy: Policy, attention: Recorded) -> str | None:
-        ids, own = self._texts[0]
-        decoder = self.model.base_model
-        count = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+    def _why_of_kind(self) -> str | None:
         if not self._causal:
             return "it is not causal: later tokens change what it says of earlier ones"
-        if "position_ids" not in inspect.signature(decoder.forward).parameters:
+        if "position_ids" not in inspect.signature(self.model.base_model.forward).parameters:
             return "it numbers positions itself: its `forward` takes no `position_ids`"
-        if 0 < len(attention.layers) < count:
+        return None
+
+    def _why_of_layers(self, policy: Policy, attention: Recorded) -> str | None:
+        ids, own = self._texts[0]
+        count = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+        if len(attention.layers) < count:
             return (
                 f"only {len(attention.layers)} of its {count} layers attend; the others keep a "
                 "state or mix neighbouring tokens, whatever rows these belong to"
@@ -182,6 +187,7 @@ class CausalProbe(Probe):
         if len(attention.prefix) > len(attention.layers):
             return "its layers attend more than once, and keys are kept once a layer"
         text = torch.tensor([ids], device=self.model.device)
+        decoder = self.model.base_model
         hidden = decoder(text, attention_mask=torch.ones_like(text)).last_hidden_state[0]
         if self.unlike(policy.logits(hidden), own, "") is not None:
             return "its head is more than a linear layer on the last hidden state"

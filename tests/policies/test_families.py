@@ -83,7 +83,9 @@ REFUSED = {
 
 def model_of(family, shape, seed=0):
     """A tiny random one whose logits depend on every token, position and weight."""
-    config = getattr(t, f"{family}Config")(vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, **shape)
+    config = getattr(t, f"{family}Config")(
+        vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, **shape
+    )
     torch.manual_seed(seed)
     model = getattr(t, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
@@ -107,7 +109,8 @@ def test_a_policy_computes_what_the_model_does(family):
         texts = [[*texts[1], 4], [*texts[0], 1, 5], [5, 6]]
 
 
-@pytest.mark.parametrize("family", ["Falcon", "GPTNeo", "StableLm"])  # rows reach them in unusual ways
+# Rows reach these in unusual ways.
+@pytest.mark.parametrize("family", ["Falcon", "GPTNeo", "StableLm"])
 def test_recomputed_activations_belong_to_the_same_rows(family):
     tokens = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 6, 0, 1]])
 
