@@ -59,9 +59,10 @@ def model_unchanged(model: nn.Module) -> Iterator[None]:
 
 def _sum(weight: Tensor) -> int:
     """A number that changes with the bits of a tensor; a copy would take its memory again."""
-    if weight.is_meta or not weight.numel():
-        return 0
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.element_size() in whole
+    if weight.is_meta or not plain:  # such as quantised weights, which have no bits to view
+        return weight._version
     bits = weight.detach().flatten().view(whole[weight.element_size()])
     return int(bits.sum(dtype=torch.int64))
 

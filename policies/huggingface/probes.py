@@ -20,7 +20,7 @@ from textenv.errors import UnsupportedModelError
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest difference of logits, relative to the largest logit; rounding in other dtypes: 0.1."""
 
-_RAISES = "it raises"
+_RAISES, _SEVERAL = "it raises", "it reads several texts at once"
 
 
 class _Text(NamedTuple):
@@ -70,7 +70,7 @@ class Probe:
         pairs = zip(hidden, self._texts, strict=True)
         got = policy.logits(torch.cat([h[-len(text.logits) :] for h, text in pairs]))
         expected = torch.cat([text.logits for text in self._texts])
-        return self.unlike(got, expected, "it reads several texts at once")
+        return self.unlike(got, expected, _SEVERAL)
 
     def _step_by_step(self, policy: Policy) -> str | None:
         first, second, third, other = self._texts
@@ -143,7 +143,8 @@ class CausalProbe(Probe):
             policy: Gives the logits.
             decode: Flat tokens (N,), their positions (N,) and rows to hidden states (N, n_embd).
         """
-        attention = Recorded(WholeRows(whole_rows(torch.tensor([5], device=self.model.device))))
+        length = torch.tensor([len(self._texts[0].ids)], device=self.model.device)
+        attention = Recorded(WholeRows(whole_rows(length)))
         try:
             alone = self._alone(policy, decode, attention)
         except UnsupportedModelError as error:
@@ -153,9 +154,11 @@ class CausalProbe(Probe):
             return self._lost_window(attention)
         raised = found.startswith(_RAISES)
         why = self._why_of_kind() or (None if raised else self._why_of_layers(policy, attention))
-        if why is None and alone is not None and not raised:
-            # By exclusion, as for Doge, whose masks are made of values.
-            why = "its attention uses more than queries, keys, values, a scale, a window and a cap"
+        if why is None and not raised:  # by exclusion
+            if alone is not None:  # as with Doge, whose masks are made of values
+                why = "its attention uses more than queries, keys, values, scale, window and cap"
+            elif found.endswith(_SEVERAL):
+                why = "it mixes neighbouring tokens outside its attention, whatever their rows"
         return found if why is None else f"{why} ({found})"
 
     def _alone(self, policy: Policy, decode: Any, attention: Recorded) -> str | None:

@@ -126,6 +126,19 @@ def test_recomputed_activations_belong_to_the_same_rows(family):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["Falcon", "GPTJ"])
+def test_a_copy_attends_with_weights_of_its_own(family):
+    model = model_of(family, WORKS[family])
+    policy = HuggingFacePolicy(model, Letters(VOCAB), context=CONTEXT)
+    copy, texts = policy.frozen_copy(), [[1, 2, 3, 4], [3]]
+    before = uncached(policy, texts)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    assert torch.equal(uncached(copy, texts), before)
+    assert (uncached(policy, texts) - before).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("family", ["CodeGen", "Falcon", "GPTJ", "GPTNeo", "StableLm"])
 def test_the_model_itself_generates_as_before(family):
     texts = torch.tensor([[1, 2, 3, 4, 5, 6, 0, 1]])
