@@ -25,7 +25,7 @@ from policies.huggingface.probes import Probe
 from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
 from policies.policy import Policy
-from textenv.errors import AdapterError
+from textenv.errors import AdapterError, UnsupportedModelError
 from textenv.tokenizers import Tokenizer
 from textenv.tokenizers.huggingface import Stop
 
@@ -286,8 +286,8 @@ class TransformersPolicy(Policy, ABC):
             return
         try:
             why = self.probe(self.model).difference(self)
-        except Exception as error:  # whatever peft makes of a text without further arguments
-            why = f"peft's forward raises {type(error).__name__}: {error}"
+        except UnsupportedModelError as error:  # peft's forward asks for further arguments
+            why = str(error)
         if why is not None:
             raise AdapterError(
                 f"this adapter cannot be used here, where each token is read once: {why}. "
@@ -311,6 +311,10 @@ class TransformersPolicy(Policy, ABC):
         """The policy as it is now, without gradient: the reference of a KL penalty.
 
         With an adapter, only the adapter is copied, and the model's weights are shared.
+
+        Raises:
+            AdapterError: More than one adapter is active, or peft cannot keep a second one beside
+                this one.
         """
         if not hasattr(self.model, "peft_config") or adapters.trained_beside(self.model):
             return super().frozen_copy()

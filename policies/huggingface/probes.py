@@ -36,12 +36,21 @@ class Probe:
         model: Such as the model inside a policy, with the adapters that are active.
         texts: Ids of each text; the last three places of the first three have logits.
         forward: The model's logits (k, V) for the last k places of a text.
+
+    Raises:
+        UnsupportedModelError: The model's own `forward` fails.
     """
 
     @torch.inference_mode()
     def __init__(self, model: Any, texts: list[list[int]], forward: Callable[[list[int]], Tensor]):
         self.model = model
-        self._texts = [_Text(ids, forward(ids).float()) for ids in texts]
+        try:
+            self._texts = [_Text(ids, forward(ids).float()) for ids in texts]
+        except Exception as error:  # whatever it makes of a text and no further arguments
+            raise UnsupportedModelError(
+                f"the `forward` of {type(model).__name__} cannot read a text of {len(texts[0])} "
+                f"tokens: {_RAISES} {type(error).__name__}: {error}"
+            ) from error
 
     @torch.inference_mode()
     def difference(self, policy: Policy) -> str | None:
@@ -105,26 +114,16 @@ class CausalProbe(Probe):
     Args:
         model: The model.
         vocab_size: Tokens that the policy knows.
-
-    Raises:
-        UnsupportedModelError: The model's own `forward` fails.
     """
 
     @torch.inference_mode()
     def __init__(self, model: Any, vocab_size: int):
         self.vocab_size = vocab_size
         ids = _some_ids(vocab_size)
-        texts = [ids[:5], ids[5:9], ids[9:12], ids[12:]]
-        try:
-            super().__init__(model, texts, self._own)
-            # Found out now: later the model's attention is another one.
-            shorter, whole = self._own(ids[:4]), self._texts[0].logits[:4]
-            self._causal = self.unlike(shorter, whole, "") is None
-        except Exception as error:  # whatever it makes of a text and a mask of ones
-            raise UnsupportedModelError(
-                f"the `forward` of {type(model).__name__} cannot read a text of {len(texts[0])} "
-                f"tokens: it raises {type(error).__name__}: {error}"
-            ) from error
+        super().__init__(model, [ids[:5], ids[5:9], ids[9:12], ids[12:]], self._own)
+        # Found out now: later the model's attention is another one.
+        shorter, whole = self._own(ids[:4]), self._texts[0].logits[:4]
+        self._causal = self.unlike(shorter, whole, "") is None
 
     def _own(self, ids: list[int]) -> Tensor:
         text = torch.tensor([ids], device=self.model.device)
