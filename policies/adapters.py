@@ -104,7 +104,7 @@ def layers(module: nn.Module) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
 
 
-def _places(module: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+def _places(module: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Where layers with adapters, and the layers inside these, are: parent, name and layer."""
     adapted = {
         id(m)

@@ -47,7 +47,9 @@ def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
             layer.training = False
 
 
-def _same_again(layer: nn.Module) -> tuple[AbstractContextManager[None], ...]:
+def _same_again(
+    layer: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of a layer's first and second pass.
 
     By the second one, another adapter may be active, and no rows are set.
