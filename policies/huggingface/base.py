@@ -125,8 +125,8 @@ class TransformersPolicy(Policy, ABC):
             tokenizer = load_models_tokenizer(
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
-        settings = {"context": context, "stop": stop, "bos": bos, "seed": seed}
-        return cls(model, tokenizer, **settings)  # type: ignore[call-arg]
+        settings: dict[str, Any] = {"context": context, "stop": stop, "bos": bos, "seed": seed}
+        return cls(model, tokenizer, **settings)
 
     # ---------------------------------------------------------------- what a kind provides
 
