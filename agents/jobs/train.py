@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from agents.jobs.inputs import (
     with_critic,
 )
 from agents.jobs.machine import device_named
+from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
 from agents.runs.progress import watch
@@ -220,7 +222,7 @@ def _learner(
         kl_coef=0.0 if algorithm.needs.reference else s.kl_coef,
         n_steps=None if whole else settings.answers.max_new_tokens,
         n_episodes=settings.answers.rows if whole else None,
-        learning_rate=lambda done: s.learning_rate * (1 - 0.9 * done),
+        learning_rate=partial(falling, s.learning_rate),
         temperature=s.temperature,
         max_grad_norm=s.max_grad_norm,
         micro_batch_tokens=s.micro_batch_tokens,

@@ -127,6 +127,11 @@ class TransformersPolicy(Policy, ABC):
 
     @staticmethod
     @abstractmethod
+    def register_attention() -> None:
+        """Make its attention function known to transformers."""
+
+    @staticmethod
+    @abstractmethod
     def check_adapter(config: Any) -> None:
         """Refuse adapters with which the prefix cache would not be exact.
 
@@ -138,6 +143,11 @@ class TransformersPolicy(Policy, ABC):
     @abstractmethod
     def decoder(self) -> Any:
         """The layers whose last hidden state goes into the head, without the head."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, perhaps in a process that has made no such policy yet."""
+        super().__setstate__(state)
+        self.register_attention()
 
     # ---------------------------------------------------------------- the head
 

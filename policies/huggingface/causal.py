@@ -15,7 +15,7 @@ from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.prefixes import FixedPrefix
 from policies.huggingface.probes import Probe
 from policies.huggingface.recomputation import checkpointed
-from policies.huggingface.registered_attention import ROWS, use_rows
+from policies.huggingface.registered_attention import ROWS, register_attention, use_rows
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -46,6 +46,7 @@ class HuggingFacePolicy(TransformersPolicy):
     kind, auto_class, task_type = "huggingface", "AutoModelForCausalLM", "CAUSAL_LM"
     check_architecture = staticmethod(refuse_encoder_decoders)
     check_adapter = staticmethod(prefixes.check_config)
+    register_attention = staticmethod(register_attention)
 
     def __init__(
         self,

@@ -78,9 +78,14 @@ class EncoderDecoderPolicy(TransformersPolicy):
         language_model = adapters.base_model(model)
         self.separator, self.start_token = made.separator, _start_token(language_model)
         probe = SourceProbe(self, self.separator, self.start_token)
-        _stepping().register_attention()
+        self.register_attention()
         replace_attention(language_model, _stepping().ANSWERS)
         probe.compare(self)
+
+    @staticmethod
+    def register_attention() -> None:
+        """See `TransformersPolicy.register_attention`."""
+        _stepping().register_attention()
 
     @staticmethod
     def check_adapter(config: Any) -> None:
