@@ -57,6 +57,10 @@ class RewardValueError(RewardError, ValueError):
     """A reward function returned NaN, an infinity, or something else than a number."""
 
 
+class UnscoredError(RewardError, ValueError):
+    """Episodes have no score, and the algorithm cannot do without."""
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 
@@ -99,6 +103,14 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class UnmetNeedError(TextEnvError, ValueError):
+    """An algorithm was not given what it learns from: groups, whole episodes or a reference."""
+
+
+class FrozenPolicyError(TextEnvError, ValueError):
+    """No parameter that the choices depend on is trained."""
 
 
 class RemoteError(TextEnvError, ConnectionError):

@@ -62,6 +62,11 @@ class RewardTerm:
     function: Callable[[Any], Any]
     dense: bool
 
+    @property
+    def may_abstain(self) -> bool:
+        """Whether None is a value: the reward does not apply to that episode."""
+        return getattr(self.function, "may_abstain", False)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # the function may hold a network
 
@@ -70,7 +75,7 @@ def call_on_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[n
     """The values that `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
 
     The function may return a list, a tuple, an array or a tensor of that shape. It is not called if
-    there are no episodes.
+    there are no episodes. NaN stands for the None of a reward that may abstain.
 
     Raises:
         RewardRaisedError: The function raised; its exception is the cause.
@@ -123,7 +128,14 @@ def _score(
         if np.isfinite(values).all():
             return values
     items = _items(term.name, returned, values, count)
-    return np.array([_number(term.name, scored, describe, i, x) for i, x in enumerate(items)])
+    return np.array(
+        [
+            math.nan
+            if x is None and term.may_abstain
+            else _number(term.name, scored, describe, i, x)
+            for i, x in enumerate(items)
+        ]
+    )
 
 
 def _items(name: str, returned: Any, values: NDArray[Any], count: int) -> list[Any]:

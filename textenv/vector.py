@@ -66,9 +66,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     At a start: `prompt`. At an end: `finish_reason`, `text` (the answer), `reward_components` (each
     component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The
     group is equal for episodes that share one drawn prompt, and -1 for an episode started from
-    options. If some tokens may not be chosen, `action_mask` comes for every row after every reset
-    and step. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and
-    `final_info`.
+    options. With rewards that may abstain (those of TRL), `scored` is False for an episode to which
+    none applies: its reward is 0 and means nothing. If some tokens may not be chosen, `action_mask`
+    comes for every row after every reset and step. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -401,6 +402,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "text": object_array(self.num_envs, rows, [e.text for e in episodes]),
             "reward_components": self._components.info(ended),
         }
+        if self._components.may_abstain:
+            info["scored"] = ended & self._components.scored()
         if self.group_size > 1:
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)

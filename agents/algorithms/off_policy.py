@@ -117,6 +117,5 @@ class SoftQLearning(Algorithm):
         return losses.value_loss(q, batch.value_targets, batch.mask)
 
     def _log_ratios(self, batch: Rollout, logprobs: Tensor) -> Tensor:
-        if batch.ref_logprobs is None:
-            raise ValueError("soft Q-learning needs a reference: reference=policy.frozen_copy()")
+        assert batch.ref_logprobs is not None
         return logprobs - batch.ref_logprobs

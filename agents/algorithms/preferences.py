@@ -111,9 +111,5 @@ class KTO(Algorithm):
 
 
 def _log_ratios(batch: Rollout, outputs: PolicyOutputs) -> Tensor:
-    if batch.ref_logprobs is None:
-        raise ValueError(
-            "preferences are learned relative to a reference and there is none: pass "
-            "reference=policy.frozen_copy()"
-        )
+    assert batch.ref_logprobs is not None
     return preference_losses.sequence_log_ratios(outputs.logprobs, batch.ref_logprobs, batch.mask)

@@ -87,7 +87,7 @@ def numbers(update: Update) -> dict[str, float]:
         "score_std": update.score_std,
         "tokens_per_answer": update.tokens_per_answer,
         "ended_by_budget": update.ended_by_budget,
-        "kl": update.kl,
+        "kl": math.nan if update.kl is None else update.kl,
         **{COMPONENT + name: mean for name, mean in update.components.items()},
     }
     return {

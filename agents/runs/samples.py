@@ -27,7 +27,8 @@ class Sample:
     Attributes:
         prompt: The text before the first chosen token.
         text: The answer, without the stop token.
-        score: Sum of the environment's rewards, before any KL penalty.
+        score: Sum of the environment's rewards, before any KL penalty; NaN if the reward applies
+            to no part of it.
     """
 
     prompt: str
@@ -63,7 +64,8 @@ def evenly_ranked(items: Sequence[T], count: int, key: Callable[[T], float]) -> 
         count: At least 2.
         key: What an item is ranked by, such as its score.
     """
-    ranked = sorted(items, key=key, reverse=True)
+    # What has no score, NaN, comes last: it compares as neither higher nor lower.
+    ranked = sorted(items, key=lambda item: (key(item) == key(item), key(item)), reverse=True)
     if len(ranked) <= count:
         return ranked
     return [ranked[rank] for rank in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
@@ -110,7 +112,7 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
         ValueError: The two do not answer the same prompts in the same order.
     """
     check_same_prompts(before, after)
-    means = [f"{np.mean([sample.score for sample in side]):.3f}" for side in (before, after)]
+    means = [f"{np.nanmean([sample.score for sample in side]):.3f}" for side in (before, after)]
     table = Table(show_lines=True, show_footer=True)
     table.add_column("prompt", "mean", overflow="fold")
     for name, mean in zip(("before", "after"), means, strict=True):

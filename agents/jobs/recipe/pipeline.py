@@ -318,6 +318,7 @@ class Recipe:
         with self.stages.bar(name.upper().replace("_", "-"), s.ppo_tokens, "tokens") as advance:
             points.append(self._point(actor, learner, envs, asked))
             for update in learner.updates(s.ppo_tokens):
+                assert update.kl is not None  # there is a reference
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
