@@ -10,7 +10,7 @@ over some hundred texts they tell two policies apart.
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 from textenv.episode import Episode
@@ -72,20 +72,14 @@ def chinese_judge() -> Judge:
     Raises:
         MissingExtraError: The package `pysenti` is not installed.
     """
-    _pysenti()  # what is missing is found now
-    return _chinese
-
-
-def _chinese(prompt: str, answer: str) -> float:
-    return float(_pysenti().classify(answer)["score"])
-
-
-@cache
-def _pysenti() -> Any:
     quiet_jieba()
     with optional("pysenti", extra="zh", purpose="the judge 'chinese'"):
         import pysenti
-    return pysenti
+    return partial(_chinese, pysenti.classify)
+
+
+def _chinese(classify: Callable[[str], Any], prompt: str, answer: str) -> float:
+    return float(classify(answer)["score"])
 
 
 def quiet_jieba() -> Any:

@@ -40,7 +40,13 @@ def profanity_words(also: Sequence[str] = INSULTS) -> ToxicityClassifier:
     Raises:
         MissingExtraError: The package `glin-profanity` is not installed.
     """
-    _filter(tuple(also))  # what is missing is found now
+    with optional(
+        "glin-profanity",
+        extra="safety",
+        purpose="the list of swear words",
+        instead="give a classifier of your own",
+    ):
+        import glin_profanity  # noqa: F401  (what is missing is found now)
     return partial(_classify, tuple(also))
 
 
@@ -51,13 +57,8 @@ def _classify(also: tuple[str, ...], texts: Sequence[str]) -> list[float]:
 @cache
 def _filter(also: tuple[str, ...]) -> Any:
     """The package's own object, which cannot be pickled."""
-    with optional(
-        "glin-profanity",
-        extra="safety",
-        purpose="the list of swear words",
-        instead="give a classifier of your own",
-    ):
-        from glin_profanity import Filter
+    from glin_profanity import Filter
+
     return Filter({"languages": ["english"], "custom_words": list(also)})
 
 

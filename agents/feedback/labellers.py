@@ -12,7 +12,7 @@ the policy's choice. Your own, such as one that asks a language model, is a func
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from agents.evaluation.judges import quiet_jieba
@@ -49,27 +49,21 @@ def snownlp_labeller() -> Labeller:
     Raises:
         MissingExtraError: The package `snownlp` or `jieba` is not installed.
     """
-    _chinese_tools()  # what is missing is found now
+    quiet_jieba()
+    with optional("snownlp", extra="zh", purpose="the labeller 'snownlp'"):
+        import snownlp  # noqa: F401  (what is missing is found now)
     return _snownlp
 
 
 def _snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
-    cut, filter_stop, classify = _chinese_tools()
+    import jieba
+    from snownlp import normal, sentiment
 
     def positive(answer: str) -> float:
-        words = filter_stop(cut(answer))
+        words = normal.filter_stop(jieba.lcut(answer))
         if not words:
             return 0.5
-        label, probability = classify(words)
+        label, probability = sentiment.classifier.classifier.classify(words)
         return float(probability if label == "pos" else 1 - probability)
 
     return [positive(answer) for answer in answers]
-
-
-@cache
-def _chinese_tools() -> tuple[Any, Any, Any]:
-    """What cuts texts, what drops words that say nothing, and what classifies the others."""
-    jieba = quiet_jieba()
-    with optional("snownlp", extra="zh", purpose="the labeller 'snownlp'"):
-        from snownlp import normal, sentiment
-    return jieba.lcut, normal.filter_stop, sentiment.classifier.classifier.classify
