@@ -20,7 +20,7 @@ from policies.checkpoint import load_policy
 from policies.policy import Policy
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.tokenizers import Tokenizer, encode_answer, encode_prompt
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -115,7 +115,7 @@ class RewardModel(nn.Module):
         """Ids of each prompt with its answer, as the model reads them."""
         tokenizer = self.tokenizer
         return [
-            self._whole(encode_prompt(tokenizer, prompt), tokenizer.encode(answer))
+            self._whole(encode_prompt(tokenizer, prompt), encode_answer(tokenizer, answer))
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 

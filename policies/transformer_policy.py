@@ -97,7 +97,7 @@ class TransformerPolicy(Policy):
     ) -> tuple[Tensor, Tensor]:
         """See `policies.head.token_logprobs`."""
         weight = self.transformer.token_embedding.weight
-        return token_logprobs(hidden, weight, tokens, temperature, action_masks)
+        return token_logprobs(hidden, weight, tokens, temperature, action_masks, self.unused_tokens)
 
     def description(self) -> dict[str, Any]:
         """See `Policy.description`."""

@@ -29,6 +29,10 @@ class TokenizerError(TextEnvError, ValueError):
     """A tokenizer cannot be loaded, trained or used."""
 
 
+class NoStopTokenWarning(UserWarning):
+    """Nothing ends an answer but its budget, and nobody said that this is wanted."""
+
+
 class UnknownTokenizerError(TokenizerError):
     """No tokenizer has the given name."""
 

@@ -16,7 +16,7 @@ from agents.supervised.chat_template import ChatTemplate
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
 from textenv.errors import PromptTooLongError
-from textenv.tokenizers import encode_prompt
+from textenv.tokenizers import encode_prompt, stop_tokens_of
 
 Show = Callable[[str], object]
 """Takes the next piece of an answer."""
@@ -89,7 +89,8 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer)
+        stream = TextStream(self.tokenizer, prompt)
+        stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 
         def take(piece: str) -> None:
@@ -98,7 +99,7 @@ class Voice:
                 show(piece)
 
         def on_token(number: int, token: int) -> None:
-            if token != self.tokenizer.stop_token:
+            if token not in stops:
                 take(stream.push(token))
 
         generate_tokens(

@@ -31,6 +31,7 @@ from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.loading import load_object
+from textenv.tokenizers import encode_prompt
 
 TRACED = 5
 """Prompts whose answers the report shows token by token."""
@@ -178,7 +179,7 @@ def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PromptError(f"{path} is no text of UTF-8: {error}") from error
-    ids = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+    ids = np.array(encode_prompt(policy.tokenizer, text), dtype=np.int64)
     if len(ids) < 2:
         raise PromptError(f"{path} has {len(ids)} tokens: there is none to predict")
     return ids

@@ -32,6 +32,7 @@ from policies.adapters import import_peft
 from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
+from textenv.tokenizers import encode_prompt
 
 FEWEST_TO_SPLIT = 40
 """From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
@@ -79,7 +80,7 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
             raise MalformedRecordError(
                 f"{settings.task.ptx_text} cannot be read: {error}"
             ) from error
-        stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+        stream = np.array(encode_prompt(policy.tokenizer, text), dtype=np.int64)
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}
     try:

@@ -23,6 +23,7 @@ from textenv import ListPrompts, load_prompts
 from textenv.errors import InvalidRewardError
 from textenv.loading import load_object
 from textenv.records import short
+from textenv.tokenizers import decode_prompt
 
 TERMINAL = "terminal"
 LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
@@ -101,5 +102,7 @@ def _texts(source: str, limit: int | None, seed: int, policy: Policy) -> list[st
         count = limit or FROM_A_FUNCTION
         seeds = generator.integers(2**64, size=count, dtype=np.uint64)
         chosen = list(prompts.draw(seeds))
-    decode = tokenizer_of(policy).decode
-    return [p.text if p.tokens is None else decode(p.tokens.tolist()) for p in chosen]
+    tokenizer = tokenizer_of(policy)
+    return [
+        p.text if p.tokens is None else decode_prompt(tokenizer, p.tokens.tolist()) for p in chosen
+    ]

@@ -22,7 +22,7 @@ from policies import TransformerConfig, TransformerPolicy, generate_tokens, toke
 from textenv import Tokenizer, load_tokenizer
 from textenv.errors import CheckpointError, MalformedRecordError, OptionError
 from textenv.records import read_jsonl
-from textenv.tokenizers import CharacterTokenizer, train_bpe
+from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
 
@@ -166,9 +166,10 @@ def _report(
         loss = held_out_loss(model, kept, window)
         console.print(f"step {step:,}: loss {loss:.4f} on held-out text")
     assert model.tokenizer is not None and model.tokenizer.stop_token is not None
-    start = model.tokenizer.stop_token  # what stands before every document
+    # What stands before every document.
+    start = [model.tokenizer.stop_token, *prompt_frame(model.tokenizer)[0]]
     length = max(1, min(48, model.context - 1))
     ids = generate_tokens(
-        model, [[start]], length, temperature=0.8, generator=np.random.default_rng(step)
+        model, [start], length, temperature=0.8, generator=np.random.default_rng(step)
     )[0]
     console.print(Text("  " + visible(model.tokenizer.decode(ids)), style="dim"))

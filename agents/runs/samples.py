@@ -15,7 +15,8 @@ from rich.text import Text
 
 from agents.rollout import Rollout
 from agents.runs.streaming import visible
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, decode_answer, decode_prompt, stop_tokens_of
+from textenv.tokenizers.texts import certain
 
 T = TypeVar("T")
 
@@ -47,8 +48,9 @@ def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
         chosen = rollout.mask[row].nonzero().flatten().tolist()
         begin = chosen[0] if rollout.prompt_lengths is None else int(rollout.prompt_lengths[row])
         ids = rollout.tokens[row, : chosen[-1] + 1].tolist()
-        end = len(ids) - (ids[-1] == tokenizer.stop_token)
-        prompt, text = tokenizer.decode(ids[:begin]), tokenizer.decode(ids[begin:end])
+        end = len(ids) - (ids[-1] in stop_tokens_of(tokenizer))
+        prompt = certain(decode_prompt(tokenizer, ids[:begin]))
+        text = decode_answer(tokenizer, ids[:begin], ids[begin:end], prompt)
         samples.append(Sample(prompt, text, rollout.scores[row].item()))
     return samples
 

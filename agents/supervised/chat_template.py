@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from textenv import Tokenizer
-from textenv.tokenizers import prompt_frame
+from textenv.tokenizers import encode_answer, prompt_frame
 
 ROLES = ("system", "user", "assistant")
 FOLLOWS: dict[str | None, tuple[str, ...]] = {
@@ -85,10 +85,13 @@ def encode_pieces(
 ) -> tuple[list[int], list[bool]]:
     """Ids of all pieces, and which of them belong to answers, their stop tokens included.
 
-    Each piece is encoded by itself, as the environment encodes prompts. If the tokenizer frames
-    prompts, the text before the first answer is framed.
+    The first piece is encoded as the environment encodes prompts, and each of the others as what
+    goes on from them. If the tokenizer frames prompts, the text before the first answer is framed.
     """
-    encoded = [(tokenizer.encode(text), is_answer) for text, is_answer in pieces]
+    encoded = [
+        (encode_answer(tokenizer, text) if number else tokenizer.encode(text), is_answer)
+        for number, (text, is_answer) in enumerate(pieces)
+    ]
     for piece, is_answer in encoded:
         if is_answer and tokenizer.stop_token is not None:
             piece.append(tokenizer.stop_token)

@@ -1,8 +1,8 @@
 """Text as one long stream of token ids in a file, mapped into memory and never read whole.
 
-Documents stand end to end, with a stop token behind each. The file `NAME.tokens` holds nothing but
-the ids. An id has two bytes if the vocabulary allows it, else four. `NAME.tokens.json` names the
-number format and the vocabulary.
+Documents stand end to end, with a stop token behind each, and begin as prompts do. The file
+`NAME.tokens` holds nothing but the ids. An id has two bytes if the vocabulary allows it, else four.
+`NAME.tokens.json` names the number format and the vocabulary.
 """
 
 import json
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from textenv import Tokenizer
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
+from textenv.tokenizers import prompt_frame
 
 
 def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Path:
@@ -28,10 +29,12 @@ def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenize
     path.parent.mkdir(parents=True, exist_ok=True)
     # Little-endian whatever the machine, so that the file can be moved.
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32).newbyteorder("<")
+    before, _ = prompt_frame(tokenizer)
     count = 0
     with path.open("wb") as file:
         for document in documents:
-            ids = np.array([*tokenizer.encode(document), tokenizer.stop_token], dtype=dtype)
+            encoded = [*before, *tokenizer.encode(document), tokenizer.stop_token]
+            ids = np.array(encoded, dtype=dtype)
             file.write(ids.tobytes())
             count += len(ids)
     described = {"dtype": dtype.str, "tokens": count, "fingerprint": tokenizer.fingerprint}

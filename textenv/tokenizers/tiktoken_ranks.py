@@ -38,6 +38,8 @@ class TiktokenTokenizer:
         self.name = name or encoding.name
         self.vocab_size = encoding.n_vocab
         self.stop_token = encoding._special_tokens.get(STOP_TEXT)
+        used = {*ranks.values(), *encoding._special_tokens.values()}
+        self.unused_tokens = tuple(sorted(set(range(self.vocab_size)) - used))
         self._encoding = encoding
 
     def encode(self, text: str) -> list[int]:
@@ -50,6 +52,10 @@ class TiktokenTokenizer:
             return self._encoding.decode(ids)
         except KeyError:  # rare: cl100k_base, for one, has 16 ids that stand for nothing
             return b"".join(map(self._token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def is_boundary(self, token: int) -> bool:
+        """Whether no character can continue behind `token`."""
+        return self._token_bytes(token)[-1] < 128
 
     def _token_bytes(self, token: int) -> bytes:
         try:
