@@ -40,6 +40,8 @@ class TransformersPolicy(Policy, ABC):
         model: The model; a `PeftModel` once an adapter was added.
         transformers_tokenizer: The tokenizer, if it belongs to transformers; otherwise None.
         checkpointing: Whether `checkpoint_activations` was called.
+        loaded_with: Arguments of `from_pretrained` that say which weights were read; an adapter is
+            saved with them.
     """
 
     kind: ClassVar[str]
@@ -65,6 +67,7 @@ class TransformersPolicy(Policy, ABC):
         self._scale, self._softcap = post_processing(language_model.config)
         self._packed = PackedWeight()
         self.checkpointing = False
+        self.loaded_with: dict[str, Any] = {}
         for config in getattr(model, "peft_config", {}).values():
             self.check_adapter(config)
 
@@ -116,7 +119,10 @@ class TransformersPolicy(Policy, ABC):
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
         settings = {"context": context, "stop": stop, "bos": bos, "seed": seed}
-        return cls(model, tokenizer, **settings)  # type: ignore[call-arg]
+        policy = cls(model, tokenizer, **settings)  # type: ignore[call-arg]
+        given = {"gguf_file": gguf_file, "revision": revision, **options}
+        policy.loaded_with = {name: value for name, value in given.items() if value is not None}
+        return policy
 
     # ---------------------------------------------------------------- what a kind provides
 
@@ -280,7 +286,9 @@ class TransformersPolicy(Policy, ABC):
     def save(self, folder: str | Path) -> Path:
         """Write a folder that transformers can load too: model or adapter, tokenizer, value head.
 
-        With an adapter, only the adapter is written, and the model is noted by its name.
+        With an adapter, only the adapter is written, and the model is noted by its name, the
+        arguments it was loaded with and a sum of its bits. Not kept: adapters beside the active
+        one, which weights are trained, the device and packed weights.
         """
         return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
 
