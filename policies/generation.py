@@ -11,7 +11,7 @@ from torch import Tensor
 from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
-from textenv.masks import ends_of_answers, forbidden_marks
+from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.tokenizers import Tokenizer, decode_answer, encode_prompt
 
 
@@ -53,6 +53,7 @@ def generate_tokens(
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Sequence[int] | None = None,
+    min_new_tokens: int = 0,
     forbidden_tokens: Sequence[int] = (),
     allowed_tokens: Sequence[int] | None = None,
     action_masks: NDArray[np.bool_] | None = None,
@@ -71,7 +72,9 @@ def generate_tokens(
         top_p: Keep only the likeliest tokens that together reach this probability.
         stop_tokens: Ids that end an answer; the tokenizer's own if None, with a warning if it has
             none.
-        forbidden_tokens: Ids that are never chosen; this and the next as in `TextVectorEnv`.
+        min_new_tokens: No stop token is chosen until the answer has this many tokens; this and the
+            next two as in `TextVectorEnv`.
+        forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
         batch_size: How many prompts are answered at a time.
@@ -98,10 +101,11 @@ def generate_tokens(
             )
     stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens)
     forbidden = forbidden_marks(policy.vocab_size, forbidden_tokens, allowed_tokens, stop_tokens)
-    allowed = ~forbidden if action_masks is None else ~forbidden & action_masks
-    if not allowed.any():
-        raise ValueError(f"none of the {len(allowed)} tokens may be chosen")
-    mask = None if allowed.all() else torch.from_numpy(allowed).to(policy.device)
+    if action_masks is not None:
+        forbidden |= ~action_masks
+    is_stop = token_marks(stop_tokens, policy.vocab_size, "stop_tokens")
+    allowed = torch.from_numpy(mask_table(is_stop, forbidden, min_new_tokens)).to(policy.device)
+    masked = not allowed.all()
     answers: list[list[int]] = [[] for _ in prompts]
     width = max((len(p) for p in prompts), default=0) + max_new_tokens
     rows = min(batch_size, len(prompts))
@@ -124,9 +128,10 @@ def generate_tokens(
     while running:
         with torch.inference_mode():
             logits = policy.choices(policy.last_hidden(texts, cache))
-            chosen = _choose(
-                mask_logits(logits, mask), temperature, top_k, top_p, generator or policy.generator
-            )
+            if masked:
+                may_stop = [len(answers[number]) >= min_new_tokens for number in owner]
+                logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
+            chosen = _choose(logits, temperature, top_k, top_p, generator or policy.generator)
         for row in sorted(running):
             token, number = int(chosen[row]), owner[row]
             answers[number].append(token)

@@ -413,8 +413,8 @@ class Policy(nn.Module):
     ) -> list[str]:
         """Answers to `prompts`; see `policies.generation.generate`.
 
-        An environment's masks are its own: give its `forbidden_tokens` or `allowed_tokens` here too
-        if answers are to keep to them.
+        An environment's masks are its own: give `min_new_tokens`, `forbidden_tokens` and
+        `allowed_tokens` here too if answers are to keep to them.
         """
         return generate(self, prompts, max_new_tokens, **sampling)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
+from textenv.files import reason
 from textenv.tokenizers import Tokenizer
 from textenv.tokenizers.loading import load_saved_tokenizer, save_tokenizer
 
@@ -63,8 +64,8 @@ def read_policy(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def unreadable(folder: Path, error: Exception) -> CheckpointError:
     """What to raise for a folder whose files are missing or damaged."""
     return CheckpointError(
-        f"{folder} holds no policy that can be read ({type(error).__name__}: {error}); it "
-        f"should have the files {DESCRIPTION} and {WEIGHTS}"
+        f"{folder} holds no policy that can be read: {reason(error)}; it should have the files "
+        f"{DESCRIPTION} and {WEIGHTS}"
     )
 
 

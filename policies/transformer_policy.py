@@ -32,6 +32,10 @@ class TransformerPolicy(Policy):
         config: Shape of the network.
         tokenizer: The vocabulary it speaks, kept with it.
         seed: Seed of the initial weights and of the policy's random numbers.
+
+    Attributes:
+        chat_template: The texts around the messages of the dialogues that it has learned from, by
+            name, kept with it; None if it has learned from none.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class TransformerPolicy(Policy):
         self.config = config
         self.transformer = Transformer(config, seed)
         self._head = PackedWeight()
+        self.chat_template: dict[str, str] | None = None
 
     @classmethod
     def for_env(cls, env: Any, *, seed: int = 0, **shape: int) -> Self:
@@ -104,7 +109,8 @@ class TransformerPolicy(Policy):
     def description(self) -> dict[str, Any]:
         """See `Policy.description`."""
         shape = {"kind": "transformer", "config": dataclasses.asdict(self.config)}
-        return shape | adapters.descriptions(self)
+        chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return shape | chat | adapters.descriptions(self)
 
     @classmethod
     def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
@@ -128,6 +134,7 @@ class TransformerPolicy(Policy):
         policy = cls(config, tokenizer=found)
         policy.generator = generator_of(description) or policy.generator
         adapters.add_described(policy, description)
+        policy.chat_template = description.get("chat_template")
         try:
             for name, parameter in policy.named_parameters():  # in the number type they had
                 parameter.data = parameter.data.to(weights[name].dtype)

@@ -14,7 +14,16 @@ class EmptyPromptsError(PromptError):
 
 
 class PromptTooLongError(PromptError):
-    """A prompt has more tokens than the environment has room for."""
+    """Prompts have more tokens than there is room for.
+
+    Attributes:
+        which: The prompts, one a line, with the number of their tokens and the room.
+    """
+
+    def __init__(self, which: str, way_out: str = ""):
+        gap = "\n" if "\n" in which else ": "
+        super().__init__(f"{which}{gap}{way_out}" if way_out else which)
+        self.which = which
 
 
 class SourceError(PromptError):
@@ -23,6 +32,10 @@ class SourceError(PromptError):
 
 class MalformedRecordError(PromptError):
     """Lines of a file cannot be read; the message names the file and every line."""
+
+
+class MissingFileError(MalformedRecordError, FileNotFoundError):
+    """There is no file of the name that was given."""
 
 
 class TokenizerError(TextEnvError, ValueError):

@@ -91,6 +91,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
+            Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
             advice to the policy: the environment carries out a masked action too.
         stop_tokens: Ids that end an answer; None takes the tokenizer's own, and warns if it has
@@ -104,6 +105,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         autoreset_mode: When a row whose episode is over is restarted: in the same step, at the next
             step, or never.
         render_mode: None or `"ansi"`.
+        max_episode_steps: None. Every step is a token, so `max_new_tokens` says where an answer
+            ends; `gymnasium.make` would cut it before the reward is paid.
 
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
@@ -138,8 +141,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: None = None,
     ):
         _check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        if max_episode_steps is not None:
+            raise ValueError(
+                f"max_episode_steps is {max_episode_steps}; every step is a token, so give "
+                f"max_new_tokens={max_episode_steps}, and budget='truncate' for a spent budget to "
+                "set `truncated`"
+            )
         if budget not in self.BUDGETS:
             raise ValueError(f"budget is {budget!r}; it must be one of {self.BUDGETS}")
         if render_mode not in (None, "ansi"):
@@ -478,6 +488,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
+    for value in (num_envs, max_new_tokens, min_new, group_size):
+        if not isinstance(value, int | np.integer):
+            raise ValueError(
+                f"num_envs, max_new_tokens, min_new_tokens and group_size must be whole numbers; "
+                f"one is {value!r}"
+            )
     if num_envs < 1 or max_new_tokens < 1:
         raise ValueError(
             f"num_envs is {num_envs} and max_new_tokens {max_new_tokens}; both must be 1 or more"

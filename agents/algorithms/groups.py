@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +80,8 @@ class GRPO(Algorithm):
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
-    clip: float = 0.2
-    clip_high: float | None = None
+    clip: float = bounded(0.2, above=0)
+    clip_high: float | None = bounded(None, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Returns within each group, in units of the spread of its scores, shape (S,)."""
@@ -153,7 +154,7 @@ class DAPO(GRPO):
     """
 
     clip_high: float | None = 0.28
-    max_rollouts: int = 5
+    max_rollouts: int = bounded(5, minimum=1)
 
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
         """Rollouts until as many answers teach something as one rollout holds."""
@@ -194,7 +195,7 @@ class REINFORCEPlusPlus(Algorithm):
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
 
-    clip: float = 0.2
+    clip: float = bounded(0.2, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Returns from each token on, in units of their spread without penalties, shape (S, L)."""

@@ -27,6 +27,7 @@ from textenv.errors import (
     RewardValueError,
     TokenizerError,
 )
+from textenv.places import place_of
 from textenv.records import read_jsonl, short
 from textenv.tokenizers import (
     Tokenizer,
@@ -255,9 +256,10 @@ def rank(
         try:
             scores = [float(score) for score in labeller(prompt, some)]
         except Exception as error:
+            place = place_of(error, labeller)
             raise RewardRaisedError(
                 f"the labeller raised {type(error).__name__} on the answers to {short(prompt)}: "
-                f"{error}"
+                f"{error}" + (f"; in {place}" if place else "")
             ) from error
         if len(scores) != len(some):
             raise RewardCountError(

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from agents.runs.streaming import TextStream
-from agents.supervised.chat_template import ChatTemplate
+from agents.supervised.chat_template import ChatTemplate, ModelTemplate
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
 from textenv.errors import PromptTooLongError
@@ -145,13 +145,13 @@ class Chat:
 
     Attributes:
         voice: What answers.
-        template: Makes one text of the messages.
+        template: Makes one prompt of the messages.
         system: A message in front of all, which is never dropped.
         messages: What was said so far and still fits, without the system message.
     """
 
     voice: Voice
-    template: ChatTemplate = field(default_factory=ChatTemplate)
+    template: ChatTemplate | ModelTemplate = field(default_factory=ChatTemplate)
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
 
@@ -160,6 +160,7 @@ class Chat:
 
         Raises:
             PromptTooLongError: `text` alone does not fit the context together with an answer.
+            PromptError: The template refuses the messages.
         """
         messages, prompt = self._fitting([*self.messages, {"role": "user", "content": text}])
         said = self.voice.reply(text, prompt, show)

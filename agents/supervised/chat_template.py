@@ -7,8 +7,10 @@ experiments and for one's own chats; it does not guard a system prompt.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from textenv import Tokenizer
+from textenv.errors import PromptError
 from textenv.tokenizers import encode_answer, prompt_frame
 
 ROLES = ("system", "user", "assistant")
@@ -78,6 +80,36 @@ class ChatTemplate:
     ) -> list[int]:
         """The same as ids, with the stop token behind each answer, as in training."""
         return encode_pieces(self.pieces(messages), tokenizer)[0]
+
+
+@dataclass(frozen=True)
+class ModelTemplate:
+    """The chat template that a model of Hugging Face was published with.
+
+    Attributes:
+        tokenizer: A tokenizer of transformers with a `chat_template`.
+    """
+
+    tokenizer: Any
+
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer
+    ) -> list[int]:
+        """Ids of the conversation, up to where the next answer begins.
+
+        Raises:
+            PromptError: The template refuses the messages; some take no system message.
+        """
+        try:
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+            )
+        except Exception as error:  # of the template's own, of many classes
+            raise PromptError(f"the model's chat template refuses this: {error}") from error
+        return ids
 
 
 def encode_pieces(

@@ -52,7 +52,9 @@ def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
     path = Path(path)
     try:
         described = json.loads(_description(path).read_text(encoding="utf-8"))
-        stream = np.memmap(path, np.dtype(described["dtype"]), "r", shape=(described["tokens"],))
+        dtype, count = np.dtype(described["dtype"]), described["tokens"]
+        # An empty file cannot be mapped.
+        stream = np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read as a stream of tokens: {error}") from error
     if described["fingerprint"] != tokenizer.fingerprint:

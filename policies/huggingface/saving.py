@@ -16,6 +16,7 @@ from policies import adapters
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from policies.policy_files import generator_of, plain_state
 from textenv.errors import CheckpointError, ModelError, TokenizerError, VocabularyMismatchError
+from textenv.files import reason
 from textenv.tokenizers import Tokenizer
 from textenv.tokenizers.loading import (
     load_saved_tokenizer,
@@ -214,8 +215,8 @@ def _description(folder: Path, kind: str) -> dict[str, Any]:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} holds no policy that can be read ({type(error).__name__}: {error}); "
-            f"policy.save writes {DESCRIPTION}"
+            f"{folder} holds no policy that can be read: {reason(error)}; policy.save writes "
+            f"{DESCRIPTION}"
         ) from error
     return dict(description)
 

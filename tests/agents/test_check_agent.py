@@ -8,6 +8,7 @@ import torch
 from letters import Letters
 
 from agents import GRPO, Learner, Rollout, losses, returns
+from agents.jobs.holding_out import hold_out
 from agents.sb3 import SB3TokenPolicy, Trajectories, to_vec_env
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextEnv, TextVectorEnv
@@ -102,8 +103,10 @@ class Ours:
         return rollout.advantages[:, None].expand(rollout.mask.shape), rollout.mask
 
     def split(self, texts):
-        different = list(dict.fromkeys(texts))
-        return [text for text in texts if text != different[0]], different[:1]
+        held_out, learned = hold_out(
+            texts, lambda text: text, lambda different: different // 4, np.random.default_rng(0)
+        )
+        return learned, held_out
 
 
 class PaddingChosen(Ours):

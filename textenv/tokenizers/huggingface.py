@@ -196,6 +196,20 @@ class HuggingFaceTokenizer:
             text = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return text
 
+    def is_boundary(self, token: int) -> bool:
+        """Whether no character can continue behind `token`; True in vocabularies of bytes alone."""
+        return token in self._boundaries
+
+    @cached_property
+    def _boundaries(self) -> frozenset[int]:
+        rules = json.loads(self._tokenizer.to_str()) if self._is_fast else {"decoder": None}
+        if (rules["decoder"] or {}).get("type") != "ByteLevel":
+            return frozenset()
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        # GPT-2's spelling of the bytes below 128: themselves, and U+0100 to U+0121 for the rest.
+        ends = {*map(chr, range(33, 127)), *map(chr, range(0x100, 0x122))}
+        return frozenset(token for name, token in vocabulary.items() if name[-1:] in ends)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the vocabulary and of the rules that apply it."""

@@ -126,7 +126,7 @@ def _by_name(name: str) -> Tokenizer:
 
 def _from_file(name: str) -> Tokenizer:
     with suppress(OSError, ValueError):  # the other reader then raises the right error
-        contents = json.loads(Path(name).read_text())
+        contents = json.loads(Path(name).read_text(encoding="utf-8-sig"))
         form = contents.get("format") if isinstance(contents, dict) else None
         if form == characters.FORMAT:
             return CharacterTokenizer.from_contents(contents, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import tiktoken
 
 from textenv.errors import TokenizerError
+from textenv.files import reason
 
 STOP_TEXT = "<|endoftext|>"
 _FORMAT_VERSION = 1
@@ -92,10 +93,10 @@ class TiktokenTokenizer:
             TokenizerError: The file does not exist, or holds something else.
         """
         try:
-            contents = json.loads(Path(path).read_text())
+            contents = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise TokenizerError(
-                f"{path}: no tokenizer's file can be read there: {error}"
+                f"{path}: no tokenizer's file can be read there: {reason(error)}"
             ) from error
         except ValueError as error:
             raise TokenizerError(f"{path} is not JSON: {error}") from error
