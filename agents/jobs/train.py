@@ -14,7 +14,7 @@ from rich.table import Table
 from agents import Learner
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
-from agents.commands.parsing import from_flat, to_flat
+from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.inputs import (
@@ -131,7 +131,7 @@ def train(
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
     algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)
-    run.write_config({k: v for k, v in to_flat(settings).items() if k != "resume"})
+    run.write_config({k: v for k, v in to_kept(settings).items() if k != "resume"})
 
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(

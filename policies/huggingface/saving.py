@@ -82,7 +82,7 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
         "format": FORMAT,
         "kind": policy.kind,
         # By this name the model is loaded again, since only the adapter is here.
-        "base": model.config._name_or_path if adapted else None,
+        "base": _place_of(model) if adapted else None,
         "base_options": _base_options(policy) if adapted else {},
         "base_weights": adapters.sum_of_bits(policy.model) if adapted else None,
         "dtype": str(policy.dtype).removeprefix("torch."),
@@ -158,6 +158,12 @@ def load_weights(policy: OnDisk, folder: str | Path, value_head: nn.Linear) -> N
     except (ModelError, OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be used: {error}") from error
     _load_value_head(value_head, folder)
+
+
+def _place_of(model: Any) -> str:
+    """Where transformers has read the model: a name on the hub, or an absolute path."""
+    place: str = model.config._name_or_path
+    return str(Path(place).resolve()) if place and Path(place).exists() else place
 
 
 def _base_options(policy: OnDisk) -> dict[str, Any]:

@@ -67,11 +67,13 @@ class HuggingFaceTokenizer:
         self._read_plainly()
 
         def id_of(token: str | int) -> int:
-            if not isinstance(token, str):
-                found = [token] if token in names else []
-            else:  # "Ċ" is the name of a line end in vocabularies of bytes
-                found = [vocabulary[token]] if token in vocabulary else self._ids(token)
-            if len(found) != 1:
+            if token in names:
+                return int(token)
+            if token in vocabulary:
+                return vocabulary[str(token)]
+            # A text: the line end is called "Ċ" in vocabularies of bytes.
+            found = self._ids(token) if isinstance(token, str) else []
+            if len(found) != 1 or self.decode(found) != token:
                 raise TokenizerError(f"stop={token!r} is not a token of {self.name!r}")
             return found[0]
 
