@@ -118,8 +118,8 @@ class TransformersPolicy(Policy, ABC):
             tokenizer = load_models_tokenizer(
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
-        settings = {"context": context, "stop": stop, "bos": bos, "seed": seed}
-        policy = cls(model, tokenizer, **settings)  # type: ignore[call-arg]
+        settings: dict[str, Any] = {"context": context, "stop": stop, "bos": bos, "seed": seed}
+        policy = cls(model, tokenizer, **settings)
         given = {"gguf_file": gguf_file, "revision": revision, **options}
         policy.loaded_with = {name: value for name, value in given.items() if value is not None}
         return policy
@@ -156,7 +156,7 @@ class TransformersPolicy(Policy, ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle, perhaps in a process that has made no such policy yet."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.register_attention()
 
     # ---------------------------------------------------------------- the head
