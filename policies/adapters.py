@@ -308,6 +308,9 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> Non
     weights = load_file(Path(folder) / (WEIGHTS if encoder is None else ENCODER))
     have = _weights(model, name)
     have = have if encoder is None else encoder.state_dict()
+    types = {value.data_ptr(): weights[key].dtype for key, value in have.items() if key in weights}
+    for parameter in model.parameters():  # in the number type they had
+        parameter.data = parameter.data.to(types.get(parameter.data_ptr(), parameter.dtype))
     shapes = [{key: tuple(value.shape) for key, value in w.items()} for w in (weights, have)]
     if shapes[0] != shapes[1]:
         raise AdapterError(f"the adapter in {folder} has another shape than the policy's")

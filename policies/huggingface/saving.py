@@ -104,9 +104,11 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
         raise CheckpointError(
             f"{folder} holds an adapter, and its model has no name to load it by: pass model=..."
         )
+    dtype = getattr(torch, description["dtype"])
     try:
-        if model is None:
-            dtype = getattr(torch, description["dtype"])
+        if model is not None:
+            model = model.to(dtype)
+        else:
             base = description["base"] if adapted else folder
             options = description.get("base_options", {})
             model = load_model(base, made.auto_class, dtype=dtype, **options)
@@ -206,8 +208,9 @@ def _check_base(model: Any, folder: Path, description: Mapping[str, Any]) -> Non
 
 def _load_value_head(value_head: nn.Linear, folder: Path) -> None:
     try:
-        value_head.load_state_dict(load_file(folder / VALUE_HEAD))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        weights = load_file(folder / VALUE_HEAD)
+        value_head.to(weights["weight"].dtype).load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / VALUE_HEAD} cannot be read: {error}") from error
 
 

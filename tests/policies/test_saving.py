@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from letters import Letters
 
@@ -52,6 +52,7 @@ SLOW_TO_MAKE = settings(
     max_examples=25,
     deadline=None,
     derandomize=True,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink these takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -103,6 +104,7 @@ def facts(policy):
         "actions": (step.actions.tolist(), step.logprobs.tolist(), step.values.tolist()),
         "draws": policy.generator.random(3).tolist(),
         "checkpointing": getattr(policy, "checkpointing", False),
+        "chat_template": getattr(policy, "chat_template", None),
     }
 
 
@@ -154,6 +156,8 @@ def own_policies(draw):
     if draw(st.booleans()):
         targets = draw(st.sampled_from([["qkv"], ["mlp_in", "attn_out"]]))
         add_adapter(policy, peft.LoraConfig(r=2, target_modules=targets), "mine")
+    if draw(st.booleans()):
+        policy.chat_template = {"user": "Q: "}
     return shaken(policy.to(draw(st.sampled_from(DTYPES))), seed)
 
 
@@ -242,6 +246,8 @@ def test_a_causal_model(data):
         policy.add_adapter(ADAPTERS[adapter]())
     if data.draw(st.booleans()):
         policy.checkpoint_activations()
+    if data.draw(st.booleans()):  # the adapter too
+        policy.model.to(data.draw(st.sampled_from(DTYPES)))
     shaken(policy, seed)
     given_again = {} if adapter == "none" else {"model": base}
     with tempfile.TemporaryDirectory() as folder:
