@@ -65,8 +65,9 @@ class RewardComponents:
     def scored(self) -> NDArray[np.bool_]:
         """Whether any term that counts has paid or judged each row's episode, shape (count,)."""
         # A term of weight 0 is only reported, so it makes no score.
-        counting = [column for column, term in enumerate(self.terms) if term.weight]
-        return ~np.isnan(self.sums[:, counting or slice(None)]).all(1)
+        counts = np.array([term.weight != 0 for term in self.terms])
+        abstained = np.isnan(self.sums[:, counts if counts.any() else ~counts]).all(1)
+        return np.logical_not(abstained)
 
     def info(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
         """The sums of the rows that `ended`, by the names of the terms that did not abstain."""

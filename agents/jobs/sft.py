@@ -53,6 +53,8 @@ def run(settings: SFTSettings) -> None:
             f"within the context of {context} tokens of {task.policy}, and {len(kept)} of these "
             "are held out (--held-out)"
         )
+    if task.held_out and not kept:
+        console.print("There are too few different questions to hold any out.")
     if len(usable) < len(found):
         console.print(
             f"{len(found) - len(usable)} of {len(found)} examples have no answer within the "

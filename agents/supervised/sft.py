@@ -248,7 +248,10 @@ def sft_steps(
 def held_out_answer_loss(
     policy: Policy, examples: Sequence[Example], loss: SFTLoss = answer_loss, batch_size: int = 64
 ) -> float:
-    """Mean of `loss` over batches of examples that were kept apart, each example counted once."""
+    """Mean of `loss` over batches of examples that were kept apart, each example counted once.
+
+    NaN if no example has an answer within the context.
+    """
     assert policy.tokenizer is not None
     encoded = _learnable(policy.tokenizer, policy.context, examples)
     total = 0.0
@@ -256,7 +259,7 @@ def held_out_answer_loss(
         some = encoded[begin : begin + batch_size]
         # Weighed by its examples, since the last batch may be smaller.
         total += loss(policy, *pad(some, policy)).item() * len(some)
-    return total / len(encoded)
+    return total / len(encoded) if encoded else math.nan
 
 
 def steps_of(count: int, epochs: int, batch_size: int) -> int:

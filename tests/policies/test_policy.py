@@ -9,6 +9,7 @@ from torch.distributions import Categorical
 
 from agents.collector import Collector
 from policies import TransformerConfig, TransformerPolicy, load_policy, save_policy
+from policies.checkpoint import saved_tokenizer
 from textenv.errors import CheckpointError, VocabularyMismatchError
 from textenv.tokenizers import BytesTokenizer, train_bpe
 from textenv.vector import TextVectorEnv
@@ -222,6 +223,19 @@ def test_weights_can_be_taken_from_a_file(tmp_path):
     other.load_weights(saved)
     expected = make_policy().value(observation).item()
     assert other.value(observation, cache).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_tokenizer_of_a_folder_without_its_network(tmp_path):
+    made = train_bpe(["the end, the end, the end"], 258)
+    for name, tokenizer in (("bpe", made), ("bytes", BytesTokenizer()), ("none", None)):
+        size = VOCAB if tokenizer is None else tokenizer.vocab_size
+        config = TransformerConfig(size, 8, n_layer=1, n_head=1, n_embd=8)
+        TransformerPolicy(config, tokenizer=tokenizer).save(tmp_path / name)
+        (tmp_path / name / "policy.safetensors").unlink()
+    assert saved_tokenizer(tmp_path / "bpe").fingerprint == made.fingerprint
+    assert saved_tokenizer(tmp_path / "bytes").name == "bytes"
+    assert saved_tokenizer(tmp_path / "none") is None
+    assert saved_tokenizer(tmp_path / "nowhere") is None
 
 
 def test_a_missing_policy(tmp_path):
