@@ -88,8 +88,9 @@ class Learner(Trainer):
         self._check_needs(envs, n_episodes)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed = self.settings.seed
-        policy.generator = np.random.default_rng([seed, 0])
-        self.collector = Collector(policy, envs, self.settings.temperature, seed)
+        # Not the policy's own: it may answer in between, or learn elsewhere too.
+        self.sampling = np.random.default_rng([seed, 0])
+        self.collector = Collector(policy, envs, self.settings.temperature, seed, self.sampling)
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self._rollout_start: dict[str, Any] | None = None
@@ -267,7 +268,7 @@ class Learner(Trainer):
         """Everything but weights and optimiser, as arrays and plain types."""
         return {
             "collector": self.collector.state_dict(),
-            "sampling": self.policy.generator.bit_generator.state,
+            "sampling": self.sampling.bit_generator.state,
             "minibatches": self.generator.bit_generator.state,
             "kl": self.kl_controller.state(),
             "precision": self.precision.state_dict(),
@@ -280,7 +281,7 @@ class Learner(Trainer):
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
         self.collector.load_state_dict(state["collector"])
-        self.policy.generator.bit_generator.state = state["sampling"]
+        self.sampling.bit_generator.state = state["sampling"]
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])

@@ -22,10 +22,21 @@ _ALONE = threading.Lock()
 """Not every threading layer of Numba can be entered by two threads at once."""
 
 _forked = threading.Event()
-"""Set in processes that were forked from this one: Numba's threads do not outlive a fork."""
+"""Set in processes that were forked from this one."""
+
+
+def _stay_alone() -> None:
+    """Compute with one thread in a process that was forked, as torch's `DataLoader` does.
+
+    Threads do not outlive a fork, and OpenMP does not start others: it waits for those it had, for
+    ever. That holds for torch's own operations as for compiled loops.
+    """
+    _forked.set()
+    torch.set_num_threads(1)
+
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked.set)
+    os.register_at_fork(after_in_child=_stay_alone)
 
 
 def kernels_fit(x: Tensor) -> bool:
@@ -218,4 +229,7 @@ def _compiled() -> Any:
             stacklevel=2,
         )
         return None
+    finally:
+        if torch.get_num_threads() != threads:  # Numba sets OpenMP's number, which is torch's too
+            torch.set_num_threads(threads)
     return compiled if compiled.compiling else None

@@ -24,6 +24,7 @@ from policies.outputs import PolicyOutputs, Step, spread
 from policies.policy_files import (
     actors_folder,
     check_saved_vocabulary,
+    plain_state,
     read_policy,
     write_policy,
 )
@@ -181,8 +182,13 @@ class Policy(nn.Module):
         return {"kind": OWN, "class": name, **shape}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the policy into `folder`, as safetensors and JSON."""
-        return write_policy(folder, self.state_dict(), self.description(), self.tokenizer)
+        """Write the policy into `folder`, as safetensors and JSON.
+
+        Not kept: which weights are trained, the device, hooks, and packed weights. A tokenizer of a
+        class of your own is noted by its name, and must be given again if that is not known.
+        """
+        description = self.description() | {"generator": plain_state(self.generator)}
+        return write_policy(folder, self.state_dict(), description, self.tokenizer)
 
     def load_weights(self, folder: str | Path) -> None:
         """Take the weights that `save` wrote for a policy of the same shape and vocabulary.

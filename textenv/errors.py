@@ -86,6 +86,10 @@ class EpisodeOverError(TextEnvError, RuntimeError):
     """`step` was called on a row whose episode is over, without a reset."""
 
 
+class SharedEnvironmentError(TextEnvError, RuntimeError):
+    """Somebody else has stepped or reset the environment that a learner is in the middle of."""
+
+
 class ResetOptionsError(TextEnvError, ValueError):
     """The `options` given to `reset` cannot be used."""
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from agents import Learner
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
-from agents.commands.parsing import from_flat, to_flat
+from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.inputs import (
@@ -28,6 +29,7 @@ from agents.jobs.inputs import (
 )
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
+from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.learner_checkpoint import POLICY
 from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
@@ -129,7 +131,7 @@ def train(
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
     algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)
-    run.write_config({k: v for k, v in to_flat(settings).items() if k != "resume"})
+    run.write_config({k: v for k, v in to_kept(settings).items() if k != "resume"})
 
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(
@@ -237,7 +239,7 @@ def _learner(
         kl_coef=0.0 if algorithm.needs.reference else s.kl_coef,
         n_steps=None if whole else settings.answers.max_new_tokens,
         n_episodes=settings.answers.rows if whole else None,
-        learning_rate=lambda done: s.learning_rate * (1 - 0.9 * done),
+        learning_rate=partial(falling, s.learning_rate),
         temperature=s.temperature,
         max_grad_norm=s.max_grad_norm,
         micro_batch_tokens=s.micro_batch_tokens,

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -146,14 +147,16 @@ def with_language_modelling(weight: float) -> SFTLoss:
     equation 5, where the weight lambda is 0.5. Use it to keep language modelling as a second goal
     while the policy learns to answer. A weight of 0 is `answer_loss`.
     """
+    return partial(_both_losses, weight)
 
-    def loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
-        # One pass serves both terms: the answers' tokens are among the counted ones.
-        counted = _all_but_first(tokens, lengths)
-        losses = _cross_entropies(policy, tokens, counted)
-        return losses[learned[counted]].mean() + weight * losses.mean()
 
-    return loss
+def _both_losses(
+    weight: float, policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor
+) -> Tensor:
+    # One pass serves both terms: the answers' tokens are among the counted ones.
+    counted = _all_but_first(tokens, lengths)
+    losses = _cross_entropies(policy, tokens, counted)
+    return losses[learned[counted]].mean() + weight * losses.mean()
 
 
 def _cross_entropy(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
