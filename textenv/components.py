@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from textenv.episode import Episode
 from textenv.infos import masked_info
+from textenv.reward_terms import weigh
 from textenv.rewards import RewardTerm, StepBatch, call_on_episodes, call_on_steps
 
 
@@ -32,14 +33,14 @@ class RewardComponents:
         """Weighted sum of the dense terms for the k `rows` in `batch`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(batch))
         for column, term in enumerate(self.terms):
             if term.dense:
                 scores = call_on_steps(term, batch)
                 self.sums[rows, column] += scores
-                total += term.weight * scores
+                total += weigh(term, scores, batch)
         return total
 
     def pay_episodes(
@@ -48,14 +49,14 @@ class RewardComponents:
         """Weighted sum of the other terms for the `episodes` that ended in `rows`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(rows))
         for column, term in enumerate(self.terms):
             if not term.dense:
                 scores = call_on_episodes(term, episodes)
                 self.sums[rows, column] = scores
-                total += term.weight * scores
+                total += weigh(term, scores, episodes)
         return total
 
     def info(self, ended: NDArray[np.bool_]) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def ending_of(ends: Mapping[str, Any], row: int) -> dict[str, float]:
 def together(endings: list[dict[str, float]]) -> dict[str, Tensor]:
     """One array for each name, one entry for each episode, NaN where it lacks the name."""
     names = dict.fromkeys(name for ending in endings for name in ending)
-    return {name: torch.tensor([e.get(name, float("nan")) for e in endings]) for name in names}
+    return {
+        name: torch.tensor([e.get(name, float("nan")) for e in endings], dtype=torch.float64)
+        for name in names
+    }
 
 
 class Played(NamedTuple):
@@ -95,7 +98,7 @@ def summarise(played: Sequence[Played]) -> Summary:
             for name, mean in means.items()
             if name.startswith(COMPONENT) and not np.isnan(mean)
         },
-        scores=scores.numpy(),
+        scores=scores.float().numpy(),
     )
 
 
