@@ -111,7 +111,7 @@ class Rollout:
         Args:
             tokens: Prompts and answers, shape (S, L), int64, right-padded.
             mask: True at the answers' tokens, shape (S, L), bool.
-            scores: How good each answer is, shape (S,).
+            scores: How good each answer is, shape (S,); integers become float64.
             groups: Equal for answers that are compared, shape (S,), int64.
         """
         nothing = torch.zeros(mask.shape, dtype=torch.float32, device=tokens.device)
@@ -125,7 +125,7 @@ class Rollout:
             bootstrap_values=none,
             terminated=~none.bool(),
             truncated=none.bool(),
-            scores=scores.double(),
+            scores=scores if scores.is_floating_point() else scores.double(),
             groups=groups,
         )
 
