@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias
+
+from agents.optimisation.bounds import bounded, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,14 +81,21 @@ class Algorithm(ABC):
         target_kl: Stop the epochs of a rollout once the policy has moved this far from the one that
             sampled it, in nats per token; None never stops.
         replay: How many of the latest rollouts to learn from at once; 0 takes the newest one alone.
+
+    Raises:
+        OptionError: A field has a number out of its bounds.
     """
 
     needs: ClassVar[Needs] = Needs()
 
-    n_epochs: int = field(default=1, metadata={"minimum": 1})
-    minibatch_tokens: int | None = field(default=None, metadata={"minimum": 1})
-    target_kl: float | None = field(default=None, metadata={"minimum": 0})
-    replay: int = field(default=0, metadata={"minimum": 0})
+    n_epochs: int = bounded(1, minimum=1)
+    minibatch_tokens: int | None = bounded(None, minimum=1)
+    target_kl: float | None = bounded(None, minimum=0)
+    replay: int = bounded(0, minimum=0)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds."""
+        check_fields(self)
 
     @abstractmethod
     def advantages(self, rollout: Rollout) -> Tensor:

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from agents.rollout import Rollout
-from agents.runs.endings import ending_of, together
+from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from textenv.errors import VocabularyMismatchError
 from textenv.reward_terms import check_paid
@@ -178,6 +178,8 @@ class Collector:
                 # Without the cache: this text is over, and the row's entry belongs to the next.
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
+            if not is_scored(ends, row):
+                self._scores[row] = np.nan
             self._close(
                 row,
                 final,

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from agents import losses
+from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.collector import Collector
 from agents.kl import FixedKL, KLController
@@ -22,9 +22,15 @@ from agents.runs import progress
 from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
-from agents.trainer import Trainer
+from agents.trainer import Trainer, no_reference
 from policies import Policy
-from textenv.errors import PromptError, TextEnvError
+from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError
+
+UNSCORED_ROLLOUTS = 5
+"""After this many rollouts without one score that teaches something, the learner gives up."""
+
+ROUNDING = 1e-6
+"""A smaller mean KL, in nats per token, is the rounding of float32 log-probabilities."""
 
 
 class Learner(Trainer):
@@ -49,6 +55,9 @@ class Learner(Trainer):
 
     Raises:
         ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
+        UnmetNeedError: The algorithm needs groups, whole episodes or a reference and there are
+            none.
+        FrozenPolicyError: No parameter of the policy is trained.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Learner(Trainer):
                 "reference=policy.frozen_copy()"
             )
         super().__init__(policy, algorithm, reference=reference, optimizer=optimizer, **settings)
+        self._check_needs(envs, n_episodes)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed = self.settings.seed
         policy.generator = np.random.default_rng([seed, 0])
@@ -134,9 +144,10 @@ class Learner(Trainer):
         self._rollout_start = None  # an error from here on finds the update done
         self.updates_done += 1
         self.tokens_done += tokens
-        self.episodes_done += len(summary.scores)
-        if not np.isnan(kl):
-            self.kl_controller = self.kl_controller.update(kl, len(summary.scores))
+        ended = sum(len(part.scores) for part in self._played)
+        self.episodes_done += ended
+        if kl is not None:
+            self.kl_controller = self.kl_controller.update(kl, ended)
         end = self._now()
         return Update(
             number=self.updates_done,
@@ -190,13 +201,54 @@ class Learner(Trainer):
         return replace(rollout, rewards=rollout.rewards + before - penalties, penalties=penalties)
 
     def _play(self) -> Rollout:
-        if self.n_steps is not None:
-            rollout = self.collector.collect_steps(self.n_steps)
-        else:
-            assert self.n_episodes is not None
-            rollout = self.collector.collect_episodes(self.n_episodes)
-        self._played.append(Played.of(rollout))
-        return rollout
+        """A rollout of the environment, without the episodes that have no score."""
+        for _ in range(UNSCORED_ROLLOUTS):
+            if self.n_steps is not None:
+                rollout = self.collector.collect_steps(self.n_steps)
+            else:
+                assert self.n_episodes is not None
+                rollout = self.collector.collect_episodes(self.n_episodes)
+            self._played.append(Played.of(rollout))
+            unscored = rollout.scores.isnan()
+            if not unscored.any():
+                return rollout
+            self._check_unscored(int(unscored.sum()), len(rollout))
+            teaches = (~unscored).nonzero().squeeze(1)
+            if self.algorithm.needs.groups:  # what is left of a group may be a single answer
+                teaches = teaches[returns.group_sizes(rollout.groups[teaches]) > 1]
+            if len(teaches):
+                return rollout.select(teaches)
+        raise UnscoredError(
+            f"in {UNSCORED_ROLLOUTS} rollouts the reward gave None to every episode, or to all but "
+            "one of every group: return a number where the reward applies, or draw more prompts "
+            "to which it does"
+        )
+
+    def _check_needs(self, envs: VectorEnv[Any, Any, Any], n_episodes: int | None) -> None:
+        needs, name = self.algorithm.needs, type(self.algorithm).__name__
+        group_size = int(getattr(envs.unwrapped, "group_size", 1))
+        if needs.whole_episodes and n_episodes is None:
+            raise UnmetNeedError(
+                f"{name} learns from whole episodes, and n_steps cuts them: give the learner "
+                "n_episodes, such as n_episodes=64, instead"
+            )
+        if needs.groups and group_size < 2:
+            raise UnmetNeedError(
+                f"{name} compares answers to the same prompt, and the environment's group_size is "
+                f"{group_size}, so each answer would be compared with itself alone: make the "
+                "environment with group_size=8, or another divisor of num_envs from 2 on"
+            )
+        if needs.reference and self.reference is None:
+            raise no_reference(self.algorithm)
+
+    def _check_unscored(self, count: int, of: int) -> None:
+        """Refuse episodes without a score where values are fitted to scores."""
+        if self.algorithm.needs.values:
+            raise UnscoredError(
+                f"{count} of {of} episodes have no score, since the reward gave None, and "
+                f"{type(self.algorithm).__name__} fits values to scores: use an algorithm without "
+                "a value head, such as RLOO or GRPO, or return a number for every episode"
+            )
 
     def _now(self) -> float:
         """Seconds on a clock, read once the device has done all that it was asked to do."""
@@ -276,8 +328,9 @@ class Learner(Trainer):
         return f"The learner was saved in {folder}: {how}"
 
 
-def _mean_kl(rollout: Rollout) -> float:
+def _mean_kl(rollout: Rollout) -> float | None:
     if rollout.ref_logprobs is None:
-        return float("nan")
+        return None
     estimate = losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask)
-    return losses.masked_mean(estimate, rollout.mask).item()
+    mean = losses.masked_mean(estimate, rollout.mask).item()
+    return mean if abs(mean) > ROUNDING else 0.0

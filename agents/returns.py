@@ -17,6 +17,9 @@ from torch import Tensor
 
 from agents.shapes import check_aligned
 
+ROUNDING = 2.0**-22
+"""Scores that differ by a smaller share than this are equal: float32 is no finer."""
+
 
 def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:
     """Check (S, L) arrays and their (S,) bootstrap values."""
@@ -220,10 +223,21 @@ def _group_numbers(returns: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     return index, sizes
 
 
+def group_sizes(groups: Tensor) -> Tensor:
+    """How many sequences have each sequence's group number, (S,) int64; `groups` is (S,) int64."""
+    _, index, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    return sizes[index]
+
+
 def _group_means(x: Tensor, index: Tensor, sizes: Tensor) -> Tensor:
     """The mean of each sequence's group, (S,)."""
     sums = x.new_zeros(sizes.shape).index_add(0, index, x)
     return (sums / sizes)[index]
+
+
+def _group_deviations(x: Tensor, groups: Tensor) -> Tensor:
+    """The standard deviation of each sequence's group, (S,)."""
+    return _group_means(group_centred(x, groups).square(), *_group_numbers(x, groups)).sqrt()
 
 
 def group_centred(returns: Tensor, groups: Tensor) -> Tensor:
@@ -279,9 +293,61 @@ def group_standardised(returns: Tensor, groups: Tensor, eps: float = 1e-4) -> Te
     Raises:
         ValueError: If shapes disagree or `groups` is not integral.
     """
-    centred = group_centred(returns, groups)
-    variances = _group_means(centred.square(), *_group_numbers(returns, groups))
-    return centred / (variances.sqrt() + eps)
+    return group_centred(returns, groups) / (_group_deviations(returns, groups) + eps)
+
+
+def group_standardised_less(
+    scores: Tensor, penalties: Tensor, groups: Tensor, eps: float = 1e-4
+) -> Tensor:
+    """Scores less KL penalties, both in units of the spread of the group's *scores*.
+
+        A_s = ((r_s - p_s) - mean of (r - p)) / (std of r + eps)    over s's group
+
+    The penalties of answers that score alike have a spread too. Divided by that, they would have
+    the same size at every `kl_coef`. Here they are divided by the spread of the scores, and left as
+    they are in a group without one. Use it where a KL penalty is part of the returns (`GRPO`).
+    Without penalties it is `group_standardised`. Where score less penalty is the same for all
+    answers, as at the optimum of the penalised score, it is 0.
+
+    Args:
+        scores: (S,) floats, the score of each episode.
+        penalties: (S,) floats, the KL penalty of each episode, weighted by its coefficient.
+        groups: (S,) integers; sequences with the same number (and prompt) are compared.
+        eps: Keeps tiny spreads from being blown up.
+
+    Returns:
+        (S,); sums to 0 over each group, so a group of one gets 0.
+
+    Raises:
+        ValueError: If shapes disagree or `groups` is not integral.
+    """
+    deviations = _group_deviations(scores, groups)
+    units = torch.where(deviations > ROUNDING * scores.abs(), deviations + eps, 1.0)
+    return group_standardised(scores, groups, eps) - group_centred(penalties, groups) / units
+
+
+def standardised_less(scores: Tensor, penalties: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """`group_standardised_less` for single tokens, over the whole rollout (`REINFORCEPlusPlus`).
+
+    Args:
+        scores: (S, L) floats, such as the sum of the rewards to come.
+        penalties: (S, L) floats, such as the sum of the KL penalties to come.
+        mask: (S, L) bool.
+        eps: Keeps tiny spreads from being blown up.
+
+    Returns:
+        (S, L), 0 outside the mask.
+
+    Raises:
+        ValueError: If shapes disagree or `mask` is not bool.
+    """
+    check_aligned(mask, scores=scores, penalties=penalties)
+    if not mask.any():  # the mean of nothing would be NaN
+        return torch.zeros_like(scores)
+    deviation = torch.var(scores[mask], correction=0).sqrt()
+    unit = torch.where(deviation > ROUNDING * scores[mask].abs().max(), deviation + eps, 1.0)
+    returns = scores - penalties
+    return torch.where(mask, (returns - returns[mask].mean()) / unit, 0.0)
 
 
 def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Rollout:
         bootstrap_values: Value after the last chosen token, 0 where terminated, shape (S,).
         terminated: The episode ended and was scored, shape (S,), bool.
         truncated: The episode was cut short, shape (S,), bool. If neither is set, it is running.
-        scores: Sum of the environment's rewards over the whole episode so far, shape (S,), float64.
+        scores: Sum of the environment's rewards over the whole episode so far, shape (S,), float64;
+            NaN if the reward applies to no part of it. The learner drops such episodes.
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
         prompt_lengths: Tokens before the episode's first chosen one, which may be in an earlier
             rollout, shape (S,), int64; used to show the texts to people.
@@ -93,9 +94,17 @@ class Rollout:
 
         The score of the whole episode less the KL penalty of the tokens chosen in this rollout.
         """
-        if self.penalties is None:
-            return self.scores
-        return self.scores - self.penalties.sum(1)
+        return self.scores - self.episode_penalties
+
+    @property
+    def token_penalties(self) -> Tensor:
+        """`penalties`, or zeros where nothing was subtracted, shape (S, L)."""
+        return torch.zeros_like(self.rewards) if self.penalties is None else self.penalties
+
+    @property
+    def episode_penalties(self) -> Tensor:
+        """KL penalty of the tokens chosen in this rollout, shape (S,)."""
+        return self.token_penalties.sum(1)
 
     @property
     def action_masks(self) -> Tensor | None:

@@ -10,14 +10,24 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from agents import losses
+from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.optimisation.micro_batches import outputs_in_parts, parts_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
 from agents.optimisation.settings import Optimisation, OptimisationFields
+from agents.optimisation.trained import check_trained, trained_parameters
 from agents.rollout import Rollout
 from policies import Policy, PolicyOutputs
+from textenv.errors import UnmetNeedError
+
+
+def no_reference(algorithm: Algorithm) -> UnmetNeedError:
+    """The error to raise where an algorithm has no reference to compare with."""
+    return UnmetNeedError(
+        f"{type(algorithm).__name__} compares the policy with a reference and there is none: pass "
+        "reference=policy.frozen_copy()"
+    )
 
 
 class Trainer:
@@ -34,6 +44,9 @@ class Trainer:
     Attributes:
         settings: The `Optimisation` in use.
         trained: The parameters that take a gradient.
+
+    Raises:
+        FrozenPolicyError: There are none.
     """
 
     def __init__(
@@ -49,7 +62,7 @@ class Trainer:
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
-        self.trained: Sequence[Tensor] = [p for p in policy.parameters() if p.requires_grad]
+        self.trained: Sequence[Tensor] = trained_parameters(policy)
         self.optimizer = optimizer(self.trained, lr=self.settings.rate(0.0))
         self.generator = np.random.default_rng([self.settings.seed, 1])
         self.replay: deque[Rollout] = deque(maxlen=algorithm.replay)
@@ -65,6 +78,11 @@ class Trainer:
 
         Returns:
             The rollout with advantages and value targets, and the mean of each metric.
+
+        Raises:
+            UnmetNeedError: The algorithm compares answers and no two belong to one group, or it
+                needs a reference and there is none.
+            FrozenPolicyError: The choices depend on no parameter that is trained.
         """
         rate = self.settings.rate(fraction_done)
         for group in self.optimizer.param_groups:
@@ -72,7 +90,9 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.with_replay(self.with_reference(rollout))
+        rollout = self.with_reference(rollout)
+        self._check_rollout(rollout)
+        rollout = self.with_replay(rollout)
         advantages = self.algorithm.advantages(rollout)
         rollout = replace(
             rollout,
@@ -106,7 +126,10 @@ class Trainer:
                 )
 
         parts = parts_of(batch, self.micro_batch_tokens)
-        return outputs(batch) if len(parts) == 1 else outputs_in_parts(outputs, batch, parts)
+        found = outputs(batch) if len(parts) == 1 else outputs_in_parts(outputs, batch, parts)
+        if policy is None and torch.is_grad_enabled():
+            check_trained(found.logprobs)
+        return found
 
     @torch.no_grad()  # no inference tensors: a loss may use these numbers
     def fixed_outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
@@ -141,6 +164,17 @@ class Trainer:
         together = Rollout.cat(list(self.replay))
         now = self.fixed_outputs(together)
         return replace(together, values=now.values, present_logprobs=now.logprobs)
+
+    def _check_rollout(self, rollout: Rollout) -> None:
+        needs = self.algorithm.needs
+        if needs.reference and rollout.ref_logprobs is None:
+            raise no_reference(self.algorithm)
+        if needs.groups and len(rollout) and returns.group_sizes(rollout.groups).max() < 2:
+            raise UnmetNeedError(
+                f"{type(self.algorithm).__name__} compares answers to the same prompt, and no two "
+                f"of the {len(rollout)} answers have the same group number: give answers to one "
+                "prompt the same number in `groups`"
+            )
 
     def _step(self, batch: Rollout, record: dict[str, list[float]]) -> float:
         """One step of the algorithm; returns how far the policy had moved since it sampled (k3)."""

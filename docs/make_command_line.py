@@ -12,6 +12,7 @@ from agents.algorithms.names import ALGORITHMS
 from agents.commands import COMMANDS
 from agents.commands.options import Common, Group, Option, groups_of, options_of, title_of
 from agents.commands.train import TrainSettings
+from agents.optimisation import bounds
 
 PAGE = Path(__file__).parent / "command_line.md"
 HEAD = """<!-- Written by docs/make_command_line.py from dataclasses: change those. -->
@@ -70,8 +71,8 @@ def table(group: Group) -> str:
 
 def rows(options: list[Option]) -> str:
     """Options with their defaults and their help."""
-    lines = ["| option | default | |", "|---|---|---|"]
-    lines += [f"| `{shown(o)}` | {default(o)} | {escaped(o.help)} |" for o in options]
+    lines = ["| option | default | takes | |", "|---|---|---|---|"]
+    lines += [f"| `{shown(o)}` | {default(o)} | {takes(o)} | {escaped(o.help)} |" for o in options]
     return "\n".join(lines)
 
 
@@ -88,6 +89,13 @@ def default(option: Option) -> str:
         return ""
     value = option.default
     return f"`{' '.join(map(str, value)) if isinstance(value, list) else value}`"
+
+
+def takes(option: Option) -> str:
+    """The bounds of a number or the names that may be chosen, in a table."""
+    others = option.metadata.get("others", {})
+    names = [*(f"`{name}`" for name in option.names), *others]
+    return bounds.words(option.metadata) or ", ".join(names)
 
 
 def escaped(text: str) -> str:

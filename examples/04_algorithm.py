@@ -10,11 +10,12 @@ Run: python examples/04_algorithm.py [updates]
 import sys
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from agents import GRPO, RLOO, Algorithm, Learner, losses
+from agents import GRPO, RLOO, Algorithm, Learner, Needs, losses
 from policies import TransformerPolicy
 from textenv import TextEnv, TextVectorEnv
 from textenv.testing import exact
@@ -23,6 +24,8 @@ from textenv.testing import exact
 @dataclass(frozen=True)
 class Ranked(Algorithm):
     """The policy gradient with ranks: 1 for the best answer of a group, -1 for the worst."""
+
+    needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
     def advantages(self, rollout):
         """Answers with a lower score less those with a higher one, as share of the others, (S,)."""

@@ -1,13 +1,20 @@
 """Any policy on disk: read it whatever its kind, and say what a folder holds."""
 
+import json
 from pathlib import Path
 
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy
 from policies.policy import OWN, Policy
-from policies.policy_files import DESCRIPTION, actors_folder, kind_of, read_policy
+from policies.policy_files import (
+    DESCRIPTION,
+    TOKENIZER,
+    actors_folder,
+    kind_of,
+    read_policy,
+)
 from policies.transformer_policy import TransformerPolicy
-from textenv.errors import CheckpointError
-from textenv.tokenizers import Tokenizer
+from textenv.errors import CheckpointError, TextEnvError
+from textenv.tokenizers import Tokenizer, load_tokenizer
 
 
 def save_policy(policy: Policy, folder: str | Path) -> Path:
@@ -41,6 +48,23 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Polic
             "the policy with the same arguments as before, then call policy.load_weights(folder)"
         )
     return TransformerPolicy.load(folder, tokenizer)
+
+
+def saved_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The tokenizer of a policy that was saved, without its network.
+
+    Returns:
+        None if the folder holds no policy, or its tokenizer cannot be loaded.
+    """
+    folder = actors_folder(folder)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        name = description["tokenizer"]["name"]
+        if name is None:  # beside a model of Hugging Face
+            name = f"hf:{folder}"
+        return load_tokenizer(str(folder / TOKENIZER) if name == TOKENIZER else name)
+    except (OSError, ValueError, KeyError, TypeError, TextEnvError):
+        return None
 
 
 def is_policy(folder: str | Path) -> bool:

@@ -11,13 +11,15 @@ from torch import Tensor
 from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
+from textenv.tokenizers import Tokenizer, decode_answer, encode_prompt
 
 
 class Answerer(Protocol):
     """What generation asks of a policy; see `policies.policy.Policy` for the meaning of each."""
 
     context: int
+    vocab_size: int
     pad_token: int
     tokenizer: Tokenizer | None
     generator: np.random.Generator
@@ -37,8 +39,8 @@ class Answerer(Protocol):
         """Hidden state of each row's last token, shape (num_rows, n_embd)."""
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (N, n_embd) to logits (N, V)."""
+    def choices(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, n_embd) to logits (N, V) of what can be chosen."""
         ...
 
 
@@ -51,6 +53,9 @@ def generate_tokens(
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Sequence[int] | None = None,
+    min_new_tokens: int = 0,
+    forbidden_tokens: Sequence[int] = (),
+    allowed_tokens: Sequence[int] | None = None,
     action_masks: NDArray[np.bool_] | None = None,
     batch_size: int = 64,
     generator: np.random.Generator | None = None,
@@ -65,8 +70,13 @@ def generate_tokens(
         temperature: Logits are divided by it; 0 takes the likeliest token.
         top_k: Keep only this many tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
-        stop_tokens: Ids that end an answer; the tokenizer's own if None.
-        action_masks: Tokens that may be chosen at all, shape (V,), bool.
+        stop_tokens: Ids that end an answer; the tokenizer's own if None, with a warning if it has
+            none.
+        min_new_tokens: No stop token is chosen until the answer has this many tokens; this and the
+            next two as in `TextVectorEnv`.
+        forbidden_tokens: Ids that are never chosen.
+        allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
+        action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
         batch_size: How many prompts are answered at a time.
         generator: Source of random numbers; the policy's own if None.
         on_token: Called with the prompt's number and each token of its answer, for streaming.
@@ -89,8 +99,13 @@ def generate_tokens(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the "
                 f"policy's context of {policy.context} leaves room for {max(room, 0)}"
             )
-    stop_tokens = _stop_tokens(policy, stop_tokens)
-    mask = None if action_masks is None else torch.from_numpy(action_masks).to(policy.device)
+    stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens)
+    forbidden = forbidden_marks(policy.vocab_size, forbidden_tokens, allowed_tokens, stop_tokens)
+    if action_masks is not None:
+        forbidden |= ~action_masks
+    is_stop = token_marks(stop_tokens, policy.vocab_size, "stop_tokens")
+    allowed = torch.from_numpy(mask_table(is_stop, forbidden, min_new_tokens)).to(policy.device)
+    masked = not allowed.all()
     answers: list[list[int]] = [[] for _ in prompts]
     width = max((len(p) for p in prompts), default=0) + max_new_tokens
     rows = min(batch_size, len(prompts))
@@ -112,10 +127,11 @@ def generate_tokens(
     cache = policy.new_cache(rows, width)
     while running:
         with torch.inference_mode():
-            logits = policy.logits(policy.last_hidden(texts, cache)).float()
-            chosen = _choose(
-                mask_logits(logits, mask), temperature, top_k, top_p, generator or policy.generator
-            )
+            logits = policy.choices(policy.last_hidden(texts, cache))
+            if masked:
+                may_stop = [len(answers[number]) >= min_new_tokens for number in owner]
+                logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
+            chosen = _choose(logits, temperature, top_k, top_p, generator or policy.generator)
         for row in sorted(running):
             token, number = int(chosen[row]), owner[row]
             answers[number].append(token)
@@ -142,12 +158,15 @@ def generate(
 ) -> list[str]:
     """Answers to prompts as texts, without the stop token.
 
+    An answer is what its ids add to the prompt's text: `prompt + answer` reads as all ids together.
+
     Args:
         policy: The policy that answers; it must have a tokenizer.
         prompts: Texts, or token ids.
         max_new_tokens: Token budget of an answer.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
-        **sampling: The other arguments of `generate_tokens`.
+        **sampling: The other arguments of `generate_tokens`, such as `temperature` and
+            `forbidden_tokens`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
@@ -158,7 +177,7 @@ def generate(
             "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
         )
     ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
-    stop_tokens = _stop_tokens(policy, stop_tokens)
+    stop_tokens = ends_of_answers(tokenizer, stop_tokens)
     answers = generate_tokens(
         policy,
         ids,
@@ -166,14 +185,10 @@ def generate(
         stop_tokens=stop_tokens,
         **sampling,  # type: ignore[arg-type]
     )
-    return [tokenizer.decode(a[:-1] if a[-1] in stop_tokens else a) for a in answers]
-
-
-def _stop_tokens(policy: Answerer, given: Sequence[int] | None) -> Sequence[int]:
-    if given is not None:
-        return given
-    own = policy.tokenizer.stop_token if policy.tokenizer is not None else None
-    return () if own is None else (own,)
+    return [
+        decode_answer(tokenizer, p, a[:-1] if a[-1] in stop_tokens else a)
+        for p, a in zip(ids, answers, strict=True)
+    ]
 
 
 def _check_numbers(

@@ -16,7 +16,7 @@ from policies import kernels
 SLICE_ENTRIES = 2**23
 """This many logits are computed at a time: enough rows for a fast product, little memory."""
 
-_EXCLUDED = -1e9
+EXCLUDED = -1e9
 """Logit of a masked token: its probability is exactly 0, and 0 times it is 0 rather than NaN."""
 
 
@@ -26,6 +26,7 @@ def token_logprobs(
     tokens: Tensor,
     temperature: float = 1.0,
     action_masks: Tensor | None = None,
+    unused: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each token and entropy of the distribution it was chosen from.
 
@@ -38,6 +39,7 @@ def token_logprobs(
         tokens: Chosen tokens, shape (N,), int64.
         temperature: Divides the logits.
         action_masks: Which tokens could be chosen, shape (N, V), bool.
+        unused: Ids that stand for no token and can never be chosen, shape (U,), int64.
 
     Returns:
         Two tensors of shape (N,), float32, differentiable (once) in `hidden` and `weight`.
@@ -47,7 +49,7 @@ def token_logprobs(
         hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
     keep = torch.is_grad_enabled()  # within the function it never is
-    return _TokenLogprobs.apply(hidden, weight, tokens, temperature, action_masks, keep)
+    return _TokenLogprobs.apply(hidden, weight, tokens, temperature, action_masks, unused, keep)
 
 
 def logprobs_of_logits(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +93,7 @@ class _TokenLogprobs(torch.autograd.Function):
         tokens: Tensor,
         temperature: float,
         action_masks: Tensor | None,
+        unused: Tensor | None,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
         n, vocab_size = len(hidden), len(weight)
@@ -115,7 +118,9 @@ class _TokenLogprobs(torch.autograd.Function):
             if temperature != 1.0:
                 z.div_(temperature)
             if action_masks is not None:
-                z.masked_fill_(~action_masks[part], _EXCLUDED)
+                z.masked_fill_(~action_masks[part], EXCLUDED)
+            if unused is not None:
+                z.index_fill_(1, unused, EXCLUDED)
             fill = kernels.fill_logprobs if kernels.kernels_fit(z) else _fill_logprobs
             fill(z, tokens[part], logprobs[part], entropies[part])
             if keep and not in_place:
@@ -158,7 +163,7 @@ class _TokenLogprobs(torch.autograd.Function):
         dz = dz.to(hidden.dtype)
         d_hidden = dz @ weight if ctx.needs_input_grad[0] else None
         d_weight = dz.T @ hidden if ctx.needs_input_grad[1] else None
-        return d_hidden, d_weight, None, None, None, None
+        return d_hidden, d_weight, None, None, None, None, None
 
 
 def _slices(n: int, vocab_size: int) -> list[slice]:

@@ -31,7 +31,7 @@ from policies.sampling import mask_logits, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, unused_tokens_of
 
 OWN = "own"
 """The kind, in a checkpoint, of a policy whose class is the user's."""
@@ -214,6 +214,25 @@ class Policy(nn.Module):
         """Where the parameters are."""
         return self.value_head.weight.device
 
+    @property
+    def unused_tokens(self) -> Tensor | None:
+        """Ids that stand for no token of the tokenizer, shape (U,), int64; None if there is none.
+
+        They are never chosen: their probability is 0 wherever choices are made or scored.
+        """
+        ids = unused_tokens_of(self.tokenizer)
+        return torch.tensor(ids, device=self.device) if ids else None
+
+    def choices(self, hidden: Tensor) -> Tensor:
+        """`logits` of what can be chosen, float32; minus infinity at ids that are no tokens."""
+        logits = self.logits(hidden).float()
+        unused = self.unused_tokens
+        if unused is None:
+            return logits
+        # In place where that harms nobody: in large vocabularies a copy takes as long as sampling.
+        fill = logits.index_fill_ if logits.is_inference() else logits.index_fill
+        return fill(1, unused, -torch.inf)
+
     def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
         """A prefix cache for observations of `num_rows` rows and `capacity` columns."""
         return PrefixCache(
@@ -255,7 +274,7 @@ class Policy(nn.Module):
             )
         with torch.inference_mode():
             hidden = self.last_hidden(observations, cache)
-            logits = self.logits(hidden).float()
+            logits = self.choices(hidden)
             # The stored log-probabilities are those of this distribution, mask and temperature
             # included: `outputs` computes the same ones.
             if temperature != 1.0:
@@ -359,8 +378,10 @@ class Policy(nn.Module):
         """
         default, layer = type(self).logits is Policy.logits, self.token_head
         if default and type(layer) is nn.Linear and layer.bias is None:
-            return head.token_logprobs(hidden, layer.weight, tokens, temperature, action_masks)
-        logits = self.logits(hidden).float() / temperature
+            return head.token_logprobs(
+                hidden, layer.weight, tokens, temperature, action_masks, self.unused_tokens
+            )
+        logits = self.choices(hidden) / temperature
         return head.logprobs_of_logits(mask_logits(logits, action_masks), tokens)
 
     def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
@@ -384,7 +405,11 @@ class Policy(nn.Module):
         max_new_tokens: int = 64,
         **sampling: Any,
     ) -> list[str]:
-        """Answers to `prompts`; see `policies.generation.generate`."""
+        """Answers to `prompts`; see `policies.generation.generate`.
+
+        An environment's masks are its own: give `min_new_tokens`, `forbidden_tokens` and
+        `allowed_tokens` here too if answers are to keep to them.
+        """
         return generate(self, prompts, max_new_tokens, **sampling)
 
     def frozen_copy(self) -> Self:

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
-from textenv.tokenizers import Tokenizer, load_tokenizer
+from textenv.files import reason
+from textenv.tokenizers import Tokenizer
+from textenv.tokenizers.loading import load_saved_tokenizer, tokenizer_options
 
 WEIGHTS, DESCRIPTION, TOKENIZER = "policy.safetensors", "policy.json", "tokenizer.json"
 ACTOR, CRITIC = "actor", "critic"
@@ -39,6 +41,7 @@ def write_policy(
         whole["tokenizer"] = {
             "name": TOKENIZER if save is not None else tokenizer.name,
             "fingerprint": tokenizer.fingerprint,
+            **tokenizer_options(tokenizer),
         }
     (folder / DESCRIPTION).write_text(json.dumps(whole, indent=2), encoding="utf-8")
     return folder
@@ -67,8 +70,8 @@ def read_policy(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def unreadable(folder: Path, error: Exception) -> CheckpointError:
     """What to raise for a folder whose files are missing or damaged."""
     return CheckpointError(
-        f"{folder} holds no policy that can be read ({type(error).__name__}: {error}); it "
-        f"should have the files {DESCRIPTION} and {WEIGHTS}"
+        f"{folder} holds no policy that can be read: {reason(error)}; it should have the files "
+        f"{DESCRIPTION} and {WEIGHTS}"
     )
 
 
@@ -126,7 +129,7 @@ def read_tokenizer(
         return wanted
     name = saved["name"]
     try:
-        return load_tokenizer(str(folder / TOKENIZER) if name == TOKENIZER else name)
+        return load_saved_tokenizer(str(folder / TOKENIZER) if name == TOKENIZER else name, saved)
     except TokenizerError as error:
         raise CheckpointError(
             f"the tokenizer {name!r} of the policy in {folder} cannot be loaded: {error}"

@@ -20,7 +20,8 @@ from policies.checkpoint import load_policy
 from policies.policy import Policy
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.files import reason
+from textenv.tokenizers import Tokenizer, encode_answer, encode_prompt
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -115,7 +116,7 @@ class RewardModel(nn.Module):
         """Ids of each prompt with its answer, as the model reads them."""
         tokenizer = self.tokenizer
         return [
-            self._whole(encode_prompt(tokenizer, prompt), tokenizer.encode(answer))
+            self._whole(encode_prompt(tokenizer, prompt), encode_answer(tokenizer, answer))
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
@@ -218,8 +219,8 @@ class RewardModel(nn.Module):
             mean = float(json.loads(path.read_text(encoding="utf-8"))["mean"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{folder} holds no reward model that can be read ({type(error).__name__}: "
-                f"{error}); `textenv reward-model` makes one"
+                f"{folder} holds no reward model that can be read: {reason(error)}; "
+                "`textenv reward-model` makes one"
             ) from error
         if trunk is None:
             trunk = load_policy(folder, tokenizer)

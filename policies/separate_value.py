@@ -68,6 +68,8 @@ class SeparateValue(Policy):
     ) -> tuple[Tensor, Tensor]:
         """See `Policy.token_logprobs`."""
         actors = hidden[:, : self._width]
+        if not any(parameter.requires_grad for parameter in self.actor.parameters()):
+            actors = actors.detach()  # it would seem to depend on the critic, its neighbour
         return self.actor.token_logprobs(actors, tokens, temperature, action_masks)
 
     def new_store(self, num_rows: int) -> Store:

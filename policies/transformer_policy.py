@@ -30,6 +30,10 @@ class TransformerPolicy(Policy):
         config: Shape of the network.
         tokenizer: The vocabulary it speaks, kept with it.
         seed: Seed of the initial weights and of the policy's random numbers.
+
+    Attributes:
+        chat_template: The texts around the messages of the dialogues that it has learned from, by
+            name, kept with it; None if it has learned from none.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class TransformerPolicy(Policy):
         self.config = config
         self.transformer = Transformer(config, seed)
         self._head = PackedWeight()
+        self.chat_template: dict[str, str] | None = None
 
     @classmethod
     def for_env(cls, env: Any, *, seed: int = 0, **shape: int) -> Self:
@@ -97,11 +102,12 @@ class TransformerPolicy(Policy):
     ) -> tuple[Tensor, Tensor]:
         """See `policies.head.token_logprobs`."""
         weight = self.transformer.token_embedding.weight
-        return token_logprobs(hidden, weight, tokens, temperature, action_masks)
+        return token_logprobs(hidden, weight, tokens, temperature, action_masks, self.unused_tokens)
 
     def description(self) -> dict[str, Any]:
         """See `Policy.description`."""
-        return {"kind": "transformer", "config": dataclasses.asdict(self.config)}
+        chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return {"kind": "transformer", "config": dataclasses.asdict(self.config), **chat}
 
     @classmethod
     def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
@@ -123,6 +129,7 @@ class TransformerPolicy(Policy):
             raise unreadable(folder, error) from error
         found = read_tokenizer(folder, description, config.vocab_size, tokenizer)
         policy = cls(config, tokenizer=found)
+        policy.chat_template = description.get("chat_template")
         try:
             policy.load_state_dict(weights)
         except RuntimeError as error:

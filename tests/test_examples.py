@@ -108,3 +108,30 @@ def test_snippets_run_one_after_the_other(page, tmp_path):
     script.write_text("\n".join(snippets), encoding="utf-8")
     done = run(script)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_plain_loop_of_the_readme_keeps_to_the_masks():
+    from policies import TransformerPolicy
+    from textenv import TextVectorEnv
+
+    episodes = []
+
+    def reward(ended):
+        episodes.extend(ended)
+        return [0.0] * len(ended)
+
+    envs = TextVectorEnv(
+        2,
+        prompts=["a"],
+        reward=reward,
+        forbidden_tokens=range(250),
+        min_new_tokens=2,
+        max_new_tokens=5,
+    )
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=1, n_embd=8)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (loop,) = re.findall(r"^```python\n([^`]*policy\.act\([^`]*)^```$", text, flags=re.M)
+    exec(loop, {"envs": envs, "policy": policy})
+    assert len(episodes) > 100
+    assert {token for e in episodes for token in e.tokens.tolist()} == set(range(250, 257))
+    assert min(len(e.tokens) for e in episodes) == 3

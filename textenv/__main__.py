@@ -20,7 +20,11 @@ def main() -> None:
         check_installation()
     except MissingExtraError as error:
         sys.exit(f"textenv: {error}")
-    importlib.import_module("agents.commands").main()
+    try:
+        commands = importlib.import_module("agents.commands")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    commands.main()
 
 
 def check_installation() -> None:

@@ -21,12 +21,14 @@ class RewardComponents:
 
     Attributes:
         dense: Whether any term is paid at every step.
-        sums: Unweighted sums, shape (count, len(terms)), float64.
+        may_abstain: Whether any term may leave an episode without a value.
+        sums: Unweighted sums, shape (count, len(terms)), float64; NaN where a term abstained.
     """
 
     def __init__(self, terms: Sequence[RewardTerm], count: int):
         self.terms = tuple(terms)
         self.dense = any(term.dense for term in self.terms)
+        self.may_abstain = any(term.may_abstain for term in self.terms)
         self.sums = np.zeros((count, len(self.terms)))
 
     def pay_step(self, rows: NDArray[np.intp] | slice, batch: StepBatch) -> NDArray[np.float64]:
@@ -56,13 +58,21 @@ class RewardComponents:
             if not term.dense:
                 scores = call_on_episodes(term, episodes)
                 self.sums[rows, column] = scores
+                if term.may_abstain:
+                    scores = np.nan_to_num(scores)
                 total += weigh(term, scores, episodes)
         return total
 
+    def scored(self) -> NDArray[np.bool_]:
+        """Whether any term that counts has paid or judged each row's episode, shape (count,)."""
+        # A term of weight 0 is only reported, so it makes no score.
+        counting = [column for column, term in enumerate(self.terms) if term.weight]
+        return ~np.isnan(self.sums[:, counting or slice(None)]).all(1)
+
     def info(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        """The sums of the rows that `ended`, by the names of the terms."""
-        sums = {
-            term.name: np.where(ended, self.sums[:, column], 0.0)
-            for column, term in enumerate(self.terms)
-        }
-        return masked_info(sums, ended)
+        """The sums of the rows that `ended`, by the names of the terms that did not abstain."""
+        told: dict[str, Any] = {}
+        for column, term in enumerate(self.terms):
+            paid = ended & ~np.isnan(self.sums[:, column])
+            told |= masked_info({term.name: np.where(paid, self.sums[:, column], 0.0)}, paid)
+        return told

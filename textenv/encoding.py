@@ -10,7 +10,12 @@ from textenv.errors import (
     ResetOptionsError,
 )
 from textenv.prompts import ListPrompts, Prompt, PromptSource
+from textenv.records import listed
 from textenv.tokenizers import Tokenizer, encode_prompt
+
+_WAY_OUT = (
+    "shorten it, make the environment with more room, or let textenv.long_prompts cut or drop it"
+)
 
 
 class PromptEncoder:
@@ -27,6 +32,7 @@ class PromptEncoder:
         room: Tokens that a prompt may have.
 
     Raises:
+        PromptTooLongError: Prompts of the list are too long; the first ten are listed.
         PromptError: A prompt of the list cannot be used, or `room` is missing or below 1.
     """
 
@@ -46,11 +52,18 @@ class PromptEncoder:
         # Without a limit while the longest prompt is not known yet.
         self.room = np.iinfo(np.int64).max if room is None else room
         longest = 1
+        long = []
         for number, prompt in enumerate(source.prompts):
-            ids = self.encode(prompt, f"prompts[{number}]")
+            try:
+                ids = self.encode(prompt, prompt.origin or f"prompts[{number}]")
+            except PromptTooLongError as error:
+                long.append(error.which)
+                continue
             longest = max(longest, len(ids))
             if prompt.tokens is None:  # ids need no tokenizer, so there is nothing to keep
                 self._known[prompt.text] = ids
+        if long:
+            raise PromptTooLongError(listed(long), _WAY_OUT)
         self.room = longest if room is None else room
 
     def encode(self, prompt: Prompt, name: str) -> NDArray[np.int64]:
@@ -72,12 +85,13 @@ class PromptEncoder:
                 "from: use a newline, or {'tokens': [the stop token]}"
             )
         if len(ids) > self.room:
-            hint = "shorten it, or make the environment with more room"
+            hint = _WAY_OUT
             if prompt.tokens is not None:
                 hint += "; 'prompt_length' says where the answer begins"
             raise PromptTooLongError(
                 f"{name}: the prompt {prompt.text[:60]!r} has {len(ids)} tokens, max_prompt_tokens "
-                f"is {self.room}: {hint}"
+                f"is {self.room}",
+                hint,
             )
         if ids.max() >= self.tokenizer.vocab_size or ids.min() < 0:
             outside = ids[(ids < 0) | (ids >= self.tokenizer.vocab_size)][0]

@@ -34,6 +34,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {modes}")
+        if rows := {"num_envs", "group_size", "autoreset_mode"} & kwargs.keys():
+            raise ValueError(
+                f"{', '.join(sorted(rows))} belong to an environment of many rows: make it with "
+                "gymnasium.make_vec, or leave them out"
+            )
         self._vector = TextVectorEnv(1, **kwargs, autoreset_mode=AutoresetMode.DISABLED)
         self.render_mode = render_mode
         self.action_space = self._vector.single_action_space

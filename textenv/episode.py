@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers import Tokenizer, decode_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,8 @@ class Episode:
     """One prompt and the answer that was generated for it, from reset to end.
 
     Attributes:
-        prompt: The text of the prompt.
+        prompt: The text of the prompt. With `text` behind it, it is the text of all ids; see
+            `textenv.tokenizers.decode_answer` for the two exceptions.
         prompt_tokens: Ids of the prompt, shape (prompt_length,), int64.
         tokens: Ids of the answer exactly as they were chosen, shape (answer_length,), int64. A
             sampled stop token is the last of them.
@@ -36,4 +37,5 @@ class Episode:
     def text(self) -> str:
         """The answer as text, without the stop token; decoded on first use."""
         tokens = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
-        return self.tokenizer.decode(tokens.tolist())
+        prompt_tokens = self.prompt_tokens.tolist()
+        return decode_answer(self.tokenizer, prompt_tokens, tokens.tolist(), self.prompt)

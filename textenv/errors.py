@@ -14,7 +14,16 @@ class EmptyPromptsError(PromptError):
 
 
 class PromptTooLongError(PromptError):
-    """A prompt has more tokens than the environment has room for."""
+    """Prompts have more tokens than there is room for.
+
+    Attributes:
+        which: The prompts, one a line, with the number of their tokens and the room.
+    """
+
+    def __init__(self, which: str, way_out: str = ""):
+        gap = "\n" if "\n" in which else ": "
+        super().__init__(f"{which}{gap}{way_out}" if way_out else which)
+        self.which = which
 
 
 class SourceError(PromptError):
@@ -25,8 +34,16 @@ class MalformedRecordError(PromptError):
     """Lines of a file cannot be read; the message names the file and every line."""
 
 
+class MissingFileError(MalformedRecordError, FileNotFoundError):
+    """There is no file of the name that was given."""
+
+
 class TokenizerError(TextEnvError, ValueError):
     """A tokenizer cannot be loaded, trained or used."""
+
+
+class NoStopTokenWarning(UserWarning):
+    """Nothing ends an answer but its budget, and nobody said that this is wanted."""
 
 
 class UnknownTokenizerError(TokenizerError):
@@ -59,6 +76,10 @@ class RewardValueError(RewardError, ValueError):
 
 class DivergedError(TextEnvError, ArithmeticError):
     """A loss or a gradient is not a finite number; the optimiser step was not taken."""
+
+
+class UnscoredError(RewardError, ValueError):
+    """Episodes have no score, and the algorithm cannot do without."""
 
 
 class ActionError(TextEnvError, ValueError):
@@ -103,6 +124,14 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class UnmetNeedError(TextEnvError, ValueError):
+    """An algorithm was not given what it learns from: groups, whole episodes or a reference."""
+
+
+class FrozenPolicyError(TextEnvError, ValueError):
+    """No parameter that the choices depend on is trained."""
 
 
 class RemoteError(TextEnvError, ConnectionError):

@@ -6,11 +6,14 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from textenv.errors import ObjectNotFoundError
+from textenv.places import place_of
+from textenv.records import short
 
 
 def load_object(spec: str) -> Any:
@@ -41,6 +44,24 @@ def load_object(spec: str) -> Any:
         close = difflib.get_close_matches(name, dir(module))
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ObjectNotFoundError(f"{location} has no {name!r}{hint}") from error
+
+
+def load_function(spec: str, what: str, arguments: str) -> Callable[..., Any]:
+    """The function with the name `spec`; see `load_object`.
+
+    Args:
+        spec: Its name.
+        what: What it is to be, for a message, such as `"the judge"`.
+        arguments: What it is called with, for a message.
+
+    Raises:
+        ObjectNotFoundError: There is no such object, or it is not a function.
+    """
+    found = load_object(spec)
+    if not callable(found):
+        raise ObjectNotFoundError(f"{what} {spec} is {short(found)}, not a function of {arguments}")
+    function: Callable[..., Any] = found
+    return function
 
 
 def _module_from_name(name: str) -> ModuleType:
@@ -86,4 +107,8 @@ def _module_from_file(path: Path) -> ModuleType:
 
 
 def _raised_on_import(what: str, error: Exception) -> ObjectNotFoundError:
-    return ObjectNotFoundError(f"importing {what} raised {type(error).__name__}: {error}")
+    place = place_of(error)
+    return ObjectNotFoundError(
+        f"importing {what} raised {type(error).__name__}: {error}"
+        + (f"; in {place}" if place else "")
+    )

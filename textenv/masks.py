@@ -1,9 +1,58 @@
 """Tables over the vocabulary: which tokens end an answer, and which may be chosen."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from textenv.errors import NoStopTokenWarning
+from textenv.tokenizers.base import Tokenizer, stop_tokens_of
+
+
+def ends_of_answers(tokenizer: Tokenizer | None, given: Sequence[int] | None) -> tuple[int, ...]:
+    """The stop tokens that were given, or those of the tokenizer if that is None.
+
+    Warns:
+        NoStopTokenWarning: None were given, and the tokenizer has none.
+    """
+    if given is not None:
+        return tuple(given)
+    own = stop_tokens_of(tokenizer)
+    if not own:
+        name = "there is no tokenizer, so no" if tokenizer is None else f"{tokenizer.name!r} has no"
+        warnings.warn(
+            f"{name} stop token: answers end with their budget alone. Pass stop_tokens=[ids that "
+            "end an answer], or stop_tokens=() if this is what you want",
+            NoStopTokenWarning,
+            stacklevel=3,
+        )
+    return own
+
+
+def forbidden_marks(
+    vocab_size: int,
+    forbidden_tokens: Sequence[int],
+    allowed_tokens: Sequence[int] | None,
+    stop_tokens: Sequence[int],
+) -> NDArray[np.bool_]:
+    """True at tokens that may not be chosen, shape (V,), bool.
+
+    Args:
+        vocab_size: Number of tokens, V.
+        forbidden_tokens: These.
+        allowed_tokens: All but these and the stop tokens, unless it is None.
+        stop_tokens: Ids that end an answer.
+
+    Raises:
+        ValueError: A token is not in `range(vocab_size)`.
+    """
+    marks = token_marks(forbidden_tokens, vocab_size, "forbidden_tokens")
+    if allowed_tokens is not None:
+        allowed = token_marks(allowed_tokens, vocab_size, "allowed_tokens")
+        allowed[list(stop_tokens)] = True
+        marks |= ~allowed
+    return marks
 
 
 def token_marks(tokens: Sequence[int], vocab_size: int, name: str) -> NDArray[np.bool_]:
@@ -42,7 +91,8 @@ def mask_table(
     early = allowed & ~is_stop if min_new_tokens > 0 else allowed
     if not early.any():
         raise ValueError(
-            f"forbidden_tokens excludes {is_forbidden.sum()} of {len(is_forbidden)} tokens and "
+            f"forbidden_tokens and allowed_tokens exclude {is_forbidden.sum()} of "
+            f"{len(is_forbidden)} tokens and "
             f"min_new_tokens={min_new_tokens} excludes {is_stop.sum()} stop tokens: no token is "
             "left to choose"
         )

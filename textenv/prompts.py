@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from textenv.errors import EmptyPromptsError, PromptError
 from textenv.loading import load_object
-from textenv.records import read_jsonl, read_lines, short
+from textenv.records import numbered_lines, on_json, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,7 @@ class Prompt:
         text: The prompt as text; may be empty if `tokens` are given.
         columns: The other columns of the prompt's record, such as `answer`; rewards see them.
         tokens: Ids to start from instead of the text, shape (prompt_length,), int64, or None.
+        origin: Where it was read, such as "my.jsonl:3", for messages; or empty.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
@@ -38,6 +39,7 @@ class Prompt:
     text: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
+    origin: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -57,6 +59,11 @@ class Prompt:
             )
         if self.tokens is not None:
             object.__setattr__(self, "tokens", _token_ids(self.tokens))
+
+    @property
+    def content(self) -> str | bytes:
+        """What the policy reads: equal for prompts that differ in their columns alone."""
+        return self.text if self.tokens is None else self.tokens.tobytes()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -161,17 +168,25 @@ class FunctionPrompts:
         """One prompt for each of `seeds`, shape (n,), uint64.
 
         Raises:
-            PromptError: The function did not return a prompt. Exceptions of the function itself
+            PromptError: The function does not take one argument, or did not return a prompt.
+                Exceptions of the function itself
                 pass through.
         """
         return [self._make(seed) for seed in seeds.tolist()]
 
     def _make(self, seed: int) -> Prompt:
-        made = self.function(np.random.default_rng(seed))
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        try:
+            made = self.function(np.random.default_rng(seed))
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # from within the function
+            raise PromptError(
+                f"the prompt function {name!r} must take one argument, a numpy Generator: {error}"
+            ) from error
         try:
             return _as_prompt(made)
         except PromptError as error:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
             message = f"the prompt function {name!r} returned {short(made)}: {error}"
             raise type(error)(message) from error
 
@@ -216,20 +231,37 @@ def load_prompts(source: Any) -> PromptSource:
 
 def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
     path = Path(source)
-    readers: dict[str, Callable[[Path], list[Prompt]]] = {
-        ".txt": lambda path: read_lines(path, Prompt, "prompts"),
-        ".jsonl": lambda path: read_jsonl(path, Prompt.from_row, "prompts"),
+    parsers: dict[str, Callable[[str], Prompt]] = {
+        ".txt": Prompt,
+        ".jsonl": on_json(Prompt.from_row),
     }
-    read = readers.get(path.suffix.lower())
-    if read is None:
+    parse = parsers.get(path.suffix.lower())
+    if parse is None:
         raise PromptError(
             f"{short(str(source))} is neither a path ending in .txt or .jsonl nor "
             "'package.module:function'; if it is itself the prompt, pass a list: [...]"
         )
-    prompts = read(path)
+    prompts = read_prompts(path, parse, "prompts")
     if not prompts:
         raise EmptyPromptsError(f"there is no prompt in {path}")
     return prompts
+
+
+def read_prompts(
+    path: str | os.PathLike[str], parse: Callable[[str], Prompt], what: str
+) -> list[Prompt]:
+    """A prompt from every line of a file that is not blank; each knows its line.
+
+    Args:
+        path: The file.
+        parse: Makes a prompt from a line; raises ValueError if it cannot.
+        what: What the lines should be, for messages.
+
+    Raises:
+        MalformedRecordError: The file or some lines of it cannot be read.
+    """
+    lines = numbered_lines(path, parse, what)
+    return [replace(prompt, origin=f"{path}:{number}") for number, prompt in lines]
 
 
 def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:

@@ -3,15 +3,15 @@
 Files are read whole; nothing is streamed.
 """
 
-import codecs
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from textenv.errors import MalformedRecordError
+from textenv.files import read_bytes, without_mark
 
 MAX_PROBLEMS_SHOWN = 10
 
@@ -29,30 +29,44 @@ def read_jsonl(
         what: What the records should be, for the message.
 
     Raises:
+        MissingFileError: There is no such file.
         MalformedRecordError: The file or some lines of it cannot be read. The first ten such lines
             are listed, each with the file and its number.
     """
-    return read_lines(path, lambda line: parse(_json_object(line)), what)
+    return [record for _, record in numbered_lines(path, on_json(parse), what)]
 
 
-def read_lines(
+def on_json(parse: Callable[[dict[str, Any]], T]) -> Callable[[str], T]:
+    """A function of a line's text, from one of the JSON object in it."""
+    return lambda line: parse(_json_object(line))
+
+
+def numbered_lines(
     path: str | os.PathLike[str], parse: Callable[[str], T], what: str = "records"
-) -> list[T]:
-    """Like `read_jsonl`, for lines of any kind: `parse` takes the line's text."""
-    records: list[T] = []
+) -> list[tuple[int, T]]:
+    """Like `read_jsonl`, for lines of any kind and with their numbers.
+
+    Args:
+        path: The file.
+        parse: Makes a record from a line's text; raises ValueError if it cannot.
+        what: What the records should be, for the message.
+
+    Raises:
+        MissingFileError: There is no such file.
+        MalformedRecordError: The file or some lines of it cannot be read.
+    """
+    records: list[tuple[int, T]] = []
     problems: list[str] = []
     # Split as bytes: str.splitlines would also break at U+2028 and others, which JSON may contain.
     for number, raw in enumerate(_content(Path(path), what).splitlines(), start=1):
         try:
             line = raw.decode("utf-8")
             if line.strip():
-                records.append(parse(line))
+                records.append((number, parse(line)))
         except (ValueError, RecursionError) as error:  # also what decode and TextEnvErrors raise
             problems.append(f"{path}:{number}: {error}")
     if problems:
-        more = len(problems) - MAX_PROBLEMS_SHOWN
-        shown = problems[:MAX_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        raise MalformedRecordError("\n".join([f"these lines are not {what}:", *shown]))
+        raise MalformedRecordError(f"these lines are not {what}:\n{listed(problems)}")
     return records
 
 
@@ -80,6 +94,13 @@ def read_files(
     return records
 
 
+def listed(problems: Sequence[str]) -> str:
+    """The first ten problems, one a line, and how many there are beyond."""
+    more = len(problems) - MAX_PROBLEMS_SHOWN
+    shown = [*problems[:MAX_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return "\n".join(shown)
+
+
 def short(value: object) -> str:
     """A value as Python writes it, cut to 80 characters, for error messages."""
     text = repr(value)
@@ -87,13 +108,15 @@ def short(value: object) -> str:
 
 
 def _content(path: Path, what: str) -> bytes:
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
+    content = read_bytes(path, what)
+    if path.suffix == ".gz":
+        try:
             content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
-        raise MalformedRecordError(f"the file of {what} {path} cannot be read: {error}") from error
-    return content.removeprefix(codecs.BOM_UTF8)
+        except (OSError, EOFError) as error:
+            raise MalformedRecordError(
+                f"the file of {what} {path} cannot be read: {error}"
+            ) from error
+    return without_mark(content)
 
 
 def _json_object(line: str) -> dict[str, Any]:

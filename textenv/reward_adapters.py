@@ -4,7 +4,7 @@ import inspect
 import reprlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from textenv.errors import InvalidRewardError
 
@@ -12,9 +12,14 @@ from textenv.errors import InvalidRewardError
 class Adapter:
     """A function with a name; a deep copy of the adapter is the adapter itself.
 
+    Attributes:
+        may_abstain: Its function may return None for an episode that it does not apply to.
+
     Raises:
         InvalidRewardError: The argument is not a function, is `async`, or is an adapter already.
     """
+
+    may_abstain: ClassVar[bool] = False
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):
         self._check(function)

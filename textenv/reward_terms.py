@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from textenv.episode import Episode
 from textenv.errors import RewardCountError, RewardError, RewardRaisedError, RewardValueError
+from textenv.places import defined_at, place_of
+from textenv.reward_adapters import name_of
 from textenv.tokenizers.base import Tokenizer
 
 LARGEST = 1e15
@@ -66,6 +68,11 @@ class RewardTerm:
     function: Callable[[Any], Any]
     dense: bool
 
+    @property
+    def may_abstain(self) -> bool:
+        """Whether None is a value: the reward does not apply to that episode."""
+        return getattr(self.function, "may_abstain", False)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # the function may hold a network
 
@@ -74,7 +81,7 @@ def call_on_episodes(term: RewardTerm, episodes: Sequence[Episode]) -> NDArray[n
     """The values that `term` gives to `episodes`, unweighted, shape (len(episodes),), float64.
 
     The function may return a list, a tuple, an array or a tensor of that shape. It is not called if
-    there are no episodes.
+    there are no episodes. NaN stands for the None of a reward that may abstain.
 
     Raises:
         RewardRaisedError: The function raised; its exception is the cause.
@@ -143,9 +150,13 @@ def describe_episode(episodes: Sequence[Episode], index: int) -> str:
     return _describe(index, len(episodes), episode.prompt, episode.text)
 
 
-def raised(name: str, error: Exception, where: str) -> RewardRaisedError:
-    """The error to raise when the reward `name` has raised `error`."""
-    return RewardRaisedError(f"reward {name!r} raised {type(error).__name__}: {error}; on {where}")
+def raised(name: str, error: Exception, where: str, function: Any) -> RewardRaisedError:
+    """The error to raise when `function`, the reward `name`, has raised `error`."""
+    place = place_of(error, function)
+    return RewardRaisedError(
+        f"reward {name!r} raised {type(error).__name__}: {error}; on {where}"
+        + (f"; in {place}" if place else "")
+    )
 
 
 def _score(
@@ -156,10 +167,13 @@ def _score(
         return np.zeros(0)
     try:
         returned = term.function(scored)
-    except RewardError:  # an adapter that knows the episode has described it
-        raise
+    except RewardError as error:  # an adapter that knows the episode has described it
+        if term.name == name_of(term.function):
+            raise
+        raise type(error)(f"component {term.name!r}: {error}") from (error.__cause__ or error)
     except Exception as error:
-        raise raised(term.name, error, f"a batch beginning with {describe(scored, 0)}") from error
+        where = f"a batch beginning with {describe(scored, 0)}"
+        raise raised(term.name, error, where, term.function) from error
     if hasattr(returned, "detach"):  # a torch tensor, perhaps with a gradient or on a GPU
         returned = returned.detach().cpu().double()
     try:
@@ -170,8 +184,19 @@ def _score(
         values = values.astype(np.float64)  # a copy: the function may use its array again
         if np.isfinite(values).all():
             return values
-    items = _items(term.name, returned, values, count)
-    return np.array([_number(term.name, scored, describe, i, x) for i, x in enumerate(items)])
+    try:
+        items = _items(term.name, returned, values, count)
+        return np.array(
+            [
+                math.nan
+                if x is None and term.may_abstain
+                else _number(term.name, scored, describe, i, x)
+                for i, x in enumerate(items)
+            ]
+        )
+    except RewardError as error:
+        place = defined_at(term.function)
+        raise type(error)(f"{error}; in {place}" if place else str(error)) from error.__cause__
 
 
 def _items(name: str, returned: Any, values: NDArray[Any], count: int) -> list[Any]:

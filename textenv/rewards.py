@@ -62,7 +62,9 @@ class PerText(Adapter):
             try:
                 values.append(self.function(episode.text))
             except Exception as error:
-                raise raised(self.__name__, error, describe_episode(episodes, index)) from error
+                raise raised(
+                    self.__name__, error, describe_episode(episodes, index), self.function
+                ) from error
         return values
 
 

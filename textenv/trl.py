@@ -4,7 +4,8 @@ A function is called by keyword as the GRPO and RLOO trainers of TRL 1.x call it
 `completions`, `completion_ids` (lists of ids, a sampled stop token included), every column of the
 prompts' records (a list, None where a record lacks it), `trainer_state` (None: there is no
 trainer), `log_extra` and `log_metric` (which log nothing). The value None says that the function
-does not apply to that episode; it counts as 0, as in TRL's weighted sum.
+does not apply to that episode: a weighted sum leaves it out, and an episode to which no function
+applies has no score.
 
 As in TRL, `async` functions run in an event loop of their own on a thread; two of them in a
 weighted sum run one after the other. For reward models, which TRL takes by name or as modules, use
@@ -12,7 +13,7 @@ weighted sum run one after the other. For reward models, which TRL takes by name
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from textenv.background import wait_for
 from textenv.episode import Episode
@@ -24,6 +25,8 @@ NOT_COLUMNS = {"prompt", "completion", "completion_ids"}
 
 class FromTRL(Adapter):
     """A TRL reward function as a reward; see `from_trl`."""
+
+    may_abstain: ClassVar[bool] = True
 
     def _check(self, function: Any) -> None:
         check_callable(function)  # async ones are welcome
@@ -39,11 +42,7 @@ class FromTRL(Adapter):
             log_extra=_log_nothing,
             log_metric=_log_nothing,
         )
-        if is_async(self.function):
-            values = wait_for(values)
-        if isinstance(values, list | tuple):
-            return [0.0 if value is None else value for value in values]
-        return values
+        return wait_for(values) if is_async(self.function) else values
 
     def prompts(self, episodes: Sequence[Episode]) -> list[Any]:
         """The prompts in TRL's standard format: texts."""

@@ -19,14 +19,21 @@ from textenv.errors import (
     VocabularyMismatchError,
 )
 from textenv.infos import masked_info, object_array, row_marks
-from textenv.masks import mask_table, token_marks
+from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import Prompt, PromptSource, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
 from textenv.spec import SharedRewardSpec
 from textenv.texts import EVERY_ROW, GrowingTexts
-from textenv.tokenizers import Tokenizer, load_tokenizer
+from textenv.tokenizers import (
+    Tokenizer,
+    decode_answer,
+    decode_prompt,
+    load_tokenizer,
+    unused_tokens_of,
+)
+from textenv.tokenizers.texts import certain
 
 STOP, LENGTH = "stop", "length"
 """Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
@@ -66,8 +73,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     At a start: `prompt`. At an end: `finish_reason`, `text` (the answer), `reward_components` (each
     component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The
     group is equal for episodes that share one drawn prompt, and -1 for an episode started from
-    options. If some tokens may not be chosen, `action_mask` comes for every row after every reset
-    and step. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and
+    options. With rewards that may abstain (those of TRL), `scored` is False for an episode to which
+    none applies: its reward is 0 and means nothing. If some tokens may not be chosen, `action_mask`
+    comes for every row after every reset and step. Ids that stand for no token are masked too, but
+    do not make it come. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and
     `final_info`.
 
     ## Version history
@@ -82,10 +91,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
+            Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
             advice to the policy: the environment carries out a masked action too.
-        stop_tokens: Ids that end an answer; None takes the tokenizer's own.
+        stop_tokens: Ids that end an answer; None takes the tokenizer's own, and warns if it has
+            none.
         forbidden_tokens: Ids that are always masked.
+        allowed_tokens: Ids beside which all are masked, except the stop tokens; None allows all.
         budget: Which flag a spent budget sets.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
@@ -93,6 +105,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         autoreset_mode: When a row whose episode is over is restarted: in the same step, at the next
             step, or never.
         render_mode: None or `"ansi"`.
+        max_episode_steps: None. Every step is a token, so `max_new_tokens` says where an answer
+            ends; `gymnasium.make` would cut it before the reward is paid.
 
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
@@ -120,12 +134,20 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         min_new_tokens: int = 0,
         stop_tokens: Sequence[int] | None = None,
         forbidden_tokens: Sequence[int] = (),
+        allowed_tokens: Sequence[int] | None = None,
         budget: Literal["terminate", "truncate"] = "terminate",
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: None = None,
     ):
         _check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        if max_episode_steps is not None:
+            raise ValueError(
+                f"max_episode_steps is {max_episode_steps}; every step is a token, so give "
+                f"max_new_tokens={max_episode_steps}, and budget='truncate' for a spent budget to "
+                "set `truncated`"
+            )
         if budget not in self.BUDGETS:
             raise ValueError(f"budget is {budget!r}; it must be one of {self.BUDGETS}")
         if render_mode not in (None, "ansi"):
@@ -151,14 +173,16 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        if stop_tokens is None:
-            own = self.tokenizer.stop_token
-            stop_tokens = () if own is None else (own,)
-        self.stop_tokens = tuple(stop_tokens)
+        self.stop_tokens = ends_of_answers(self.tokenizer, stop_tokens)
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
-        is_forbidden = token_marks(forbidden_tokens, vocab_size, "forbidden_tokens")
+        is_forbidden = forbidden_marks(
+            vocab_size, forbidden_tokens, allowed_tokens, self.stop_tokens
+        )
         self._mask_table = mask_table(self._is_stop, is_forbidden, min_new_tokens)
         self._masked = not self._mask_table.all()
+        # These come with no info by themselves: a mask of V entries a row is dear, and a policy
+        # knows from its tokenizer that they are no tokens.
+        self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
         # The whole state: arrays with one entry for each row.
         self._streams = PromptStreams(self.prompts, num_envs, group_size)
@@ -265,7 +289,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         ids = self._texts.answer(row).tolist()
         if ids and self._is_stop[ids[-1]]:
             del ids[-1]
-        return f"\x1b[2m{self._texts.prompts[row].text}\x1b[0m{self.tokenizer.decode(ids)}"
+        prompt = self._texts.prompts[row].text
+        prompt_tokens = self._texts.prompt_tokens(row).tolist()
+        answer = decode_answer(self.tokenizer, prompt_tokens, ids, prompt)
+        return f"\x1b[2m{prompt}\x1b[0m{answer}"
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all rows as numpy arrays and plain types; `load_state_dict` restores it.
@@ -358,7 +385,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         for (row, start), prompt_tokens in zip(numbered, ids, strict=True):
             prompt = start.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
-                text = self.tokenizer.decode(prompt_tokens.tolist())
+                text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
                 prompt = Prompt(text, prompt.columns, prompt_tokens)
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
         self._over[rows] = False
@@ -385,7 +412,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def _episode(self, row: int, stopped: bool) -> Episode:
         prompt = self._texts.prompts[row]
         return Episode(
-            prompt=prompt.text,
+            # Ids may leave a character incomplete, which then is the answer's.
+            prompt=prompt.text if prompt.tokens is None else certain(prompt.text),
             prompt_tokens=self._texts.prompt_tokens(row),
             tokens=self._texts.answer(row),
             finish_reason=STOP if stopped else LENGTH,
@@ -401,6 +429,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "text": object_array(self.num_envs, rows, [e.text for e in episodes]),
             "reward_components": self._components.info(ended),
         }
+        if self._components.may_abstain:
+            info["scored"] = ended & self._components.scored()
         if self.group_size > 1:
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
@@ -453,6 +483,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
+    for value in (num_envs, max_new_tokens, min_new, group_size):
+        if not isinstance(value, int | np.integer):
+            raise ValueError(
+                f"num_envs, max_new_tokens, min_new_tokens and group_size must be whole numbers; "
+                f"one is {value!r}"
+            )
     if num_envs < 1 or max_new_tokens < 1:
         raise ValueError(
             f"num_envs is {num_envs} and max_new_tokens {max_new_tokens}; both must be 1 or more"

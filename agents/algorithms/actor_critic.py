@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +39,8 @@ class REINFORCE(Algorithm):
 
     needs: ClassVar[Needs] = Needs(values=True)
 
-    value_coef: float = 0.5
-    gamma: float = 1.0
+    value_coef: float = bounded(0.5, minimum=0)
+    gamma: float = bounded(1.0, minimum=0, maximum=1)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Return minus value, shape (S, L)."""
@@ -89,10 +90,10 @@ class A2C(Algorithm):
 
     needs: ClassVar[Needs] = Needs(values=True)
 
-    value_coef: float = 0.5
-    entropy_coef: float = 0.0
-    gamma: float = 1.0
-    gae_lambda: float = 1.0
+    value_coef: float = bounded(0.5, minimum=0)
+    entropy_coef: float = bounded(0.0, any_number=True)
+    gamma: float = bounded(1.0, minimum=0, maximum=1)
+    gae_lambda: float = bounded(1.0, minimum=0, maximum=1)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """GAE, shape (S, L)."""

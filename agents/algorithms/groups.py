@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,15 +60,16 @@ class RLOO(Algorithm):
 class GRPO(Algorithm):
     """Group-relative policy optimisation (Shao et al., 2024).
 
-        A_s = (r_s - group mean) / (group std + eps)
+        A_s = (r_s - group mean) / (std of the group's scores + eps),    r = score - KL penalty
         loss = -mean over sequences of the mean over tokens of
                min(ratio_t A_s, clip(ratio_t) A_s)
 
     arXiv:2402.03300, equation 3. Use it when an answer is scored as a whole, each prompt gets
     several answers, and there is no value head to train. A group whose scores are all equal teaches
-    nothing; `DAPO` replaces such groups. Dividing by each answer's length and by the group's spread
-    biases the gradient; `DrGRPO` does neither. Left out: the KL term in the loss; use the learner's
-    KL penalty in the reward.
+    nothing but its KL penalty, undivided; `DAPO` replaces such groups. Dividing by each answer's
+    length and by the group's spread biases the gradient; `DrGRPO` does neither. Deviations are
+    those of the population: with groups of 4 advantages are 1.155 times those of TRL, which takes
+    the sample's. Left out: the KL term in the loss; use the learner's KL penalty in the reward.
 
     Attributes:
         clip: A ratio of new to old probability below 1 - clip earns nothing more; smaller is more
@@ -78,12 +80,14 @@ class GRPO(Algorithm):
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
-    clip: float = 0.2
-    clip_high: float | None = None
+    clip: float = bounded(0.2, above=0)
+    clip_high: float | None = bounded(None, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Standardised returns of each group, shape (S,)."""
-        return returns.group_standardised(rollout.episode_returns, rollout.groups)
+        """Returns within each group, in units of the spread of its scores, shape (S,)."""
+        return returns.group_standardised_less(
+            rollout.scores, rollout.episode_penalties, rollout.groups
+        )
 
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate."""
@@ -150,7 +154,7 @@ class DAPO(GRPO):
     """
 
     clip_high: float | None = 0.28
-    max_rollouts: int = 5
+    max_rollouts: int = bounded(5, minimum=1)
 
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
         """Rollouts until as many answers teach something as one rollout holds."""
@@ -175,7 +179,8 @@ class DAPO(GRPO):
 class REINFORCEPlusPlus(Algorithm):
     """REINFORCE++ (Hu, 2025): PPO's clip, no value head, advantages standardised over the rollout.
 
-        A_t = sum of the rewards from t on, KL penalties included; standardised over all tokens
+        G_t = sum of the rewards from t on, KL penalties included
+        A_t = (G_t - mean of G) / (std of the G without penalties + eps)    over all tokens
         loss = -mean over tokens of min(ratio_t A_t, clip(ratio_t) A_t)
 
     arXiv:2501.03262. Use it when each prompt gets one answer and there is no value head to train.
@@ -190,14 +195,18 @@ class REINFORCEPlusPlus(Algorithm):
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
 
-    clip: float = 0.2
+    clip: float = bounded(0.2, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Standardised returns from each token on, shape (S, L)."""
+        """Returns from each token on, in units of their spread without penalties, shape (S, L)."""
         # The value head is not trained, so its value at the end of a cut episode means nothing.
         nothing = rollout.bootstrap_values.new_zeros(len(rollout))
-        following = returns.discounted_returns(rollout.rewards, rollout.mask, nothing, 1.0)
-        return returns.standardise(following, rollout.mask)
+        penalties = rollout.token_penalties
+        scores, penalties = (
+            returns.discounted_returns(paid, rollout.mask, nothing, 1.0)
+            for paid in (rollout.rewards + penalties, penalties)
+        )
+        return returns.standardised_less(scores, penalties, rollout.mask)
 
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate, averaged over tokens."""

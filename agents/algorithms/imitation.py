@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ class RewardWeightedRegression(Algorithm):
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
 
-    beta: float = 1.0
+    beta: float = bounded(1.0, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """The weights, shape (S,)."""

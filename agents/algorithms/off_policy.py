@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class OffPolicyGradient(Algorithm):
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
-    cap: float = 2.0
+    cap: float = bounded(2.0, above=0)
     replay: int = 4
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -87,8 +88,8 @@ class SoftQLearning(Algorithm):
     needs: ClassVar[Needs] = Needs(reference=True, values=True)
 
     n_epochs: int = 4
-    beta: float = 0.1
-    gae_lambda: float = 0.95
+    beta: float = bounded(0.1, above=0)
+    gae_lambda: float = bounded(0.95, minimum=0, maximum=1)
     replay: int = 4
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -117,6 +118,5 @@ class SoftQLearning(Algorithm):
         return losses.value_loss(q, batch.value_targets, batch.mask)
 
     def _log_ratios(self, batch: Rollout, logprobs: Tensor) -> Tensor:
-        if batch.ref_logprobs is None:
-            raise ValueError("soft Q-learning needs a reference: reference=policy.frozen_copy()")
+        assert batch.ref_logprobs is not None
         return logprobs - batch.ref_logprobs

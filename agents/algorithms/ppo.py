@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,12 +46,12 @@ class PPO(Algorithm):
 
     n_epochs: int = 4
     minibatch_tokens: int | None = 1024
-    clip: float = 0.2
-    value_clip: float | None = None
-    value_coef: float = 0.5
-    entropy_coef: float = 0.0
-    gamma: float = 1.0
-    gae_lambda: float = 0.95
+    clip: float = bounded(0.2, above=0)
+    value_clip: float | None = bounded(None, above=0)
+    value_coef: float = bounded(0.5, minimum=0)
+    entropy_coef: float = bounded(0.0, any_number=True)
+    gamma: float = bounded(1.0, minimum=0, maximum=1)
+    gae_lambda: float = bounded(0.95, minimum=0, maximum=1)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """GAE, shape (S, L)."""
@@ -126,7 +127,7 @@ class PPOPenalty(PPO):
         penalty: Weight of the KL to the sampling policy, in nats per token; larger moves less.
     """
 
-    penalty: float = 1.0
+    penalty: float = bounded(1.0, minimum=0)
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """Importance-weighted advantages less the penalty."""

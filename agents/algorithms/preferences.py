@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import preference_losses
 from agents.algorithm import Algorithm, Needs
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ class DPO(Algorithm):
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True, reference=True)
 
-    beta: float = 0.1
+    beta: float = bounded(0.1, above=0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """The scores, which say what is better, shape (S,)."""
@@ -86,8 +87,8 @@ class KTO(Algorithm):
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True, reference=True)
 
-    beta: float = 0.1
-    desirable_above: float = 0.0
+    beta: float = bounded(0.1, above=0)
+    desirable_above: float = bounded(0.0, any_number=True)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """1 for desirable answers, -1 for others, shape (S,)."""
@@ -111,9 +112,5 @@ class KTO(Algorithm):
 
 
 def _log_ratios(batch: Rollout, outputs: PolicyOutputs) -> Tensor:
-    if batch.ref_logprobs is None:
-        raise ValueError(
-            "preferences are learned relative to a reference and there is none: pass "
-            "reference=policy.frozen_copy()"
-        )
+    assert batch.ref_logprobs is not None
     return preference_losses.sequence_log_ratios(outputs.logprobs, batch.ref_logprobs, batch.mask)

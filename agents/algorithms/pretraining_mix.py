@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from agents.algorithms.ppo import PPO
 from agents.optimisation import pretraining_term
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from agents.algorithm import Metrics, StepTaker
@@ -42,12 +43,13 @@ class PPOPtx(PPO):
         compare=False,
         metadata={"from_code": True},
     )
-    ptx_coef: float = 1.0
-    ptx_window: int = field(default=64, metadata={"minimum": 1})
-    ptx_batch: int = field(default=8, metadata={"minimum": 1})
+    ptx_coef: float = bounded(1.0, minimum=0)
+    ptx_window: int = bounded(64, minimum=1)
+    ptx_batch: int = bounded(8, minimum=1)
 
     def __post_init__(self) -> None:
         """Refuse a stream that gives no window."""
+        super().__post_init__()
         if len(self.stream) <= self.ptx_window:
             raise ValueError(
                 f"the stream has {len(self.stream)} tokens; a window of ptx_window="

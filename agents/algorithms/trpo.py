@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
 from agents.optimisation import natural_gradient
+from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +47,10 @@ class TRPO(Algorithm):
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
-    max_kl: float = 0.01
-    iterations: int = 10
-    damping: float = 0.01
-    halvings: int = 10
+    max_kl: float = bounded(0.01, above=0)
+    iterations: int = bounded(10, minimum=1)
+    damping: float = bounded(0.01, minimum=0)
+    halvings: int = bounded(10, minimum=1)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """Return minus the mean of the others, shape (S,)."""

@@ -14,7 +14,7 @@ from agents.commands import train
 from agents.commands.chat import ChatSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
-from agents.commands.options import title_of
+from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
 from agents.commands.pretrain import PretrainSettings
@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise OptionError(f"there is no command {name!r}: {hint}textenv --help lists them")
+            known = choices(COMMANDS)
+            raise OptionError(f"there is no command {name!r}: {hint}There are {known}")
         command = COMMANDS[name]
         settings: Any
         settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)

@@ -29,13 +29,16 @@ class Conversation:
     """The conversation.
 
     Attributes:
-        plain: Continue each text as it is: for a policy that was never taught to chat.
+        plain: Continue each text as it is, even if the policy has learned from dialogues.
+        dialogue: Take the policy for one that has learned from dialogues of textenv sft. Those of
+            version 0.1 do not tell.
         system: A message in front of all others, such as how to behave.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
             swear words gives 0 or 1. Answers then appear whole.
     """
 
     plain: bool = False
+    dialogue: bool = False
     system: str | None = None
     refuse_above: float | None = setting(None, minimum=0, maximum=1)
 
@@ -55,7 +58,9 @@ class ChatMachine(Machine):
 class ChatSettings:
     """Talk to a policy in the terminal.
 
-    /reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops an answer.
+    A policy that has learned from dialogues, and a model of Hugging Face with a chat template, is
+    asked as in these; any other one continues each text as it is. /help lists the commands, /exit
+    (or Ctrl-D) ends, Ctrl-C stops an answer.
     """
 
     answers: Answers

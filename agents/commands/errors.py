@@ -1,28 +1,62 @@
 """What a user can mend, as one message instead of a traceback."""
 
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from textenv.errors import OptionError, TextEnvError
+
+OURS = Path(__file__).parents[2]
+"""Where the packages of this project are."""
 
 
 @contextmanager
 def errors_as_messages(debug: bool) -> Iterator[None]:
     """Print what a user can mend as one message, and exit.
 
+    That is a named error, a file that cannot be read or written, and whatever the user's own code
+    raises. Anything else is a mistake of this project, and its traceback is shown.
+
     The exit code is 1, 2 for options that cannot be used, and 130 after Ctrl-C.
     """
     try:
         yield
-    except (TextEnvError, KeyboardInterrupt) as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        message = _message(error)
+        if debug or message is None:
             raise
         stopped = isinstance(error, KeyboardInterrupt)
-        message = "Stopped." if stopped else f"{type(error).__name__}: {error}"
         _print("\n".join([message, *getattr(error, "__notes__", [])]), stopped)
         code = 2 if isinstance(error, OptionError) else 1
         raise SystemExit(130 if stopped else code) from error
+
+
+def _message(error: BaseException) -> str | None:
+    """What to print, or None for what the user cannot mend."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped."
+    raised = f"{type(error).__name__}: {error}"
+    if isinstance(error, TextEnvError):
+        return raised
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{type(error).__name__}: {error.strerror}: {error.filename}"
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if _is_users(frame.filename)]
+    if not users:
+        return None
+    last = users[-1]
+    return f"{raised}; in {last.name}, {last.filename}, line {last.lineno} (--debug shows more)"
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a file is the user's: not of this project, of Python or of an installed package."""
+    others = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    others |= {str(OURS / name) for name in ("textenv", "policies", "agents")}
+    path = Path(filename)
+    return path.suffix == ".py" and not any(path.is_relative_to(other) for other in others)
 
 
 def _print(message: str, stopped: bool) -> None:

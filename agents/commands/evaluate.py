@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Sampling
+from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Sampling
+
+JUDGES = ("afinn", "textblob", "chinese")
+"""Keys of `agents.evaluation.JUDGES`, which is not imported here: it needs torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Prompted, Sampling):
     """What to answer, and how.
 
     Attributes:
@@ -37,8 +40,8 @@ class Measures:
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
         reward_model: Folder of a reward model, instead of --reward.
-        judge: Who decides which answer wins: a judge of agents.evaluation.JUDGES, such as afinn, or
-            a function of prompt and answer, file.py:function. The reward does, if not given.
+        judge: Who decides which answer wins; a function of yours takes a prompt and an answer. The
+            reward does, if not given.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
         toxicity: Measure the share of answers with a swear word or an insult (English).
@@ -46,7 +49,7 @@ class Measures:
 
     reward: str | None = setting(None, metavar="FILE:NAME")
     reward_model: Path | None = setting(None, metavar="FOLDER")
-    judge: str | None = setting(None, metavar="NAME")
+    judge: str | None = setting(None, metavar="NAME", names=JUDGES, others=OWN_FUNCTION)
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")
     toxicity: bool = False

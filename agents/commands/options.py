@@ -6,13 +6,18 @@ an option: its name, type and default stand in the field, its help in the docstr
 """
 
 import dataclasses
+import fnmatch
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
+
+from agents.optimisation import bounds
+
+_NONE = type(None)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Option(NamedTuple):
         type: What it takes.
         default: `MISSING` where it must be given.
         help: Its line in the docstring.
-        metadata: The field's own: `minimum`, `maximum`, `metavar`, `positional`, `values`.
+        metadata: The field's own: its bounds, `metavar`, `positional`, `names`, `others`.
     """
 
     name: str
@@ -62,6 +67,29 @@ class Option(NamedTuple):
     def flag(self) -> str:
         """What is typed."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types of one value, `NoneType` left out; a list takes several values."""
+        hint = get_args(self.type)[0] if get_origin(self.type) is list else self.type
+        union = get_origin(hint) in (Union, types.UnionType)
+        return tuple(kind for kind in (get_args(hint) if union else (hint,)) if kind is not _NONE)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that it takes; empty if it takes something else."""
+        literal = next((kind for kind in self.kinds if get_origin(kind) is Literal), None)
+        return tuple(self.metadata.get("names", get_args(literal) if literal else ()))
+
+    @property
+    def choices(self) -> str:
+        """The names that it takes, and what else, in words; empty if it takes no names."""
+        return choices(self.names, self.metadata.get("others", {}))
+
+    def knows(self, name: str) -> bool:
+        """Whether `name` is one that it takes, or has the form of something else that it takes."""
+        patterns = self.metadata.get("others", {}).values()
+        return name in self.names or any(fnmatch.fnmatchcase(name, form) for form in patterns)
 
 
 class Group(NamedTuple):
@@ -87,8 +115,9 @@ def setting(default: Any = MISSING, **metadata: Any) -> Any:
 
     Args:
         default: Left out where the option must be given.
-        **metadata: `minimum` and `maximum` of a number; `metavar`, what stands for the value in the
-            help; `positional=True` for an argument without a flag.
+        **metadata: The bounds of a number, see `agents.optimisation.bounds`; `metavar`, what stands
+            for the value in the help; `positional=True` for an argument without a flag; `names`,
+            those that a text may be, and `others`, what else it may be, with a pattern of each.
     """
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
@@ -111,6 +140,16 @@ def one_of(
     """
     metadata = {"load": load, "names": tuple(names), "defaults": defaults}
     return dataclasses.field(default=Choice(default), metadata=metadata)
+
+
+def choices(names: Iterable[str], others: Iterable[str] = ()) -> str:
+    """What may be chosen, in words.
+
+    >>> choices(["afinn", "textblob"], ["file.py:function"])
+    'afinn, textblob or file.py:function'
+    """
+    *first, last = [*names, *others] or [""]
+    return " or ".join([", ".join(first), last]) if first else last
 
 
 # -------------------------------------------------------------------- what there is
@@ -159,24 +198,14 @@ def options_of(cls: type, values: Mapping[str, Any] | None = None) -> list[Optio
         hint = _without_functions(hints[field.name])
         if hint is None:
             continue
-        text = helps.get(field.name, "")
-        found.append(Option(field.name, hint, default, text, _metadata(cls, field.name)))
+        metadata = bounds.metadata_of(cls, field.name)
+        found.append(Option(field.name, hint, default, helps.get(field.name, ""), metadata))
     return found
 
 
 def title_of(cls: type) -> str:
     """The first sentence of a docstring."""
     return docstring_parser.parse(cls.__doc__ or "").short_description or ""
-
-
-def _metadata(cls: type, name: str) -> dict[str, Any]:
-    """What a field's metadata says, that of the same field in base classes included."""
-    together: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        for field in vars(base).get("__dataclass_fields__", {}).values():
-            if field.name == name:
-                together |= field.metadata
-    return together
 
 
 def _without_functions(hint: Any) -> Any:

@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import inspect
 import json
-import math
 import shutil
 import textwrap
 import tomllib
@@ -19,20 +18,21 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from agents.commands.options import Choice, Common, Group, Option, groups_of, options_of, title_of
-from textenv.errors import OptionError
+from agents.commands.checks import WORDS, check_bounds, check_line, check_name
+from agents.commands.options import (
+    Choice,
+    Common,
+    Group,
+    Option,
+    choices,
+    groups_of,
+    options_of,
+    title_of,
+)
+from textenv.errors import MalformedRecordError, OptionError
+from textenv.files import read_text
 
 Settings = TypeVar("Settings")
-
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    Path: "a path",
-    type(None): "null",
-}
-"""How a message calls a type."""
 
 
 def parse(
@@ -54,17 +54,20 @@ def parse(
         The settings, and the names of the fields that were given.
 
     Raises:
-        OptionError: A value is out of its bounds, or the file of `--config` cannot be used.
-        SystemExit: Help was asked for (0), or the line cannot be understood (2).
+        OptionError: An option is unknown, is missing or lacks its value; a value is out of its
+            bounds or none of its names; or the file of `--config` cannot be used.
+        SystemExit: Help was asked for.
     """
     line = _typed_on(arguments)
-    stored = read_config(Path(line["config"])) if "config" in line else {}
+    stored = read_config(Path(line["config"])) if line.get("config") else {}
     completed = complete({**stored, **line})
     # What stands on the line is left to tyro.
     stored = {n: stored.get(n, completed[n]) for n in completed if n in stored or n not in line}
     chosen = _choices(settings, completed)
     groups = _with_values(groups_of(settings, chosen), stored, f"the file {line.get('config')}")
     common = Group("common", Common, title_of(Common), options_of(Common))
+    if not {"-h", "--help"} & set(arguments):
+        check_line(arguments, [*groups, common], program)
     parsed: Any = tyro.cli(
         _as_one_class([*groups, common], settings),
         prog=program,
@@ -74,7 +77,7 @@ def parse(
     )
     typed = [_with_line(group, getattr(parsed, group.name)) for group in groups]
     for group in typed:
-        _check_bounds(group)
+        check_bounds(group)
     return _build(settings, typed), set(line)
 
 
@@ -89,6 +92,8 @@ def from_flat(settings: type[Settings], values: Mapping[str, Any], source: str) 
     for option in (option for group in groups for option in group.options):
         if option.default is MISSING:
             raise OptionError(f"{source} lacks {option.name!r}")
+    for group in groups:
+        check_bounds(group)
     return _build(settings, groups)
 
 
@@ -111,9 +116,11 @@ def read_config(path: Path) -> dict[str, Any]:
         OptionError: The file cannot be read, or holds something else than names and values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, "settings")
         found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:  # both parsers raise ValueErrors
+    except MalformedRecordError as error:
+        raise OptionError(str(error)) from error
+    except ValueError as error:  # of either parser
         raise OptionError(f"the configuration {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise OptionError(f"the configuration {path} is not an object of names and values")
@@ -190,7 +197,11 @@ def _annotated(option: Option) -> Any:
         hint = "(required)"
     elif isinstance(option.default, list):
         hint = f"(default: {' '.join(map(str, option.default))})"
-    argument = tyro.conf.arg(help=option.help, metavar=_metavar(option), help_behavior_hint=hint)
+    # Tyro shows the names of a Literal by itself.
+    names = f" Takes {option.choices}." if "names" in option.metadata else ""
+    argument = tyro.conf.arg(
+        help=option.help + names, metavar=_metavar(option), help_behavior_hint=hint
+    )
     if option.metadata.get("positional"):
         return Annotated[option.type, tyro.conf.Positional, argument]
     if get_origin(option.type) is list:
@@ -248,13 +259,9 @@ def _typed(option: Option, value: Any, source: str) -> Any:
         one = option._replace(type=get_args(option.type)[0])
         items = value if isinstance(value, list | tuple) else [value]
         return outer(_typed(one, item, source) for item in items)
+    check_name(option, value, f"{source}: {option.name}")
     if outer is Literal:
-        if value in get_args(option.type):
-            return value
-        raise OptionError(
-            f"{source} sets {option.name} to {value!r}; it must be one of "
-            f"{', '.join(map(str, get_args(option.type)))}"
-        )
+        return value
     kinds = get_args(option.type) if outer in (Union, types.UnionType) else (option.type,)
     for hint in kinds:
         if hint is Path and isinstance(value, str):
@@ -265,20 +272,6 @@ def _typed(option: Option, value: Any, source: str) -> Any:
             return value
     wanted = " or ".join(WORDS.get(hint, str(hint)) for hint in kinds)
     raise OptionError(f"{source} sets {option.name} to {value!r}; it must be {wanted}")
-
-
-def _check_bounds(group: Group) -> None:
-    for option in group.options:
-        items = option.default if isinstance(option.default, list) else [option.default]
-        least, most = (option.metadata.get(name) for name in ("minimum", "maximum"))
-        for value in items:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(f"{option.flag} is {value}; it must be a finite number")
-            if value is None or isinstance(value, bool | str | Path):
-                continue
-            if (least is not None and value < least) or (most is not None and value > most):
-                bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-                raise OptionError(f"{option.flag} is {value}; it must be {bounds}")
 
 
 def _field(settings: type, name: str) -> Any:
@@ -294,9 +287,13 @@ def _choices(settings: type, values: Mapping[str, Any]) -> dict[str, str]:
     chosen = {}
     for field in dataclasses.fields(settings):
         if isinstance(field.default, Choice) and field.name in values:
-            if not isinstance(values[field.name], str):
-                raise OptionError(f"{field.name} is {values[field.name]!r}; it must be a name")
-            chosen[field.name] = values[field.name]
+            name = values[field.name]
+            if not isinstance(name, str):
+                raise OptionError(f"{field.name} is {name!r}; it must be a name")
+            if not name or name.startswith("--"):
+                known = choices(field.metadata["names"], ["file.py:Name"])
+                raise OptionError(f"--{field.name} needs a value: {known}")
+            chosen[field.name] = name
     return chosen
 
 

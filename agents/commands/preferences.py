@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Sampling
+from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Sampling
+
+LABELLERS = ("vader", "snownlp", "terminal")
+"""Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class Task:
         policy: Who answers: a folder written by policy.save.
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
             with a 'prompt'), or file.py:function.
-        labeller: Who ranks the answers: vader (English) or snownlp (Chinese), which prefer what
-            sounds friendly; terminal, which asks you; or file.py:function, a function of a prompt
-            and a list of answers to a list of scores.
+        labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
+            friendly; terminal asks you; a function is one of a prompt and a list of answers to a
+            list of scores.
         out: A .jsonl file for the rankings. Prompts that it holds already are skipped: run the same
             command again to resume.
         limit: Prompts at most; if not given, all of a file, or 256 of a function.
@@ -25,13 +28,13 @@ class Task:
 
     policy: Path = setting(metavar="FOLDER")
     prompts: str = setting(metavar="FILE")
-    labeller: str = setting(metavar="NAME")
+    labeller: str = setting(metavar="NAME", names=LABELLERS, others=OWN_FUNCTION)
     out: Path = setting(metavar="FILE")
     limit: int | None = setting(None, minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Prompted, Sampling):
     """How to answer.
 
     Attributes:

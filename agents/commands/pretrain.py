@@ -6,6 +6,9 @@ from pathlib import Path
 from agents.commands.options import setting
 from agents.commands.shared import Fit, Machine, Network
 
+TOKENIZERS = ("bpe", "characters", "bytes", "gpt2", "cl100k_base", "o200k_base")
+SAVED_TOKENIZERS = {"another name of tiktoken": "*_*", "hf:NAME": "hf:*", "FILE.json": "*.json"}
+
 
 @dataclass(frozen=True)
 class Text:
@@ -14,14 +17,13 @@ class Text:
     Attributes:
         text: A .txt file, which is one document, or a .jsonl file of records with a 'text'. May be
             given several times.
-        tokenizer: Vocabulary: bpe and characters are made from the text; or bytes, gpt2, hf:NAME,
-            or a .json file.
+        tokenizer: Vocabulary; bpe and characters are made from the text.
         vocab_size: Tokens of a bpe that is made.
         held_out: Share of the text, at its end, that is not learned but measured on.
     """
 
     text: list[Path] = setting(metavar="FILE")
-    tokenizer: str = setting("bpe", metavar="NAME")
+    tokenizer: str = setting("bpe", metavar="NAME", names=TOKENIZERS, others=SAVED_TOKENIZERS)
     vocab_size: int = setting(4096, minimum=257)
     held_out: float = setting(0.1, minimum=0.0, maximum=0.9)
 

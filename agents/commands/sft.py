@@ -15,7 +15,7 @@ class Task:
         policy: The policy to begin with: a folder written by policy.save.
         examples: .jsonl or .jsonl.gz with 'messages', with 'instruction', 'input' and 'output', or
             with 'prompt' and 'response'. May be given several times.
-        held_out: Share of the examples that are not learned but measured on.
+        held_out: Share of the questions whose examples are not learned but measured on.
         out: Folder to save the policy in.
     """
 

@@ -1,9 +1,13 @@
 """Groups of options that several commands have."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agents.commands.options import setting
 from agents.optimisation.settings import Computation
+
+OWN_FUNCTION = {"file.py:function": "*:*"}
+"""What an option takes beside names, with its pattern."""
 
 
 @dataclass(frozen=True)
@@ -11,10 +15,10 @@ class Device:
     """Where to compute.
 
     Attributes:
-        device: Processor to use: cpu, cuda, cuda:1 and so on, or mps.
+        device: Processor to use.
     """
 
-    device: str = "cpu"
+    device: str = setting("cpu", names=("cpu", "cuda", "mps"), others={"cuda:1 and so on": "*"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,18 @@ class Sampling:
 
     max_new_tokens: int = setting(24, minimum=1)
     temperature: float = setting(0.8, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompted:
+    """What to answer.
+
+    Attributes:
+        long_prompts: What to do with prompts that are longer than the policy's context less
+            --max-new-tokens: error lists them, cut keeps their ends, drop leaves them out.
+    """
+
+    long_prompts: Literal["error", "cut", "drop"] = "error"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Device, Network
+from agents.commands.shared import Device, Network, Prompted
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -24,7 +24,8 @@ class Task:
 
     Attributes:
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
-            file.py:function. Openings of speeches if not given.
+            file.py:function. Of 40 different ones or more, a tenth but at least 20 are held out to
+            be measured on. Openings of speeches if not given.
         reward: Your reward, a function of a list of episodes: file.py:function or
             package.module:function. How positive an answer sounds if not given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
@@ -47,8 +48,8 @@ class Task:
     ptx_text: str | None = setting(None, metavar="FILE")
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, kw_only=True)
+class Answers(Prompted):
     """How to answer.
 
     Attributes:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
+from agents.runs.endings import is_scored
 from agents.runs.samples import Sample
 from policies import Policy, PolicyOutputs
 from textenv import Prompt, TextVectorEnv
@@ -35,7 +36,7 @@ class Evaluation:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Sum of the environment's rewards for each answer, shape (n,)."""
+        """Sum of the environment's rewards for each answer, shape (n,); NaN without a score."""
         return np.array([sample.score for sample in self.samples])
 
     @property
@@ -196,8 +197,9 @@ def answer_prompts(
         scores[running] += rewards[running]
         for row in np.flatnonzero(running & (terminated | truncated)):
             finals[row] = infos["final_obs"][row]
-            answer = str(infos["final_info"]["text"][row])
-            samples[row] = Sample(str(texts[row]), answer, float(scores[row]))
+            ends = infos["final_info"]
+            score = float(scores[row]) if is_scored(ends, row) else math.nan
+            samples[row] = Sample(str(texts[row]), str(ends["text"][row]), score)
             running[row] = False
     tokens = np.stack(finals[:count])
     lengths = (tokens != policy.pad_token).sum(1)

@@ -145,7 +145,7 @@ def compare_answers(
             name,
             reward=bootstrap_interval(evaluation.scores),
             wins={
-                other: win_rate(deciding[name], deciding[other])
+                other: _wins(deciding[name], deciding[other])
                 for other in evaluations
                 if other != name
             },
@@ -192,6 +192,12 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
     for row in cells:
         table.add_row(*row)
     return table
+
+
+def _wins(one: NDArray[np.float64], other: NDArray[np.float64]) -> Interval:
+    """The win rate over the prompts for which both answers have a score."""
+    both = ~(np.isnan(one) | np.isnan(other))
+    return win_rate(one[both], other[both])
 
 
 def _toxicity(classifier: ToxicityClassifier, evaluation: Evaluation) -> Interval:

@@ -32,17 +32,22 @@ def bootstrap_interval(
 ) -> Interval:
     """The mean of `values`, shape (n,), and its percentile bootstrap interval.
 
-    For a paired comparison pass the differences.
+    For a paired comparison pass the differences. NaN stands for an answer without a score, and is
+    left out.
 
     >>> print(bootstrap_interval([1.0, 1.0, 1.0]))
     1.000 [1.000, 1.000]
 
     Raises:
-        ValueError: There are no values, or they are not a flat list.
+        ValueError: There are no values but NaN, or they are not a flat list.
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or len(x) == 0:
-        raise ValueError(f"values must be a flat list of at least one number, got shape {x.shape}")
+    if x.ndim != 1 or np.isnan(x).all():
+        raise ValueError(
+            f"values must be a flat list of at least one number, got shape {x.shape}, "
+            f"{np.isnan(x).sum()} of them NaN"
+        )
+    x = x[~np.isnan(x)]
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
     at_once = max(1, DRAWN_AT_ONCE // len(x))

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from textenv.episode import Episode
 from textenv.imports import optional
-from textenv.loading import load_object
+from textenv.loading import load_function
 from textenv.rewards import EpisodeReward, shared
 
 Judge: TypeAlias = Callable[[str, str], float]
@@ -112,9 +112,11 @@ def load_judge(spec: str) -> Judge:
 
     Raises:
         MissingExtraError: The judge needs a package that is not installed.
-        ObjectNotFoundError: There is no such object.
+        ObjectNotFoundError: There is no such object, or it is not a function.
     """
-    return JUDGES[spec]() if spec in JUDGES else load_object(spec)
+    if spec in JUDGES:
+        return JUDGES[spec]()
+    return load_function(spec, "the judge", "a prompt and an answer")
 
 
 def judge_reward(judge: Judge, name: str = "judge") -> EpisodeReward:

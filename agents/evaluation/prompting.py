@@ -9,7 +9,7 @@ to text; nothing checks whether a prompt fits a context.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textenv import Prompt
 from textenv.errors import PromptError
@@ -125,7 +125,7 @@ def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> 
     for number, prompt in enumerate(prompts):
         if prompt.tokens is not None:
             raise PromptError(f"prompt {number} is given as ids; a template needs its text")
-        made.append(Prompt(template(prompt.text), prompt.columns))
+        made.append(replace(prompt, text=template(prompt.text)))
     return made
 
 

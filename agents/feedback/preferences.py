@@ -27,8 +27,15 @@ from textenv.errors import (
     RewardValueError,
     TokenizerError,
 )
+from textenv.places import place_of
 from textenv.records import read_jsonl, short
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.tokenizers import (
+    Tokenizer,
+    decode_answer,
+    encode_answer,
+    encode_prompt,
+    stop_tokens_of,
+)
 
 ANSWER_MARK = "\n\nAssistant:"
 """The text before every answer in a dialogue of hh-rlhf."""
@@ -208,27 +215,31 @@ def sample_answers(
             f"{max(room, 0)} tokens: with {max_new_tokens} new ones they do not fit the policy's "
             f"context of {policy.context}"
         )
-    stop = tokenizer.stop_token
+    stops = stop_tokens_of(tokenizer)
     lengths: Counter[int] = Counter()
     finished = 0
 
     def count(number: int, token: int) -> None:
         nonlocal finished
         lengths[number] += 1
-        if token == stop or lengths[number] == max_new_tokens:
+        if token in stops or lengths[number] == max_new_tokens:
             finished += 1
             on_answers(finished)
 
     # Answers to one prompt stand side by side, so that the cache reads the prompt once.
+    asked = [ids for ids in encoded for _ in range(k)]
     answers = generate_tokens(
         policy,
-        [ids for ids in encoded for _ in range(k)],
+        asked,
         max_new_tokens,
         temperature=temperature,
         generator=np.random.default_rng(seed),
         on_token=count,
     )
-    texts = iter(tokenizer.decode(a[:-1] if a[-1] == stop else a) for a in answers)
+    texts = iter(
+        decode_answer(tokenizer, prompt, answer[:-1] if answer[-1] in stops else answer)
+        for prompt, answer in zip(asked, answers, strict=True)
+    )
     return [list(islice(texts, k)) for _ in prompts]
 
 
@@ -245,9 +256,10 @@ def rank(
         try:
             scores = [float(score) for score in labeller(prompt, some)]
         except Exception as error:
+            place = place_of(error, labeller)
             raise RewardRaisedError(
                 f"the labeller raised {type(error).__name__} on the answers to {short(prompt)}: "
-                f"{error}"
+                f"{error}" + (f"; in {place}" if place else "")
             ) from error
         if len(scores) != len(some):
             raise RewardCountError(
@@ -278,7 +290,7 @@ def preference_rollout(rankings: Sequence[Ranking], tokenizer: Tokenizer, contex
     for group, ranking in enumerate(rankings):
         prompt = encode_prompt(tokenizer, ranking.prompt)
         for answer, place in zip(ranking.answers, ranking.ranks, strict=True):
-            ids = [*prompt, *tokenizer.encode(answer), *stop]
+            ids = [*prompt, *encode_answer(tokenizer, answer), *stop]
             dropped = max(len(ids) - context, 0)
             sequences.append(ids[dropped:])
             # The first token of all has nothing before it from which it could be chosen.

@@ -101,7 +101,12 @@ def normalise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]
 
     Rankings do not say where the scores' zero is. Ouyang et al. (2022) put it at the mean of the
     demonstrations before PPO.
+
+    Raises:
+        PromptError: There is no answer.
     """
+    if not prompts:
+        raise PromptError("there is no answer whose mean score could become 0")
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
 
 

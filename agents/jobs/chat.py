@@ -1,5 +1,7 @@
 """The job of `textenv chat`: lines from the terminal, answered one by one."""
 
+import difflib
+
 import numpy as np
 
 from agents.commands.chat import ChatSettings
@@ -7,8 +9,19 @@ from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
-from policies import load_policy
+from agents.supervised.chat_template import ChatTemplate, ModelTemplate
+from policies import Policy, load_policy
 from textenv.errors import OptionError, PromptError
+
+COMMANDS = {
+    "/help": "shows this",
+    "/reset": "forgets the conversation",
+    "/exit": "ends, and so does Ctrl-D; Ctrl-C stops an answer",
+}
+UNTAUGHT = (
+    "This policy has learned from no dialogue, so it continues each text as it is. If it has, take "
+    "--dialogue."
+)
 
 
 def run(settings: ChatSettings) -> None:
@@ -23,6 +36,8 @@ def run(settings: ChatSettings) -> None:
     answers, talk_options = settings.answers, settings.conversation
     if talk_options.plain and talk_options.system is not None:
         raise OptionError("--plain knows no roles: leave --system out")
+    if talk_options.plain and talk_options.dialogue:
+        raise OptionError("--plain and --dialogue exclude each other: leave one of them out")
     device_named(settings.machine.device)
     policy = to_machine(load_policy(answers.folder), settings.machine)
     longest = answers.max_new_tokens or max(policy.context // 2, 1)
@@ -33,11 +48,28 @@ def run(settings: ChatSettings) -> None:
         np.random.default_rng(settings.machine.seed),
         None if limit is None else refuse_toxic(profanity_words(), limit),
     )
-    talker: Talker = Continuation(voice)
-    if not talk_options.plain:
-        talker = Chat(voice, system=talk_options.system)
-    print("/reset forgets the conversation, /exit ends it.")
+    template = ChatTemplate() if talk_options.dialogue else template_of(policy)
+    if talk_options.plain or template is None:
+        if talk_options.system is not None:
+            raise OptionError(
+                f"the policy in {answers.folder} has learned from no dialogue and knows no roles: "
+                "leave --system out, or take --dialogue if it has"
+            )
+        if not talk_options.plain:
+            print(UNTAUGHT)
+        talker: Talker = Continuation(voice)
+    else:
+        talker = Chat(voice, template, talk_options.system)
+    print("/help lists the commands.")
     talk(talker)
+
+
+def template_of(policy: Policy) -> ChatTemplate | ModelTemplate | None:
+    """The template of the dialogues that a policy has learned from; None if it has from none."""
+    if texts := getattr(policy, "chat_template", None):
+        return ChatTemplate(**texts)
+    published = getattr(policy, "transformers_tokenizer", None)
+    return ModelTemplate(published) if getattr(published, "chat_template", None) else None
 
 
 def talk(talker: Talker) -> None:
@@ -52,6 +84,10 @@ def talk(talker: Talker) -> None:
             return
         if text == "/reset":
             talker.reset()
+        elif text == "/help":
+            print("\n".join(f"{name:8}{what}" for name, what in COMMANDS.items()))
+        elif text[:1] == "/" and (near := difflib.get_close_matches(text, COMMANDS, 1, 0.75)):
+            print(f"There is no {text}; did you mean {near[0]}?")
         elif text:
             try:
                 talker.answer(text, lambda piece: print(visible(piece), end="", flush=True))

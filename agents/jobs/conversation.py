@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from agents.runs.streaming import TextStream
-from agents.supervised.chat_template import ChatTemplate
+from agents.supervised.chat_template import ChatTemplate, ModelTemplate
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
 from textenv.errors import PromptTooLongError
-from textenv.tokenizers import encode_prompt
+from textenv.tokenizers import encode_prompt, stop_tokens_of
 
 Show = Callable[[str], object]
 """Takes the next piece of an answer."""
@@ -89,7 +89,8 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer)
+        stream = TextStream(self.tokenizer, prompt)
+        stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 
         def take(piece: str) -> None:
@@ -98,7 +99,7 @@ class Voice:
                 show(piece)
 
         def on_token(number: int, token: int) -> None:
-            if token != self.tokenizer.stop_token:
+            if token not in stops:
                 take(stream.push(token))
 
         generate_tokens(
@@ -144,13 +145,13 @@ class Chat:
 
     Attributes:
         voice: What answers.
-        template: Makes one text of the messages.
+        template: Makes one prompt of the messages.
         system: A message in front of all, which is never dropped.
         messages: What was said so far and still fits, without the system message.
     """
 
     voice: Voice
-    template: ChatTemplate = field(default_factory=ChatTemplate)
+    template: ChatTemplate | ModelTemplate = field(default_factory=ChatTemplate)
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
 
@@ -159,6 +160,7 @@ class Chat:
 
         Raises:
             PromptTooLongError: `text` alone does not fit the context together with an answer.
+            PromptError: The template refuses the messages.
         """
         messages, prompt = self._fitting([*self.messages, {"role": "user", "content": text}])
         said = self.voice.reply(text, prompt, show)

@@ -1,10 +1,72 @@
-"""The environment in which a policy answers."""
+"""The environment in which a policy answers, and prompts that fit into it."""
 
 from typing import Any
 
+from rich.console import Console
+
 from policies import Policy
-from textenv import TextVectorEnv
+from textenv import ListPrompts, PromptSource, TextVectorEnv
+from textenv.encoding import PromptEncoder
 from textenv.errors import PromptTooLongError
+from textenv.long_prompts import cut_long, drop_long
+
+LONG = {"cut": cut_long, "drop": drop_long}
+
+
+def fit_prompts(
+    prompts: PromptSource, policy: Policy, room: int, how: str, console: Console
+) -> PromptSource:
+    """Prompts that leave a policy the room for its answers.
+
+    Args:
+        prompts: All of them, so that all that are too long are listed together.
+        policy: Who is to answer.
+        room: Tokens that a prompt may have.
+        how: A value of `--long-prompts`.
+        console: Is told how many of a list were cut or dropped.
+
+    Raises:
+        PromptTooLongError: Some are too long and `how` is "error"; the message lists them.
+        EmptyPromptsError: All of them were dropped.
+    """
+    assert policy.tokenizer is not None
+    if how == "error":
+        try:
+            PromptEncoder(policy.tokenizer, prompts, room)
+        except PromptTooLongError as error:
+            raise PromptTooLongError(
+                error.which,
+                f"answers and a context of {policy.context} tokens leave room for {room}; shorten "
+                "the prompts, lower --max-new-tokens, or give --long-prompts cut, which keeps "
+                "their ends, or --long-prompts drop",
+            ) from error
+        return prompts
+    fitting = LONG[how](prompts, policy.tokenizer, room)
+    if isinstance(prompts, ListPrompts) and isinstance(fitting, ListPrompts):
+        kept = {id(prompt) for prompt in fitting.prompts}
+        long = sum(id(prompt) not in kept for prompt in prompts.prompts)
+        if long:
+            done = "cut to their ends" if how == "cut" else "dropped"
+            console.print(
+                f"{long} of {len(prompts.prompts)} prompts have more than {room} tokens and are "
+                f"{done}."
+            )
+    return fitting
+
+
+def room_for_prompts(policy: Policy, max_new_tokens: int) -> int:
+    """Tokens that a prompt may have where `policy` answers.
+
+    Raises:
+        PromptTooLongError: The answers leave no room.
+    """
+    room = policy.context - max_new_tokens
+    if room < 1:
+        raise PromptTooLongError(
+            f"answers of {max_new_tokens} tokens leave no room for a prompt in the policy's "
+            f"context of {policy.context}"
+        )
+    return room
 
 
 def environment_for(
@@ -29,18 +91,12 @@ def environment_for(
     Raises:
         PromptTooLongError: The answers leave no room for a prompt.
     """
-    room = policy.context - max_new_tokens
-    if room < 1:
-        raise PromptTooLongError(
-            f"answers of {max_new_tokens} tokens leave no room for a prompt in the policy's "
-            f"context of {policy.context}"
-        )
     return TextVectorEnv(
         rows,
         prompts=prompts,
         reward=reward,
         tokenizer=policy.tokenizer,
         max_new_tokens=max_new_tokens,
-        max_prompt_tokens=room,
+        max_prompt_tokens=room_for_prompts(policy, max_new_tokens),
         group_size=group_size,
     )

@@ -21,16 +21,21 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
-from agents.jobs.environments import environment_for
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, load_policy, tokenizer_of
+from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
-from textenv.loading import load_object
+from textenv.files import read_text
+from textenv.loading import load_function
+from textenv.reward_trial import try_reward
+from textenv.tokenizers import encode_prompt
 
 TRACED = 5
 """Prompts whose answers the report shows token by token."""
@@ -51,11 +56,23 @@ def run(settings: EvaluateSettings) -> None:
     decides = None if measures.judge is None else load_judge(measures.judge)
     scored = _reward(measures, decides, machine)
     asked = _prompts(wanted.prompts, wanted.template, wanted.answers, machine.seed)
+    tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
+    for tried in (measures.reward, decides and judge_reward(decides)):
+        if tried is not None:  # before anything takes long
+            try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    for policy in named.values():
+        room = room_for_prompts(policy, wanted.max_new_tokens)
+        fitting = fit_prompts(ListPrompts(asked), policy, room, wanted.long_prompts, console)
+        assert isinstance(fitting, ListPrompts)  # made from one
+        asked = list(fitting.prompts)
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine)
     classifier = profanity_words() if measures.toxicity else None
+    text = measures.text
+    # Read before anything is answered: a text that cannot be used is found at once.
+    streams = {} if text is None else {p: _stream(text, p) for p in named.values()}
 
     def environment(policy: Policy) -> TextVectorEnv:
         return environment_for(
@@ -66,10 +83,6 @@ def run(settings: EvaluateSettings) -> None:
             max_new_tokens=wanted.max_new_tokens,
         )
 
-    def stream(policy: Policy) -> NDArray[np.integer]:
-        assert measures.text is not None
-        return _stream(measures.text, policy)
-
     with Stages(console).bar("Answers", len(named) * len(asked), "answers") as advance:
         table = compare(
             named,
@@ -78,7 +91,7 @@ def run(settings: EvaluateSettings) -> None:
             reference=against,
             judge=decides,
             classifier=classifier,
-            stream=None if measures.text is None else stream,
+            stream=streams.__getitem__ if streams else None,
             temperature=wanted.temperature,
             seed=machine.seed,
             on_answers=advance,
@@ -108,8 +121,8 @@ def run(settings: EvaluateSettings) -> None:
 
 def _check(settings: EvaluateSettings) -> None:
     """Find what cannot be used before anything is loaded."""
-    measures = settings.measures
-    if not settings.answers.policies:
+    measures, policies = settings.measures, settings.answers.policies
+    if not policies:
         raise OptionError("nothing to compare: name the folder of one policy or more")
     if measures.reward is not None and measures.reward_model is not None:
         raise OptionError("give --reward or --reward-model, not both")
@@ -117,9 +130,13 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
     if measures.text is not None and not measures.text.is_file():
         raise OptionError(f"--text: there is no file {measures.text}")
-    for path in (settings.output.json, settings.output.report):
+    if len({folder.resolve() for folder in policies}) < len(policies):
+        raise OptionError(f"a policy is named twice: {' '.join(map(str, policies))}")
+    for flag, path in (("--json", settings.output.json), ("--report", settings.output.report)):
         if path is not None and not path.parent.is_dir():
             raise OptionError(f"there is no folder {path.parent} to write {path.name} into")
+        if path is not None:
+            check_file(path, flag)
     device_named(settings.machine.device)
 
 
@@ -166,7 +183,9 @@ def _prompts(source: str, template: str | None, count: int, seed: int) -> list[P
     else:
         seeds = np.random.default_rng(seed).integers(2**64, size=count, dtype=np.uint64)
         asked = list(loaded.draw(seeds))
-    return asked if template is None else with_template(asked, load_object(template))
+    if template is None:
+        return asked
+    return with_template(asked, load_function(template, "the template", "a prompt's text"))
 
 
 def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
@@ -174,11 +193,7 @@ def _stream(path: Path, policy: Policy) -> NDArray[np.integer]:
     assert policy.tokenizer is not None
     if path.suffix == ".tokens":
         return open_stream(path, policy.tokenizer)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is no text of UTF-8: {error}") from error
-    ids = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+    ids = np.array(encode_prompt(policy.tokenizer, read_text(path)), dtype=np.int64)
     if len(ids) < 2:
         raise PromptError(f"{path} has {len(ids)} tokens: there is none to predict")
     return ids

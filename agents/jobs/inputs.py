@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
-from agents.jobs.environments import environment_for
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
+from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
 from agents.runs.run_folder import RunFolder
@@ -32,9 +34,11 @@ from policies.adapters import import_peft
 from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
+from textenv.files import check_there, read_text
+from textenv.tokenizers import encode_prompt
 
 FEWEST_TO_SPLIT = 40
-"""From shorter lists of prompts nothing is held out: the same prompts train and evaluate."""
+"""From lists of fewer different prompts nothing is held out: the same train and evaluate."""
 
 
 def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
@@ -42,6 +46,7 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
 
     Raises:
         OptionError: They do not.
+        MissingFileError: The text for it is not there.
     """
     name, answers = settings.algorithm.name, settings.answers
     made = algorithm_named(name)
@@ -61,6 +66,8 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
             if not takes_text
             else f"{name} keeps reading a text: name it with --ptx-text"
         )
+    if settings.task.ptx_text is not None:
+        check_there([settings.task.ptx_text], "text")
     return made
 
 
@@ -73,13 +80,12 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
     values = dict(settings.algorithm.fields)
     if settings.task.ptx_text is not None:
         assert policy.tokenizer is not None
-        try:
-            text = Path(settings.task.ptx_text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        text = read_text(settings.task.ptx_text)
+        stream = np.array(encode_prompt(policy.tokenizer, text), dtype=np.int64)
+        if len(stream) < 2:
             raise MalformedRecordError(
-                f"{settings.task.ptx_text} cannot be read: {error}"
-            ) from error
-        stream = np.array(policy.tokenizer.encode(text), dtype=np.int64)
+                f"{settings.task.ptx_text} has {len(stream)} tokens: there is none to predict"
+            )
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}
     try:
@@ -201,22 +207,63 @@ def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
     return policy
 
 
-def prompts_of(settings: TrainSettings) -> tuple[PromptSource, list[Prompt], bool]:
-    """Where the training prompts come from, those to evaluate on, and whether they are others."""
-    count = settings.output.eval_answers
-    if settings.task.prompts is None:
-        training, held_out = speeches.prompts()
-        return ListPrompts(training), _spread(held_out, count), True
-    source = load_prompts(settings.task.prompts)
-    mixed = np.random.default_rng(settings.training.seed)
+def sources_of(settings: TrainSettings) -> list[PromptSource]:
+    """Where prompts come from: one source for all, or one to train and one to evaluate on."""
+    if settings.task.prompts is not None:
+        return [load_prompts(settings.task.prompts)]
+    return [ListPrompts(prompts) for prompts in speeches.prompts()]
+
+
+def prompts_of(
+    settings: TrainSettings, sources: Sequence[PromptSource], policy: Policy, console: Console
+) -> tuple[PromptSource, list[Prompt], bool]:
+    """Where the training prompts come from, those to evaluate on, and whether they are others.
+
+    Args:
+        settings: The options.
+        sources: What `sources_of` gave.
+        policy: Who is to answer.
+        console: Is told how many prompts were too long.
+
+    Raises:
+        PromptTooLongError: Some are too long for the policy, and nothing is to be done about it.
+    """
+    answers, count = settings.answers, settings.output.eval_answers
+    room = room_for_prompts(policy, answers.max_new_tokens)
+    training, *others = [
+        fit_prompts(source, policy, room, answers.long_prompts, console) for source in sources
+    ]
+    if not others:
+        return split_prompts(training, count, settings.training.seed)
+    assert isinstance(others[0], ListPrompts)
+    return training, _spread(others[0].prompts, count), True
+
+
+def split_prompts(
+    source: PromptSource, count: int, seed: int
+) -> tuple[PromptSource, list[Prompt], bool]:
+    """Hold out a tenth of the prompts of a list, if there are enough that differ.
+
+    Args:
+        source: All prompts; one that makes new ones up serves both sides.
+        count: Prompts to evaluate on.
+        seed: Of what is held out.
+
+    Returns:
+        Where the training prompts come from, those to evaluate on, and whether they are others.
+    """
+    mixed = np.random.default_rng(seed)
     if not isinstance(source, ListPrompts):  # it makes new ones up for ever
         seeds = mixed.integers(2**64, size=count, dtype=np.uint64)
         return source, list(source.draw(seeds)), True
-    if len(source.prompts) < FEWEST_TO_SPLIT:
+    if len({prompt.content for prompt in source.prompts}) < FEWEST_TO_SPLIT:
         return source, _spread(source.prompts, count), False
-    order = mixed.permutation(len(source.prompts))
-    cut = max(len(order) // 10, FEWEST_TO_SPLIT // 2)
-    held_out, training = ([source.prompts[i] for i in part] for part in np.split(order, [cut]))
+    held_out, training = hold_out(
+        source.prompts,
+        lambda prompt: prompt.content,
+        lambda different: max(different // 10, FEWEST_TO_SPLIT // 2),
+        mixed,
+    )
     return ListPrompts(training), _spread(held_out, count), True
 
 

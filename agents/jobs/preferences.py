@@ -16,13 +16,15 @@ from agents.feedback import (
     unranked,
     vader_labeller,
 )
+from agents.jobs.environments import fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, TransformerPolicy, tokenizer_of
-from textenv import ListPrompts, load_prompts
-from textenv.errors import InvalidRewardError
-from textenv.loading import load_object
-from textenv.records import short
+from textenv import ListPrompts, Prompt, PromptSource, load_prompts
+from textenv.loading import load_function
+from textenv.reward_trial import ANSWER
+from textenv.tokenizers import decode_prompt
 
 TERMINAL = "terminal"
 LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
@@ -43,9 +45,15 @@ def run(settings: PreferencesSettings) -> None:
     console = Console()
     task, wanted, seed = settings.task, settings.answers, settings.machine.seed
     device_named(settings.machine.device)
+    check_file(task.out, "--out")
     speaker = to_machine(TransformerPolicy.load(task.policy), settings.machine)
     judge = None if task.labeller == TERMINAL else _labeller(task.labeller)
-    asked = unranked(_texts(task.prompts, task.limit, seed, speaker), task.out)
+    room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
+    chosen = ListPrompts(_chosen(task.prompts, task.limit, seed))
+    fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console)
+    asked = unranked(_texts(fitting, speaker), task.out)
+    if judge is not None:  # before anything takes long
+        rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
     def answers() -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -71,10 +79,14 @@ def run(settings: PreferencesSettings) -> None:
     else:
         with Stages(console).bar("Preferences", len(asked), "prompts") as advance:
             done = 0
-            for some, of_some in answers():
-                append_rankings(task.out, rank(judge, some, of_some))
-                done += len(some)
-                advance(done)
+            try:
+                for some, of_some in answers():
+                    append_rankings(task.out, rank(judge, some, of_some))
+                    done += len(some)
+                    advance(done)
+            except KeyboardInterrupt as error:
+                error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
+                raise
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 
@@ -82,24 +94,24 @@ def _labeller(name: str) -> Labeller:
     """A labeller of ours, or the user's."""
     if name in LABELLERS:
         return LABELLERS[name]()
-    found = load_object(name)
-    if not callable(found):
-        raise InvalidRewardError(
-            f"the labeller {name} is {short(found)}, not a function of a prompt and its answers"
-        )
-    labeller: Labeller = found
-    return labeller
+    return load_function(name, "the labeller", "a prompt and its answers")
 
 
-def _texts(source: str, limit: int | None, seed: int, policy: Policy) -> list[str]:
-    """The prompts as texts."""
+def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
+    """The prompts, at most `limit` of them."""
     prompts = load_prompts(source)
     if isinstance(prompts, ListPrompts):
-        chosen = list(prompts.prompts[:limit])
-    else:
-        generator = np.random.default_rng(seed)
-        count = limit or FROM_A_FUNCTION
-        seeds = generator.integers(2**64, size=count, dtype=np.uint64)
-        chosen = list(prompts.draw(seeds))
-    decode = tokenizer_of(policy).decode
-    return [p.text if p.tokens is None else decode(p.tokens.tolist()) for p in chosen]
+        return list(prompts.prompts[:limit])
+    generator = np.random.default_rng(seed)
+    count = limit or FROM_A_FUNCTION
+    return list(prompts.draw(generator.integers(2**64, size=count, dtype=np.uint64)))
+
+
+def _texts(prompts: PromptSource, policy: Policy) -> list[str]:
+    """The prompts of a list as texts."""
+    assert isinstance(prompts, ListPrompts)
+    tokenizer = tokenizer_of(policy)
+    return [
+        p.text if p.tokens is None else decode_prompt(tokenizer, p.tokens.tolist())
+        for p in prompts.prompts
+    ]

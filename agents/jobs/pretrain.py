@@ -15,14 +15,21 @@ from rich.text import Text
 from agents.commands.parsing import to_flat
 from agents.commands.pretrain import PretrainSettings
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
 from textenv import Tokenizer, load_tokenizer
-from textenv.errors import CheckpointError, MalformedRecordError, OptionError
+from textenv.errors import (
+    CheckpointError,
+    OptionError,
+    PromptError,
+    TokenizerError,
+)
+from textenv.files import check_there, read_text
 from textenv.records import read_jsonl
-from textenv.tokenizers import CharacterTokenizer, train_bpe
+from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
 
@@ -40,6 +47,8 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    check_there(settings.text.text, "text")
+    check_folder(out, "--out")
     described = {k: str(v) for k, v in to_flat(settings).items() if k != "report_every"}
     resumed = _interrupted(out, described)
     stages = Stages(console)
@@ -51,6 +60,8 @@ def run(settings: PretrainSettings) -> None:
                 "it"
             )
         text = settings.text
+        if not any(document.strip() for document in _documents(text.text)):
+            raise PromptError(f"there is no text in {' and '.join(map(str, text.text))}")
         vocabulary = _vocabulary(text.tokenizer, text.text, text.vocab_size, stages)
         shape = TransformerConfig(
             vocabulary.vocab_size, network.window, network.n_layer, network.n_head, network.n_embd
@@ -58,10 +69,16 @@ def run(settings: PretrainSettings) -> None:
         model = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
     else:
         model = TransformerPolicy.load(start)
+        if network.window > model.context:
+            raise OptionError(
+                f"--window {network.window} is more than the context of the policy in {start}: "
+                f"take {model.context} or less"
+            )
     model.to(device)
     stream = _stream(out / "text.tokens", settings.text.text, model, resumed)
     cut = int(len(stream) * (1 - settings.text.held_out))
     learned, kept = stream[:cut], stream[cut:]
+    _check_length(settings, len(learned), len(kept))
     fitting = Fitting(
         model,
         steps=math.ceil(
@@ -126,7 +143,10 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
         return CharacterTokenizer.of_texts(_documents(files))
     if name == "bpe":
         with stages.bar("Vocabulary", vocab_size, "tokens") as advance:
-            made = train_bpe(_documents(files), vocab_size)
+            try:
+                made = train_bpe(_documents(files), vocab_size)
+            except TokenizerError as error:
+                raise OptionError(f"--vocab-size {vocab_size}: {error}") from error
             advance(vocab_size)
         return made
     return load_tokenizer(name)
@@ -135,10 +155,7 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
 def _documents(files: list[Path]) -> Iterator[str]:
     for path in files:
         if path.suffix == ".txt":
-            try:
-                yield path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise MalformedRecordError(f"the text {path} cannot be read: {error}") from error
+            yield read_text(path)
         else:
             yield from read_jsonl(path, _text, "documents")
 
@@ -159,6 +176,25 @@ def _stream(
     return open_stream(path, tokenizer)
 
 
+def _check_length(settings: PretrainSettings, learned: int, kept: int) -> None:
+    """Refuse a text that is too short for a window, or for a held-out part with something to say.
+
+    Raises:
+        PromptError: It is.
+    """
+    files, window = " and ".join(map(str, settings.text.text)), settings.network.window
+    if learned <= window:
+        raise PromptError(
+            f"{files} gives {learned} tokens to learn from, and a window of {window} needs "
+            f"{window + 1}: give more text, or make --window or --held-out smaller"
+        )
+    if settings.text.held_out > 0 and kept < 2:
+        raise PromptError(
+            f"--held-out {settings.text.held_out} of {files} is {kept} tokens, and 2 are needed to "
+            "measure on: give more text, or take --held-out 0"
+        )
+
+
 def _report(
     model: TransformerPolicy, kept: NDArray[np.integer], window: int, step: int, console: Console
 ) -> None:
@@ -166,9 +202,10 @@ def _report(
         loss = held_out_loss(model, kept, window)
         console.print(f"step {step:,}: loss {loss:.4f} on held-out text")
     assert model.tokenizer is not None and model.tokenizer.stop_token is not None
-    start = model.tokenizer.stop_token  # what stands before every document
+    # What stands before every document.
+    start = [model.tokenizer.stop_token, *prompt_frame(model.tokenizer)[0]]
     length = max(1, min(48, model.context - 1))
     ids = generate_tokens(
-        model, [[start]], length, temperature=0.8, generator=np.random.default_rng(step)
+        model, [start], length, temperature=0.8, generator=np.random.default_rng(step)
     )[0]
     console.print(Text("  " + visible(model.tokenizer.decode(ids)), style="dim"))

@@ -21,11 +21,13 @@ from agents.feedback import (
     split_rankings,
 )
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
 from policies import TransformerPolicy
 from policies.reward_model import RewardModel
+from textenv.errors import MalformedRecordError
 from textenv.records import read_files
 
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
@@ -43,6 +45,7 @@ def run(settings: RewardModelSettings) -> None:
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
     device = device_named(machine.device)
+    check_folder(task.out, "--out")
     rankings = read_files(task.preferences, read_rankings)
     demonstrations = None if task.reference is None else _demonstrations(task.reference)
     learned, kept = split_rankings(rankings, task.held_out, machine.seed)
@@ -91,4 +94,6 @@ def _demonstrations(path: Path) -> tuple[list[str], list[str]]:
         last = max(i for i, (_, is_answer) in enumerate(example.pieces) if is_answer)
         prompts.append("".join(text for text, _ in example.pieces[:last]))
         answers.append(example.pieces[last][0])
+    if not prompts:
+        raise MalformedRecordError(f"there is no example in {path}")
     return prompts, answers

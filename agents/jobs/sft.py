@@ -5,7 +5,9 @@ import torch
 from rich.console import Console
 
 from agents.commands.sft import SFTSettings
+from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import (
     answer_loss,
@@ -32,28 +34,38 @@ def run(settings: SFTSettings) -> None:
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
     device = device_named(machine.device)
+    check_folder(task.out, "--out")
     found = read_files(task.examples, read_examples)
     if len(found) < 2:
         raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
-    order = np.random.default_rng(machine.seed).permutation(len(found))
-    cut = round(task.held_out * len(found))
-    kept, learned = ([found[i] for i in part] for part in np.split(order, [cut]))
     model = TransformerPolicy.load(task.policy).to(device)
     tokenizer, context = tokenizer_of(model), model.context
-    usable = [e for e in learned if any(e.encode(tokenizer, context)[1])]
-    if len(usable) < len(learned):
+    usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
+    kept, learned = hold_out(
+        usable,
+        lambda example: example.question,
+        lambda different: round(task.held_out * different),
+        np.random.default_rng(machine.seed),
+    )
+    if not learned:
+        raise MalformedRecordError(
+            f"there is nothing to learn: {len(usable)} of {len(found)} examples have an answer "
+            f"within the context of {context} tokens of {task.policy}, and {len(kept)} of these "
+            "are held out (--held-out)"
+        )
+    if len(usable) < len(found):
         console.print(
-            f"{len(learned) - len(usable)} of {len(learned)} examples have no answer within the "
+            f"{len(found) - len(usable)} of {len(found)} examples have no answer within the "
             f"context of {context} tokens and are left out."
         )
     loss = with_language_modelling(training.lm_weight) if training.lm_weight else answer_loss
     loss = whole_loss if training.whole else loss
     before = held_out_answer_loss(model, kept) if kept else float("nan")
-    total = steps_of(len(usable), training.epochs, training.batch_size)
+    total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("SFT", total, "steps") as advance:
         for step in sft_steps(
             model,
-            usable,
+            learned,
             epochs=training.epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,

@@ -23,24 +23,27 @@ from agents.jobs.inputs import (
     policies_of,
     prompts_of,
     reward_of,
+    sources_of,
     with_critic,
 )
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.loggers import CSVLogger, check_loggers, loggers_of_run
+from agents.runs.learner_checkpoint import POLICY
+from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
-from policies import (
-    Policy,
-)
-from textenv import ListPrompts, TextVectorEnv
+from policies import Policy
+from policies.checkpoint import saved_tokenizer
+from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
 )
-from textenv.rewards import reward_terms
+from textenv.files import reason
+from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
 
@@ -115,10 +118,11 @@ def train(
     check_loggers(settings.output.logger)
     made = algorithm_class(settings)
     stages = Stages(console)
-    training, asked, held_out = prompts_of(settings)
+    sources = sources_of(settings)
     reward = reward_of(settings)
-    reward_terms(reward)
+    _try_reward(settings, sources[0], resume)
     actor, reference = policies_of(settings, stages, resume)
+    training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
@@ -147,7 +151,11 @@ def train(
         learner.load(run.checkpoint)
     with stages.timed(made.__name__):
         _learn(learner, settings, run, console, lambda: examine(policy))
-    after = answers("Answers after", policy)
+    try:
+        after = answers("Answers after", policy)
+    except KeyboardInterrupt as error:
+        error.__notes__ = [_to_go_on(run)]
+        raise
 
     gain = bootstrap_interval(after.scores - before.scores)
     result = Result(run, before, after, held_out, gain, stages.seconds)
@@ -159,6 +167,15 @@ def train(
 
 
 # -------------------------------------------------------------------- what the job is made of
+
+
+def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
+    """Find out that the user's reward cannot work, before anything is loaded or trained."""
+    if settings.task.reward is None:
+        return
+    (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
+    folder = resume.checkpoint / POLICY if resume else settings.task.policy
+    try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
 
 
 def _check_given(settings: TrainSettings, given: set[str]) -> None:
@@ -176,8 +193,7 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
     if task.policy is None and task.stop is not None:
         raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
-    if settings.output.run_folder.is_file():
-        raise OptionError(f"--run-folder {settings.output.run_folder} is a file, not a folder")
+    check_folder(settings.output.run_folder, "--run-folder")
 
 
 def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:
@@ -193,7 +209,7 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.path} is not the folder of a run: {error}") from error
+        raise CheckpointError(f"{run.path} is not the folder of a run: {reason(error)}") from error
     settings = from_flat(TrainSettings, complete(stored), str(run.config))
     if "tokens" in names:
         longer = replace(settings.training, tokens=given.training.tokens)
@@ -240,6 +256,8 @@ def _learn(
     learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
     with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
+        # metrics.csv has one row for each update; evaluations have a file of their own.
+        services = [logger for logger in loggers if not isinstance(logger, CSVLogger)]
         shown = watch(
             learner,
             settings.training.tokens,
@@ -250,8 +268,9 @@ def _learn(
         try:
             for update in shown:
                 if output.eval_every and update.number % output.eval_every == 0:
-                    score = float(examine().scores.mean())
+                    score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
                     evaluations.log(update.tokens, {"score": score})
+                    log_evaluation(services, update.tokens, score)
                     console.print(f"update {update.number}: score {score:.3f} in an evaluation")
                 if output.save_every and update.number % output.save_every == 0:
                     learner.save(run.checkpoint)
@@ -260,6 +279,10 @@ def _learn(
             raise
         # Before the loggers are closed: a service that does not answer must not cost the run.
         learner.save(run.checkpoint)
+
+
+def _to_go_on(run: RunFolder) -> str:
+    return f"Saved. To go on: textenv train --resume {run.path}"
 
 
 # -------------------------------------------------------------------- what is shown at the end

@@ -1,5 +1,6 @@
 """How an optimiser step is taken.
 
+bounds            of numbers in settings: where they stand and where they are checked
 settings          learning rate, clip of the gradient, memory, precision
 minibatches       divides the sequences among the steps of an epoch
 micro_batches     sends a minibatch through the network in parts, to save memory

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+
+from agents.optimisation.bounds import bounded, check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +26,19 @@ class Computation:
 
     Raises:
         ValueError: `precision` is not one of `PRECISIONS`.
+        OptionError: A number is out of its bounds.
     """
 
     precision: PrecisionName = "float32"
-    seed: int = field(default=0, metadata={"minimum": 0})
+    seed: int = bounded(0, minimum=0)
 
     def __post_init__(self) -> None:
-        """Take a torch dtype for its name, and refuse other names."""
+        """Take a torch dtype for its name; refuse other names, and numbers out of bounds."""
         name = str(self.precision).removeprefix("torch.")
         if name not in PRECISIONS:
             raise ValueError(f"precision is {self.precision}; it must be one of {PRECISIONS}")
         object.__setattr__(self, "precision", name)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Optimisation(Computation):
             once; this saves memory for one more forward pass and leaves the gradients as they are.
     """
 
-    learning_rate: float | Callable[[float], float] = 3e-4
-    temperature: float = 1.0
-    max_grad_norm: float = field(default=1.0, metadata={"minimum": 0})
-    micro_batch_tokens: int | None = field(default=None, metadata={"minimum": 1})
+    learning_rate: float | Callable[[float], float] = bounded(3e-4, minimum=0)
+    temperature: float = bounded(1.0, above=0)
+    max_grad_norm: float = bounded(1.0, minimum=0)
+    micro_batch_tokens: int | None = bounded(None, minimum=1)
 
     def rate(self, done: float) -> float:
         """The learning rate once the share `done` of the training is behind us."""

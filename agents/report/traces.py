@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.evaluation.answers import Answers, answer_outputs, answer_prompts
 from agents.report.parts import TokenTrace
 from agents.runs.streaming import token_texts
 from policies import Policy
 from textenv import Prompt, TextVectorEnv, Tokenizer
+from textenv.tokenizers import stop_tokens_of
 
 STOP = "⟨stop⟩"
 
@@ -55,7 +57,7 @@ def token_traces(
             trace = TokenTrace(
                 title=f"{title} {sample.score:.3f}".strip(),
                 prompt=sample.prompt,
-                tokens=_texts(envs.tokenizer, answers.tokens[row, chosen].tolist()),
+                tokens=_texts(envs.tokenizer, answers.tokens[row], chosen),
                 measures={name: table[row, chosen].tolist() for name, table in measures.items()},
             )
             traces.append(trace)
@@ -75,8 +77,9 @@ def _measures(
     return measures | {"value": values, "log-probability": logprobs}
 
 
-def _texts(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
-    """The text of each token; a stop token at the end is called by its name."""
-    if tokens and tokens[-1] == tokenizer.stop_token:
-        return [*token_texts(tokenizer, tokens[:-1]), STOP]
-    return token_texts(tokenizer, tokens)
+def _texts(tokenizer: Tokenizer, tokens: NDArray[np.int64], chosen: NDArray[np.bool_]) -> list[str]:
+    """The text of each chosen token; a stop token at the end is called by its name."""
+    prompt, answer = tokens[: chosen.argmax()].tolist(), tokens[chosen].tolist()
+    if answer and answer[-1] in stop_tokens_of(tokenizer):
+        return [*token_texts(tokenizer, answer[:-1], prompt), STOP]
+    return token_texts(tokenizer, answer, prompt)

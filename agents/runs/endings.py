@@ -39,6 +39,16 @@ def ending_of(ends: Mapping[str, Any], row: int) -> dict[str, float]:
     return ending
 
 
+def is_scored(ends: Mapping[str, Any], row: int) -> bool:
+    """Whether an episode has a score; the arguments are those of `ending_of`.
+
+    Only an environment whose reward may abstain tells. Its reward for the others is 0, and means
+    nothing.
+    """
+    scored, told = ends.get("scored"), ends.get("_scored")
+    return scored is None or bool(scored[row]) or (told is not None and not told[row])
+
+
 def together(endings: list[dict[str, float]]) -> dict[str, Tensor]:
     """One array for each name, one entry for each episode, NaN where it lacks the name."""
     names = dict.fromkeys(name for ending in endings for name in ending)
@@ -53,7 +63,7 @@ class Played(NamedTuple):
 
     Attributes:
         tokens: Chosen tokens, those of running episodes included.
-        scores: Score of each episode that ended, shape (E,).
+        scores: Score of each episode that ended, shape (E,); NaN without a score.
         endings: What else is known of each episode, as in `Rollout.endings`, shape (E,).
     """
 
@@ -81,8 +91,12 @@ class Summary(NamedTuple):
 
 
 def summarise(played: Sequence[Played]) -> Summary:
-    """Means over all episodes that ended in any of the rollouts of an update."""
-    scores = torch.cat([part.scores for part in played])
+    """Means over all episodes that ended in any of the rollouts of an update.
+
+    Episodes without a score count in the lengths alone.
+    """
+    ended = torch.cat([part.scores for part in played])
+    scores = ended[~ended.isnan()]
     names = dict.fromkeys(name for part in played for name in part.endings)
     means = {
         name: _mean(torch.cat([p.endings[name] for p in played if name in p.endings]))

@@ -27,9 +27,12 @@ class Metric:
     meaning: str
 
 
+EVALUATION = "evaluation_score"
+
 METRICS = (
     Metric("score", "score/mean", "score", "mean score of the answers that ended"),
     Metric("score_std", "score/std", "score", "standard deviation of those scores"),
+    Metric(EVALUATION, "score/evaluation", "score", "mean score of an evaluation in between"),
     Metric("tokens_per_answer", "answers/tokens", "tokens", "mean length of those answers"),
     Metric("ended_by_budget", "answers/ended_by_budget", "", "share of them the budget ended"),
     Metric("kl", "policy/kl", "nats/token", "KL to the reference, estimator k1"),
@@ -87,7 +90,7 @@ def numbers(update: Update) -> dict[str, float]:
         "score_std": update.score_std,
         "tokens_per_answer": update.tokens_per_answer,
         "ended_by_budget": update.ended_by_budget,
-        "kl": update.kl,
+        "kl": math.nan if update.kl is None else update.kl,
         **{COMPONENT + name: mean for name, mean in update.components.items()},
     }
     return {

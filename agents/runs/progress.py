@@ -149,7 +149,7 @@ class TrainingBar(Bar):
         pieces = [
             f"update {update.number}",
             f"score {_number(update.score)}{spread}",
-            f"KL {_number(update.kl)} nats/token",
+            f"KL {'-' if update.kl is None else _number(update.kl)} nats/token",
             f"entropy {_number(update.entropy)} nats",
         ]
         self.move(update.tokens, pieces, speed=f"{short(update.tokens_per_second)} tokens/s")

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from agents.rollout import Rollout
 from agents.runs.streaming import visible
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, decode_answer, decode_prompt, stop_tokens_of
+from textenv.tokenizers.texts import certain
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class Sample:
     Attributes:
         prompt: The text before the first chosen token.
         text: The answer, without the stop token.
-        score: Sum of the environment's rewards, before any KL penalty.
+        score: Sum of the environment's rewards, before any KL penalty; NaN if the reward applies
+            to no part of it.
     """
 
     prompt: str
@@ -46,8 +48,9 @@ def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
         chosen = rollout.mask[row].nonzero().flatten().tolist()
         begin = chosen[0] if rollout.prompt_lengths is None else int(rollout.prompt_lengths[row])
         ids = rollout.tokens[row, : chosen[-1] + 1].tolist()
-        end = len(ids) - (ids[-1] == tokenizer.stop_token)
-        prompt, text = tokenizer.decode(ids[:begin]), tokenizer.decode(ids[begin:end])
+        end = len(ids) - (ids[-1] in stop_tokens_of(tokenizer))
+        prompt = certain(decode_prompt(tokenizer, ids[:begin]))
+        text = decode_answer(tokenizer, ids[:begin], ids[begin:end], prompt)
         samples.append(Sample(prompt, text, rollout.scores[row].item()))
     return samples
 
@@ -63,7 +66,8 @@ def evenly_ranked(items: Sequence[T], count: int, key: Callable[[T], float]) -> 
         count: At least 2.
         key: What an item is ranked by, such as its score.
     """
-    ranked = sorted(items, key=key, reverse=True)
+    # What has no score, NaN, comes last: it compares as neither higher nor lower.
+    ranked = sorted(items, key=lambda item: (key(item) == key(item), key(item)), reverse=True)
     if len(ranked) <= count:
         return ranked
     return [ranked[rank] for rank in np.linspace(0, len(ranked) - 1, count).round().astype(int)]
@@ -110,7 +114,7 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
         ValueError: The two do not answer the same prompts in the same order.
     """
     check_same_prompts(before, after)
-    means = [f"{np.mean([sample.score for sample in side]):.3f}" for side in (before, after)]
+    means = [f"{np.nanmean([sample.score for sample in side]):.3f}" for side in (before, after)]
     table = Table(show_lines=True, show_footer=True)
     table.add_column("prompt", "mean", overflow="fold")
     for name, mean in zip(("before", "after"), means, strict=True):

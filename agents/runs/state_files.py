@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from textenv.errors import CheckpointError
+from textenv.files import reason
 
 FORMAT = 1
 
@@ -59,7 +60,7 @@ def read_state(folder: str | Path, name: str) -> dict[str, Any]:
             )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder} holds no {name} that can be read ({type(error).__name__}: {error})"
+            f"{folder} holds no {name} that can be read: {reason(error)}"
         ) from error
     return state
 

@@ -4,41 +4,42 @@ Byte-level vocabularies cut characters beyond ASCII into several tokens, of whic
 alone are not text. What may still become a character is held back until it is complete.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from textenv import Tokenizer
-
-REPLACEMENT = "\ufffd"
-"""A tokenizer decodes bytes to this character if they are not text, or not yet."""
-
-LONGEST_PART = 3
-"""Most bytes of an incomplete UTF-8 character."""
+from textenv.tokenizers import decode_answer, decode_prompt
+from textenv.tokenizers.texts import REPLACEMENT as REPLACEMENT
+from textenv.tokenizers.texts import certain
 
 
 class TextStream:
     """Turns the tokens of one answer into text, one by one.
 
-    All tokens so far are decoded together, since some tokenizers treat the first one differently.
+    All tokens so far are decoded together and behind the prompt, since some tokenizers treat the
+    first token of a text differently.
 
     Args:
         tokenizer: Decodes the tokens.
+        prompt_tokens: Ids of the prompt.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: Sequence[int] = ()):
+        self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
+        self._prompt = certain(decode_prompt(tokenizer, prompt_tokens))
         self.tokens: list[int] = []
         self._shown = 0
 
     def push(self, token: int) -> str:
         """Take the next token; gives the text that is certain now; it may be empty."""
         self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens)
-        uncertain = len(text) - len(text.rstrip(REPLACEMENT))
-        return self._show(text[: len(text) - min(uncertain, LONGEST_PART)])
+        return self._show(certain(self._text()))
 
     def finish(self) -> str:
         """The rest of the text; an incomplete character becomes U+FFFD."""
-        return self._show(self.tokenizer.decode(self.tokens))
+        return self._show(self._text())
+
+    def _text(self) -> str:
+        return decode_answer(self.tokenizer, self.prompt_tokens, self.tokens, self._prompt)
 
     def _show(self, text: str) -> str:
         new = text[self._shown :]
@@ -46,12 +47,14 @@ class TextStream:
         return new
 
 
-def token_texts(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
+def token_texts(
+    tokenizer: Tokenizer, tokens: Iterable[int], prompt_tokens: Sequence[int] = ()
+) -> list[str]:
     """The text of each token; joined they are the text of all.
 
     A character of several tokens stands at the last one of them, and the others have no text.
     """
-    stream = TextStream(tokenizer)
+    stream = TextStream(tokenizer, prompt_tokens)
     texts = [stream.push(token) for token in tokens]
     if texts:
         texts[-1] += stream.finish()

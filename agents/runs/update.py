@@ -20,8 +20,8 @@ class Update:
         tokens: Chosen tokens so far.
         episodes: Episodes that ended so far.
         score: Mean score of the episodes that ended in this rollout: what the environment paid for
-            them, before any KL penalty. NaN if none ended.
-        kl: KL(policy || reference) in nats per token, estimator k1; NaN without a reference.
+            them, before any KL penalty. NaN if none ended. Episodes without a score are left out.
+        kl: KL(policy || reference) in nats per token, estimator k1; None without a reference.
         entropy: Mean entropy of the choices in nats.
         tokens_per_second: Chosen tokens by the seconds of the whole update, rollout included.
         metrics: What the algorithm reports, and the learner's own: `approx_kl`, `grad_norm`,
@@ -42,7 +42,7 @@ class Update:
     tokens: int
     episodes: int
     score: float
-    kl: float
+    kl: float | None
     entropy: float
     tokens_per_second: float
     metrics: dict[str, float]

@@ -149,7 +149,7 @@ class TokenActorCritic(BasePolicy):
 
     def get_distribution(self, obs: Any, action_masks: Any = None) -> Any:
         """The distribution over tokens at each observation; twice differentiable, as TRPO needs."""
-        logits = self.policy.logits(self._hidden(obs)).float() / self.temperature
+        logits = self.policy.choices(self._hidden(obs)) / self.temperature
         action_dist: Any = self.action_dist
         distribution = action_dist.proba_distribution(action_logits=logits)
         if action_masks is not None:

@@ -7,9 +7,11 @@ experiments and for one's own chats; it does not guard a system prompt.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from textenv import Tokenizer
-from textenv.tokenizers import prompt_frame
+from textenv.errors import PromptError
+from textenv.tokenizers import encode_answer, prompt_frame
 
 ROLES = ("system", "user", "assistant")
 FOLLOWS: dict[str | None, tuple[str, ...]] = {
@@ -80,15 +82,48 @@ class ChatTemplate:
         return encode_pieces(self.pieces(messages), tokenizer)[0]
 
 
+@dataclass(frozen=True)
+class ModelTemplate:
+    """The chat template that a model of Hugging Face was published with.
+
+    Attributes:
+        tokenizer: A tokenizer of transformers with a `chat_template`.
+    """
+
+    tokenizer: Any
+
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer
+    ) -> list[int]:
+        """Ids of the conversation, up to where the next answer begins.
+
+        Raises:
+            PromptError: The template refuses the messages; some take no system message.
+        """
+        try:
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+            )
+        except Exception as error:  # of the template's own, of many classes
+            raise PromptError(f"the model's chat template refuses this: {error}") from error
+        return ids
+
+
 def encode_pieces(
     pieces: Sequence[tuple[str, bool]], tokenizer: Tokenizer
 ) -> tuple[list[int], list[bool]]:
     """Ids of all pieces, and which of them belong to answers, their stop tokens included.
 
-    Each piece is encoded by itself, as the environment encodes prompts. If the tokenizer frames
-    prompts, the text before the first answer is framed.
+    The first piece is encoded as the environment encodes prompts, and each of the others as what
+    goes on from them. If the tokenizer frames prompts, the text before the first answer is framed.
     """
-    encoded = [(tokenizer.encode(text), is_answer) for text, is_answer in pieces]
+    encoded = [
+        (encode_answer(tokenizer, text) if number else tokenizer.encode(text), is_answer)
+        for number, (text, is_answer) in enumerate(pieces)
+    ]
     for piece, is_answer in encoded:
         if is_answer and tokenizer.stop_token is not None:
             piece.append(tokenizer.stop_token)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from agents.optimisation.precision import Precision
+from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
 
 
@@ -50,6 +51,9 @@ class Fitting:
 
     Attributes:
         done: Steps so far.
+
+    Raises:
+        FrozenPolicyError: All parameters of the model are frozen.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class Fitting:
         self.learning_rate, self.warmup = learning_rate, warmup
         self.max_grad_norm = max_grad_norm
         self.optimizer = adamw(model, learning_rate, weight_decay, beta2)
-        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._trained = trained_parameters(model)
         self.precision = Precision(precision, self._trained[0].device.type)
 
     def step(self, losses: Iterable[Tensor]) -> FitStep:
@@ -80,6 +84,7 @@ class Fitting:
 
         Raises:
             ValueError: There are no losses.
+            FrozenPolicyError: A loss depends on no parameter that is trained.
             DivergedError: A loss, or the norm of the gradient, is not a finite number; no step was
                 taken.
         """
@@ -91,6 +96,7 @@ class Fitting:
         values: list[float] = []
         with self.precision.autocast():
             for loss in losses:
+                check_trained(loss)
                 self.precision.backward(loss)
                 values.append(loss.item())
         if not values:

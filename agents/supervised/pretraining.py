@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from agents.supervised.fitting import Fitting
 from policies import Policy
+from textenv.errors import PromptError
 
 VALIDATION_WINDOWS = 64
 """The held-out loss uses at most this many windows, spread evenly over the text."""
@@ -75,13 +76,13 @@ def pretraining_steps(
             takes the place of the arguments from `learning_rate` to `precision`.
 
     Raises:
-        ValueError: The stream is not longer than a window, the window is longer than the policy's
-            context, or `total_tokens` is below 1.
+        PromptError: The stream is not longer than a window.
+        ValueError: The window is longer than the policy's context, or `total_tokens` is below 1.
     """
     if not 1 <= window <= policy.context:
         raise ValueError(f"window is {window}; the policy's context allows 1 to {policy.context}")
     if len(stream) <= window:
-        raise ValueError(f"the stream has {len(stream)} tokens; a window needs {window + 1}")
+        raise PromptError(f"the stream has {len(stream)} tokens; a window needs {window + 1}")
     if total_tokens < 1:
         raise ValueError(f"total_tokens is {total_tokens}; it must be 1 or more")
     tokens = accumulate * batch_size * window

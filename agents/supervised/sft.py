@@ -8,10 +8,12 @@ Ouyang et al., "Training language models to follow instructions with human feedb
 one. Left out: dropout, and an end-of-turn token of its own.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from agents.supervised.chat_template import ChatTemplate, encode_pieces
 from agents.supervised.fitting import FitStep, Fitting
 from policies import Policy
 from textenv import Tokenizer
+from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.records import read_jsonl, short
 
 SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
@@ -35,9 +38,17 @@ class Example:
 
     Attributes:
         pieces: Pieces of text, each with whether it is an answer; at least one is.
+        template: What has made the pieces from messages; None if they are a text as it is.
     """
 
     pieces: tuple[tuple[str, bool], ...]
+    template: ChatTemplate | None = None
+
+    @property
+    def question(self) -> str:
+        """The text before the first answer."""
+        before = takewhile(lambda piece: not piece[1], self.pieces)
+        return "".join(text for text, _ in before)
 
     @classmethod
     def from_record(
@@ -61,12 +72,12 @@ class Example:
             messages = record["messages"]
             if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
                 raise ValueError(f"'messages' is {short(messages)}, not a list of objects")
-            example = cls(tuple(template.pieces(messages)))
+            example = cls(tuple(template.pieces(messages)), template)
         elif "instruction" in record:
             parts = [_text(record, "instruction"), _text(record, "input", "")]
             question = {"role": "user", "content": "\n".join(part for part in parts if part)}
             answer = {"role": "assistant", "content": _text(record, "output")}
-            example = cls(tuple(template.pieces([question, answer])))
+            example = cls(tuple(template.pieces([question, answer])), template)
         elif "prompt" in record:
             key = "completion" if "completion" in record else "response"
             example = cls(((_text(record, "prompt"), False), (_text(record, key), True)))
@@ -184,7 +195,8 @@ def sft_steps(
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
     Examples that are longer than the policy's context are cut at the end. An example that then has
-    no answer left is not used.
+    no answer left is not used. A policy that can keep a `chat_template` gets that of the first
+    dialogue among the examples.
 
     Args:
         policy: The policy to train; it must have a tokenizer.
@@ -200,16 +212,20 @@ def sft_steps(
         seed: Seed of the order.
 
     Raises:
-        ValueError: No example has an answer to learn, or the policy has no tokenizer.
+        MalformedRecordError: No example has an answer to learn.
+        TokenizerError: The policy has no tokenizer.
     """
     if policy.tokenizer is None:
-        raise ValueError("the policy has no tokenizer: set policy.tokenizer")
+        raise TokenizerError("the policy has no tokenizer: set policy.tokenizer")
     encoded = _learnable(policy.tokenizer, policy.context, examples)
     if not encoded:
-        raise ValueError(
+        raise MalformedRecordError(
             f"none of the {len(examples)} examples has an answer within the policy's context of "
             f"{policy.context} tokens"
         )
+    template = next((e.template for e in examples if e.template is not None), None)
+    if template is not None and hasattr(policy, "chat_template"):
+        policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,
         steps=steps_of(len(encoded), epochs, batch_size),

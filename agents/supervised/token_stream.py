@@ -1,8 +1,8 @@
 """Text as one long stream of token ids in a file, mapped into memory and never read whole.
 
-Documents stand end to end, with a stop token behind each. The file `NAME.tokens` holds nothing but
-the ids. An id has two bytes if the vocabulary allows it, else four. `NAME.tokens.json` names the
-number format and the vocabulary.
+Documents stand end to end, with a stop token behind each, and begin as prompts do. The file
+`NAME.tokens` holds nothing but the ids. An id has two bytes if the vocabulary allows it, else four.
+`NAME.tokens.json` names the number format and the vocabulary.
 """
 
 import json
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from textenv import Tokenizer
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
+from textenv.tokenizers import prompt_frame
 
 
 def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenizer) -> Path:
@@ -28,10 +29,12 @@ def write_stream(path: str | Path, documents: Iterable[str], tokenizer: Tokenize
     path.parent.mkdir(parents=True, exist_ok=True)
     # Little-endian whatever the machine, so that the file can be moved.
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32).newbyteorder("<")
+    before, _ = prompt_frame(tokenizer)
     count = 0
     with path.open("wb") as file:
         for document in documents:
-            ids = np.array([*tokenizer.encode(document), tokenizer.stop_token], dtype=dtype)
+            encoded = [*before, *tokenizer.encode(document), tokenizer.stop_token]
+            ids = np.array(encoded, dtype=dtype)
             file.write(ids.tobytes())
             count += len(ids)
     described = {"dtype": dtype.str, "tokens": count, "fingerprint": tokenizer.fingerprint}
@@ -49,7 +52,9 @@ def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
     path = Path(path)
     try:
         described = json.loads(_description(path).read_text(encoding="utf-8"))
-        stream = np.memmap(path, np.dtype(described["dtype"]), "r", shape=(described["tokens"],))
+        dtype, count = np.dtype(described["dtype"]), described["tokens"]
+        # An empty file cannot be mapped.
+        stream = np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read as a stream of tokens: {error}") from error
     if described["fingerprint"] != tokenizer.fingerprint:

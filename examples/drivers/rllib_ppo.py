@@ -44,13 +44,13 @@ class TextModule(TorchRLModule, ValueFunctionAPI):
         """Rollout: one step of all rows, read through the cache."""
         hidden = self.policy.last_hidden(batch[Columns.OBS], self.cache)
         with torch.no_grad():
-            return {Columns.ACTION_DIST_INPUTS: self.policy.logits(hidden)}
+            return {Columns.ACTION_DIST_INPUTS: self.policy.choices(hidden)}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Update and inference: whole texts, common beginnings once."""
         hidden = self.policy.read(batch[Columns.OBS])
         return {
-            Columns.ACTION_DIST_INPUTS: self.policy.logits(hidden),
+            Columns.ACTION_DIST_INPUTS: self.policy.choices(hidden),
             Columns.EMBEDDINGS: hidden,
         }
 

@@ -51,6 +51,7 @@ TASK: dict[str, Any] = {
     "reward": turns,
     "tokenizer": Letters(),
     "max_new_tokens": 8,
+    "stop_tokens": (),
 }
 
 # The shape of every driver's `TransformerPolicy`.

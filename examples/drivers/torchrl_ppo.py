@@ -47,7 +47,7 @@ class ReadText(nn.Module):
             hidden = self.policy.read(observation.flatten(0, -2)).unflatten(
                 0, observation.shape[:-1]
             )
-        return hidden, self.policy.logits(hidden)
+        return hidden, self.policy.choices(hidden)
 
 
 def train(total_tokens: int, seed: int = 0) -> float:

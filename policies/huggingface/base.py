@@ -18,6 +18,7 @@ from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
 from policies.policy import Policy
 from textenv.tokenizers import Tokenizer
+from textenv.tokenizers.huggingface import Stop
 
 
 class TransformersPolicy(Policy, ABC):
@@ -77,7 +78,8 @@ class TransformersPolicy(Policy, ABC):
         revision: str | None = None,
         tokenizer: Any = None,
         context: int | None = None,
-        stop: str | None = None,
+        stop: Stop | None = None,
+        bos: bool = True,
         seed: int = 0,
         **options: Any,
     ) -> Self:
@@ -90,7 +92,8 @@ class TransformersPolicy(Policy, ABC):
             revision: Branch, tag or commit on the hub.
             tokenizer: Used instead of the model's own.
             context: Longest observation.
-            stop: The token that ends an answer.
+            stop: What ends an answer; see the class.
+            bos: Whether prompts begin as the tokenizer begins texts, such as with `<s>`.
             seed: Seed of the policy's own random numbers.
             **options: Further arguments of transformers' `from_pretrained`.
 
@@ -112,7 +115,8 @@ class TransformersPolicy(Policy, ABC):
             tokenizer = load_models_tokenizer(
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
-        return cls(model, tokenizer, context=context, stop=stop, seed=seed)  # type: ignore[call-arg]
+        settings = {"context": context, "stop": stop, "bos": bos, "seed": seed}
+        return cls(model, tokenizer, **settings)  # type: ignore[call-arg]
 
     # ---------------------------------------------------------------- what a kind provides
 
@@ -166,7 +170,9 @@ class TransformersPolicy(Policy, ABC):
             return super().token_logprobs(hidden, tokens, temperature, action_masks)
         weight = layer.weight[: self.vocab_size]
         hidden = self._scale * hidden.to(weight.dtype)
-        return head.token_logprobs(hidden, weight, tokens, temperature, action_masks)
+        return head.token_logprobs(
+            hidden, weight, tokens, temperature, action_masks, self.unused_tokens
+        )
 
     def _logits_bias(self) -> Tensor | None:
         """The bias that some families (BART, Marian) add to logits: a buffer, mostly zeros."""

@@ -20,6 +20,7 @@ from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
 from textenv.errors import AdapterError
+from textenv.tokenizers.huggingface import Stop
 
 
 class HuggingFacePolicy(TransformersPolicy):
@@ -30,7 +31,9 @@ class HuggingFacePolicy(TransformersPolicy):
             `peft.PeftModel` around one.
         tokenizer: Its tokenizer, of transformers or textenv.
         context: Longest text; by default what the model's configuration says.
-        stop: The token that ends an answer, if it is not the tokenizer's end of sequence.
+        stop: The token that ends an answer, or several, of which fine-tuning writes the first; by
+            default the tokenizer's end of sequence and all of the model's `generation_config`.
+        bos: False leaves out what the tokenizer puts before a text, such as `<s>`.
         seed: Seed of the policy's own random numbers.
 
     Attributes:
@@ -53,12 +56,14 @@ class HuggingFacePolicy(TransformersPolicy):
         tokenizer: Any,
         *,
         context: int | None = None,
-        stop: str | None = None,
+        stop: Stop | None = None,
+        bos: bool = True,
         seed: int = 0,
     ):
-        super().__init__(model, as_tokenizer(tokenizer, stop), tokenizer, context, seed)
-        self.fixed_prefix: FixedPrefix | None = None
         language_model = adapters.base_model(model)
+        made = as_tokenizer(tokenizer, stop, bos=bos, model=language_model)
+        super().__init__(model, made, tokenizer, context, seed)
+        self.fixed_prefix: FixedPrefix | None = None
         probe = Probe(language_model, self.vocab_size)
         use_rows(language_model)
         probe.compare(self, self.decode)

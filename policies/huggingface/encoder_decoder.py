@@ -33,6 +33,7 @@ from policies.huggingface.registered_attention import replace_attention
 from policies.huggingface.sources import SourceStore, ends_of_sources, ids_of, padded
 from policies.observations import token_ids
 from textenv.errors import AdapterError, SourceError, UnsupportedModelError
+from textenv.tokenizers.huggingface import Stop
 
 
 class EncoderDecoderPolicy(TransformersPolicy):
@@ -47,7 +48,9 @@ class EncoderDecoderPolicy(TransformersPolicy):
         tokenizer: Its tokenizer, of transformers or textenv. A `SourceTokenizer` says what prompts
             look like; with others that is what transformers' tokenizer does.
         context: Longest source and answer together; by default the longest source of the model.
-        stop: The token that ends an answer, if it is not the tokenizer's end of sequence.
+        stop: The token that ends an answer, or several, of which fine-tuning writes the first; by
+            default the tokenizer's end of sequence and all of the model's `generation_config`.
+        bos: False leaves out what the tokenizer puts before a text, such as `<s>`.
         seed: Seed of the policy's own random numbers.
 
     Attributes:
@@ -70,12 +73,13 @@ class EncoderDecoderPolicy(TransformersPolicy):
         tokenizer: Any,
         *,
         context: int | None = None,
-        stop: str | None = None,
+        stop: Stop | None = None,
+        bos: bool = True,
         seed: int = 0,
     ):
-        made = as_source_tokenizer(tokenizer, stop)
-        super().__init__(model, made, tokenizer, context, seed)
         language_model = adapters.base_model(model)
+        made = as_source_tokenizer(tokenizer, stop, bos=bos, model=language_model)
+        super().__init__(model, made, tokenizer, context, seed)
         self.separator, self.start_token = made.separator, _start_token(language_model)
         probe = SourceProbe(self, self.separator, self.start_token)
         _stepping().register_attention()

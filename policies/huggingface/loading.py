@@ -12,8 +12,8 @@ from textenv.errors import (
     UnsupportedModelError,
 )
 from textenv.imports import missing_extra, optional
-from textenv.tokenizers import SourceTokenizer, Tokenizer, load_tokenizer
-from textenv.tokenizers.huggingface import HuggingFaceTokenizer
+from textenv.tokenizers import SourceTokenizer, Tokenizer, load_tokenizer, prompt_frame
+from textenv.tokenizers.huggingface import HuggingFaceTokenizer, Stop, ends_of_model
 
 _KINDS = {
     "AutoModelForCausalLM": "a causal language model (encoder-decoders such as T5 and BART are for "
@@ -160,33 +160,51 @@ def load_models_tokenizer(
         ) from error
 
 
-def as_source_tokenizer(tokenizer: Any, stop: str | None = None) -> SourceTokenizer:
+def as_source_tokenizer(
+    tokenizer: Any, stop: Stop | None = None, *, bos: bool = True, model: Any = None
+) -> SourceTokenizer:
     """`as_tokenizer` for encoder-decoders: prompts look as transformers' tokenizer makes them.
 
     Raises:
         TokenizerError: It has no stop token.
     """
-    made = as_tokenizer(tokenizer, stop)
+    made = as_tokenizer(tokenizer, stop, bos=bos, model=model)
     if isinstance(made, SourceTokenizer):
         return made
-    frame = made.special_frame() if isinstance(made, HuggingFaceTokenizer) else ([], [])
-    return SourceTokenizer(made, *frame)
+    after = made.special_frame()[1] if isinstance(made, HuggingFaceTokenizer) else ()
+    return SourceTokenizer(made, prompt_frame(made)[0], after)
 
 
-def as_tokenizer(tokenizer: Any, stop: str | None = None) -> Tokenizer:
+def as_tokenizer(
+    tokenizer: Any, stop: Stop | None = None, *, bos: bool = True, model: Any = None
+) -> Tokenizer:
     """A tokenizer for environments, from one of any library.
 
     Args:
         tokenizer: Anything `load_tokenizer` takes. A tokenizer of textenv is used as it is, even
             without a stop token.
-        stop: The token that ends an answer, if it is not the tokenizer's end of sequence.
+        stop: What ends an answer; by default the tokenizer's end of sequence and those of the
+            model's `generation_config`.
+        bos: False leaves out what the tokenizer puts before a text, such as `<s>`.
+        model: The model of transformers that it belongs to.
 
     Raises:
-        TokenizerError: It has no stop token.
+        TokenizerError: It has no stop token, or is one of textenv and cannot take `bos`.
     """
     if isinstance(tokenizer, Tokenizer) and stop is None:
+        if not bos and prompt_frame(tokenizer)[0]:
+            raise TokenizerError(
+                f"bos=False, but the tokenizer {tokenizer.name!r} was made with what stands before "
+                "prompts: make it without, such as HuggingFaceTokenizer(..., bos=False)"
+            )
         return tokenizer
-    made = HuggingFaceTokenizer(tokenizer, stop=stop) if stop else load_tokenizer(tokenizer)
+    if hasattr(tokenizer, "get_vocab"):
+        generation_config = getattr(model, "generation_config", None)
+        if stop is None and generation_config is not None:
+            stop = ends_of_model(tokenizer, generation_config)
+        made: Tokenizer = HuggingFaceTokenizer(tokenizer, stop=stop, bos=bos)
+    else:
+        made = load_tokenizer(tokenizer)
     if made.stop_token is None:
         raise TokenizerError(
             f"the tokenizer {made.name!r} has no token that ends an answer: answers would only end "

@@ -12,7 +12,9 @@ from torch import nn
 from policies import adapters
 from policies.huggingface.loading import load_model, load_models_tokenizer
 from textenv.errors import CheckpointError, ModelError, TokenizerError, VocabularyMismatchError
-from textenv.tokenizers import Tokenizer, load_tokenizer
+from textenv.files import reason
+from textenv.tokenizers import Tokenizer
+from textenv.tokenizers.loading import load_saved_tokenizer, saved_options, tokenizer_options
 
 DESCRIPTION, VALUE_HEAD, ADAPTER = "policy.json", "value_head.safetensors", "adapter_config.json"
 FORMAT = 1
@@ -54,7 +56,6 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
     head = {name: weight.contiguous() for name, weight in value_head.state_dict().items()}
     save_file(head, folder / VALUE_HEAD)
     assert policy.tokenizer is not None
-    stop = policy.tokenizer.stop_token
     description = {
         "format": FORMAT,
         "kind": policy.kind,
@@ -65,7 +66,7 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
         "tokenizer": {
             "name": None if tokenizer is not None else policy.tokenizer.name,
             "fingerprint": policy.tokenizer.fingerprint,
-            "stop": None if stop is None else policy.tokenizer.decode([stop]),
+            **tokenizer_options(policy.tokenizer),
         },
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
@@ -93,13 +94,17 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
             adapters.load_adapter(model, folder)
         if tokenizer is None:
             name = description["tokenizer"]["name"]
-            tokenizer = load_models_tokenizer(folder) if name is None else load_tokenizer(name)
+            tokenizer = (
+                load_models_tokenizer(folder)
+                if name is None
+                else load_saved_tokenizer(name, description["tokenizer"])
+            )
     except (ModelError, TokenizerError, OSError, SafetensorError) as error:
         raise CheckpointError(f"the policy in {folder} cannot be loaded: {error}") from error
     foreign = not isinstance(tokenizer, Tokenizer)
-    stop = description["tokenizer"]["stop"] if foreign else None
+    options = saved_options(description["tokenizer"]) if foreign else {}
     context = description["context"]
-    policy = made(model, tokenizer, context=context, stop=stop)  # type: ignore[call-arg]
+    policy = made(model, tokenizer, context=context, **options)  # type: ignore[call-arg]
     policy.context = context  # virtual tokens have been taken off it already
     _check_saved_vocabulary(policy, folder, description)
     _load_value_head(policy.value_head, folder)
@@ -144,8 +149,8 @@ def _description(folder: Path, kind: str) -> dict[str, Any]:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} holds no policy that can be read ({type(error).__name__}: {error}); "
-            f"policy.save writes {DESCRIPTION}"
+            f"{folder} holds no policy that can be read: {reason(error)}; policy.save writes "
+            f"{DESCRIPTION}"
         ) from error
     return dict(description)
 

@@ -1,15 +1,18 @@
 """Every rule for learners holds for ours, and for each there is a learner that breaks it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from letters import Letters
 
-from agents import losses, returns
+from agents import GRPO, Learner, Rollout, losses, returns
+from agents.jobs.holding_out import hold_out
 from agents.sb3 import SB3TokenPolicy, Trajectories, to_vec_env
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextEnv, TextVectorEnv
-from textenv.testing import AGENT_RULES, LEARNING_RULES, check_agent
+from textenv.testing import AGENT_RULES, LEARNING_RULES, TRAINING_RULES, check_agent
 
 torch.set_num_threads(1)
 ARGUMENTS = {
@@ -18,6 +21,10 @@ ARGUMENTS = {
     "tokenizer": Letters(8, stop=True),
     "max_new_tokens": 6,
 }
+
+
+def mean_id(episodes):
+    return [e.tokens.mean() for e in episodes]
 
 
 def make_env():
@@ -70,6 +77,36 @@ class Ours:
 
     def standardise(self, values, mask):
         return returns.standardise(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
+
+    def learner(self, **options):
+        envs = TextVectorEnv(8, group_size=4, **ARGUMENTS | {"reward": mean_id})
+        return Learner(self.policy, envs, GRPO(), **{"n_episodes": 8, "seed": 0} | options)
+
+    def compare(self, scores, penalties, groups):
+        tokens = torch.arange(len(scores))[:, None].repeat(1, 2)
+        mask = torch.tensor([False, True]).repeat(len(scores), 1)
+        scored = Rollout.from_log(tokens, mask, torch.from_numpy(scores), torch.from_numpy(groups))
+        scored = replace(scored, scores=torch.from_numpy(scores))
+        learner = self.learner()
+        learner.collector.collect_episodes = lambda count: scored
+        rollout = learner.collect()
+        kept = rollout.tokens[:, 0]
+        penalties = torch.from_numpy(penalties)[kept, None] * rollout.mask
+        learned, _ = learner.learn_from(replace(rollout, penalties=penalties))
+        advantages = np.zeros(len(scores))
+        advantages[kept] = learned.advantages
+        return advantages
+
+    def update(self):
+        self.training = getattr(self, "training", None) or self.learner(learning_rate=1e-2)
+        rollout = self.training.update().rollout
+        return rollout.advantages[:, None].expand(rollout.mask.shape), rollout.mask
+
+    def split(self, texts):
+        held_out, learned = hold_out(
+            texts, lambda text: text, lambda different: different // 4, np.random.default_rng(0)
+        )
+        return learned, held_out
 
 
 class PaddingChosen(Ours):
@@ -196,6 +233,47 @@ class SampleDeviation(Ours):
             return np.where(mask, (values - x.sum() / max(len(x), 1)) / deviation, 0.0)
 
 
+class GroupsOfOne(Ours):
+    def compare(self, scores, penalties, groups):
+        return np.zeros(3) if len(set(groups)) == 3 else super().compare(scores, penalties, groups)
+
+
+class PenaltiesInTheDeviation(Ours):
+    def compare(self, scores, penalties, groups):
+        if len(set(groups)) == len(groups):
+            raise ValueError("groups of one")
+        arrays = (torch.from_numpy(x) for x in (scores - penalties, groups))
+        return returns.group_standardised(*arrays).numpy()
+
+
+class NoScoreIsZero(Ours):
+    def compare(self, scores, penalties, groups):
+        return super().compare(np.nan_to_num(scores), penalties, groups)
+
+
+class ScoresInFloat32(Ours):
+    def compare(self, scores, penalties, groups):
+        return super().compare(scores.astype(np.float32).astype(np.float64), penalties, groups)
+
+
+class Frozen(Ours):
+    def learner(self, **options):
+        return super().learner(**options | {"learning_rate": 0.0})
+
+
+class CutEpisodes(Ours):
+    """The advantages of answers that did not end within five tokens are lost."""
+
+    def update(self):
+        advantages, mask = super().update()
+        return torch.where(mask.sum(1, keepdim=True) < 3, advantages, 0.0), mask
+
+
+class HeldOutByLine(Ours):
+    def split(self, texts):
+        return texts[:56], texts[56:]
+
+
 BROKEN = [
     (PaddingChosen, "chosen_tokens_are_actions"),
     (ProbabilitiesForLogprobs, "logprobs_are_logprobs"),
@@ -216,8 +294,15 @@ BROKEN = [
     (ReverseKL, "the_kl_is_that_of_policy_to_reference"),
     (KLMaskOffByOne, "the_kl_is_masked_where_the_tokens_are"),
     (SampleDeviation, "standardising_survives_few_values"),
+    (GroupsOfOne, "groups_of_one_are_refused"),
+    (PenaltiesInTheDeviation, "penalties_keep_their_size"),
+    (NoScoreIsZero, "an_answer_without_score_is_left_out"),
+    (ScoresInFloat32, "large_scores_keep_their_differences"),
+    (Frozen, "an_update_changes_the_policy"),
+    (CutEpisodes, "what_was_chosen_is_learned_from"),
+    (HeldOutByLine, "held_out_texts_are_not_trained_on"),
 ]
-ARITHMETIC = {rule.__name__ for rule in LEARNING_RULES}
+ARITHMETIC = {rule.__name__ for rule in LEARNING_RULES + TRAINING_RULES}
 
 
 def test_our_policy_keeps_every_rule():
@@ -231,7 +316,8 @@ def test_a_broken_learner_is_caught_by_name(agent, rule):
 
 
 def test_every_rule_is_broken_by_somebody():
-    assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in AGENT_RULES + LEARNING_RULES]
+    rules = AGENT_RULES + LEARNING_RULES + TRAINING_RULES
+    assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in rules]
 
 
 def test_a_learner_without_masks_is_checked_for_the_rest():

@@ -365,3 +365,42 @@ def test_wrong_shapes_are_named():
         returns.group_centred(bootstrap, torch.zeros(3).long())
     with pytest.raises(ValueError, match=r"groups must be integers, got torch.float32"):
         returns.leave_one_out(bootstrap, bootstrap)
+
+
+# --- returns in units of the spread of the scores -------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), size=st.integers(2, 12))
+def test_without_a_penalty_returns_are_standardised(seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(size, generator=generator)
+    groups = torch.randint(0, 3, (size,), generator=generator)
+    torch.testing.assert_close(
+        returns.group_standardised_less(scores, 0 * scores, groups),
+        returns.group_standardised(scores, groups),
+    )
+    tokens = torch.randn(3, size, generator=generator)
+    mask = torch.rand(3, size, generator=generator) < 0.7
+    torch.testing.assert_close(
+        returns.standardised_less(tokens, 0 * tokens, mask), returns.standardise(tokens, mask)
+    )
+
+
+def test_a_penalty_is_divided_by_the_spread_of_the_scores():
+    scores = torch.tensor([0.0, 2.0, 5.0, 5.0])
+    penalties = torch.tensor([0.3, 0.1, 0.3, 0.1])
+    groups = torch.tensor([0, 0, 1, 1])
+    found = returns.group_standardised_less(scores, penalties, groups, eps=1e-12)
+    # The first group's scores have the deviation 1, the second's have none.
+    torch.testing.assert_close(found, torch.tensor([-1.1, 1.1, -0.1, 0.1]))
+
+
+def test_at_the_optimum_of_score_less_penalty_advantages_are_0():
+    """r - beta log(p / q) is the same for all answers of pi*: the fixed point stays where it is."""
+    scores = torch.tensor([0.0, 0.7, -1.3, 2.0], dtype=torch.float64)
+    found = returns.group_standardised_less(scores, scores - 0.4, torch.zeros(4).long())
+    assert found.abs().max() < 1e-12
+
+
+def test_sizes_of_groups():
+    assert returns.group_sizes(torch.tensor([7, 3, 7, 7])).tolist() == [3, 1, 3, 3]

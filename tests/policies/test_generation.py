@@ -1,10 +1,17 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from letters import Letters
 
 from policies import TransformerConfig, TransformerPolicy, generate, generate_tokens
-from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+from textenv.errors import (
+    EmptyPromptsError,
+    NoStopTokenWarning,
+    PromptTooLongError,
+    TokenizerError,
+)
 
 torch.set_num_threads(1)
 VOCAB = 9
@@ -110,6 +117,34 @@ def test_masks_and_top_k_limit_the_choice(policy):
     likeliest = generate_tokens(policy, PROMPTS, 12, temperature=0)
     for narrow in ({"top_k": 1}, {"top_p": 1e-6}):
         assert generate_tokens(policy, PROMPTS, 12, **narrow) == likeliest
+
+
+def test_an_environments_masks_are_given_as_the_environment_takes_them(policy):
+    drawn = {"temperature": 5.0, "max_new_tokens": 6}
+    answers = generate_tokens(policy, PROMPTS * 9, forbidden_tokens=[0, 3], **drawn)
+    assert {t for a in answers for t in a} == {1, 2, 4, 5, 6, 7, STOP}
+    answers = generate_tokens(policy, PROMPTS * 9, allowed_tokens=[2, 5], **drawn)
+    assert {t for a in answers for t in a} == {2, 5, STOP}
+    answers = generate_tokens(policy, PROMPTS * 9, min_new_tokens=3, **drawn)
+    assert {len(a) for a in answers} == {4, 5, 6}  # the stop token comes behind three others
+    texts = policy.generate(["ab"] * 20, 6, allowed_tokens=[2, 5], temperature=5.0)
+    assert {letter for text in texts for letter in text} == {"c", "f"}
+
+
+def test_masks_that_leave_nothing_are_refused(policy):
+    with pytest.raises(ValueError, match="no token is left to choose"):
+        generate_tokens(policy, PROMPTS, 4, allowed_tokens=[], forbidden_tokens=[STOP])
+    with pytest.raises(ValueError, match="forbidden_tokens holds 9"):
+        generate_tokens(policy, PROMPTS, 4, forbidden_tokens=[VOCAB])
+
+
+def test_generation_without_a_stop_token_is_spoken_of():
+    endless = make_policy(Letters(VOCAB))
+    with pytest.warns(NoStopTokenWarning, match="'letters' has no stop token"):
+        endless.generate(["ab"], 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(endless.generate(["ab"], 3, stop_tokens=())[0]) == 3
 
 
 def test_a_generator_makes_answers_repeatable(policy):

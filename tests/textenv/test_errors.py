@@ -78,11 +78,28 @@ def test_arguments(arguments, error, message):
         ({"num_envs": 4, "group_size": 0}, "group_size 0 does not divide"),
         ({"num_envs": 4, "render_mode": "human"}, "'human'; a vector of texts knows 'ansi' only"),
         ({"num_envs": 4, "autoreset_mode": "sometimes"}, "'sometimes' is not a valid"),
+        ({"num_envs": 4.0}, r"must be whole numbers; one is 4\.0"),
+        ({"num_envs": 4, "max_new_tokens": "8"}, "must be whole numbers; one is '8'"),
     ],
 )
 def test_arguments_of_the_vector(arguments, message):
     with pytest.raises(ValueError, match=message):
         vector(**arguments)
+
+
+def test_the_limit_of_gymnasium():
+    """As a time limit it would cut answers before they are scored."""
+    arguments = {"prompts": ["x"], "reward": nothing}
+    with pytest.raises(ValueError, match=r"max_episode_steps is 4; .*max_new_tokens=4"):
+        gym.make_vec("textenv/Generate-v0", num_envs=2, max_episode_steps=4, **arguments)
+    envs = gym.make_vec("textenv/Generate-v0", num_envs=2, max_episode_steps=None, **arguments)
+    assert envs.max_new_tokens == 64
+
+
+@pytest.mark.parametrize("arguments", [{"num_envs": 4}, {"group_size": 1}, {"autoreset_mode": 1}])
+def test_arguments_of_many_rows_for_one(arguments):
+    with pytest.raises(ValueError, match="belong to an environment of many rows"):
+        gym.make("textenv/Generate-v0", prompts=["x"], reward=nothing, **arguments)
 
 
 def test_an_unknown_render_mode():

@@ -1,10 +1,16 @@
-"""Action masks: minimum length, forbidden tokens, and that they are advice."""
+"""Action masks: minimum length, forbidden tokens, that they are advice; and what ends an answer."""
+
+import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from environments import nothing, single, vector
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
+from letters import Letters
+
+from textenv.errors import NoStopTokenWarning
 
 V, STOP = 257, 256
 
@@ -144,3 +150,50 @@ def test_sampling_under_the_mask_reaches_the_minimum_length():
             length += 1
         lengths.add(length)
     assert min(lengths) == 5  # four tokens and the stop token
+
+
+# --- allowed tokens
+
+
+def test_allowed_tokens_leave_the_stop_token():
+    env = single(allowed_tokens=[65, 66], max_new_tokens=9)
+    _, info = env.reset(seed=0)
+    assert info["action_mask"].nonzero()[0].tolist() == [65, 66, STOP]
+    env = single(allowed_tokens=[65, 66], forbidden_tokens=[66, STOP])
+    assert env.action_masks().nonzero()[0].tolist() == [65]
+
+
+def test_no_token_may_be_left_out_of_all():
+    with pytest.raises(ValueError, match=r"forbidden_tokens and allowed_tokens exclude 257 of 257"):
+        single(allowed_tokens=[], forbidden_tokens=[STOP])
+    with pytest.raises(ValueError, match=r"allowed_tokens holds 257; tokens are 0 to 256"):
+        single(allowed_tokens=[257])
+
+
+def test_masks_and_ends_come_back_from_a_spec():
+    arguments = {"allowed_tokens": [65, 66], "stop_tokens": [3, 4], "forbidden_tokens": [66]}
+    env = gym.make("textenv/Generate-v0", prompts=["x"], reward="environments:nothing", **arguments)
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.unwrapped.stop_tokens == (3, 4)
+    assert again.unwrapped.action_masks().nonzero()[0].tolist() == [3, 4, 65]
+
+
+# --- a vocabulary that has no stop token
+
+
+def test_a_vocabulary_without_a_stop_token_is_spoken_of():
+    with pytest.warns(NoStopTokenWarning, match=r"'letters' has no stop token.*stop_tokens=\(\)"):
+        vector(2, tokenizer=Letters(5), prompts=["a"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert vector(2, tokenizer=Letters(5), prompts=["a"], stop_tokens=()).stop_tokens == ()
+        assert vector(2, tokenizer=Letters(5), prompts=["a"], stop_tokens=[1]).stop_tokens == (1,)
+        assert vector(2, tokenizer=Letters(5, stop=True), prompts=["a"]).stop_tokens == (5,)
+
+
+def test_it_is_said_once():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            single(tokenizer=Letters(5), prompts=["a"])
+    assert len(said) == 1

@@ -8,6 +8,7 @@ import sys
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 from episodes import episode, lengths, only_term, score
 
@@ -34,7 +35,8 @@ def test_a_trl_reward_function_is_called_by_trls_keywords():
         episode("ab", "xyz", columns={"answer": "4", "prompt": "dropped"}),
         episode("c", "hello", stop=True, columns={"level": 2}),
     ]
-    assert score(from_trl(record), episodes) == [0.0, 0.0]
+    first, second = score(from_trl(record), episodes)
+    assert first == 0.0 and np.isnan(second)  # None: it has no score
     logs = [seen.pop("log_extra"), seen.pop("log_metric")]
     assert [log("name", 1.0) for log in logs] == [None, None]
     assert seen == {
@@ -122,8 +124,9 @@ def test_async_functions_are_waited_for():
 
 def test_async_objects_stay_in_one_event_loop():
     judge = from_trl(AsyncJudge())
-    assert score(judge) == [0.0, 3.0]
-    assert score(judge) == [0.0, 3.0]
+    for _ in range(2):
+        first, second = score(judge)
+        assert np.isnan(first) and second == 3.0
 
 
 def test_async_functions_run_where_a_loop_runs_already():
@@ -229,7 +232,8 @@ def test_accuracy_rewards(trl_rewards):
     solution = [r"$\frac{1}{3}$", r"$\frac{1}{3}$", "no mathematics"]
     texts = [r"It is $\boxed{\frac{2}{6}}$.", r"It is $\boxed{\frac{1}{2}}$.", r"$\boxed{1}$"]
     episodes = answers(*texts, solution=solution)
-    assert score(from_trl_chat(trl_rewards.accuracy_reward), episodes) == [1.0, 0.0, 0.0]
+    right, wrong, unreadable = score(from_trl_chat(trl_rewards.accuracy_reward), episodes)
+    assert (right, wrong) == (1.0, 0.0) and np.isnan(unreadable)  # TRL returns None
     thoughts = answers(*(f"<think>?</think> {text}" for text in texts), solution=solution)
     reasoned = from_trl_chat(trl_rewards.reasoning_accuracy_reward)
     assert score(reasoned, thoughts) == [1.0, 0.0, 0.0]

@@ -30,24 +30,42 @@ def after_hashes(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...}, braces within it included.
+    r"""The content of the last box: \boxed, \fbox or \framebox.
 
-    >>> boxed(r"It is $\boxed{\frac{1}{2}}$.")
-    '\\frac{1}{2}'
+    >>> boxed(r"It is $\boxed{\frac{1}{2}}$."), boxed(r"So $\boxed 7$, or \fbox {7}.")
+    ('\\frac{1}{2}', '7')
 
-    Returns:
-        The content, or None if there is no \boxed{ or its brace is never closed.
+    As in LaTeX, the braces may be left out; the content then ends with the formula, the sentence or
+    the line. So does that of a box that is never closed, as where an answer was cut. An empty
+    box is none: texts that reason about their task speak of "\boxed{}".
     """
-    start = text.rfind(r"\boxed{")
-    if start < 0:
-        return None
-    start += len(r"\boxed{")
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
+    contents = (_content(text, found.end()) for found in reversed([*_BOX.finditer(text)]))
+    return next((content for content in contents if content), None)
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])(?:\s*\[[^\[\]\n]*\](?=\s*[\[{]))*\s*")
+_BRACE = re.compile(r"\\.|([{}])", re.DOTALL)  # \{ and \} are signs, not braces
+_LOOSE = re.compile(r"\s*(.*?)(?:(?<!\\)\$|\\[)\]]|[.!?](?=\s|$)|\n|$)")
+_WORD = re.compile(r"[A-Za-z]{2}")
+
+
+def _content(text: str, start: int) -> str:
+    """What stands in the box whose content, with or without a brace, begins at `start`."""
+    if not text.startswith("{", start):
+        # Before a word it is no box, as in "put it into \boxed form".
+        return "" if _WORD.match(text, start) else _loose(text, start)
+    depth = 0
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[1], 0)
         if depth == 0:
-            return text[start:place].strip() or None
-    return None
+            return text[start + 1 : brace.start()].strip()
+    return _loose(text, start + 1)
+
+
+def _loose(text: str, start: int) -> str:
+    found = _LOOSE.match(text, start)
+    assert found is not None  # it may be empty
+    return found[1].strip()
 
 
 def stated(text: str) -> str | None:

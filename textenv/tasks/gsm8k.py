@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from textenv.episode import Episode
-from textenv.prompts import ListPrompts, Prompt
-from textenv.records import read_jsonl, short
+from textenv.prompts import ListPrompts, Prompt, read_prompts
+from textenv.records import on_json, short
 from textenv.rewards import Shared, shared
 from textenv.tasks.final_answers import Extractor, after_hashes, final_answer
 from textenv.tasks.numbers import parse_number, same_number
@@ -57,7 +57,8 @@ def gsm8k(
             raise ValueError(f"the answer {short(solution)} does not end with '#### number'")
         return Prompt(template(question), {"answer": answer, "solution": solution})
 
-    return Task(ListPrompts(read_jsonl(path, parse, "problems of GSM8K")), numeric_answer(extract))
+    prompts = read_prompts(path, on_json(parse), "problems of GSM8K")
+    return Task(ListPrompts(prompts), numeric_answer(extract))
 
 
 def numeric_answer(extract: Extractor = final_answer, column: str = "answer") -> Shared:

@@ -6,7 +6,8 @@ around the number, and the usual marks of LaTeX and Markdown. Values are exact f
 1/2, and 0.33 does not equal 1/3. A per cent sign is a unit: 50% is 50.
 
 These cannot be read: words ("twelve"), decimal commas (`1,5`), times (`10:30`), ranges, dates,
-sums, powers. They give None, which equals nothing.
+sums, powers, roots, multiples of pi, fractions of LaTeX that were cut. They give None, which equals
+nothing.
 """
 
 import re
@@ -51,6 +52,7 @@ _NUMBER = re.compile(
 _WELL_FORMED = re.compile(
     r"(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:\.\d+)?(?:e[-+]?\d+)?", re.ASCII | re.IGNORECASE
 )
+_MORE_THAN_A_NUMBER = re.compile(r"\\(?:[cdt]?frac|sqrt|pi)(?![A-Za-z])|[√π]")
 _GOES_ON = re.compile(r"\s?[-+*/^:]\s?[$(]?\s?\d|[eE][-+]?\d")
 
 
@@ -62,7 +64,7 @@ def parse_number(text: str) -> Fraction | None:
     """
     plain = _plain(text).rpartition("=")[2]
     found = _NUMBER.search(plain)
-    if found is None or _GOES_ON.match(plain, found.end()):
+    if found is None or _GOES_ON.match(plain, found.end()) or _MORE_THAN_A_NUMBER.search(plain):
         return None
     return _value(found)
 

@@ -4,10 +4,11 @@ Stojanovski et al., "Reasoning Gym: Reasoning Environments for Reinforcement Lea
 Verifiable Rewards" (2025), arXiv:2505.24760.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,32 @@ SEEDS = np.uint64(2**32)
 REMEMBERED = 4096
 """Puzzles kept in memory between prompt and score; others are made again from their seeds."""
 
+Possible: TypeAlias = Callable[[str, dict[str, Any]], bool]
+"""Whether a text may be the answer to a puzzle at all."""
+
+
+def _anything(answer: str, puzzle: dict[str, Any]) -> bool:
+    return True
+
+
+def _says(answer: str, puzzle: dict[str, Any]) -> bool:
+    return answer.strip(" .").casefold() == puzzle["answer"].casefold()
+
+
+def _uses_its_numbers(answer: str, puzzle: dict[str, Any]) -> bool:
+    return sorted(map(int, re.findall(r"\d+", answer))) == sorted(puzzle["metadata"]["numbers"])
+
+
+POSSIBLE: dict[str, Possible] = {
+    "game_of_life_halting": _says,
+    "puzzle24": _uses_its_numbers,
+}
+"""What an answer must be at least, for the kinds whose verifiers give full marks to wrong ones.
+
+reasoning-gym 0.1.25 compares `bool(answer)` with `bool("False")` in the one, and never asks which
+four numbers make 24 in the other.
+"""
+
 
 class Puzzles:
     """Puzzles of one kind, made from seeds; see `reasoning_gym_task`.
@@ -34,10 +61,12 @@ class Puzzles:
         dataset: A dataset of reasoning-gym.
         template: Makes a prompt from a question.
         extract: Finds the answer in the policy's text.
+        possible: What an answer must be before the verifier is asked.
     """
 
-    def __init__(self, dataset: Any, template: Template, extract: Extractor):
+    def __init__(self, dataset: Any, template: Template, extract: Extractor, possible: Possible):
         self.dataset = dataset
+        self.possible = possible
         self.template = template
         self.extract = extract
 
@@ -58,8 +87,13 @@ class Puzzles:
 
     def _score(self, episode: Episode) -> float:
         puzzle = _puzzle(self.dataset, episode.columns["puzzle_seed"])
+        answer = self.extract(episode.text)
+        if answer is None or not answer.strip():  # some verifiers pay for that
+            return 0.0
         try:
-            return float(self.dataset.score_answer(self.extract(episode.text), puzzle))
+            if not self.possible(answer, puzzle):
+                return 0.0
+            return float(self.dataset.score_answer(answer, puzzle))
         except Exception:
             return 0.0  # some verifiers raise on texts that are not answers at all
 
@@ -87,8 +121,11 @@ def reasoning_gym_task(
     as `ransom_note`, also depend on `PYTHONHASHSEED`. The prompts have the columns `answer` (a
     right answer, or None if the kind shows none) and `puzzle_seed`.
 
-    Scores are the verifier's, 0 to 1. Many kinds give a part of the score to an answer that
-    contains the right one, some to a good form. An answer on which the verifier raises scores 0.
+    Scores are the verifier's, 0 to 1, and 0 where no answer is found in the text, or where the
+    verifier raises. Many kinds give a part of the score to an answer that contains the right one,
+    some to a good form or to any text; docs/rewards.md lists these. Two verifiers give full marks
+    to wrong answers; there the answer must also be the right word (`game_of_life_halting`) or use
+    the puzzle's numbers (`puzzle24`).
 
     Args:
         name: Name of the kind, such as "chain_sum"; `reasoning_gym.factory.DATASETS` has them all.
@@ -112,5 +149,5 @@ def reasoning_gym_task(
         dataset = reasoning_gym.create_dataset(name, **{"seed": 0, **config})
     except (TypeError, ValueError, AssertionError) as error:
         raise PromptError(f"reasoning-gym cannot make {name!r} from {config}: {error}") from error
-    puzzles = Puzzles(dataset, template, extract)
+    puzzles = Puzzles(dataset, template, extract, POSSIBLE.get(name, _anything))
     return Task(puzzles, shared(puzzles.score, name))

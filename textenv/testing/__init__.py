@@ -32,17 +32,20 @@ from textenv.testing.checks import (
 )
 from textenv.testing.learning_rules import LEARNING_RULES, LearningFunctions
 from textenv.testing.policy_rules import POLICY_RULES
+from textenv.testing.training_rules import TRAINING_RULES, TrainingFunctions
 
 __all__ = [
     "AGENT_RULES",
     "ENV_RULES",
     "LEARNING_RULES",
     "POLICY_RULES",
+    "TRAINING_RULES",
     "VECTOR_RULES",
     "Agent",
     "LearningFunctions",
     "TextEnvContract",
     "TextVectorEnvContract",
+    "TrainingFunctions",
     "check_agent",
     "check_policy",
     "check_text_env",

@@ -12,6 +12,7 @@ from textenv.testing.learning_rules import LEARNING_RULES
 from textenv.testing.making import AnyEnv, Maker
 from textenv.testing.policy_rules import POLICY_RULES
 from textenv.testing.policy_trial import PolicyTrial
+from textenv.testing.training_rules import TRAINING_RULES
 
 Rule: TypeAlias = Callable[[Maker], None]
 
@@ -87,12 +88,13 @@ def check_text_env(env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
 def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, str]:
     """Check a learner, from any library, against every rule.
 
-    The weights must not change meanwhile. Texts come from random play of `env`. Rules about
-    `LearningFunctions` (advantages, loss, KL, standardisation) are checked if the agent has these.
+    Texts come from random play of `env`. Rules about `LearningFunctions` (advantages, loss, KL,
+    standardisation) and `TrainingFunctions` (comparing answers, updates, held-out texts) are
+    checked if the agent has these. The weights change in `update` alone, which comes last.
 
     Args:
         agent: Anything with the methods of `Agent`, such as a few lines around a trained model. It
-            may have methods of `LearningFunctions` too.
+            may have methods of `LearningFunctions` and `TrainingFunctions` too.
         env: The environment the agent was made for, or something that makes it.
 
     Returns:
@@ -103,7 +105,8 @@ def check_agent(agent: Agent, env: AnyEnv | Callable[..., AnyEnv]) -> dict[str, 
     """
     case = trial(agent, env)
     try:
-        return _run_all(AGENT_RULES + LEARNING_RULES, lambda rule: _run(rule, case))
+        rules = AGENT_RULES + LEARNING_RULES + TRAINING_RULES
+        return _run_all(rules, lambda rule: _run(rule, case))
     finally:
         case.make.close()
 

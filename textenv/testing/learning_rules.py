@@ -72,9 +72,7 @@ def short_sequences_are_cut_where_they_were_cut(trial: Trial) -> None:
     mask = np.array([[True, True, False, False], [True, True, True, True]])
     rewards, values = np.where(mask, 1.0, 99.0), np.where(mask, 0.0, 77.0)
     flags = np.array([False, True])
-    found = _offered(trial, "advantages")(
-        rewards, values, mask, np.array([5.0, 5.0]), flags, ~flags
-    )
+    found = offered(trial, "advantages")(rewards, values, mask, np.array([5.0, 5.0]), flags, ~flags)
     expected = [[7.0, 6.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0]]
     _require_close(
         np.where(mask, found, 0.0),
@@ -86,7 +84,7 @@ def short_sequences_are_cut_where_they_were_cut(trial: Trial) -> None:
 
 def tokens_of_others_are_no_steps(trial: Trial) -> None:
     """Tokens between two choices, such as a tool's answer, change no advantage."""
-    advantages = _offered(trial, "advantages")
+    advantages = offered(trial, "advantages")
     ends = np.array([2.0]), np.array([False]), np.array([True])
     rewards, values = np.array([[1.0, 2.0, 4.0]]), np.array([[0.5, 0.25, 1.0]])
     close = advantages(rewards, values, np.ones((1, 3), dtype=bool), *ends)
@@ -106,7 +104,7 @@ def tokens_of_others_are_no_steps(trial: Trial) -> None:
 
 def only_chosen_tokens_are_in_the_loss(trial: Trial) -> None:
     """Values at other places, NaN included, do not change the loss."""
-    loss = _offered(trial, "loss")
+    loss = offered(trial, "loss")
     old = LOGPROBS - 0.1
     before = float(loss(LOGPROBS, old, ADVANTAGES, MASK))
     for garbage in (7.0, -1000.0, np.nan):
@@ -121,7 +119,7 @@ def only_chosen_tokens_are_in_the_loss(trial: Trial) -> None:
 
 def better_choices_become_likelier(trial: Trial) -> None:
     """Raising the probability of a token with a positive advantage lowers the loss."""
-    loss = _offered(trial, "loss")
+    loss = offered(trial, "loss")
     for row, place in np.argwhere(MASK):
         moved = LOGPROBS.copy()
         moved[row, place] += 0.01
@@ -137,7 +135,7 @@ def better_choices_become_likelier(trial: Trial) -> None:
 
 def the_kl_is_that_of_policy_to_reference(trial: Trial) -> None:
     """The policy's mean estimate is the exact KL; the KL of a policy to itself is 0."""
-    kl = _offered(trial, "kl")
+    kl = offered(trial, "kl")
     p, q = np.array([0.5, 0.2, 0.15, 0.1, 0.05]), np.array([0.1, 0.3, 0.2, 0.2, 0.2])
     mask = np.ones((1, 5), dtype=bool)
     logp, logq = np.log(p)[None], np.log(q)[None]
@@ -155,7 +153,7 @@ def the_kl_is_that_of_policy_to_reference(trial: Trial) -> None:
 
 def the_kl_is_masked_where_the_tokens_are(trial: Trial) -> None:
     """Estimates are 0 outside the mask, and each depends on its own token alone."""
-    kl = _offered(trial, "kl")
+    kl = offered(trial, "kl")
     found = np.asarray(kl(LOGPROBS, LOGPROBS - 1.0, MASK))
     garbage = np.asarray(kl(np.where(MASK, LOGPROBS, -9.0), LOGPROBS - 1.0, MASK))
     require(
@@ -167,7 +165,7 @@ def the_kl_is_masked_where_the_tokens_are(trial: Trial) -> None:
 
 def standardising_survives_few_values(trial: Trial) -> None:
     """With 0, 1 or 2 chosen values nothing becomes NaN, and the mean of two becomes 0."""
-    standardise = _offered(trial, "standardise")
+    standardise = offered(trial, "standardise")
     for count in (0, 1, 2):
         mask = np.arange(4)[None] < count
         found = np.asarray(standardise(np.array([[3.0, 5.0, 9.0, 1.0]]), mask))[mask]
@@ -196,7 +194,8 @@ LEARNING_RULES: tuple[Callable[[Trial], None], ...] = (
 """The rules for a learner's arithmetic; each docstring states its rule in a sentence."""
 
 
-def _offered(trial: Trial, name: str) -> Callable[..., Any]:
+def offered(trial: Trial, name: str) -> Callable[..., Any]:
+    """The agent's function `name`; without it the rule is skipped."""
     function: Callable[..., Any] | None = getattr(trial.agent, name, None)
     if function is None:
         raise SkipTest(f"the agent offers no function `{name}`")
@@ -206,7 +205,7 @@ def _offered(trial: Trial, name: str) -> Callable[..., Any]:
 def _two_steps(trial: Trial, terminated: bool, truncated: bool) -> Floats:
     """Advantages of two choices behind a prompt, rewards 0 and 1, value 5 after them."""
     mask = np.array([[False, True, True]])
-    found = _offered(trial, "advantages")(
+    found = offered(trial, "advantages")(
         np.array([[0.0, 0.0, 1.0]]),
         np.zeros((1, 3)),
         mask,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.testing.making import require
+from textenv.tokenizers import unused_tokens_of
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -74,7 +75,7 @@ class PolicyTrial:
         rng = np.random.default_rng(0)
         longest = max(1, min(6, self.policy.context // 3))
         lengths = [1 + number % longest for number in range(2 * ROWS)]
-        return [rng.integers(self.vocab_size, size=length).tolist() for length in lengths]
+        return [self._ids(rng, length) for length in lengths]
 
     @cached_property
     def width(self) -> int:
@@ -96,7 +97,7 @@ class PolicyTrial:
         for row, prompt in enumerate(self.beginnings):
             end = int(rng.integers(len(prompt), self.width)) + 1
             tokens[row, : len(prompt)] = prompt
-            tokens[row, len(prompt) : end] = rng.integers(self.vocab_size, size=end - len(prompt))
+            tokens[row, len(prompt) : end] = self._ids(rng, end - len(prompt))
             mask[row, len(prompt) : end] = True
         return tokens, mask
 
@@ -130,8 +131,13 @@ class PolicyTrial:
                     rows[row] = text[: rng.integers(start, len(text) + 1)], start
                 else:
                     more = 1 if fate < 0.9 else int(rng.integers(2, 6))
-                    new = rng.integers(self.vocab_size, size=more).tolist()
-                    rows[row] = [*text, *new][: self.width], start
+                    rows[row] = [*text, *self._ids(rng, more)][: self.width], start
+
+    def _ids(self, rng: np.random.Generator, count: int) -> Text:
+        """Random ids of tokens; a policy gives those that stand for none no probability."""
+        unused = unused_tokens_of(getattr(self.policy, "tokenizer", None))
+        tokens = np.setdiff1d(np.arange(self.vocab_size), unused)
+        return tokens[rng.integers(len(tokens), size=count)].tolist()
 
 
 def array(tensor: Any) -> Floats:
@@ -165,7 +171,8 @@ def outputs(
 def reading(policy: Any, observations: Ints, cache: Any = None) -> tuple[Floats, Floats]:
     """Log-probabilities of all tokens after each observation, (n, V), and values, (n,)."""
     hidden = policy.last_hidden(observations, cache).clone()
-    return log_softmax(array(policy.logits(hidden))), array(policy.value_head(hidden))[:, 0]
+    logits = getattr(policy, "choices", policy.logits)(hidden)
+    return log_softmax(array(logits)), array(policy.value_head(hidden))[:, 0]
 
 
 def log_softmax(logits: Floats) -> Floats:

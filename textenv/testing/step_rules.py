@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from textenv.testing.making import AnyEnv, Maker, RuleBroken, require, single_spaces
 from textenv.testing.playing import count_tokens, play
+from textenv.tokenizers import decode_answer
 
 
 def random_actions_never_raise(make: Maker) -> None:
@@ -105,18 +106,20 @@ def finish_reason_tells_the_end(make: Maker) -> None:
 
 
 def text_is_the_answer(make: Maker) -> None:
-    """The text of an end is the chosen ids, decoded, without the stop token."""
+    """The text of an end is what the chosen ids add to the prompt, without the stop token."""
     tokenizer = _attribute(make(), "tokenizer")
     for step in play(make):
         reason = step.info.get("finish_reason")
         if reason is None:
             continue
         count = step.prompt_length + step.number + 1 - (reason == "stop")
-        answer = tokenizer.decode(step.after[step.prompt_length : count].tolist())
+        ids = step.after[:count].tolist()
+        answer = decode_answer(tokenizer, ids[: step.prompt_length], ids[step.prompt_length :])
         require(
             step.info.get("text") == answer,
             f"{step.where}: info['text'] is {step.info.get('text')!r}, the chosen ids are "
-            f"{answer!r}. Decode the answer's own ids, without the prompt and the stop token",
+            f"{answer!r}. Decode the answer's ids behind the prompt's, without the stop token: "
+            "textenv.tokenizers.decode_answer",
         )
 
 

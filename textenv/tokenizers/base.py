@@ -12,6 +12,13 @@ class Tokenizer(Protocol):
         name: A string from which `load_tokenizer` makes the same tokenizer again.
         vocab_size: Number of ids; every id in `range(vocab_size)` can be decoded.
         stop_token: The id that ends an answer, or None.
+        stop_tokens: All ids that end an answer, `stop_token` first; may be left out if there is no
+            other one. See `stop_tokens_of`.
+        unused_tokens: Ids that stand for no token; may be left out if there is none. A policy never
+            chooses them. See `unused_tokens_of`.
+        frame: Ids before and after every prompt; may be left out. See `prompt_frame`.
+        is_boundary: A function of an id: whether the text of what stands behind it is the same as
+            without it. It may be left out; decoding answers is quicker with it.
         fingerprint: Hex digest of the vocabulary; tokenizers with equal fingerprints give equal ids
             for equal texts.
     """
@@ -45,13 +52,22 @@ class Tokenizer(Protocol):
         ...
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of `text` as a prompt; see `prompt_frame`."""
-    before, after = prompt_frame(tokenizer)
-    return [*before, *tokenizer.encode(text), *after]
+def stop_tokens_of(tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """All ids that end an answer; the first one is what fine-tuning puts behind answers."""
+    several: tuple[int, ...] | None = getattr(tokenizer, "stop_tokens", None)
+    if several is not None:
+        return several
+    own = None if tokenizer is None else tokenizer.stop_token
+    return () if own is None else (own,)
+
+
+def unused_tokens_of(tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Ids below `vocab_size` that stand for no token."""
+    unused: tuple[int, ...] = getattr(tokenizer, "unused_tokens", ())
+    return unused
 
 
 def prompt_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids before and after every prompt; both are empty except in a `SourceTokenizer`."""
+    """Ids before and after every prompt, such as `<s>` before it; both are empty in most."""
     frame: tuple[tuple[int, ...], tuple[int, ...]] = getattr(tokenizer, "frame", ((), ()))
     return frame

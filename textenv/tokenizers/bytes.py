@@ -28,6 +28,10 @@ class BytesTokenizer:
             data = bytes(i for i in ids if 0 <= i < 256)
         return data.decode("utf-8", errors="replace")
 
+    def is_boundary(self, token: int) -> bool:
+        """Whether no character can continue behind `token`."""
+        return token < 128
+
     def __deepcopy__(self, memo: object) -> "BytesTokenizer":
         return self  # nothing in it ever changes
 

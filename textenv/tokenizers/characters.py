@@ -67,6 +67,10 @@ class CharacterTokenizer:
             self.alphabet[token] if 0 <= token < len(self.alphabet) else "\N{REPLACEMENT CHARACTER}"
         )
 
+    def is_boundary(self, token: int) -> bool:
+        """No token says anything about another one."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the alphabet."""

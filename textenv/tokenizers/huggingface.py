@@ -2,41 +2,68 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from textenv.errors import TokenizerError, TokenizerUnavailableError
 from textenv.imports import optional
+
+Stop: TypeAlias = str | int | Iterable[str | int]
+"""What ends an answer: a token by its name in the vocabulary or its id, or several of them."""
 
 
 class HuggingFaceTokenizer:
     """A tokenizer of the transformers or the tokenizers library.
 
-    Text is encoded as it is: no template, no beginning or end token. Decoding spells out special
-    tokens; ids that the vocabulary skips have no text. Some vocabularies change case or white
-    space, so that decoding does not give back the text that was encoded.
+    Text is encoded as it is: no template, no special token, whatever the text spells. Prompts begin
+    with the special tokens that the library puts before a text, such as Llama's
+    `<|begin_of_text|>`, since models are trained with them. Decoding spells out special tokens; ids
+    that the vocabulary skips have no text. Some vocabularies change case or white space, so that
+    decoding does not give back the text that was encoded.
 
     Args:
         tokenizer: A `transformers.PreTrainedTokenizerBase` or a `tokenizers.Tokenizer`. The latter
             is copied, also when it is inside the former.
         name: Its name for `load_tokenizer`; by default `"hf:"` and the place it was loaded from.
-        stop: The token that ends an answer, such as `"<|im_end|>"`; by default transformers' end
-            of sequence. A `tokenizers.Tokenizer` has no default.
+        stop: The token that ends an answer, such as `"<|im_end|>"`, its id, or several of these, of
+            which fine-tuning puts the first behind answers. By default transformers' end of
+            sequence; a `tokenizers.Tokenizer` has no default.
+        bos: False leaves out what the library puts before a text.
+
+    Attributes:
+        stop_tokens: Ids that end an answer.
+        unused_tokens: Ids that the vocabulary skips.
+        frame: Ids before and after every prompt; there are none after it.
 
     Raises:
         TokenizerError: `stop` is not in the vocabulary.
     """
 
-    def __init__(self, tokenizer: Any, name: str | None = None, stop: str | None = None) -> None:
-        vocabulary = tokenizer.get_vocab()
-        if stop is not None and stop not in vocabulary:
-            raise TokenizerError(f"stop={stop!r} is not a token of {name or tokenizer!r}")
+    def __init__(
+        self, tokenizer: Any, name: str | None = None, stop: Stop | None = None, *, bos: bool = True
+    ) -> None:
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
         eos: int | None = getattr(tokenizer, "eos_token_id", None)
         self.name = name or f"hf:{getattr(tokenizer, 'name_or_path', '')}"
         self.vocab_size = max(vocabulary.values()) + 1
-        self.stop_token: int | None = eos if stop is None else vocabulary[stop]
+        if stop is None:
+            stop = () if eos is None else eos
+        several = [stop] if isinstance(stop, str | int) else stop
+        names = {token: name for name, token in vocabulary.items()}
+        self.stop_tokens = tuple(
+            dict.fromkeys(
+                vocabulary.get(token, token) if isinstance(token, str) else token
+                for token in several
+            )
+        )
+        for token in self.stop_tokens:
+            if token not in names:
+                raise TokenizerError(f"stop={token!r} is not a token of {self.name!r}")
+        self.stop_token: int | None = next(iter(self.stop_tokens), None)
+        self.unused_tokens = tuple(sorted(set(range(self.vocab_size)) - names.keys()))
 
         # Most of transformers' tokenizers wrap one of the tokenizers library; calling that directly
         # takes half the time.
@@ -45,6 +72,15 @@ class HuggingFaceTokenizer:
         self._is_fast = fast is not None
         self._tokenizer = type(fast).from_str(fast.to_str()) if self._is_fast else tokenizer
         self._read_plainly()
+        special = special_tokens(tokenizer)
+        # Some vocabularies (T5's, for one) hold the stop token's spelling as a word too. A line end
+        # that was chosen to end answers stays in prompts.
+        self._no_words = {
+            token
+            for token in self.stop_tokens
+            if token in special or (names[token][0], names[token][-1]) == ("<", ">")
+        }
+        self.frame = (tuple(self.special_frame()[0]) if bos else (), ())
 
     def _read_plainly(self) -> None:
         if self._is_fast:
@@ -53,8 +89,16 @@ class HuggingFaceTokenizer:
             self._tokenizer.encode_special_tokens = True  # as text: "</s>" is then four characters
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str) -> "HuggingFaceTokenizer":
+    def from_pretrained(
+        cls, name_or_folder: str, stop: Stop | None = None, *, bos: bool = True
+    ) -> "HuggingFaceTokenizer":
         """The tokenizer of a model, by its name on the hub or its folder.
+
+        Args:
+            name_or_folder: Its name or folder.
+            stop: What ends an answer; by default the tokenizer's end of sequence and those of the
+                model's `generation_config`.
+            bos: False leaves out what the library puts before a text.
 
         Raises:
             MissingExtraError: transformers is not installed.
@@ -68,6 +112,7 @@ class HuggingFaceTokenizer:
             from transformers import AutoTokenizer
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+            ends = ends_of_folder(name_or_folder, tokenizer) if stop is None else stop
         except Exception as error:  # of many classes, and not always of a narrow one
             if isinstance(error, OSError) and not Path(name_or_folder).is_dir():
                 raise TokenizerUnavailableError(
@@ -85,35 +130,55 @@ class HuggingFaceTokenizer:
                 f"tokenizer 'hf:{name_or_folder}' holds special tokens only: are its files there? "
                 "tokenizer.save_pretrained(folder) writes them"
             )
-        return cls(tokenizer, name=f"hf:{name_or_folder}")
+        return cls(tokenizer, f"hf:{name_or_folder}", ends, bos=bos)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; a lone surrogate, which is not text, becomes "?"."""
         text = text.encode("utf-8", errors="replace").decode()
+        ids = self._ids(text)
+        if not self._no_words.isdisjoint(ids):
+            ids = [token for token in ids if token not in self._no_words]
+        return ids
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
         ids: list[int]
         if self._is_fast:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+            ids = self._tokenizer.encode(text, add_special_tokens=special).ids
         else:
-            ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        if self.stop_token in ids:
-            # Some vocabularies (T5's, for one) hold the stop token's spelling as a word too.
-            ids = [token for token in ids if token != self.stop_token]
+            ids = self._tokenizer.encode(
+                text, add_special_tokens=special, split_special_tokens=True
+            )
         return ids
+
+    def encode_further(self, text: str) -> list[int]:
+        """Ids of `text` behind other text: without the mark that some put where a text begins."""
+        for anchor, known in self._anchors:
+            ids = self.encode(anchor + text)
+            if ids[: len(known)] == known:
+                return ids[len(known) :]
+        return self.encode(text)
+
+    @cached_property
+    def _anchors(self) -> list[tuple[str, list[int]]]:
+        """Texts behind which others are encoded as they stand; none if each is so by itself."""
+        found = []
+        for anchor in ("", "\n", ".", ":"):
+            with suppress(Exception):  # of no class: a character that the vocabulary lacks
+                known, other = self.encode(anchor), self.encode("a")
+                ends = {end: self.encode(anchor + end)[len(known) :] for end in ("b", " b")}
+                before = self.decode(other)
+                if all(self.decode([*other, *ids]) == before + end for end, ids in ends.items()):
+                    found.append((anchor, known))
+        return [] if ("", []) in found else found
 
     def special_frame(self) -> tuple[list[int], list[int]]:
         """Special ids that the library itself puts before and after a text.
 
         `encode` leaves them out; an encoder-decoder's prompts need them.
         """
-        word = "a"
-        options = {} if self._is_fast else {"split_special_tokens": True}
-        plain, framed = (
-            self._tokenizer.encode(word, add_special_tokens=special, **options)
-            for special in (False, True)
-        )
-        plain, framed = (getattr(made, "ids", made) for made in (plain, framed))
-        if plain == framed:
+        if not self._ids("", special=True):
             return [], []
+        plain, framed = self._ids("a"), self._ids("a", special=True)
         begins = [b for b in range(len(framed)) if framed[b : b + len(plain)] == plain]
         return (framed[: begins[0]], framed[begins[0] + len(plain) :]) if begins else ([], [])
 
@@ -125,6 +190,20 @@ class HuggingFaceTokenizer:
         else:
             text = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return text
+
+    def is_boundary(self, token: int) -> bool:
+        """Whether no character can continue behind `token`; True in vocabularies of bytes alone."""
+        return token in self._boundaries
+
+    @cached_property
+    def _boundaries(self) -> frozenset[int]:
+        rules = json.loads(self._tokenizer.to_str()) if self._is_fast else {"decoder": None}
+        if (rules["decoder"] or {}).get("type") != "ByteLevel":
+            return frozenset()
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        # GPT-2's spelling of the bytes below 128: themselves, and U+0100 to U+0121 for the rest.
+        ends = {*map(chr, range(33, 127)), *map(chr, range(0x100, 0x122))}
+        return frozenset(token for name, token in vocabulary.items() if name[-1:] in ends)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -145,3 +224,44 @@ class HuggingFaceTokenizer:
 
     def __repr__(self) -> str:
         return f"HuggingFaceTokenizer({self.name!r}, vocab_size={self.vocab_size})"
+
+
+def special_tokens(tokenizer: Any) -> set[int]:
+    """Ids that a tokenizer of transformers or tokenizers marks as special or added."""
+    added = getattr(tokenizer, "get_added_tokens_decoder", None)
+    known = added() if added else getattr(tokenizer, "added_tokens_decoder", {})
+    return {*known, *getattr(tokenizer, "all_special_ids", ())}
+
+
+def ends_of_model(tokenizer: Any, generation_config: Any) -> list[int]:
+    """Ids that end an answer of a model: the tokenizer's end of sequence, then the model's.
+
+    Every Llama made from its configuration's defaults names the id 2, whatever its vocabulary. So
+    where transformers has derived one end from there, it counts only if it is a special token.
+
+    Args:
+        tokenizer: Of transformers or tokenizers.
+        generation_config: The model's `generation_config`.
+    """
+    named = generation_config.eos_token_id
+    if isinstance(named, int):
+        chosen = not getattr(generation_config, "_from_model_config", None)
+        named = [named] if chosen or named in special_tokens(tokenizer) else []
+    ends = [getattr(tokenizer, "eos_token_id", None), *(named or ())]
+    known = set(tokenizer.get_vocab().values())
+    return [token for token in dict.fromkeys(ends) if token in known]
+
+
+def ends_of_folder(name_or_folder: str, tokenizer: Any) -> list[int] | None:
+    """`ends_of_model` of the model that lies beside a tokenizer; None if there is none."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        generation_config = GenerationConfig.from_pretrained(name_or_folder)
+    except OSError:  # the file is younger than many models
+        try:
+            config = AutoConfig.from_pretrained(name_or_folder)
+        except (OSError, ValueError):  # a tokenizer alone, or an unknown model
+            return None
+        generation_config = GenerationConfig.from_model_config(config)
+    return ends_of_model(tokenizer, generation_config)

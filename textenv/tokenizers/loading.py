@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import tiktoken
 
 from textenv.errors import TokenizerError, UnknownTokenizerError
 from textenv.tokenizers import characters
-from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.base import Tokenizer, prompt_frame, stop_tokens_of
 from textenv.tokenizers.bytes import BytesTokenizer
 from textenv.tokenizers.characters import CharacterTokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
@@ -52,6 +53,34 @@ def load_tokenizer(spec: Any) -> Tokenizer:
     raise TokenizerError(f"{spec!r} is neither a tokenizer nor the name of one")
 
 
+def tokenizer_options(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a saved policy notes of its tokenizer beside the name: ends, and whether texts begin."""
+    return {
+        "stop_tokens": list(stop_tokens_of(tokenizer)),
+        "bos": bool(prompt_frame(tokenizer)[0]),
+    }
+
+
+def saved_options(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `HuggingFaceTokenizer` from what `tokenizer_options` gave.
+
+    Version 0.1 noted one stop token by its text, and put nothing before prompts.
+    """
+    return {"stop": saved.get("stop_tokens", saved.get("stop")), "bos": saved.get("bos", False)}
+
+
+def load_saved_tokenizer(name: str, saved: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a saved policy by its name, with the options it was saved with.
+
+    Raises:
+        TokenizerError: See `load_tokenizer`.
+    """
+    if name.startswith("hf:"):
+        folder = name.removeprefix("hf:")
+        return HuggingFaceTokenizer.from_pretrained(folder, **saved_options(saved))
+    return load_tokenizer(name)
+
+
 def _by_name(name: str) -> Tokenizer:
     if name == BytesTokenizer.name:
         return BytesTokenizer()
@@ -72,7 +101,7 @@ def _by_name(name: str) -> Tokenizer:
 
 def _from_file(name: str) -> Tokenizer:
     with suppress(OSError, ValueError):  # the other reader then raises the right error
-        contents = json.loads(Path(name).read_text())
+        contents = json.loads(Path(name).read_text(encoding="utf-8-sig"))
         if isinstance(contents, dict) and contents.get("format") == characters.FORMAT:
             return CharacterTokenizer.from_contents(contents, name)
     return TiktokenTokenizer.from_file(name)

@@ -17,6 +17,7 @@ import tiktoken.load
 import tiktoken.registry
 
 from textenv.errors import TokenizerError, TokenizerUnavailableError
+from textenv.files import reason
 
 # tiktoken makes gpt2 from two files and r50k_base from one. Both give the same ids, so the first
 # one that can be loaded is used.
@@ -113,9 +114,13 @@ def provide_ranks(
         The path of the copy.
 
     Raises:
-        TokenizerError: The file's SHA-256 is not the one that tiktoken expects.
+        TokenizerError: The file cannot be read, or its SHA-256 is not the one that tiktoken
+            expects.
     """
-    content = Path(path).read_bytes()
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read: {reason(error)}") from error
     digest = hashlib.sha256(content).hexdigest()
     files = rank_files(name)
     for file in files:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from textenv.errors import TokenizerError
-from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.base import Tokenizer, stop_tokens_of, unused_tokens_of
 
 
 class SourceTokenizer:
@@ -50,6 +50,8 @@ class SourceTokenizer:
         self.separator = after[-1]
         self.name, self.vocab_size = tokenizer.name, tokenizer.vocab_size
         self.stop_token = tokenizer.stop_token
+        self.stop_tokens = stop_tokens_of(tokenizer)
+        self.unused_tokens = unused_tokens_of(tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` alone; `encode_prompt(tokenizer, text)` frames it."""

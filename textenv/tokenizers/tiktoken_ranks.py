@@ -11,6 +11,7 @@ from pathlib import Path
 import tiktoken
 
 from textenv.errors import TokenizerError
+from textenv.files import reason
 
 STOP_TEXT = "<|endoftext|>"
 _FORMAT_VERSION = 1
@@ -38,6 +39,8 @@ class TiktokenTokenizer:
         self.name = name or encoding.name
         self.vocab_size = encoding.n_vocab
         self.stop_token = encoding._special_tokens.get(STOP_TEXT)
+        used = {*ranks.values(), *encoding._special_tokens.values()}
+        self.unused_tokens = tuple(sorted(set(range(self.vocab_size)) - used))
         self._encoding = encoding
 
     def encode(self, text: str) -> list[int]:
@@ -50,6 +53,10 @@ class TiktokenTokenizer:
             return self._encoding.decode(ids)
         except KeyError:  # rare: cl100k_base, for one, has 16 ids that stand for nothing
             return b"".join(map(self._token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def is_boundary(self, token: int) -> bool:
+        """Whether no character can continue behind `token`."""
+        return self._token_bytes(token)[-1] < 128
 
     def _token_bytes(self, token: int) -> bytes:
         try:
@@ -86,10 +93,10 @@ class TiktokenTokenizer:
             TokenizerError: The file does not exist, or holds something else.
         """
         try:
-            contents = json.loads(Path(path).read_text())
+            contents = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise TokenizerError(
-                f"{path}: no tokenizer's file can be read there: {error}"
+                f"{path}: no tokenizer's file can be read there: {reason(error)}"
             ) from error
         except ValueError as error:
             raise TokenizerError(f"{path} is not JSON: {error}") from error

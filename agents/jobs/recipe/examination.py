@@ -22,6 +22,7 @@ from agents.runs.samples import Sample
 from policies import RewardModel, TransformerPolicy
 from textenv import Episode, Prompt
 from textenv.rewards import EpisodeReward, shared
+from textenv.tokenizers import encode_answer, encode_prompt
 
 BASE, SFT, PPO, PPO_PTX, DPO = "prompted base", "SFT", "PPO", "PPO-ptx", "DPO"
 SHOTS = 2
@@ -141,15 +142,16 @@ def _with_examples(recipe: Recipe, prompts: Sequence[Prompt]) -> list[Prompt]:
     assert tokenizer.stop_token is not None
     shown: list[int] = []
     room = recipe.settings.context - recipe.settings.max_new_tokens
-    longest = max(len(tokenizer.encode(prompt.text)) for prompt in prompts)
+    longest = max(len(encode_prompt(tokenizer, prompt.text)) for prompt in prompts)
     # The shortest of some demonstrations: two of them have to fit beside every prompt.
     some = sorted(recipe.language.demonstrations(20), key=lambda parts: len("".join(parts)))
     for opening, rest in some[:SHOTS]:
-        ids = [*tokenizer.encode(opening), *tokenizer.encode(rest), tokenizer.stop_token]
+        answer = encode_answer(tokenizer, rest)
+        ids = [*encode_prompt(tokenizer, opening), *answer, tokenizer.stop_token]
         if len(shown) + len(ids) + longest <= room:
             shown += ids
     return [
-        Prompt("", {"opening": p.text}, np.array([*shown, *tokenizer.encode(p.text)]))
+        Prompt("", {"opening": p.text}, np.array([*shown, *encode_prompt(tokenizer, p.text)]))
         for p in prompts
     ]
 

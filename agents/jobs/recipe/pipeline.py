@@ -46,7 +46,7 @@ from policies import RewardModel, SeparateValue, TransformerConfig, TransformerP
 from textenv import Prompt, TextVectorEnv
 from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 
-RECIPE = 1
+RECIPE = 2
 """To be raised when the code below makes something else of the same settings."""
 
 STAGES = ("vocabulary", "pretrained", "sft", "preferences", "reward_model", "dpo", "ppo", "ppo_ptx")
@@ -146,8 +146,10 @@ class Recipe:
                 Example(((opening, False), (rest, True)))
                 for opening, rest in self.language.demonstrations(s.demonstrations)
             ]
-            kept = examples[: len(examples) // 10]
-            learned = examples[len(kept) :]
+            cut = len(examples) // 10
+            learned = examples[cut:]
+            seen = {example.question for example in learned}
+            kept = [example for example in examples[:cut] if example.question not in seen]
             total = steps_of(len(learned), s.sft_epochs, SFT_BATCH)
             steps = sft_steps(
                 policy,
@@ -315,7 +317,11 @@ class Recipe:
         envs = self.environment(actor, model, [prompt.text for prompt in asked])
         with self.stages.bar(name.upper().replace("_", "-"), s.ppo_tokens, "tokens") as advance:
             points.append(self._point(actor, learner, envs, asked))
-            for update in learner.updates(s.ppo_tokens):
+            while learner.tokens_done < s.ppo_tokens:
+                # Not `updates`, which saves the learner when it is stopped: this stage is then made
+                # anew, and what is said of resuming is said by the whole recipe.
+                update = learner.update(learner.tokens_done / s.ppo_tokens)
+                assert update.kl is not None  # there is a reference
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:

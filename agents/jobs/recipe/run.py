@@ -7,6 +7,7 @@ from rich.console import Console
 
 from agents.commands.recipe import RecipeSettings
 from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
 from agents.jobs.recipe.examination import examine
 from agents.jobs.recipe.pipeline import Recipe
 from agents.jobs.recipe.settings import Settings
@@ -26,6 +27,7 @@ def run(settings: RecipeSettings) -> None:
     console = Console()
     wanted, machine = settings.runs, settings.machine
     device_named(machine.device)  # before anything that takes long
+    check_folder(wanted.out, "--out")
     results = []
     for size in wanted.size:
         for seed in wanted.seed:
@@ -35,8 +37,16 @@ def run(settings: RecipeSettings) -> None:
                 wanted.language, size, seed, device=machine.device, precision=machine.precision
             )
             recipe = Recipe(of_run.scaled(wanted.budget), wanted.out / name, Stages(console))
-            recipe.run()
-            results.append(examine(recipe))
+            try:
+                recipe.run()
+                results.append(examine(recipe))
+            except KeyboardInterrupt as error:
+                # Of the stage that was stopped nothing is kept, so only this can be resumed.
+                error.__notes__ = [
+                    f"Finished stages are kept in {wanted.out / name}. The same command goes on "
+                    "with the next one."
+                ]
+                raise
     for table in tables(results):
         console.print(rich_table(table))
     numbers = [asdict(result) for result in results]

@@ -19,6 +19,7 @@ from agents.runs.loggers.protocol import (
     Logger,
     SampleLogger,
     close_logger,
+    log_evaluation,
     log_update,
 )
 from agents.runs.loggers.tensorboard import TensorBoardLogger
@@ -41,6 +42,7 @@ __all__ = [
     "WandbLogger",
     "check_loggers",
     "close_logger",
+    "log_evaluation",
     "log_update",
     "loggers_of_run",
 ]

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.runs.metrics import numbers
+from agents.runs.metrics import EVALUATION, numbers
 from agents.runs.samples import Sample
 from agents.runs.update import Update
 
@@ -96,6 +96,22 @@ def log_update(loggers: Sequence[Logger], update: Update, samples: Sequence[Samp
             scores = update.scores
             if isinstance(logger, HistogramLogger) and scores is not None and len(scores):
                 logger.log_histogram(update.tokens, SCORES_TAG, scores)
+
+
+def log_evaluation(loggers: Sequence[Logger], step: int, score: float) -> None:
+    """Give every logger the mean score of an evaluation during training.
+
+    Args:
+        loggers: Any number of loggers.
+        step: Tokens chosen so far.
+        score: The mean score.
+
+    Warns:
+        RuntimeWarning: A logger raised an error. The others get the score all the same.
+    """
+    for logger in loggers:
+        with _errors_as_warnings(logger, "log an evaluation"):
+            logger.log(step, {EVALUATION: score})
 
 
 def close_logger(logger: Logger, error: BaseException | None = None) -> None:

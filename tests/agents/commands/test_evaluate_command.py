@@ -109,6 +109,16 @@ def test_a_template(folder):
     assert result.exit_code == 0, result.output
 
 
+def test_the_mark_at_the_beginning_of_a_text_is_no_character(folder):
+    figures = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (folder / "held.txt").write_text("A text that nobody has read.", encoding=encoding)
+        result = run("one", "--judge", "my.py:judge", "--text", "held.txt", "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads((folder / "out.json").read_text())[0]["perplexity"])
+    assert figures[0] == figures[1]
+
+
 def test_a_stream_of_tokens_as_held_out_text(folder):
     write_stream(folder / "held.tokens", ["A text.", "Another."], TOKENIZER)
     result = run("one", "--judge", "my.py:judge", "--text", "held.tokens", "--json", "out.json")
@@ -152,6 +162,31 @@ def test_what_cannot_be_used_is_said(folder, arguments, message):
     result = run(*arguments)
     assert result.exit_code != 0
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_prompts_that_are_too_long(folder):
+    (folder / "long.txt").write_text("short\n" + "x" * 27 + "\nshort, too\n" + "y" * 28)
+    arguments = ["one", "two", "--judge", "my.py:judge", "--prompts", "long.txt"]
+    result = run_command("eval", *arguments, "--max-new-tokens", "6")
+    assert result.exit_code == 1
+    first, second, way_out = result.output.splitlines()
+    assert "long.txt:2: " in first and "long.txt:4: " in second and "--long-prompts" in way_out
+    for how, answers in (("cut", 4), ("drop", 2)):
+        options = ["--max-new-tokens", "6", "--long-prompts", how, "--rows", "4"]
+        result = run_command("eval", *arguments, *options)
+        assert result.exit_code == 0, result.output
+        assert "2 of 4 prompts have more than 26 tokens" in result.output
+        assert f"{answers} answers of each policy" in result.output
+
+
+@pytest.mark.parametrize("option", ["--reward", "--judge"])
+def test_what_scores_is_tried_before_a_policy_is_loaded(folder, option):
+    (folder / "tried.py").write_text("def score(*given):\n    return 1 / 0\n")
+    result = run("none", option, "tried.py:score")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "tried on a made-up episode" in output
+    assert "in tried.py, line 2: return 1 / 0" in output
 
 
 def test_answers_that_fill_the_context(folder):

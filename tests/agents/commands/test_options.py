@@ -144,7 +144,11 @@ def test_settings_survive_being_written_and_read():
         (["train", "--algorithm", "own.py:Clash"], 2, "options already: temperature"),
         (["train", "--algorithm", "own.py:Plain"], 2, "has no fields"),
         (["pretrain", "--text", "x.txt", "--out", "o", "--n-head", "3"], 2, "does not divide"),
-        (["eval", "x", "--prompts", "y", "--judge", "z", "--json", "no/x.json"], 2, "folder no"),
+        (
+            ["eval", "x", "--prompts", "y", "--judge", "afinn", "--json", "no/x.json"],
+            2,
+            "folder no",
+        ),
         (["train", "--run-folder", "own.py"], 2, "is a file, not a folder"),
         (["trian"], 2, "did you mean train?"),
         (["pretrain", "--out", "x"], 2, "--text"),

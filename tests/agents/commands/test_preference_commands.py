@@ -9,6 +9,7 @@ import torch
 from command_line import run_command
 
 from agents.feedback import read_rankings
+from agents.jobs import preferences
 from policies import TransformerConfig, TransformerPolicy
 from policies.reward_model import RewardModel
 from textenv.tokenizers import BytesTokenizer
@@ -76,6 +77,39 @@ def test_a_stopped_run_goes_on_and_gives_the_same():
     assert path.read_text(encoding="utf-8") == whole
 
 
+def test_a_labeller_is_tried_before_answers_are_sampled(monkeypatch):
+    monkeypatch.setattr("agents.jobs.preferences.sample_answers", lambda *given, **more: 1 / 0)
+    result = ask(labeller="my.py:broken")
+    assert result.exit_code == 1
+    assert 'in my.py, line 6: raise ZeroDivisionError("oh")' in " ".join(result.output.split())
+
+
+def test_prompts_that_are_too_long(folder):
+    (folder / "long.txt").write_text("short\n" + "x" * 29 + "\n" + "y" * 30)
+    result = ask(prompts="long.txt")
+    assert result.exit_code == 1
+    assert "long.txt:3: " in result.output and "--long-prompts drop" in result.output
+    assert "long.txt:2: " not in result.output  # the last id of an answer is not read
+    assert ask("--long-prompts", "cut", prompts="long.txt").exit_code == 0
+    read = [ranking.prompt for ranking in read_rankings("made/p.jsonl")]
+    assert read == ["short", "x" * 29, "y" * 29]
+
+
+def test_ctrl_c_says_how_many_are_ranked(monkeypatch):
+    ranked = preferences.rank
+
+    def stopped(*arguments):
+        if Path("made/p.jsonl").exists():
+            raise KeyboardInterrupt
+        return ranked(*arguments)
+
+    monkeypatch.setattr(preferences, "rank", stopped)
+    result = ask()
+    assert result.exit_code == 130
+    assert "Stopped.\n64 prompts are ranked. The same command goes on." in result.output
+    assert len(read_rankings("made/p.jsonl")) == 64
+
+
 def test_a_limit_and_prompts_from_a_function():
     assert ask("--limit", "3").exit_code == 0
     assert len(read_rankings("made/p.jsonl")) == 3
@@ -98,7 +132,7 @@ def test_a_person_ranks_in_the_terminal():
     [
         ({"labeller": "my.py:broken"}, "ZeroDivisionError"),
         ({"labeller": "my.py:number"}, "not a function of a prompt"),
-        ({"labeller": "vaders"}, "'vaders' does not name an object"),
+        ({"labeller": "vaders:own"}, "no module 'vaders'"),
         ({"prompts": "none.txt"}, "none.txt"),
     ],
 )

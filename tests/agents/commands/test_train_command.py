@@ -1,13 +1,17 @@
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from command_line import run_command
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.algorithms.names import ALGORITHMS
+from agents.runs.loggers import LOGGERS
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
@@ -113,6 +117,39 @@ def test_evaluations_checkpoints_and_samples_on_the_way(folder):
     assert len(evaluations) == 1 + 19 // 2
 
 
+def test_scores_of_evaluations_go_to_the_loggers_too(folder, monkeypatch):
+    class Service:
+        logged: ClassVar = []
+
+        def log(self, step, numbers):
+            if "evaluation_score" in numbers:
+                self.logged.append((step, numbers))
+
+        def close(self):
+            pass
+
+    for name in ("wandb", "mlflow", "trackio"):
+        monkeypatch.setitem(LOGGERS, name, lambda folder, config: Service())
+    monkeypatch.setattr("agents.jobs.train.check_loggers", lambda names: None)
+    services = ["--logger", "wandb", "--logger", "mlflow", "--logger", "trackio"]
+    short = ["--tokens", "200", "--eval-every", "2"]  # 7 updates of 4 rows and 8 steps
+    result = run(*own(), *short, "--logger", "tensorboard", *services)
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    rows = list(csv.DictReader((made / "evaluations.csv").read_text().splitlines()))
+    written = [(int(row["step"]), {"evaluation_score": float(row["score"])}) for row in rows]
+    assert len(written) == 7 // 2
+    assert sorted(Service.logged, key=lambda point: point[0]) == [w for w in written for _ in "123"]
+    events = EventAccumulator(str(made / "tensorboard"))
+    events.Reload()
+    points = events.Scalars("score/evaluation")
+    assert [point.step for point in points] == [step for step, _ in written]
+    assert [point.value for point in points] == pytest.approx(
+        [numbers["evaluation_score"] for _, numbers in written]
+    )
+    assert "evaluation_score" not in (made / "metrics.csv").read_text()  # a row for each update
+
+
 def test_the_configuration_of_a_run_repeats_it(folder):
     assert run(*own(), "--seed", "4").exit_code == 0
     (made,) = run_folders(folder)
@@ -165,6 +202,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(folder):
     assert texts[0] == texts[1]
 
 
+def test_ctrl_c_in_the_last_evaluation_says_how_to_go_on(folder):
+    counted = [*own("my.py:interrupted"), "--tokens", "64"]
+    (folder / "calls").write_text("41")  # none is interrupted
+    assert run(*counted).exit_code == 0
+    calls = int((folder / "calls").read_text()) - 41
+    (folder / "calls").write_text(str(41 - calls))  # the last one is
+    stopped = run(*counted)
+    assert stopped.exit_code == 130, stopped.output
+    made = run_folders(folder)[-1]
+    assert f"textenv train --resume {made.relative_to(folder)}" in stopped.output
+    assert run("--resume", str(made)).exit_code == 0
+    assert (made / "result.json").exists()
+
+
 def test_a_resumed_run_takes_more_tokens_and_nothing_else(folder):
     assert run(*own()).exit_code == 0
     (made,) = run_folders(folder)
@@ -198,9 +249,51 @@ def test_mistakes_give_one_message(folder, arguments, message):
     assert isinstance(result.exception, SystemExit)
 
 
+def long_and_short(folder: Path) -> list[str]:
+    """Arguments with two long prompts among short ones; there is room for 24 ids."""
+    lines = [json.dumps({"prompt": f"p {n}" if n % 30 else f"{n}: {'x' * 30}"}) for n in range(50)]
+    (folder / "long.jsonl").write_text("\n".join(lines))
+    return own(prompts="long.jsonl")
+
+
+def test_prompts_that_are_too_long_are_named_with_the_way_out(folder):
+    result = run(*long_and_short(folder))
+    assert result.exit_code == 1
+    first, second, way_out = result.output.splitlines()
+    assert "long.jsonl:1: the prompt '0: xxx" in first and "33 tokens" in first
+    assert "long.jsonl:31: the prompt '30: xxx" in second
+    for option in ("--max-new-tokens", "--long-prompts cut", "--long-prompts drop"):
+        assert option in way_out
+    assert not run_folders(folder)
+
+
+@pytest.mark.parametrize(("how", "said"), [("cut", "cut to their ends"), ("drop", "dropped")])
+def test_prompts_that_are_too_long_are_cut_or_dropped(folder, how, said):
+    arguments = [*long_and_short(folder), "--long-prompts", how, "--tokens", "64"]
+    result = run(*arguments, "--eval-answers", "50")
+    assert result.exit_code == 0, result.output
+    assert f"2 of 50 prompts have more than 24 tokens and are {said}." in result.output
+    (made,) = run_folders(folder)
+    assert json.loads((made / "config.json").read_text())["long_prompts"] == how
+    samples = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
+    assert max(len(s["prompt"]) for s in samples) <= 24
+
+
+def test_a_reward_is_tried_before_a_policy_is_loaded(folder):
+    (folder / "tried.py").write_text(
+        "def reward(episodes):\n    return [e.columns['answer'] for e in episodes]\n"
+    )
+    result = run(*own("tried.py:reward"), "--policy", "absent")
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "tried on a made-up episode: reward 'reward' raised KeyError: 'answer'" in output
+    assert "in tried.py, line 2: return [e.columns['answer'] for e in episodes]" in output
+    assert not run_folders(folder)
+
+
 def test_debug_shows_where_an_error_comes_from(folder):
     result = run(*own(), "--prompts", "absent.jsonl", "--debug")
-    assert "MalformedRecordError" in repr(result.exception)
+    assert "MissingFileError" in repr(result.exception)
 
 
 def test_what_is_no_run_cannot_be_resumed(folder):

@@ -38,6 +38,23 @@ def test_pretraining_reports_samples_and_saves(text, tmp_path):
     assert policy.generate(["the cat s"], 5, temperature=0)[0].startswith("at")
 
 
+def test_the_mark_at_the_beginning_of_a_text_is_no_character(text, tmp_path):
+    text.write_text(TEXT, encoding="utf-8-sig")
+    result = run_command(*small(text, tmp_path / "out", tokens=64))
+    assert result.exit_code == 0, result.output
+    tokenizer = TransformerPolicy.load(tmp_path / "out").tokenizer
+    assert isinstance(tokenizer, CharacterTokenizer)
+    assert tokenizer.alphabet == "".join(sorted(set(TEXT)))
+
+
+def test_missing_texts_are_named_before_anything_is_made(text, tmp_path):
+    arguments = small(text, tmp_path / "out")
+    result = run_command(*arguments, "--text", "gone.txt", "--text", "lost.jsonl")
+    assert result.exit_code == 1
+    assert "MissingFileError: there is no file gone.txt, lost.jsonl" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_run_ends_as_one_that_was_not(text, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert run_command(*small(text, whole)).exit_code == 0

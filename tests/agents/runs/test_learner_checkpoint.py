@@ -287,7 +287,9 @@ def saved(tmp_path):
 
 
 def test_a_missing_learner(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere holds no learner .*FileNotFoundError"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere holds no learner .*: there is no folder .*nowhere"
+    ):
         make_learner(n_steps=10).load(tmp_path / "nowhere")
 
 

@@ -1,5 +1,7 @@
 """Finding the answer in what a model wrote."""
 
+from fractions import Fraction
+
 import pytest
 
 from textenv.tasks import (
@@ -7,6 +9,7 @@ from textenv.tasks import (
     boxed,
     final_answer,
     first_found,
+    parse_number,
     stated,
     tagged,
     whole_text,
@@ -25,8 +28,29 @@ from textenv.tasks import (
         (boxed, r"\boxed{1}, or rather \boxed{ 2 }", "2"),
         (boxed, r"\boxed{\frac{1}{2}}.}", r"\frac{1}{2}"),
         (boxed, r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (boxed, r"\boxed{72", None),
+        (boxed, r"\boxed{\{0, 1]}", r"\{0, 1]"),  # \{ is a sign, not a brace
+        (boxed, "\\boxed{\n72\n} 5", "72"),
+        (boxed, r"\boxed {72}", "72"),
+        (boxed, r"$\boxed 72$ and 5", "72"),
+        (boxed, r"\boxed 7. And 5", "7"),
+        (boxed, r"\boxed\frac12", r"\frac12"),
+        (boxed, r"\boxed x + 1", "x + 1"),
+        (boxed, r"\fbox{72}", "72"),
+        (boxed, r"\framebox{72}", "72"),
+        (boxed, r"\framebox[2cm][c]{72}", "72"),
+        (boxed, r"\boxed{1} \fbox{2}", "2"),
+        (boxed, r"\boxed{\boxed{3}}", "3"),
+        # Never closed, as where an answer was cut.
+        (boxed, r"\boxed{72", "72"),
+        (boxed, r"\boxed{1} and \boxed{ 2", "2"),
+        (boxed, r"$\boxed{\$1,200$. But 5", r"\$1,200"),
+        (boxed, r"\boxed{yes", "yes"),
+        # Texts that reason about their task speak of boxes.
         (boxed, r"\boxed{}", None),
+        (boxed, r"\boxed{3}, as \boxed{} should have", "3"),
+        (boxed, r"Put it into \boxed form.", None),
+        (boxed, r"\boxed", None),
+        (boxed, r"\boxedin 5", None),
         (boxed, "72", None),
         (stated, "The answer is 72.", "72"),
         (stated, "the answer is: $7.50!", "$7.50"),
@@ -48,6 +72,11 @@ from textenv.tasks import (
         (final_answer, "The answer is 1. And 3", "1"),
         (final_answer, "2 and 3", "3"),
         (final_answer, "None.", None),
+        # What is in the box, and not the last number.
+        (final_answer, r"\fbox{72}, not 5", "72"),
+        (final_answer, r"$\boxed 72$, not 5", "72"),
+        (final_answer, r"\boxed{\text{none}}, not 5", r"\text{none}"),
+        (final_answer, "\\boxed{72\nis what 5 is not", "72"),
         (final_answer, "", None),
         (first_found(tagged, boxed), r"\boxed{3}", "3"),
         (first_found(), "3", None),
@@ -55,3 +84,22 @@ from textenv.tasks import (
 )
 def test_answers(extract, text, expected):
     assert extract(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\boxed{1,234}, not 5", 1234),
+        (r"\boxed{1{,}234}, not 5", 1234),
+        (r"\boxed{\$1\,234.50}, not 5", Fraction(2469, 2)),
+        (r"\boxed{\frac{1}{2}}, not 5", Fraction(1, 2)),
+        (r"\boxed{7\text{ cm}}, not 5", 7),
+        (r"\boxed{x = 7}, not 5", 7),
+        (r"\boxed{50\%}, not 5", 50),
+        (r"\boxed{\text{seven}}, not 5", None),
+        (r"\boxed{7\sqrt{2}}, not 7", None),
+        (r"\boxed{\frac{1}{2", None),
+    ],
+)
+def test_numbers_in_boxes(text, value):
+    assert parse_number(final_answer(text)) == value

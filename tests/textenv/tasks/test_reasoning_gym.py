@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,56 @@ def test_answers_over_which_a_verifier_stumbles_are_wrong(package):
         dataset.score_answer("zz )(", dataset[0])
     texts = ["zz )(", "", prompt.columns["answer"]]
     assert scores(task, [prompt] * 3, texts)[::2] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["countdown", "fraction_simplification", "puzzle24"])
+def test_nothing_is_paid_where_no_answer_was_found(name, package):
+    """Their verifiers pay 0.01 for it."""
+    task = reasoning_gym_task(name, extract=tagged)
+    (prompt,) = task.prompts.draw(SEEDS[:1])
+    assert task.prompts.dataset.score_answer(None, task.prompts.dataset[0]) > 0
+    texts = ["", "I do not know", "<answer> </answer>", "<answer>"]
+    assert scores(task, [prompt] * 4, texts) == [0.0] * 4
+    bare = reasoning_gym_task(name, extract=lambda text: text)
+    assert scores(bare, [prompt] * 2, ["", " \n"]) == [0.0] * 2
+
+
+def test_wrong_answers_that_verifiers_take_for_right(package):
+    halting = reasoning_gym_task("game_of_life_halting")
+    prompts = halting.prompts.draw(np.arange(8, dtype=np.uint64))
+    right = [p.columns["answer"] for p in prompts]
+    wrong = ["False" if answer == "True" else "True" for answer in right]
+    assert set(right) == {"True", "False"}
+    assert scores(halting, prompts, right) == [1.0] * 8
+    assert scores(halting, prompts, [f"{answer.lower()}." for answer in right]) == [1.0] * 8
+    for texts in (wrong, ["I do not know"] * 8, ["True or False"] * 8):
+        assert scores(halting, prompts, texts) == [0.0] * 8
+
+    four = reasoning_gym_task("puzzle24")
+    prompts = four.prompts.draw(np.arange(4, dtype=np.uint64))
+    right = [p.columns["answer"] for p in prompts]
+    assert scores(four, prompts, right) == [1.0] * 4
+    assert scores(four, prompts, right[1:] + right[:1]) == [0.0] * 4  # 24 of other numbers
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(  # a package of reasoning-gym's leaves its file open
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_the_page_lists_what_is_paid_for_a_refusal(package):
+    """Over twenty puzzles of every kind; the table in docs/rewards.md is this."""
+    paid = {}
+    for name in sorted(package.factory.DATASETS):
+        if name == "composite":  # of the others, and has no puzzles of its own
+            continue
+        task = reasoning_gym_task(name)
+        prompts = task.prompts.draw(np.arange(20, dtype=np.uint64))
+        most = max(scores(task, prompts, ["I do not know"] * 20))
+        if most > 0:
+            paid.setdefault(f"{most:.2g}", []).append(f"`{name}`")
+    rows = [f"| {most} | {', '.join(paid[most])} |" for most in sorted(paid, key=float)]
+    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in page, rows
 
 
 def test_kinds_with_a_fixed_number_of_puzzles(package):

@@ -1,14 +1,17 @@
 """The whole recipe on a language of a few words, in seconds."""
 
 import json
+import signal
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
 from command_line import run_command
 from rich.console import Console
 
+from agents.collector import Collector
 from agents.jobs.recipe import languages, settings
 from agents.jobs.recipe.examination import BASE, DPO, PPO, PPO_PTX, SFT, examine
 from agents.jobs.recipe.languages import Language
@@ -101,3 +104,32 @@ def test_the_command_ends_with_tables_and_a_page_without_links(tmp_path, monkeyp
     for stage in (BASE, SFT, PPO, PPO_PTX, DPO):
         assert stage in page
     assert "src=" not in page and "<link" not in page
+
+
+def test_ctrl_c_is_answered_by_the_recipe_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(Settings, "scaled", lambda self, budget: SMALL)
+    played = Collector.collect_steps
+
+    def stopped(collector, count):
+        if collector.envs.num_envs == SMALL.ppo_rows and not Path("again").exists():
+            signal.raise_signal(signal.SIGINT)
+        return played(collector, count)
+
+    monkeypatch.setattr(Collector, "collect_steps", stopped)
+    arguments = ["recipe", "--size", "small", "--out", "out"]
+    result = run_command(*arguments)
+    assert result.exit_code == 130, result.output
+    last = result.output.splitlines()[-2:]
+    assert last == [
+        "Stopped.",
+        "Finished stages are kept in out/en-small-0. The same command goes on with the next one.",
+    ]
+    assert not Path("runs").exists()  # nothing of the learner within was saved
+    finished = {path.name for path in Path("out/en-small-0").iterdir()}
+    assert finished == set(STAGES) - {"ppo", "ppo_ptx"}
+    Path("again").touch()
+    again = run_command(*arguments)
+    assert again.exit_code == 0, again.output
+    assert "dpo: made before" in again.output
