@@ -17,9 +17,6 @@ from torch import Tensor
 
 from agents.shapes import check_aligned
 
-ROUNDING = 2.0**-22
-"""Scores that differ by a smaller share than this are equal: float32 is no finer."""
-
 
 def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:
     """Check (S, L) arrays and their (S,) bootstrap values."""
@@ -235,6 +232,11 @@ def _group_means(x: Tensor, index: Tensor, sizes: Tensor) -> Tensor:
     return (sums / sizes)[index]
 
 
+def _rounding(scores: Tensor) -> float:
+    """Scores that differ by a smaller share than this are equal: their sums are no finer."""
+    return 2.0**-40 if scores.dtype == torch.float64 else 2.0**-22
+
+
 def _group_deviations(x: Tensor, groups: Tensor) -> Tensor:
     """The standard deviation of each sequence's group, (S,)."""
     return _group_means(group_centred(x, groups).square(), *_group_numbers(x, groups)).sqrt()
@@ -322,7 +324,8 @@ def group_standardised_less(
         ValueError: If shapes disagree or `groups` is not integral.
     """
     deviations = _group_deviations(scores, groups)
-    units = torch.where(deviations > ROUNDING * scores.abs(), deviations + eps, 1.0)
+    rounding = _rounding(scores) * scores.abs()
+    units = torch.where(deviations > rounding, deviations + eps, 1.0)
     return group_standardised(scores, groups, eps) - group_centred(penalties, groups) / units
 
 
@@ -344,8 +347,10 @@ def standardised_less(scores: Tensor, penalties: Tensor, mask: Tensor, eps: floa
     check_aligned(mask, scores=scores, penalties=penalties)
     if not mask.any():  # the mean of nothing would be NaN
         return torch.zeros_like(scores)
+    rounding = _rounding(scores) * scores[mask].abs().max()
+    scores = _above_lowest(scores, mask)
     deviation = torch.var(scores[mask], correction=0).sqrt()
-    unit = torch.where(deviation > ROUNDING * scores[mask].abs().max(), deviation + eps, 1.0)
+    unit = torch.where(deviation > rounding, deviation + eps, 1.0)
     returns = scores - penalties
     return torch.where(mask, (returns - returns[mask].mean()) / unit, 0.0)
 
