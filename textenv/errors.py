@@ -71,7 +71,11 @@ class RewardCountError(RewardError, ValueError):
 
 
 class RewardValueError(RewardError, ValueError):
-    """A reward function returned NaN, an infinity, or something else than a number."""
+    """A reward is not a number, is not finite, or is too large to learn from in float32."""
+
+
+class DivergedError(TextEnvError, ArithmeticError):
+    """A loss or a gradient is not a finite number; the optimiser step was not taken."""
 
 
 class UnscoredError(RewardError, ValueError):

@@ -120,7 +120,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Raises:
             SourceError: A row has no separator.
         """
-        ids = token_ids(observations)
+        ids = token_ids(observations, self.pad_token)
         separated = (ids == self.separator).any(1)
         if not separated.all():
             raise self._no_separator(int(separated.argmin()))
