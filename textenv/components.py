@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from textenv.episode import Episode
 from textenv.infos import masked_info
+from textenv.reward_terms import weigh
 from textenv.rewards import RewardTerm, StepBatch, call_on_episodes, call_on_steps
 
 
@@ -34,14 +35,14 @@ class RewardComponents:
         """Weighted sum of the dense terms for the k `rows` in `batch`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(batch))
         for column, term in enumerate(self.terms):
             if term.dense:
                 scores = call_on_steps(term, batch)
                 self.sums[rows, column] += scores
-                total += term.weight * scores
+                total += weigh(term, scores, batch)
         return total
 
     def pay_episodes(
@@ -50,7 +51,7 @@ class RewardComponents:
         """Weighted sum of the other terms for the `episodes` that ended in `rows`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(rows))
         for column, term in enumerate(self.terms):
@@ -59,14 +60,15 @@ class RewardComponents:
                 self.sums[rows, column] = scores
                 if term.may_abstain:
                     scores = np.nan_to_num(scores)
-                total += term.weight * scores
+                total += weigh(term, scores, episodes)
         return total
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether any term that counts has paid or judged each row's episode, shape (count,)."""
         # A term of weight 0 is only reported, so it makes no score.
-        counting = [column for column, term in enumerate(self.terms) if term.weight]
-        return ~np.isnan(self.sums[:, counting or slice(None)]).all(1)
+        counts = np.array([term.weight != 0 for term in self.terms])
+        abstained = np.isnan(self.sums[:, counts if counts.any() else ~counts]).all(1)
+        return np.logical_not(abstained)
 
     def info(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
         """The sums of the rows that `ended`, by the names of the terms that did not abstain."""

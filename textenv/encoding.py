@@ -14,7 +14,8 @@ from textenv.records import listed
 from textenv.tokenizers import Tokenizer, encode_prompt
 
 _WAY_OUT = (
-    "shorten it, make the environment with more room, or let textenv.long_prompts cut or drop it"
+    "shorten it, make the environment with more room, or let textenv.long_prompts (a command's "
+    "--long-prompts) cut or drop it"
 )
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textenv.reward_adapters import Adapter
+
 OURS = ("textenv", "policies", "agents")
 INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib"))
 
@@ -23,19 +25,15 @@ def place_of(error: BaseException, function: Any = None) -> str:
         name = frame.f_code.co_filename
         if _is_the_users(name, frame.f_globals.get("__name__", "")):
             (shown,) = traceback.StackSummary.extract([(frame, line)])
-            return f"{_short(name)}, line {line}: {shown.line}"
+            code = f": {shown.line}" if shown.line else ""  # none where no file holds it
+            return f"{_short(name)}, line {line}{code}"
     return defined_at(function)
 
 
 def defined_at(function: Any) -> str:
     """File and line at which the user wrote a function; empty if it is someone else's."""
-    while True:
-        if isinstance(function, partial):
-            function = function.func
-        elif hasattr(function, "function"):  # an adapter
-            function = function.function
-        else:
-            break
+    while isinstance(function, partial | Adapter):
+        function = function.func if isinstance(function, partial) else function.function
     function = inspect.unwrap(function)
     if not hasattr(function, "__code__"):
         function = inspect.getattr_static(type(function), "__call__", None)
@@ -48,7 +46,6 @@ def defined_at(function: Any) -> str:
 def _is_the_users(file: str, module: str) -> bool:
     if module.partition(".")[0] in OURS or file.startswith("<frozen"):
         return False
-    # Code that is not installed may lie below a folder of Python's, as with a prefix of /usr.
     return not file.startswith(INSTALLED)
 
 

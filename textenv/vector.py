@@ -132,6 +132,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    moves = 0
+    """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
 
     def __init__(
@@ -249,6 +251,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         else:
             self._streams.place(rows)
             self._begin(rows, starts)
+        self.moves += 1
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
 
     def step(
@@ -297,6 +300,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards)
         infos |= self._mask_info()
+        self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
         if self.budget == "truncate":
@@ -365,6 +369,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._components.sums[...] = state["component_sums"]
         if self._conversations is not None:
             self._conversations.load_state_dict(state["conversations"])
+        self.moves += 1
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions
@@ -428,6 +433,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             ends = np.array(list(reasons))
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
         infos |= self._mask_info()
+        self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
 
     def _turn(self, row: int, stopped: bool) -> Turn:

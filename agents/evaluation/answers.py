@@ -213,8 +213,8 @@ def answer_prompts(
         scores[running] += rewards[running]
         for row in np.flatnonzero(running & (terminated | truncated)):
             finals[row] = infos["final_obs"][row]
-            ends = infos["final_info"]
-            score = float(scores[row]) if is_scored(ends, row) else math.nan
+            ends: dict[str, Any] = infos["final_info"]
+            score = float(scores[row]) if is_scored(ends, int(row)) else math.nan
             samples[row] = Sample(str(texts[row]), str(ends["text"][row]), score)
             running[row] = False
     tokens = np.stack(finals[:count])

@@ -12,6 +12,7 @@ from hf_models import CONTEXT, VOCAB, cached, make, tiny, uncached
 from letters import Letters
 
 from policies import RewardModel, TransformerPolicy, load_policy
+from policies.checkpoint import saved_tokenizer
 from policies.huggingface import HuggingFacePolicy
 from textenv.errors import (
     CheckpointError,
@@ -46,6 +47,12 @@ def folder(tmp_path):
 
 
 # --- loading and saving ---------------------------------------------------------------------------
+
+
+def test_the_tokenizer_of_a_folder_without_its_network(folder, tmp_path):
+    HuggingFacePolicy.from_pretrained(folder).save(tmp_path / "saved")
+    assert saved_tokenizer(tmp_path / "saved").encode("3 1") == [3, 1]
+    assert saved_tokenizer(folder) is None  # no policy was saved there
 
 
 def test_a_folder_of_transformers(folder):

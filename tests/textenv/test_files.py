@@ -2,9 +2,13 @@
 
 import pytest
 
+from agents.algorithms.names import algorithm_named
+from agents.commands.options import Choice
 from agents.commands.parsing import read_config
+from agents.commands.train import Task, TrainSettings
 from agents.feedback import read_rankings
 from agents.jobs.evaluate import _stream
+from agents.jobs.inputs import make_algorithm
 from agents.supervised import read_examples
 from policies import RewardModel, TransformerConfig, TransformerPolicy, load_policy
 from textenv.errors import (
@@ -51,6 +55,17 @@ def test_a_mark_in_a_text_to_measure_on(marked):
     tokenizer = BytesTokenizer()
     policy = TransformerPolicy(TransformerConfig(257, 8, 1, 1, 8), tokenizer=tokenizer)
     assert _stream(marked("a.txt", "one"), policy).tolist() == tokenizer.encode("one")
+
+
+def test_a_mark_in_a_text_to_go_on_reading(marked):
+    tokenizer = BytesTokenizer()
+    policy = TransformerPolicy(TransformerConfig(257, 8, 1, 1, 8), tokenizer=tokenizer)
+    settings = TrainSettings(
+        task=Task(ptx_text=str(marked("a.txt", "one two"))),
+        algorithm=Choice("ppo-ptx", {"ptx_window": 4}),
+    )
+    made = make_algorithm(settings, algorithm_named("ppo-ptx"), policy)
+    assert made.stream.tolist() == tokenizer.encode("one two")
 
 
 def test_other_encodings(tmp_path):

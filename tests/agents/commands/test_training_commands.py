@@ -121,6 +121,9 @@ def test_sft_learns_answers_and_says_by_how_much(tmp_path):
     assert result.exit_code == 0, result.output
     assert "1 of 41 examples have no answer" in result.output
     assert TransformerPolicy.load(tmp_path / "out").generate(["a="], 4, temperature=0) == ["b"]
+    result = run_command(*arguments, "--epochs", 1)  # a tenth of one question is none
+    assert "too few different questions" in result.output
+    examples.write_text("".join(f'{{"prompt": "{n}=", "response": "b"}}\n' for n in range(40)))
     result = run_command(*arguments, "--epochs", 1)
     assert "Loss of held-out answers, nats a token: 5." in result.output
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from agents.supervised import (
     whole_loss,
     with_language_modelling,
 )
-from agents.supervised.sft import pad
+from agents.supervised.sft import held_out_answer_loss, pad
 from policies import TransformerConfig, TransformerPolicy
 from textenv.errors import MalformedRecordError
 from textenv.tokenizers import BytesTokenizer
@@ -122,3 +123,10 @@ def test_files_are_read_and_every_bad_line_is_reported(tmp_path):
     for number in (1, 3, 4, 5, 6):
         assert f"{bad}:{number}:" in str(caught.value)
     assert f"{bad}:2:" not in str(caught.value)
+
+
+def test_the_loss_of_no_example_is_none():
+    policy = small_policy(context=8)
+    long = Example((("far too long a question", False), ("a", True)))
+    assert math.isnan(held_out_answer_loss(policy, [long]))
+    assert math.isnan(held_out_answer_loss(policy, []))
