@@ -55,14 +55,14 @@ for update in learner.updates(total_tokens):
     if update.number % 10 == 1:
         print(f"{update.tokens:7d} guesses  {update.tokens_per_answer:.2f} to a number")
 
-# A few games, each as it was played: digits are the agent's, signs the world's.
+# How it plays now: digits are the agent's, signs the world's.
 observations, _ = envs.reset(seed=1)
 cache = policy.new_cache(*observations.shape)
-games: list[str] = []
-while len(games) < 8:
+games: set[str] = set()
+for _ in range(32):
     step = policy.act(observations, cache, deterministic=True)
     observations, *_, infos = envs.step(step.actions)
     for row in np.flatnonzero(infos.get("_final_obs", [])):
         ids = infos["final_obs"][row]
-        games.append(envs.tokenizer.decode(ids[ids != envs.pad_token].tolist()))
-print("games:", *games[:8])
+        games.add(envs.tokenizer.decode(ids[ids != envs.pad_token].tolist()))
+print("games:", *sorted(games, key=lambda game: (len(game), game)))

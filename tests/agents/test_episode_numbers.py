@@ -24,6 +24,7 @@ def played(num_envs, first=0, episodes=40, seed=5, mode=AutoresetMode.SAME_STEP,
     collector = Collector(policy, envs, seed=seed)
     if first:  # another process plays the rows from `first` on
         collector._observations, infos = envs.reset(seed=seed + first)
+        collector._moved()
         collector._begin_episodes(collector._rows, infos)
     answers = {}
     seeds = envs._streams.episode_seeds.copy()

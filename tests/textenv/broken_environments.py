@@ -61,11 +61,6 @@ def talking(on_step):
     return lambda **kwargs: Changed(TextEnv(**arguments, **kwargs), on_step)
 
 
-def append_a_stop_token(result):
-    if "reply" in result[4]:
-        result[0][(result[0] != 257).sum()] = 256
-
-
 def attributes(make, **values):
     """What `make` makes, with attributes set."""
 
@@ -294,7 +289,6 @@ STEP_BREAKERS = {
     ],
     "replies_are_told": [
         (talking(lambda r: r[4].pop("reply", None)), "reply that is told, None, has 0"),
-        (talking(append_a_stop_token), "stand behind the chosen token"),
         (talking(lambda r: r[4].update(reply="so") if "reply" in r[4] else None), "'so', has 2"),
     ],
     "the_first_step_does_not_truncate": [

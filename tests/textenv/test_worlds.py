@@ -188,7 +188,7 @@ def test_the_vector_and_single_environments_agree(seed):
 
 def test_a_group_shares_its_opening_and_each_answer_has_its_own_replies():
     envs = talk(4, Random, prompts=None, group_size=4, max_new_tokens=64)
-    observations, infos = envs.reset(seed=1)
+    _, infos = envs.reset(seed=1)
     assert len(set(infos["prompt"])) == 1
     (step,) = say(envs, *"....")
     assert len({tuple(row) for row in step[0].tolist()}) > 1
@@ -318,8 +318,8 @@ def test_a_batched_world_is_asked_once_a_step():
 def test_it_is_registered_and_passes_the_check_of_environments():
     env = gym.make("textenv/Generate-v0", world=Scripted, prompts=["q"], max_prompt_tokens=4)
     assert env.reset(seed=0)[1]["prompt"] == "q>"
-    envs = gym.make_vec("textenv/Generate-v0", 2, world=Scripted, prompts=["q"], max_prompt_tokens=4)
-    assert envs.reset(seed=0)[0].shape == (2, 68)
+    arguments = {"world": Scripted, "prompts": ["q"], "max_prompt_tokens": 4}
+    assert gym.make_vec("textenv/Generate-v0", 2, **arguments).reset(seed=0)[0].shape == (2, 68)
 
 
 # ---------------------------------------------------------------- what goes wrong

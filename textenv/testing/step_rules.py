@@ -130,8 +130,8 @@ def finish_reason_tells_the_end(make: Maker) -> None:
             f"{step.where}: after token {step.action} (stop tokens: {sorted(stop_tokens)[:5]}) "
             f"info['finish_reason'] is {reason!r} with terminated={step.terminated} and truncated="
             f"{step.truncated}. A chosen stop token, and nothing else, terminates with 'stop'; a "
-            "spent budget ends with 'length'; before the end there is no reason. A conversation ends "
-            "with 'world', 'turns', 'length' or 'error'",
+            "spent budget ends with 'length'; before the end there is no reason. A conversation "
+            "ends with 'world', 'turns', 'length' or 'error'",
         )
 
 
@@ -199,7 +199,9 @@ def no_two_calls_share_an_observation(make: Maker) -> None:
 
 def _in_conversation(env: AnyEnv) -> bool:
     """Whether a world speaks in the environment too."""
-    return getattr(env.unwrapped, "world", None) is not None
+    inner: Any = env.unwrapped
+    rows = getattr(inner, "envs", None)  # of Gymnasium's vectors of single environments
+    return getattr(rows[0].unwrapped if rows else inner, "world", None) is not None
 
 
 def _attribute(env: AnyEnv, name: str) -> Any:

@@ -133,7 +133,7 @@ def test_rollouts_of_the_past_are_resumed_too(tmp_path):
 @pytest.mark.parametrize("length", [{"n_steps": 10}, {"n_episodes": 12}], ids=["steps", "episodes"])
 def test_a_checkpoint_from_before_endings_were_recorded_is_resumed(tmp_path, length):
     whole, resumed = (make_learner(GROUPS_AND_MASKS, **length) for _ in range(2))
-    run(whole, 2)
+    run(whole, 3)
     state = whole.runtime_state()
     assert state["collector"].pop("answer_tokens").any()
     assert bool(state["collector"]["closed"]) == ("n_episodes" in length)  # there is one to mend
