@@ -100,6 +100,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
+        world: What replies when a turn ends, which makes the episode a conversation: a class derived
+            from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts` and
+            `reward` are optional then; docs/conversations.md describes it.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
@@ -111,6 +114,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         forbidden_tokens: Ids that are always masked.
         allowed_tokens: Ids beside which all are masked, except the stop tokens; None allows all.
         budget: Which flag a spent budget sets.
+        max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
+        max_turn_tokens: Token budget of one turn of a conversation; None sets none.
+        reply_timeout: Seconds that an `async` reply of a world may take; None waits.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
             them start next. It must divide `num_envs`.
