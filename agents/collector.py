@@ -12,6 +12,7 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from textenv.errors import SharedEnvironmentError, VocabularyMismatchError
+from textenv.reward_terms import check_paid
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 
@@ -36,6 +37,7 @@ class Collector:
 
     Collecting raises:
         SharedEnvironmentError: Somebody else has stepped or reset the environment meanwhile.
+        RewardValueError: A reward is too large to learn from.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Collector:
             "mask": np.zeros(shape, dtype=bool),
             "logprobs": np.zeros(shape, dtype=np.float32),
             "values": np.zeros(shape, dtype=np.float32),
-            "rewards": np.zeros(shape, dtype=np.float32),
+            "rewards": np.zeros(shape),
             "mask_ids": np.zeros(shape, dtype=np.int64),
         }
         # Packed action mask -> row of the mask table. Row 0 allows every token. Few masks differ,
@@ -134,6 +136,7 @@ class Collector:
         positions = (observations != self.policy.pad_token).sum(1)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         self._moved()
+        check_paid(rewards)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
         self._observations = following
@@ -272,11 +275,9 @@ class Collector:
         endings = together([c["endings"] for c in closed])
         names = [name for name in closed[0] if name != "endings"]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
-        # Python's floats became float64 there; a rollout holds float32 throughout.
-        tensors = {
-            name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
-            for name, x in arrays.items()
-        }
+        # A Python float of the policy's, which is float32.
+        arrays["bootstrap_values"] = arrays["bootstrap_values"].astype(np.float32)
+        tensors = {name: torch.from_numpy(x) for name, x in arrays.items()}
         # A sequence without a group gets one of its own, and so does one that is still running:
         # the environment names the group at the end.
         groups = tensors["groups"]
@@ -332,7 +333,8 @@ class Collector:
         # Checkpoints of earlier versions lack this count and the endings: both are only reported.
         unknown = np.zeros(len(self._rows), dtype=np.int64)
         self._answer_tokens = state.get("answer_tokens", unknown)
-        self._open = state["open"]
+        for name, array in self._open.items():  # rewards of earlier versions are float32
+            array[...] = state["open"][name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
         self._closed = [{**c, "endings": c.get("endings", {})} for c in state["closed"]]
         self.cache.forget()

@@ -138,7 +138,11 @@ class Trainer:
         return self.outputs(batch, policy)
 
     def descend(self, loss: Tensor) -> Tensor:
-        """One optimiser step down the gradient of `loss`; returns the gradient's norm."""
+        """One optimiser step down the gradient of `loss`; returns the gradient's norm.
+
+        Raises:
+            DivergedError: The loss or the norm is not a finite number; no step was taken.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)

@@ -145,14 +145,29 @@ def base_view(policy: Policy) -> AdapterView:
     """`policy` with its adapters off, as a policy; one copy of the weights in memory.
 
     Raises:
-        AdapterError: There is no adapter.
+        AdapterError: There is no adapter, or other weights are trained too.
     """
-    adapters.import_peft()
-    if not adapters.layers(policy):
+    check_base_is_fixed(policy)
+    return AdapterView(policy, AdaptersOff(policy))
+
+
+def check_base_is_fixed(policy: Policy) -> None:
+    """Refuse a policy that would not stay the same with its adapters off.
+
+    Raises:
+        AdapterError: There is no adapter, or other weights are trained too.
+    """
+    model = getattr(policy, "model", policy)
+    if not hasattr(model, "peft_config"):
         raise AdapterError(
             "the policy has no adapter to switch off: add one first, or use policy.frozen_copy()"
         )
-    return AdapterView(policy, AdaptersOff(policy))
+    if names := adapters.trained_beside(model):
+        raise AdapterError(
+            f"weights beside the adapter are trained too, such as {names[0]}, so that the model "
+            "without its adapter does not stay what it is: use policy.frozen_copy(), which copies "
+            "them, or freeze them"
+        )
 
 
 def snapshot_view(policy: Policy) -> AdapterView:

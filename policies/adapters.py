@@ -9,6 +9,7 @@ import copy
 import json
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from policies.adapter_checks import check_config, model_unchanged
 from policies.policy import Policy
 from textenv.errors import AdapterError
 from textenv.imports import optional
@@ -48,14 +50,15 @@ def wrap(model: Any, config: Any, name: str, task_type: str = "CAUSAL_LM") -> An
     """`model` with one more adapter, which is the active one; `task_type` is peft's name of a task.
 
     Raises:
-        AdapterError: The adapter does not fit the model.
+        AdapterError: The adapter does not fit the model, or changes more than layers of it.
     """
+    check_config(config)
     peft = import_peft()
     if config.task_type is None:
         config = copy.copy(config)
         config.task_type = task_type
     try:
-        with _expected_warnings():
+        with _expected_warnings(), model_unchanged(base_model(model)):
             if not hasattr(model, "peft_config"):
                 return peft.get_peft_model(model, config, adapter_name=name)
             model.add_adapter(name, config)
@@ -81,9 +84,10 @@ def add_adapter(policy: Policy, config: Any, name: str = "default") -> None:
     peft = import_peft()
     if config.is_prompt_learning:
         raise AdapterError("virtual tokens need a Hugging Face model: use LoRA here")
+    check_config(config)
     heads = [parameter for parameter in policy.value_head.parameters() if parameter.requires_grad]
     try:
-        with _expected_warnings():
+        with _expected_warnings(), model_unchanged(policy):
             peft.inject_adapter_in_model(config, policy, adapter_name=name)
     except (ValueError, TypeError) as error:
         raise AdapterError(f"this adapter does not fit the network; peft says: {error}") from error
@@ -99,6 +103,21 @@ def layers(module: nn.Module) -> list[Any]:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     return [m for m in module.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+
+
+def _places(module: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Where layers with adapters, and the layers inside these, are: parent, name and layer."""
+    adapted = {
+        id(m)
+        for layer in layers(module)
+        for m in (layer, getattr(layer, "base_layer", getattr(layer, "original_module", None)))
+    }
+    return [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if id(child) in adapted
+    ]
 
 
 def state(model: Any) -> tuple[Any, ...]:
@@ -121,42 +140,97 @@ def state(model: Any) -> tuple[Any, ...]:
     )
 
 
-def trains_more(model: Any) -> bool:
-    """Whether anything but adapters of `model` is trained."""
-    adapted = {id(p) for layer in layers(model) for p in layer.parameters()}
-    prompts = getattr(model, "prompt_encoder", None)
-    if prompts is not None:
+def trained_beside(model: Any) -> list[str]:
+    """Names of what is trained of `model` and is neither an adapter nor a value head."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    own: set[int] = set()  # of the model, although inside a layer with adapters
+    adapted: set[int] = set()
+    for layer in layers(model):
+        tuned = isinstance(layer, BaseTunerLayer)
+        inner = layer.get_base_layer() if tuned else layer.original_module
+        own |= {id(p) for p in inner.parameters()}
+        adapted |= {id(p) for p in layer.parameters()}
+    if (prompts := getattr(model, "prompt_encoder", None)) is not None:
         adapted |= {id(p) for p in prompts.parameters()}
-    return any(p.requires_grad and id(p) not in adapted for p in model.parameters())
+    return [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad
+        and (id(p) not in adapted or id(p) in own)
+        and not name.startswith("value_head.")
+    ]
+
+
+def removed(model: Any, name: str) -> Any:
+    """`model` without the adapter `name`; the plain model if there was no other one."""
+    others = [other for other in model.peft_config if other != name]
+    if others:
+        model.delete_adapter(name)
+        model.set_adapter(others[0])
+        return model
+    return model.get_base_model() if hasattr(model, "prompt_encoder") else model.unload()
 
 
 def merged(model: Any) -> Any:
     """The model without adapters; what they added is now part of its weights.
 
+    A head that shares its weights with the token embedding gets weights of its own if an adapter
+    changes one of the two.
+
     Raises:
-        AdapterError: There is no adapter.
+        AdapterError: There is no adapter, or it cannot be merged; nothing has changed then.
     """
     if not hasattr(model, "peft_config"):
         raise AdapterError("there is no adapter to merge: policy.add_adapter(config) adds one")
-    return model.merge_and_unload(adapter_names=list(model.active_adapters))
+    _try_to_merge(model)
+    _separate_tables(model)
+    with _expected_warnings():
+        return model.merge_and_unload(adapter_names=list(model.active_adapters))
+
+
+def _separate_tables(model: Any) -> None:
+    """Give adapted layers weights of their own where they share them with others."""
+    users = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    for layer in layers(model):
+        inner = layer.get_base_layer() if hasattr(layer, "get_base_layer") else None
+        for name, weight in [] if inner is None else list(inner.named_parameters(recurse=False)):
+            if users[id(weight)] > 1:
+                users[id(weight)] -= 1
+                setattr(inner, name, nn.Parameter(weight.detach().clone()))
+
+
+def _try_to_merge(module: nn.Module) -> None:
+    """Merge copies of the layers one by one, so that nothing is left half merged.
+
+    Raises:
+        AdapterError: One cannot be merged.
+    """
+    for layer in layers(module):
+        if hasattr(layer, "get_base_layer"):
+            try:
+                copy.deepcopy(layer).merge()
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise AdapterError(
+                    f"this adapter cannot be merged into the weights: keep it. peft says: {error}"
+                ) from error
 
 
 def merge(policy: Policy) -> None:
     """Work the adapters of a network of our own into its weights, and train all of them again.
 
     Raises:
-        AdapterError: There is no adapter.
+        AdapterError: There is no adapter, or it cannot be merged; nothing has changed then.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted = [
-        (parent, name, child)
-        for parent in policy.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, BaseTunerLayer)
-    ]
+    adapted = [place for place in _places(policy) if hasattr(place[2], "get_base_layer")]
     if not adapted:
         raise AdapterError("there is no adapter to merge: add_adapter(policy, config) adds one")
+    if any(name == "token_embedding" for _, name, _ in adapted):
+        raise AdapterError(
+            "the token embedding is the head too, and its adapter changes the embedding alone: "
+            "keep the adapter, or leave token_embedding out of target_modules"
+        )
+    _try_to_merge(policy)
     for parent, name, child in adapted:
         child.merge()
         setattr(parent, name, child.get_base_layer())
@@ -225,14 +299,24 @@ def add_beside(model: Any, config: Any, name: str) -> list[nn.Parameter]:
     # peft activates what it adds, and changes what is trained; both are put back below.
     before = {id(p) for p in model.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
+    places = _places(model)
     try:
-        with _expected_warnings():
+        with _expected_warnings(), model_unchanged(model):
             if isinstance(model, peft.PeftModel):
                 model.add_adapter(name, config)
             else:
                 peft.inject_adapter_in_model(config, model, adapter_name=name)
     except (ValueError, TypeError) as error:
         raise AdapterError(f"this adapter does not fit the model; peft says: {error}") from error
+    if any(getattr(parent, place) is not layer for parent, place, layer in places):
+        # As with trained tokens of a head that is tied to the embedding.
+        for parent, place, layer in places:
+            setattr(parent, place, layer)
+        model.delete_adapter(name)
+        raise AdapterError(
+            f"peft cannot keep a second adapter of type {config.peft_type.value} beside the first "
+            "one in this model: use LoRA, or copy the whole policy by copy.deepcopy(policy)"
+        )
     for layer in layers(model):
         layer.set_adapter([active])
     model.requires_grad_(False)
@@ -366,9 +450,10 @@ def _plain(value: Any) -> Any:
 def _weights(model: Any, name: str) -> dict[str, Tensor]:
     """Weights of one adapter, without embeddings, for which peft would ask the hub."""
     peft = import_peft()
-    weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
-        model, adapter_name=name, save_embedding_layers=False
-    )
+    with _expected_warnings():
+        weights: dict[str, Tensor] = peft.get_peft_model_state_dict(
+            model, adapter_name=name, save_embedding_layers=False
+        )
     return weights
 
 
@@ -379,13 +464,22 @@ def _encoder(model: Any, name: str) -> Any:
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
+    # Copies: some adapters share tensors between layers, which safetensors refuses.
+    form = torch.contiguous_format
+    save_file({k: v.detach().cpu().clone(memory_format=form) for k, v in tensors.items()}, path)
 
 
 @contextmanager
 def _expected_warnings() -> Iterator[None]:
     """Hide warnings of peft about things that are intended here."""
     with warnings.catch_warnings():
-        for message in ("fan_in_fan_out", "`is_gradient_checkpointing`", "Already found a"):
+        for message in (
+            "fan_in_fan_out",
+            "`is_gradient_checkpointing`",
+            "Already found a",
+            "Model with `tie_word_embeddings=True`",  # is merged as it warns to
+            "Input and output embeddings are no longer tied",
+            r".*LoRA tensor\(s\) have invalid shape",  # of biases: peft looks for matrices
+        ):
             warnings.filterwarnings("ignore", message=message)
         yield

@@ -88,7 +88,7 @@ def attend(
         Shape (N, heads, d).
     """
     # Side by side, since one array is quicker to hand over than three.
-    new, out = torch.cat([q, k, v], dim=1), torch.empty(q.shape)
+    new, out = torch.cat([q, k, v], dim=1), torch.empty_like(q)
     width, d = stored[0].shape[1], q.shape[2]
     _call(
         _compiled().attention.attend,
@@ -139,7 +139,7 @@ class Panels:
         """Rows (*, inputs) to rows (*, outputs)."""
         rows = np.ascontiguousarray(x.numpy()).reshape(-1, self.inputs)
         # Torch's memory, not NumPy's: see `Block`.
-        out = torch.empty(len(rows), self.outputs)
+        out = torch.empty(len(rows), self.outputs, dtype=torch.float32)
         _call(_compiled().panels.linear, rows, self.panels, self.bias, out.numpy())
         return out.view(*x.shape[:-1], self.outputs)
 
@@ -216,6 +216,9 @@ def _compiled() -> Any:
     threads = torch.get_num_threads()
     try:
         from policies import compiled
+
+        # Where both use one OpenMP, Numba's start sets torch's threads to all cores as well.
+        torch.set_num_threads(threads)
     except ImportError:  # Numba raises it too, where NumPy is newer than it knows
         return None
     except RuntimeError as error:  # Numba's, when it looks for a folder for its cache

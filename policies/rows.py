@@ -95,15 +95,18 @@ class Recorded:
     Attributes:
         prefix: Keys and values of every layer, which can be the prefix of other rows.
         windows: Windows of the layers.
+        layers: Numbers of the layers that attend.
     """
 
     def __init__(self, rows: Rows):
         self.rows, self.prefix = rows, Prefix()
         self.windows: set[int | None] = set()
+        self.layers: set[int] = set()
 
     def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`."""
         self.windows.add(form.window)
+        self.layers.add(form.layer)
         self.prefix.append((k.transpose(0, 1), v.transpose(0, 1)))
         return self.rows.attend(form, q, k, v)
 
@@ -211,7 +214,8 @@ class ContinuedRows:
     def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Rows`."""
         stored = self.store.layer(form.layer, k, v)
-        if form.softcap is None and self.compiled(q):
+        # The loops take keys and values of one width; DeepSeek V3's differ.
+        if form.softcap is None and q.shape[-1] == v.shape[-1] and self.compiled(q):
             return kernels.attend(q, k, v, stored, self.rows, self.at, form.scale, form.window)
         if self._padded is None:
             self._padded = _PaddedRows(self)

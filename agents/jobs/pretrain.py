@@ -114,9 +114,9 @@ def run(settings: PretrainSettings) -> None:
                 if step.number % report_every == 0 or step.number == fitting.steps:
                     _report(model, kept, network.window, step.number, console)
                     save()
-    except KeyboardInterrupt as error:
+    except (Exception, KeyboardInterrupt) as error:
         save()
-        error.__notes__ = [f"Saved in {out}. The same command goes on with it."]
+        error.add_note(f"Saved in {out}. The same command goes on with it.")
         raise
     console.print(f"Policy: {out}", soft_wrap=True)
 

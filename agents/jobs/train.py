@@ -43,7 +43,6 @@ from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
-    RewardError,
 )
 from textenv.files import reason
 from textenv.reward_trial import try_reward
@@ -194,8 +193,9 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
     if task.policy is not None and sizes:
         flags = ", ".join("--" + size.replace("_", "-") for size in sorted(sizes))
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
-    if task.policy is None and task.stop is not None:
-        raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
+    if task.policy is None and (task.stop is not None or task.no_bos):
+        option = "--no-bos" if task.no_bos else "--stop"
+        raise OptionError(f"{option} belongs to a model of Hugging Face: name it with --policy")
     check_folder(settings.output.run_folder, "--run-folder")
 
 
@@ -256,6 +256,7 @@ def _learn(
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.rescue_folder = run.checkpoint
+    learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
     with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
         # metrics.csv has one row for each update; evaluations have a file of their own.
@@ -276,10 +277,8 @@ def _learn(
                     console.print(f"update {update.number}: score {score:.3f} in an evaluation")
                 if output.save_every and update.number % output.save_every == 0:
                     learner.save(run.checkpoint)
-        except (RewardError, KeyboardInterrupt) as error:
-            if not hasattr(error, "__notes__"):  # between two updates: not yet saved
-                learner.save(run.checkpoint)
-            error.__notes__ = [_to_go_on(run)]
+        except (Exception, KeyboardInterrupt) as error:
+            learner.rescue(error)  # between two updates it has not been saved yet
             raise
         # Before the loggers are closed: a service that does not answer must not cost the run.
         learner.save(run.checkpoint)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from agents.supervised.chat_template import ChatTemplate, encode_pieces
 from agents.supervised.fitting import FitStep, Fitting
-from policies import Policy
+from policies import Policy, TransformerPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.records import read_jsonl, short
@@ -198,8 +198,8 @@ def sft_steps(
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
     Examples that are longer than the policy's context are cut at the end. An example that then has
-    no answer left is not used. A policy that can keep a `chat_template` gets that of the first
-    dialogue among the examples.
+    no answer left is not used. A `TransformerPolicy` remembers the template of the first dialogue
+    among the examples, see its `chat_template`.
 
     Args:
         policy: The policy to train; it must have a tokenizer.
@@ -227,7 +227,7 @@ def sft_steps(
             f"{policy.context} tokens"
         )
     template = next((e.template for e in examples if e.template is not None), None)
-    if template is not None and hasattr(policy, "chat_template"):
+    if template is not None and isinstance(policy, TransformerPolicy):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,

@@ -9,14 +9,23 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from policies import adapters, head
-from policies.adapter_view import AdapterView, base_view, snapshot_view
+from policies.adapter_checks import check_config, shaken
+from policies.adapter_view import (
+    AdaptersOff,
+    AdapterView,
+    Setting,
+    check_base_is_fixed,
+    snapshot_view,
+)
 from policies.cache import PrefixCache
 from policies.huggingface import saving
 from policies.huggingface.checks import check_vocabulary, default_context, post_processing
 from policies.huggingface.loading import load_model, load_models_tokenizer
+from policies.huggingface.probes import Probe
 from policies.huggingface.recomputation import allow_checkpoints
 from policies.linear import PackedWeight, pack_layers
 from policies.policy import Policy
+from textenv.errors import AdapterError, UnsupportedModelError
 from textenv.tokenizers import Tokenizer
 from textenv.tokenizers.huggingface import Stop
 
@@ -69,6 +78,7 @@ class TransformersPolicy(Policy, ABC):
         self.checkpointing = False
         self.loaded_with: dict[str, Any] = {}
         for config in getattr(model, "peft_config", {}).values():
+            check_config(config)
             self.check_adapter(config)
 
     @classmethod
@@ -153,6 +163,10 @@ class TransformersPolicy(Policy, ABC):
     @abstractmethod
     def decoder(self) -> Any:
         """The layers whose last hidden state goes into the head, without the head."""
+
+    @abstractmethod
+    def probe(self, model: Any) -> Probe:
+        """Short texts, and what `model` says of them by its own `forward`."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle, perhaps in a process that has made no such policy yet."""
@@ -251,25 +265,74 @@ class TransformersPolicy(Policy, ABC):
 
         Raises:
             MissingExtraError: peft is not installed.
-            AdapterError: Adapters of this type cannot be used with the prefix cache.
+            AdapterError: Adapters of this type cannot be used with the prefix cache, or do not
+                leave the model as it is. The policy has then no adapter.
         """
+        check_config(config)
         self.check_adapter(config)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        with self._off()():
+            plain = self.probe(adapters.base_model(self.model))
         self.model = adapters.wrap(self.model, config, name, self.task_type).eval()
+        try:
+            if getattr(self.model.peft_config[name], "target_modules_to_tie", None):
+                raise AdapterError(
+                    "ensure_weight_tying=True makes two adapters of one that can be neither saved "
+                    "nor copied: leave it out, or let the adapter change one of the tied tables"
+                )
+            # A new adapter changes nothing. Moved as if it were trained, it shows what it does.
+            with shaken(self.model):
+                self.check_adapters()
+                with self._off()():
+                    if (why := plain.difference(self)) is not None:
+                        raise AdapterError(f"without this adapter the model is another one: {why}")
+        except AdapterError:
+            self.model = adapters.removed(self.model, name)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+            raise
+
+    def check_adapters(self) -> None:
+        """Compare the policy with what peft makes of the adapters that are active.
+
+        Raises:
+            AdapterError: They differ, since an adapter does more than change layers.
+        """
+        if not hasattr(self.model, "peft_config"):
+            return
+        try:
+            why = self.probe(self.model).difference(self)
+        except UnsupportedModelError as error:  # peft's forward asks for further arguments
+            why = str(error)
+        if why is not None:
+            raise AdapterError(
+                f"this adapter cannot be used here, where each token is read once: {why}. "
+                "LoRA works"
+            )
+
+    def _off(self) -> Setting:
+        """In this setting the model computes as without adapters."""
+        return AdaptersOff(self.model)
 
     def reference(self) -> AdapterView:
         """The same weights with the adapter off, as a policy; one copy in memory.
 
         Raises:
-            AdapterError: There is no adapter.
+            AdapterError: There is no adapter, or the model's own weights are trained too.
         """
-        return base_view(self)
+        check_base_is_fixed(self)
+        return AdapterView(self, self._off())
 
     def frozen_copy(self) -> Any:
         """The policy as it is now, without gradient: the reference of a KL penalty.
 
         With an adapter, only the adapter is copied, and the model's weights are shared.
+
+        Raises:
+            AdapterError: More than one adapter is active, or peft cannot keep a second one beside
+                this one.
         """
-        if not hasattr(self.model, "peft_config") or adapters.trains_more(self.model):
+        if not hasattr(self.model, "peft_config") or adapters.trained_beside(self.model):
             return super().frozen_copy()
         return snapshot_view(self)
 

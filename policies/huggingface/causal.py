@@ -6,16 +6,22 @@ import torch
 from torch import Tensor
 
 from policies import adapters
-from policies.adapter_view import AdapterView
+from policies.adapter_view import AdapterView, Setting
 from policies.cache import Plan, Store
 from policies.huggingface import prefixes
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.checks import refuse_encoder_decoders
+from policies.huggingface.checks import refuse_encoder_decoders, unsupported
 from policies.huggingface.loading import as_tokenizer
+from policies.huggingface.own_attention import replace_own_attention
 from policies.huggingface.prefixes import FixedPrefix
-from policies.huggingface.probes import Probe
+from policies.huggingface.probes import CausalProbe
 from policies.huggingface.recomputation import checkpointed
-from policies.huggingface.registered_attention import ROWS, register_attention, use_rows
+from policies.huggingface.registered_attention import (
+    ROWS,
+    reading,
+    register_attention,
+    replace_attention,
+)
 from policies.huggingface.siblings import Sibling, sibling
 from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
 from policies.sharing import SharedRows, share_beginnings, whole_rows
@@ -65,10 +71,19 @@ class HuggingFacePolicy(TransformersPolicy):
         made = as_tokenizer(tokenizer, stop, bos=bos, model=language_model)
         super().__init__(model, made, tokenizer, context, seed)
         self.fixed_prefix: FixedPrefix | None = None
-        probe = Probe(language_model, self.vocab_size)
-        use_rows(language_model)
-        probe.compare(self, self.decode)
+        with self._off()():
+            probe = self.probe(language_model)
+            if not replace_own_attention(language_model):
+                register_attention()
+                replace_attention(language_model, ROWS)
+            if (why := probe.difference_and_reason(self, self.decode)) is not None:
+                raise unsupported(language_model, why)
         self.context -= prefixes.virtual_tokens(model)
+        self.check_adapters()
+
+    def probe(self, model: Any) -> CausalProbe:
+        """See `TransformersPolicy.probe`."""
+        return CausalProbe(model, self.vocab_size)
 
     # ---------------------------------------------------------------- the network
 
@@ -121,13 +136,12 @@ class HuggingFacePolicy(TransformersPolicy):
         """Hidden states (N, n_embd), fp32, of flat tokens."""
         # transformers hands on a mask of four dimensions unchanged; our attention ignores it.
         unused = torch.zeros(1, 1, 1, 1, device=tokens.device)
-        with checkpointed(self.decoder, self.checkpointing):
+        with checkpointed(self.decoder, self.checkpointing), reading(rows):
             output = self.decoder(
                 input_ids=tokens[None],
                 attention_mask=unused,
                 position_ids=positions[None],
                 use_cache=False,
-                **{ROWS: rows},
             )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden.float()
@@ -150,11 +164,8 @@ class HuggingFacePolicy(TransformersPolicy):
         super().add_adapter(config, name)
         self.context -= prefixes.virtual_tokens(self.model) - before
 
-    def reference(self) -> AdapterView:
-        """See `TransformersPolicy.reference`."""
-        if prefixes.virtual_tokens(self.model):
-            return AdapterView(self, FixedPrefix(self, None))
-        return super().reference()
+    def _off(self) -> Setting:
+        return FixedPrefix(self, None) if prefixes.virtual_tokens(self.model) else super()._off()
 
     def sibling(self, config: Any, name: str) -> Sibling:
         """Another policy on the same weights that trains an adapter and a value head of its own.
@@ -175,7 +186,7 @@ class HuggingFacePolicy(TransformersPolicy):
 
     def frozen_copy(self) -> Any:
         """See `TransformersPolicy.frozen_copy`."""
-        if not prefixes.virtual_tokens(self.model) or adapters.trains_more(self.model):
+        if not prefixes.virtual_tokens(self.model) or adapters.trained_beside(self.model):
             return super().frozen_copy()
         with torch.no_grad():
             now = self.prefix()

@@ -77,7 +77,7 @@ def post_processing(config: Any) -> tuple[float, float | None]:
 def unsupported(model: Any, why: str) -> UnsupportedModelError:
     """What to raise for a model that computes something else than it is taken for."""
     return UnsupportedModelError(
-        f"{type(model).__name__} cannot be used as a policy: {why}. Models whose layers all have "
-        "ordinary attention and absolute or rotary positions work, such as GPT-2, OPT, GPT-NeoX, "
-        "Llama, Mistral, Qwen and Gemma; of encoder-decoders those like T5, BART and Pegasus"
+        f"{type(model).__name__} cannot be used as a policy: {why}. docs/huggingface.md lists "
+        "families that can. Any causal network is a policy, without the speed, as a subclass of "
+        "policies.Policy with a `forward` (docs/networks.md)"
     )

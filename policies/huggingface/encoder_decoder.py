@@ -25,7 +25,7 @@ from torch import Tensor
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.checks import refuse_causal_models
+from policies.huggingface.checks import refuse_causal_models, unsupported
 from policies.huggingface.loading import as_source_tokenizer
 from policies.huggingface.probes import SourceProbe
 from policies.huggingface.recomputation import checkpointed
@@ -81,10 +81,17 @@ class EncoderDecoderPolicy(TransformersPolicy):
         made = as_source_tokenizer(tokenizer, stop, bos=bos, model=language_model)
         super().__init__(model, made, tokenizer, context, seed)
         self.separator, self.start_token = made.separator, _start_token(language_model)
-        probe = SourceProbe(self, self.separator, self.start_token)
-        self.register_attention()
-        replace_attention(language_model, _stepping().ANSWERS)
-        probe.compare(self)
+        with self._off()():
+            probe = self.probe(language_model)
+            self.register_attention()
+            replace_attention(language_model, _stepping().ANSWERS)
+            if (why := probe.difference(self)) is not None:
+                raise unsupported(language_model, why)
+        self.check_adapters()
+
+    def probe(self, model: Any) -> SourceProbe:
+        """See `TransformersPolicy.probe`."""
+        return SourceProbe(model, self.vocab_size, self.separator, self.start_token)
 
     @staticmethod
     def register_attention() -> None:
@@ -113,7 +120,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Raises:
             SourceError: A row has no separator.
         """
-        ids = token_ids(observations)
+        ids = token_ids(observations, self.pad_token)
         separated = (ids == self.separator).any(1)
         if not separated.all():
             raise self._no_separator(int(separated.argmin()))

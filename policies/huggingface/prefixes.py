@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies import adapters
-from policies.huggingface.registered_attention import ROWS
+from policies.huggingface.registered_attention import reading
 from policies.rows import Prefix, Recorded, WholeRows
 from policies.sharing import whole_rows
 from textenv.errors import AdapterError
@@ -64,13 +64,13 @@ def _encoded(model: Any, embeddings: Tensor) -> Prefix:
     count, device = embeddings.shape[1], embeddings.device
     recorded = Recorded(WholeRows(whole_rows(torch.tensor([count], device=device))))
     base = adapters.base_model(model)
-    base.base_model(
-        inputs_embeds=embeddings.to(base.dtype),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),
-        position_ids=torch.arange(count, device=device)[None],
-        use_cache=False,
-        **{ROWS: recorded},
-    )
+    with reading(recorded):
+        base.base_model(
+            inputs_embeds=embeddings.to(base.dtype),
+            attention_mask=torch.zeros(1, 1, 1, 1, device=device),
+            position_ids=torch.arange(count, device=device)[None],
+            use_cache=False,
+        )
     return recorded.prefix
 
 

@@ -14,6 +14,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from policies import adapters
+from policies.huggingface.registered_attention import reading, rows_now
+from policies.rows import Rows
 
 
 def allow_checkpoints(model: nn.Module) -> None:
@@ -24,7 +26,7 @@ def allow_checkpoints(model: nn.Module) -> None:
             checkpoint,
             use_reentrant=False,
             preserve_rng_state=False,
-            context_fn=partial(_same_adapters, layer),
+            context_fn=partial(_same_again, layer),
         )
         # Rates that a layer applies itself, as in OPT and BART; its modules stay in evaluation.
         for rate in ("dropout", "activation_dropout"):
@@ -45,11 +47,20 @@ def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
             layer.training = False
 
 
-def _same_adapters(
+def _same_again(
     layer: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of a layer's first and second pass: by then another adapter may be active."""
-    return nullcontext(), adapters.reinstated(layer, adapters.in_force(layer))
+    """Contexts of a layer's first and second pass.
+
+    By the second one, another adapter may be active, and no rows are set.
+    """
+    return nullcontext(), _as_before(layer, adapters.in_force(layer), rows_now())
+
+
+@contextmanager
+def _as_before(layer: nn.Module, wanted: adapters.InForce, rows: Rows | None) -> Iterator[None]:
+    with adapters.reinstated(layer, wanted), reading(rows):
+        yield
 
 
 def _layers(model: nn.Module) -> list[Any]:

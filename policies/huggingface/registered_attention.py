@@ -1,5 +1,12 @@
-"""The attention function that models of transformers call, and how they are made to call it."""
+"""The attention function that models of transformers call, and how they are made to call it.
 
+The rows do not come as an argument: some layers (StableLM's) do not hand arguments on, and then
+tokens of all rows would attend to one another. They are set for the time of a pass instead.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,8 +17,24 @@ from policies.rows import AttentionForm, Rows, attention, visible
 from textenv.errors import UnsupportedModelError
 
 ROWS = "textenv_rows"
-"""Name of the attention function in transformers' register, and of the keyword argument that brings
-the rows to it: transformers hands the argument through."""
+"""Name of the attention function in transformers' register."""
+
+_rows: ContextVar[Rows | None] = ContextVar(ROWS, default=None)
+
+
+@contextmanager
+def reading(rows: Rows | None) -> Iterator[None]:
+    """Let attention work on flat tokens that belong to `rows`; as transformers does if None."""
+    before = _rows.set(rows)
+    try:
+        yield
+    finally:
+        _rows.reset(before)
+
+
+def rows_now() -> Rows | None:
+    """The rows that flat tokens belong to at present."""
+    return _rows.get()
 
 
 def register_attention() -> None:
@@ -21,39 +44,39 @@ def register_attention() -> None:
     from transformers.masking_utils import sdpa_mask
 
     def in_rows(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any,
+        **options: Any,
     ) -> tuple[Tensor, None]:
-        rows: Rows | None = options.pop(ROWS, None)
+        rows = rows_now()
         if rows is None:  # not called by a policy, but for instance by the model's own `generate`
             if options.get("softcap") is not None:
-                return _soft_capped(query, key, value, mask, options), None
+                return _soft_capped(query, key, value, attention_mask, options), None
             output: tuple[Tensor, None] = sdpa_attention_forward(
-                module, query, key, value, mask, **options
+                module, query, key, value, attention_mask, **options
             )
             return output
         if options.get("s_aux") is not None:
-            raise UnsupportedModelError("attention sinks are not supported")
+            raise UnsupportedModelError("its attention has sinks, which are not supported")
         form = AttentionForm(
             int(module.layer_idx),  # type: ignore[arg-type]
             options.get("scaling"),
             options.get("sliding_window"),
             options.get("softcap"),
         )
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return rows.attend(form, q, k, v)[None], None
+        return attend(rows, form, query, key, value)[None], None
 
     AttentionInterface.register(ROWS, in_rows)
     AttentionMaskInterface.register(ROWS, sdpa_mask)
 
 
-def use_rows(model: Any) -> None:
-    """Let the model's attention layers work on flat tokens when they are given rows.
-
-    Raises:
-        UnsupportedModelError: Its attention cannot be replaced.
-    """
-    register_attention()
-    replace_attention(model, ROWS)
+def attend(rows: Rows, form: AttentionForm, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Queries, keys and values (1, heads, N, d) to outputs (N, heads, d)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return rows.attend(form, q, k, v)
 
 
 def replace_attention(model: Any, name: str) -> None:
@@ -64,7 +87,12 @@ def replace_attention(model: Any, name: str) -> None:
     """
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
-        raise unsupported(model, "its attention does not go through transformers' register")
+        raise unsupported(
+            model,
+            "its attention layers compute everything themselves, with the mask and the positions "
+            "of a padded batch, and do not call a function that could be replaced by one that "
+            "knows rows",
+        )
 
 
 def _soft_capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: Any) -> Tensor:

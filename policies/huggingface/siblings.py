@@ -12,6 +12,7 @@ from typing import Any, Self
 from torch import nn
 
 from policies import adapters
+from policies.adapter_checks import check_config
 from policies.adapter_view import AdapterView, KeptAdapter
 from policies.huggingface import prefixes, saving
 from policies.huggingface.base import TransformersPolicy
@@ -78,7 +79,8 @@ def sibling(policy: TransformersPolicy, config: Any, name: str) -> Sibling:
             f"modules_to_save={config.modules_to_save}: a sibling has an adapter and a value head, "
             "and no other modules of its own"
         )
-    if adapters.trains_more(policy.model):
+    check_config(config)
+    if adapters.trained_beside(policy.model):
         raise AdapterError(
             "the model's own weights are trained, and a sibling's outputs would move with them: "
             "call policy.add_adapter(config) first, which freezes them"

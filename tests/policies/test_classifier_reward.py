@@ -1,7 +1,10 @@
 """Sequence classifiers as rewards: tiny ones with random weights, against one text at a time."""
 
+import ast
 import copy
+import re
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -259,6 +262,34 @@ def test_from_a_folder(tmp_path):
         read.score_texts(PROMPTS, ANSWERS), expected.score_texts(PROMPTS, ANSWERS), atol=1e-6
     )
     assert read.read is answer_alone
+
+
+def test_a_classifier_saved_in_16_bits_is_read_in_32(tmp_path):
+    model, tokenizer = bert()
+    model.bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward = ClassifierReward.from_pretrained(str(tmp_path), 1, read=prompt_and_answer)
+    together = reward.score_texts(PROMPTS, ANSWERS)
+    alone = [reward.score_texts([p], [a])[0] for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together.std() > 0.01
+    asked = ClassifierReward.from_pretrained(str(tmp_path), 1, dtype=torch.bfloat16)
+    assert (reward.model.dtype, asked.model.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_whatever_reads_a_model_says_its_number_type():
+    """transformers takes the type that was saved; in 16 bits small steps are rounded away."""
+    root = Path(__file__).parents[2]
+    calls = [
+        ast.unparse(node)
+        for package in ("textenv", "policies", "agents")
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    reading = [c for c in calls if re.match(r"(AutoModel|getattr\(transf).*\.from_pretrained\(", c)]
+    assert len(reading) == 2
+    assert all("dtype=dtype or torch.float32" in call for call in reading)
 
 
 def test_a_language_model_is_no_classifier(tmp_path):

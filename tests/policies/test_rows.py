@@ -36,7 +36,7 @@ def by_the_formula(form, q, all_keys, all_values, rows, positions):
                 scores = form.softcap * torch.tanh(scores / form.softcap)
             values = all_values[row, begin : position + 1, head // share].double()
             out.append(scores.softmax(0) @ values)
-    return torch.stack(out).view(len(q), HEADS, WIDTH)
+    return torch.stack(out).view(len(q), HEADS, -1)
 
 
 @pytest.mark.parametrize("compiles", [True, False])
@@ -51,19 +51,20 @@ def by_the_formula(form, q, all_keys, all_values, rows, positions):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_every_token_sees_its_row_up_to_itself(key_heads, form, compiles, monkeypatch):
+@pytest.mark.parametrize(("key_heads", "of_values"), [(1, WIDTH), (2, WIDTH), (4, WIDTH), (2, 5)])
+def test_every_token_sees_its_row_up_to_itself(key_heads, of_values, form, compiles, monkeypatch):
     assert kernels.kernels_fit(torch.zeros(1))
     monkeypatch.setattr(kernels, "kernels_fit", lambda x: compiles)
     generator = torch.Generator().manual_seed(0)
     store, lengths = RowStore(ROWS, 200), np.zeros(ROWS, dtype=np.int64)
-    all_keys, all_values = (torch.zeros(ROWS, 200, key_heads, WIDTH) for _ in range(2))
+    all_keys, all_values = (torch.zeros(ROWS, 200, key_heads, d) for d in (WIDTH, of_values))
     for counts in ([3, 1, 7, 2, 5], [1, 1, 1, 1, 1], [0, 4, 0, 1, 0], [1, SHORT_RUN + 3, 1, 2, 1]):
         plan = plan_of(lengths, counts)
         new = ContinuedRows(store, plan, torch.device("cpu"))
         # As networks hand them over: slices of something larger.
         packed = torch.randn(len(plan.rows), HEADS + 2 * key_heads, WIDTH, generator=generator)
         q, k, v = packed.split([HEADS, key_heads, key_heads], 1)
+        v = v[..., :of_values]  # narrower than keys, as in DeepSeek V3
         all_keys[plan.rows, plan.positions] = k
         all_values[plan.rows, plan.positions] = v
         with torch.inference_mode():
