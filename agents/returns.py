@@ -426,4 +426,6 @@ def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
         returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, which, include_self=False)
         for which in ("amin", "amax")
     ]
-    return (extremes[0] != extremes[1])[index]
+    # 0.1 + 0.2 and 0.3 are the same score.
+    rounding = _rounding(returns) * torch.maximum(*(extreme.abs() for extreme in extremes))
+    return (extremes[1] - extremes[0] > rounding)[index]
