@@ -95,7 +95,7 @@ class Task:
 
 
 TASKS = {
-    40: Task(letters=3, steps=3, tokens=500_000, target=0.05),
+    40: Task(letters=3, steps=3, tokens=250_000, target=0.05),
     341: Task(letters=4, steps=4, tokens=2_000_000, target=0.05),
     1365: Task(letters=4, steps=5, tokens=4_000_000, target=0.08),
 }

@@ -216,9 +216,6 @@ def _compiled() -> Any:
     threads = torch.get_num_threads()
     try:
         from policies import compiled
-
-        # Where both use one OpenMP, Numba's start sets torch's threads to all cores as well.
-        torch.set_num_threads(threads)
     except ImportError:  # Numba raises it too, where NumPy is newer than it knows
         return None
     except RuntimeError as error:  # Numba's, when it looks for a folder for its cache

@@ -298,17 +298,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
-def test_torch_keeps_the_number_of_its_threads():
-    program = """
-import torch
-from policies import kernels
-torch.set_num_threads(1)
-assert kernels.kernels_fit(torch.zeros(1))  # imports the loops
-assert torch.get_num_threads() == 1, torch.get_num_threads()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
-
-
 def test_gradients_and_many_tokens_go_through_torch(policy, calls):
     observations = np.arange(13)[None].repeat(2, 0)
     policy.read(torch.from_numpy(observations)).sum().backward()
