@@ -158,6 +158,10 @@ PARTS = [
         checkpointing_layer,
     ),
     Part("transformers.models.auto.modeling_auto", "which kinds of models there are"),
+    Part(
+        "transformers.models.falcon.modeling_falcon.FalconAttention._split_heads",
+        "queries, keys and values of Falcon",
+    ),
     Part("peft.tuners.tuners_utils.BaseTunerLayer", "finds the layers of adapters"),
     Part("peft.utils.other.AuxiliaryTrainingWrapper", "finds modules trained beside an adapter"),
     Part("tiktoken.Encoding._mergeable_ranks", "saves and compares vocabularies", encoding),
