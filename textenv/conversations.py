@@ -95,7 +95,7 @@ class Conversations:
         ]
         try:
             given = self.world.reply(rows.tolist(), turns, rngs)
-            given = list(wait_for(given) if inspect.isawaitable(given) else given)
+            given = list(wait_for(given) if inspect.iscoroutine(given) else given)
         except Exception as error:  # one call for all rows: it fails for all
             given = [error] * len(rows)
         if len(given) != len(rows):
