@@ -100,9 +100,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
-        world: What replies when a turn ends, which makes the episode a conversation: a class derived
-            from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts` and
-            `reward` are optional then; docs/conversations.md describes it.
+        world: What replies when a turn ends, which makes the episode a conversation: a class
+            derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
+            and `reward` are optional then; docs/conversations.md describes it.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
