@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
-from textenv.errors import VocabularyMismatchError
+from textenv.errors import SharedEnvironmentError, VocabularyMismatchError
+from textenv.reward_terms import check_paid
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
 
@@ -28,10 +29,15 @@ class Collector:
         envs: A vector environment in any autoreset mode.
         temperature: Logits are divided by this before sampling.
         seed: Seed of the environment's first reset.
+        generator: Where choices take their random numbers from; the policy's own if None.
 
     Raises:
         VocabularyMismatchError: The policy and the environment have different tokens.
         ValueError: The policy's context is shorter than an observation.
+
+    Collecting raises:
+        SharedEnvironmentError: Somebody else has stepped or reset the environment meanwhile.
+        RewardValueError: A reward is too large to learn from.
     """
 
     def __init__(
@@ -40,9 +46,11 @@ class Collector:
         envs: VectorEnv[Any, Any, Any],
         temperature: float = 1.0,
         seed: int | None = None,
+        generator: np.random.Generator | None = None,
     ):
         _check_fit(policy, envs)
         self.policy, self.envs, self.temperature = policy, envs, temperature
+        self.generator = generator
         self.mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         shape = envs.observation_space.shape
         assert shape is not None
@@ -50,6 +58,7 @@ class Collector:
         self.cache = policy.new_cache(rows, length)
         self._rows = np.arange(rows)
         self._observations, infos = envs.reset(seed=seed)
+        self._moved()
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
         self._scores = np.zeros(rows)
@@ -60,7 +69,7 @@ class Collector:
             "mask": np.zeros(shape, dtype=bool),
             "logprobs": np.zeros(shape, dtype=np.float32),
             "values": np.zeros(shape, dtype=np.float32),
-            "rewards": np.zeros(shape, dtype=np.float32),
+            "rewards": np.zeros(shape),
             "mask_ids": np.zeros(shape, dtype=np.int64),
         }
         # Packed action mask -> row of the mask table. Row 0 allows every token. Few masks differ,
@@ -112,18 +121,22 @@ class Collector:
         return rollout
 
     def _step(self) -> None:
+        self._check_alone()
         observations = self._observations
         step = self.policy.act(
             observations,
             self.cache,
             temperature=self.temperature,
             action_masks=self._action_mask,
+            generator=self.generator,
         )
         # A row that only resets ignores its action, so nothing of it is written down.
         chosen = ~self._waiting
         # Counted before the step: observations are padded, so this is where the token will stand.
         positions = (observations != self.policy.pad_token).sum(1)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
+        self._moved()
+        check_paid(rewards)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
         self._observations = following
@@ -190,6 +203,7 @@ class Collector:
             self._prompt_lengths[row] = -1
         if self.mode is AutoresetMode.DISABLED:
             self._observations, infos = self.envs.reset(options={"reset_mask": over})
+            self._moved()
             # The reset speaks of the rows it restarted; the others keep the mask of their step.
             before, mask = self._action_mask, _action_mask(infos)
             if before is not None:
@@ -227,6 +241,29 @@ class Collector:
         for array in self._open.values():
             array[row] = 0
 
+    def _moved(self) -> None:
+        """Note that the environment moved by our doing."""
+        envs: Any = self.envs.unwrapped
+        if not hasattr(type(envs), "moves"):  # not one of ours: those who collect from it count
+            envs.moves = getattr(envs, "moves", 0) + 1
+        self._moves = envs.moves
+
+    def _check_alone(self) -> None:
+        """Refuse to go on from observations that are no longer those of the environment.
+
+        Raises:
+            SharedEnvironmentError: Somebody else has moved it.
+        """
+        moves = self.envs.unwrapped.moves  # type: ignore[attr-defined]
+        if moves != self._moves:
+            raise SharedEnvironmentError(
+                f"the environment {type(self.envs.unwrapped).__name__} was stepped or reset by "
+                "somebody else since this learner's last step, so its episodes are not those that "
+                "the learner is in the middle of. Two learners, a learner and an evaluation, and a "
+                "learner and a loop of yours each need an environment of their own: make another "
+                "one with the same arguments. To go on with this one, make the learner anew"
+            )
+
     # ---------------------------------------------------------------- the rollout
 
     @property
@@ -238,11 +275,9 @@ class Collector:
         endings = together([c["endings"] for c in closed])
         names = [name for name in closed[0] if name != "endings"]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
-        # Python's floats became float64 there; a rollout holds float32 throughout.
-        tensors = {
-            name: torch.from_numpy(x.astype(np.float32) if x.dtype == np.float64 else x)
-            for name, x in arrays.items()
-        }
+        # A Python float of the policy's, which is float32.
+        arrays["bootstrap_values"] = arrays["bootstrap_values"].astype(np.float32)
+        tensors = {name: torch.from_numpy(x) for name, x in arrays.items()}
         # A sequence without a group gets one of its own, and so does one that is still running:
         # the environment names the group at the end.
         groups = tensors["groups"]
@@ -264,7 +299,11 @@ class Collector:
 
         The environment's own state is part of it if it has a `state_dict`, as ours have. The cache
         is not: it is keyed by content and fills again.
+
+        Raises:
+            SharedEnvironmentError: Somebody else has moved the environment.
         """
+        self._check_alone()
         inner = self.envs.unwrapped
         return {
             "observations": np.array(self._observations),
@@ -285,6 +324,7 @@ class Collector:
             return
         inner: Any = self.envs.unwrapped
         inner.load_state_dict(state["env"])
+        self._moved()
         self._observations = state["observations"]
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
@@ -293,7 +333,8 @@ class Collector:
         # Checkpoints of earlier versions lack this count and the endings: both are only reported.
         unknown = np.zeros(len(self._rows), dtype=np.int64)
         self._answer_tokens = state.get("answer_tokens", unknown)
-        self._open = state["open"]
+        for name, array in self._open.items():  # rewards of earlier versions are float32
+            array[...] = state["open"][name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
         self._closed = [{**c, "endings": c.get("endings", {})} for c in state["closed"]]
         self.cache.forget()
@@ -319,7 +360,8 @@ def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
 def _not_grown(row: int, positions: NDArray[np.int64]) -> ValueError:
     return ValueError(
         f"row {row}: the observation does not hold the chosen tokens at positions "
-        f"{positions.tolist()}; observations must grow by the chosen token"
+        f"{positions.tolist()}; observations must grow by the chosen token, and nobody else may "
+        "step or reset the environment"
     )
 
 

@@ -24,7 +24,7 @@ from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
 from agents.trainer import Trainer, no_reference
 from policies import Policy
-from textenv.errors import PromptError, RewardError, UnmetNeedError, UnscoredError
+from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError
 
 UNSCORED_ROLLOUTS = 5
 """After this many rollouts without one score that teaches something, the learner gives up."""
@@ -50,8 +50,8 @@ class Learner(Trainer):
             `seed`, which is also that of the environment and of the sampling.
 
     Attributes:
-        rescue_folder: Where `updates` saves what it can when it is interrupted; None makes a new
-            folder in `runs`.
+        rescue_folder: Where `rescue` saves; None makes a new folder in `runs`.
+        resume_command: What its note says to do then; None says how to load the folder.
 
     Raises:
         ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
@@ -88,10 +88,13 @@ class Learner(Trainer):
         self._check_needs(envs, n_episodes)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed = self.settings.seed
-        policy.generator = np.random.default_rng([seed, 0])
-        self.collector = Collector(policy, envs, self.settings.temperature, seed)
+        # Not the policy's own: it may answer in between, or learn elsewhere too.
+        self.sampling = np.random.default_rng([seed, 0])
+        self.collector = Collector(policy, envs, self.settings.temperature, seed, self.sampling)
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
+        self.resume_command: str | None = None
+        self._rescue_note = ""
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
         self._reference_seconds = 0.0  # for the reference's part of the last `collect`
@@ -101,16 +104,19 @@ class Learner(Trainer):
     def updates(self, total_tokens: int) -> Iterator[Update]:
         """Train until `total_tokens` have been chosen in all, one update at a time.
 
+        Whatever an update raises, Ctrl-C included, the learner is saved first; see `rescue`.
+
         Raises:
-            RewardError: From the environment's reward. The learner is saved first, as it was at
-                the start of the rollout; the error says where.
+            RewardError: From the environment's reward.
+            DivergedError: A loss or a gradient is not a finite number; the step was not taken.
         """
         while self.tokens_done < total_tokens:
             try:
-                yield self.update(fraction_done=self.tokens_done / total_tokens)
-            except (RewardError, KeyboardInterrupt) as error:
-                error.add_note(self._save_interrupted())
+                update = self.update(fraction_done=self.tokens_done / total_tokens)
+            except (Exception, KeyboardInterrupt) as error:
+                self.rescue(error)
                 raise
+            yield update
 
     def learn(self, total_tokens: int, **shown: Any) -> list[Update]:
         """Run `updates` to the end with a progress bar; see `agents.runs.progress.learn`."""
@@ -136,6 +142,7 @@ class Learner(Trainer):
         # All that was played counts, even what the algorithm did not pick.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
+        self._rollout_start = None  # an error from here on finds the update done
         self.updates_done += 1
         self.tokens_done += tokens
         ended = sum(len(part.scores) for part in self._played)
@@ -267,7 +274,7 @@ class Learner(Trainer):
         """Everything but weights and optimiser, as arrays and plain types."""
         return {
             "collector": self.collector.state_dict(),
-            "sampling": self.policy.generator.bit_generator.state,
+            "sampling": self.sampling.bit_generator.state,
             "minibatches": self.generator.bit_generator.state,
             "kl": self.kl_controller.state(),
             "precision": self.precision.state_dict(),
@@ -280,7 +287,7 @@ class Learner(Trainer):
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
         self.collector.load_state_dict(state["collector"])
-        self.policy.generator.bit_generator.state = state["sampling"]
+        self.sampling.bit_generator.state = state["sampling"]
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
@@ -289,19 +296,37 @@ class Learner(Trainer):
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
 
-    def _save_interrupted(self) -> str:
-        """Save the learner as it was before the rollout; says where, or why it cannot be saved."""
+    def rescue(self, error: BaseException) -> None:
+        """Save what can be saved because of `error`, once, and say in a note of it where.
+
+        The weights are saved as they are, everything else as it was at the start of the rollout
+        that was interrupted. A mistake in the code, found before anything was learned, saves
+        nothing: an error that is none of `textenv.errors`, before the first update is done.
+        """
+        known = isinstance(error, TextEnvError | KeyboardInterrupt)
+        done = self._rescue_note in getattr(error, "__notes__", [])
+        if done or not (known or self.updates_done):
+            return
         stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
         folder = self.rescue_folder or Path("runs") / stamp
+        self._rescue_note = self._saved_in(folder)
+        error.add_note(self._rescue_note)
+
+    def _saved_in(self, folder: Path) -> str:
+        """Save all, or else the policy; says what was saved and why the rest was not."""
         try:
             save_learner(self, folder, self._rollout_start)
-        except PromptError as error:
-            self.policy.save(folder)
+        except Exception as error:  # it must not hide the one that interrupted the run
+            try:
+                self.policy.save(folder)
+            except Exception:
+                return f"Nothing could be saved in {folder}: {error}"
             return f"The policy was saved in {folder}; the whole learner cannot be: {error}"
-        return (
-            f"The learner was saved in {folder}: make it again with the same arguments, call "
+        how = self.resume_command or (
+            "make it again with the same arguments, call "
             f"learner.load({str(folder)!r}), and train on."
         )
+        return f"The learner was saved in {folder}: {how}"
 
 
 def _mean_kl(rollout: Rollout) -> float | None:

@@ -7,15 +7,23 @@ with `torch.where` *before* they become a factor or an exponent. Blanking only t
 leave a gradient of 0 x NaN, which is NaN.
 
 Advantages, old log-probabilities, reference log-probabilities and value targets are constants: no
-gradient flows into them. Scalars are means over all chosen tokens of the batch (`masked_mean`). For
+gradient flows into them. Advantages and value targets may be float64; results have the dtype of the
+policy's outputs. Ratios of probabilities above e^20 go on as a straight line, so that values and
+gradients stay finite. Scalars are means over all chosen tokens of the batch (`masked_mean`). For
 another mean, reduce a per-token function with `sequence_mean` or `sequence_sum`. Every function
 raises a ValueError that names the shapes if they disagree or if `mask` is not bool.
 """
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from agents.shapes import check_aligned
+
+STEEPEST = 20.0
+"""Log ratio, in nats, from which on an exponential is continued by its tangent."""
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -85,13 +93,13 @@ def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, 0.0).sum() / mask.any(-1).sum().clamp(min=1)
 
 
-def _constant_per_token(advantages: Tensor, mask: Tensor) -> Tensor:
+def _constant_per_token(advantages: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Advantages (S, L), or (S,) spread over their tokens, without gradient, 0 outside `mask`."""
     # One advantage for a whole answer serves each of its tokens; expanding copies nothing.
     if mask.dim() == 2 and advantages.shape == mask.shape[:1]:
         advantages = advantages[:, None].expand_as(mask)
     check_aligned(mask, advantages=advantages)
-    return torch.where(mask, advantages.detach(), 0.0)
+    return torch.where(mask, advantages.detach(), 0.0).to(dtype)
 
 
 def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -113,16 +121,24 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
         A scalar.
     """
     check_aligned(mask, logprobs=logprobs)
-    advantages = _constant_per_token(advantages, mask)
+    advantages = _constant_per_token(advantages, mask, logprobs.dtype)
     # The factors are 0 outside the mask, and `masked_mean` drops the products there.
     return -masked_mean(advantages * logprobs, mask)
+
+
+def _bounded(exponential: Callable[[Tensor], Tensor], log_ratios: Tensor) -> Tensor:
+    """`torch.exp` or `torch.expm1`, continued from `STEEPEST` on by the tangent there."""
+    # Float32 ends at 88 nats, and the square of a gradient at 44. A clamp would be finite too, but
+    # its gradient of 0 would never bring the policy back.
+    beyond = (log_ratios - STEEPEST).relu()
+    return exponential(log_ratios.clamp(max=STEEPEST)) + math.exp(STEEPEST) * beyond
 
 
 def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """pi(a_t) / pi_old(a_t), (S, L), 1 outside the mask."""
     check_aligned(mask, logprobs=logprobs, old_logprobs=old_logprobs)
     # The difference is blanked before exp, which could overflow at positions that do not count.
-    return torch.where(mask, logprobs - old_logprobs.detach(), 0.0).exp()
+    return _bounded(torch.exp, torch.where(mask, logprobs - old_logprobs.detach(), 0.0))
 
 
 def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -144,7 +160,8 @@ def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: 
     Returns:
         (S, L), 0 outside the mask.
     """
-    return _ratio(logprobs, old_logprobs, mask) * _constant_per_token(advantages, mask)
+    constants = _constant_per_token(advantages, mask, logprobs.dtype)
+    return _ratio(logprobs, old_logprobs, mask) * constants
 
 
 def clipped_surrogate(
@@ -166,7 +183,7 @@ def clipped_surrogate(
     Returns:
         (S, L), 0 outside the mask.
     """
-    advantages = _constant_per_token(advantages, mask)
+    advantages = _constant_per_token(advantages, mask, logprobs.dtype)
     ratio = _ratio(logprobs, old_logprobs, mask)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     # The minimum is pessimistic: a ratio that went the wrong way keeps its gradient and is undone.
@@ -243,7 +260,7 @@ def value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """
     check_aligned(mask, values=values, targets=targets)
     # Blanked before the square, whose gradient is the error itself and would be 0 x NaN.
-    errors = torch.where(mask, values - targets.detach(), 0.0)
+    errors = torch.where(mask, values - targets.detach(), 0.0).to(values.dtype)
     return 0.5 * masked_mean(errors.square(), mask)
 
 
@@ -273,7 +290,7 @@ def clipped_value_loss(
     # All three are blanked here: a NaN would pass through clamp and maximum into the gradient.
     values = torch.where(mask, values, 0.0)
     old_values = torch.where(mask, old_values.detach(), 0.0)
-    targets = torch.where(mask, targets.detach(), 0.0)
+    targets = torch.where(mask, targets.detach(), 0.0).to(values.dtype)
     near = old_values + (values - old_values).clamp(-clip, clip)
     # The larger error counts, so a value that moved too far gets no gradient to move on.
     return 0.5 * masked_mean(
@@ -364,4 +381,19 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
     """
     difference = _log_ratio(logprobs, ref_logprobs, mask)
     # expm1: exp(-d) - 1 would lose all digits where the two policies nearly agree.
-    return torch.expm1(-difference) + difference
+    return _bounded(torch.expm1, -difference) + difference
+
+
+def kl_from_old(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Estimate KL(pi_old || pi) at tokens drawn from pi_old: unbiased and never negative.
+
+        d = log pi(a_t) - log pi_old(a_t),    k3 = exp(d) - 1 - d
+
+    Use it in a loss, to hold the policy near the one that chose: its expected gradient is the exact
+    one (`PPOPenalty`). The arguments are those of `clip_fraction`.
+
+    Returns:
+        (S, L), 0 outside the mask.
+    """
+    difference = _log_ratio(logprobs, old_logprobs, mask)
+    return _bounded(torch.expm1, difference) - difference

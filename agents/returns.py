@@ -5,6 +5,9 @@ tokens: entry [s, p] belongs to the choice of token p. `mask[s, p]` is True wher
 the token. Elsewhere (prompts, tool outputs, padding) arrays may hold anything, NaN included. Values
 are therefore selected with `torch.where` and never multiplied by the mask.
 
+Rewards and scores are best given in float64, as a `Rollout` holds them: scores near 1e8 that differ
+by 1 are equal in float32. Results keep the dtype.
+
 Standard deviations are those of the population (divided by n, not n - 1), so one value has one.
 Nothing here carries a gradient to the policy: the results are constants of the loss.
 """
@@ -13,9 +16,6 @@ import torch
 from torch import Tensor
 
 from agents.shapes import check_aligned
-
-ROUNDING = 2.0**-22
-"""Scores that differ by a smaller share than this are equal: float32 is no finer."""
 
 
 def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:
@@ -30,6 +30,21 @@ def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> 
         )
     if not bootstrap_values.is_floating_point():
         raise ValueError(f"bootstrap_values must be floats, got {bootstrap_values.dtype}")
+
+
+def _zeros(mask: Tensor, rewards: Tensor, bootstrap_values: Tensor) -> Tensor:
+    """Zeros of the shape of `mask` that lose no digit of the rewards."""
+    dtype = torch.promote_types(rewards.dtype, bootstrap_values.dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+
+
+def _above_lowest(x: Tensor, mask: Tensor) -> Tensor:
+    """How far each entry lies above the lowest one in the mask.
+
+    A mean of large numbers is off by a rounding error of their size, which may be more than they
+    differ by. What this leaves is only as large as the differences.
+    """
+    return x - x[mask].min()
 
 
 def _columns_backwards(mask: Tensor) -> list[int]:
@@ -65,14 +80,14 @@ def discounted_returns(
         gamma: Discount for each chosen token.
 
     Returns:
-        (S, L), the dtype of `bootstrap_values`, 0 outside the mask.
+        (S, L), the wider dtype of `rewards` and `bootstrap_values`, 0 outside the mask.
 
     Raises:
         ValueError: If shapes disagree or a dtype is wrong.
     """
     _check_rollout(mask, bootstrap_values, rewards=rewards)
-    returns = bootstrap_values.new_zeros(mask.shape)
-    running = bootstrap_values
+    returns = _zeros(mask, rewards, bootstrap_values)
+    running = bootstrap_values.to(returns.dtype)
     for p in _columns_backwards(mask):
         # Where the agent did not choose, a row keeps its sum: no reward and no discount.
         running = torch.where(mask[:, p], rewards[:, p] + gamma * running, running)
@@ -113,14 +128,14 @@ def gae(
         lam: From 0 (trusts the values) to 1 (trusts the rewards).
 
     Returns:
-        (S, L), the dtype of `bootstrap_values`, 0 outside the mask.
+        (S, L), the wider dtype of `rewards` and `bootstrap_values`, 0 outside the mask.
 
     Raises:
         ValueError: If shapes disagree or a dtype is wrong.
     """
     _check_rollout(mask, bootstrap_values, rewards=rewards, values=values)
-    advantages = bootstrap_values.new_zeros(mask.shape)
-    next_value, running = bootstrap_values, torch.zeros_like(bootstrap_values)
+    advantages = _zeros(mask, rewards, bootstrap_values)
+    next_value, running = bootstrap_values, advantages.new_zeros(len(mask))
     for p in _columns_backwards(mask):
         # Rewards and values may be NaN outside the mask; `where` below lets no NaN into `running`.
         delta = rewards[:, p] + gamma * next_value - values[:, p]
@@ -157,6 +172,7 @@ def standardise(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     check_aligned(mask, x=x)
     if not mask.any():  # the mean of nothing would be NaN
         return torch.zeros_like(x)
+    x = _above_lowest(x, mask)
     variance, mean = torch.var_mean(x[mask], correction=0)
     # eps is added to the deviation, not to the variance, as Stable-Baselines3 and CleanRL do.
     return torch.where(mask, (x - mean) / (variance.sqrt() + eps), 0.0)
@@ -184,7 +200,7 @@ def rescale(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     check_aligned(mask, x=x)
     if not mask.any():  # the deviation of nothing would be NaN
         return torch.zeros_like(x)
-    std = torch.var(x[mask], correction=0).sqrt()
+    std = torch.var(_above_lowest(x, mask)[mask], correction=0).sqrt()
     return torch.where(mask, x / torch.where(std > eps, std, 1.0), 0.0)
 
 
@@ -214,6 +230,11 @@ def _group_means(x: Tensor, index: Tensor, sizes: Tensor) -> Tensor:
     """The mean of each sequence's group, (S,)."""
     sums = x.new_zeros(sizes.shape).index_add(0, index, x)
     return (sums / sizes)[index]
+
+
+def _rounding(scores: Tensor) -> float:
+    """Scores that differ by a smaller share than this are equal: their sums are no finer."""
+    return 2.0**-40 if scores.dtype == torch.float64 else 2.0**-22
 
 
 def _group_deviations(x: Tensor, groups: Tensor) -> Tensor:
@@ -303,7 +324,8 @@ def group_standardised_less(
         ValueError: If shapes disagree or `groups` is not integral.
     """
     deviations = _group_deviations(scores, groups)
-    units = torch.where(deviations > ROUNDING * scores.abs(), deviations + eps, 1.0)
+    rounding = _rounding(scores) * scores.abs()
+    units = torch.where(deviations > rounding, deviations + eps, 1.0)
     return group_standardised(scores, groups, eps) - group_centred(penalties, groups) / units
 
 
@@ -325,8 +347,10 @@ def standardised_less(scores: Tensor, penalties: Tensor, mask: Tensor, eps: floa
     check_aligned(mask, scores=scores, penalties=penalties)
     if not mask.any():  # the mean of nothing would be NaN
         return torch.zeros_like(scores)
+    rounding = _rounding(scores) * scores[mask].abs().max()
+    scores = _above_lowest(scores, mask)
     deviation = torch.var(scores[mask], correction=0).sqrt()
-    unit = torch.where(deviation > ROUNDING * scores[mask].abs().max(), deviation + eps, 1.0)
+    unit = torch.where(deviation > rounding, deviation + eps, 1.0)
     returns = scores - penalties
     return torch.where(mask, (returns - returns[mask].mean()) / unit, 0.0)
 
@@ -356,7 +380,7 @@ def leave_one_out(returns: Tensor, groups: Tensor) -> Tensor:
     # n / (n - 1) times the centred return: equal returns cancel exactly there. A group of one has a
     # centred return of 0, so any divisor but 0 serves.
     others = (sizes - 1).clamp(min=1)
-    return group_centred(returns, groups) * (sizes / others)[index]
+    return group_centred(returns, groups) * sizes[index] / others[index]
 
 
 def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
@@ -386,7 +410,7 @@ def is_group_best(returns: Tensor, groups: Tensor) -> Tensor:
     first = rows.new_zeros(sizes.shape).scatter_reduce(
         0, index, candidates, "amin", include_self=False
     )
-    return (rows == first[index]).to(torch.get_default_dtype())
+    return (rows == first[index]).float()
 
 
 def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
@@ -402,4 +426,6 @@ def differs_in_group(returns: Tensor, groups: Tensor) -> Tensor:
         returns.new_zeros(sizes.shape).scatter_reduce(0, index, returns, which, include_self=False)
         for which in ("amin", "amax")
     ]
-    return (extremes[0] != extremes[1])[index]
+    # 0.1 + 0.2 and 0.3 are the same score.
+    rounding = _rounding(returns) * torch.maximum(*(extreme.abs() for extreme in extremes))
+    return (extremes[1] - extremes[0] > rounding)[index]

@@ -31,12 +31,12 @@ class Rollout:
         logprobs: Log-probability of each chosen token when it was sampled, shape (S, L), float32.
         values: Value of the text before each chosen token at sampling, shape (S, L), float32.
         rewards: Reward for each chosen token, less the KL penalty once the learner has subtracted
-            it, shape (S, L), float32.
+            it, shape (S, L), float64: rewards near 1e8 that differ by 1 are equal in float32.
         bootstrap_values: Value after the last chosen token, 0 where terminated, shape (S,).
         terminated: The episode ended and was scored, shape (S,), bool.
         truncated: The episode was cut short, shape (S,), bool. If neither is set, it is running.
-        scores: Sum of the environment's rewards over the whole episode so far, shape (S,); NaN if
-            the reward applies to no part of it. The learner drops such episodes.
+        scores: Sum of the environment's rewards over the whole episode so far, shape (S,), float64;
+            NaN if the reward applies to no part of it. The learner drops such episodes.
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
         prompt_lengths: Tokens before the episode's first chosen one, which may be in an earlier
             rollout, shape (S,), int64; used to show the texts to people.
@@ -48,7 +48,7 @@ class Rollout:
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
         mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
-        endings: What else is known of each episode, by name, shape (S,), float32: `tokens`, chosen
+        endings: What else is known of each episode, by name, shape (S,), float64: `tokens`, chosen
             so far in the whole episode; `by_budget`, 1 if the token budget ended it and 0 if not;
             `component.NAME`, what each component of a sum of rewards paid, unweighted. NaN where it
             is not known, such as the end of an episode that goes on.
@@ -120,11 +120,11 @@ class Rollout:
         Args:
             tokens: Prompts and answers, shape (S, L), int64, right-padded.
             mask: True at the answers' tokens, shape (S, L), bool.
-            scores: How good each answer is, shape (S,).
+            scores: How good each answer is, shape (S,); integers become float64.
             groups: Equal for answers that are compared, shape (S,), int64.
         """
-        nothing = torch.zeros(mask.shape, device=tokens.device)
-        none = torch.zeros(len(tokens), device=tokens.device)
+        nothing = torch.zeros(mask.shape, dtype=torch.float32, device=tokens.device)
+        none = nothing.new_zeros(len(tokens))
         return Rollout(
             tokens=tokens,
             mask=mask,
@@ -134,7 +134,7 @@ class Rollout:
             bootstrap_values=none,
             terminated=~none.bool(),
             truncated=none.bool(),
-            scores=scores.float(),
+            scores=scores if scores.is_floating_point() else scores.double(),
             groups=groups,
         )
 
@@ -189,6 +189,7 @@ class Rollout:
         """
         length = max(rollout.tokens.shape[1] for rollout in rollouts)
         endings = _cat_endings(rollouts)
+        tables = [r.mask_table for r in rollouts if r.mask_table is not None]
         parts: list[dict[str, Tensor]] = []
         first_group = first_mask = 0
         for rollout in rollouts:
@@ -197,9 +198,12 @@ class Rollout:
             # Both numberings start at 0 in every rollout: shifted, they cannot be confused.
             arrays["groups"] = arrays["groups"] + first_group
             first_group = int(arrays["groups"].max()) + 1
-            if rollout.mask_table is not None:
+            if tables and rollout.mask_table is None:  # no mask: every token could be chosen
+                arrays["mask_ids"] = torch.zeros_like(rollout.tokens)
+                arrays["mask_table"] = torch.ones_like(tables[0][:1])
+            if tables:
                 arrays["mask_ids"] = arrays["mask_ids"] + first_mask
-                first_mask += len(rollout.mask_table)
+                first_mask += len(arrays["mask_table"])
             for name, value in arrays.items():
                 if value.dim() == 2 and name != "mask_table":  # its columns are tokens to choose
                     arrays[name] = F.pad(value, (0, length - value.shape[1]))
@@ -219,7 +223,7 @@ class Rollout:
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
         arrays = self.arrays()
-        return Rollout(**{name: _each(arrays[name], lambda a: a.to(device)) for name in arrays})
+        return Rollout(**{name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays})
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -227,6 +231,12 @@ def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {name: function(array) for name, array in value.items()}
     return function(value)
+
+
+def _to(array: Tensor, device: torch.device | str) -> Tensor:
+    if array.dtype == torch.float64 and torch.device(device).type == "mps":  # it has no float64
+        array = array.float()
+    return array.to(device)
 
 
 def _cat_endings(rollouts: Sequence[Rollout]) -> dict[str, Tensor] | None:

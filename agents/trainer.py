@@ -16,7 +16,7 @@ from agents.optimisation.micro_batches import outputs_in_parts, parts_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
 from agents.optimisation.settings import Optimisation, OptimisationFields
-from agents.optimisation.trained import check_trained, trained_parameters
+from agents.optimisation.trained import check_trained, optimizer_of, trained_parameters
 from agents.rollout import Rollout
 from policies import Policy, PolicyOutputs
 from textenv.errors import UnmetNeedError
@@ -47,6 +47,7 @@ class Trainer:
 
     Raises:
         FrozenPolicyError: There are none.
+        TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Trainer:
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
         self.trained: Sequence[Tensor] = trained_parameters(policy)
-        self.optimizer = optimizer(self.trained, lr=self.settings.rate(0.0))
+        self.optimizer = optimizer_of(optimizer, self.trained, self.settings.rate(0.0))
         self.generator = np.random.default_rng([self.settings.seed, 1])
         self.replay: deque[Rollout] = deque(maxlen=algorithm.replay)
 
@@ -137,7 +138,11 @@ class Trainer:
         return self.outputs(batch, policy)
 
     def descend(self, loss: Tensor) -> Tensor:
-        """One optimiser step down the gradient of `loss`; returns the gradient's norm."""
+        """One optimiser step down the gradient of `loss`; returns the gradient's norm.
+
+        Raises:
+            DivergedError: The loss or the norm is not a finite number; no step was taken.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)

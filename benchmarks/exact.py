@@ -31,8 +31,9 @@ LETTERS, STEPS, GROUP = 3, 3, 8
 class Letters:
     """Token i is the i-th letter of the alphabet; the last token ends an answer."""
 
-    name = fingerprint = "three letters"
-    vocab_size, stop_token = LETTERS + 1, LETTERS
+    def __init__(self, letters: int):
+        self.vocab_size, self.stop_token = letters + 1, letters
+        self.name = self.fingerprint = f"{letters} letters"
 
     def encode(self, text: str) -> list[int]:
         """One token for each letter."""
@@ -40,7 +41,7 @@ class Letters:
 
     def decode(self, ids: Any) -> str:
         """Letters, without the stop token."""
-        return "".join(chr(ord("a") + int(i)) for i in ids if i < LETTERS)
+        return "".join(chr(ord("a") + int(i)) for i in ids if i < self.stop_token)
 
 
 def reward(episodes: Any) -> list[float]:
@@ -57,7 +58,7 @@ def _reward(tokens: tuple[int, ...], table: dict[tuple[int, ...], float] = {}) -
 OPTIONS: dict[str, Any] = {
     "prompts": ["a"],
     "reward": reward,
-    "tokenizer": Letters(),
+    "tokenizer": Letters(LETTERS),
     "max_new_tokens": STEPS,
 }
 ANSWERS = exact.enumerate_answers(TextEnv(**OPTIONS), "a")

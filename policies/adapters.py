@@ -6,10 +6,11 @@ with the adapter off, or with a copy of the adapter as it was at some moment.
 """
 
 import copy
+import json
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,9 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> Non
     weights = load_file(Path(folder) / (WEIGHTS if encoder is None else ENCODER))
     have = _weights(model, name)
     have = have if encoder is None else encoder.state_dict()
+    types = {value.data_ptr(): weights[key].dtype for key, value in have.items() if key in weights}
+    for parameter in model.parameters():  # in the number type they had
+        parameter.data = parameter.data.to(types.get(parameter.data_ptr(), parameter.dtype))
     shapes = [{key: tuple(value.shape) for key, value in w.items()} for w in (weights, have)]
     if shapes[0] != shapes[1]:
         raise AdapterError(f"the adapter in {folder} has another shape than the policy's")
@@ -398,6 +402,49 @@ def load_adapter(model: Any, folder: str | Path, name: str | None = None) -> Non
         peft.set_peft_model_state_dict(model, weights, adapter_name=name)
     else:
         encoder.load_state_dict(weights)
+
+
+def sum_of_bits(model: Any) -> int:
+    """A number that changes with the weights of `model` itself; those of adapters do not count."""
+    base = base_model(model)
+    adapted: set[int] = set()
+    own: set[int] = set()
+    for layer in layers(base):
+        tuned = hasattr(layer, "get_base_layer")
+        inner = layer.get_base_layer() if tuned else layer.original_module
+        adapted |= {id(p) for p in layer.parameters()}
+        own |= {id(p) for p in inner.parameters()}
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    total = 0
+    for weight in base.parameters():
+        if weight.numel() and (id(weight) in own or id(weight) not in adapted):
+            bits = weight.detach().contiguous().view(whole[weight.element_size()])
+            total += int(bits.sum(dtype=torch.int64))
+    return total
+
+
+def descriptions(policy: Policy) -> dict[str, Any]:
+    """The adapters of a network of our own as JSON; empty if there are none."""
+    configs = getattr(policy, "peft_config", {})
+    if not configs:
+        return {}
+    plain = {name: config.to_dict() for name, config in configs.items()}
+    described = {"adapters": plain, "active": sorted(in_force(policy)[0][1])}
+    made: dict[str, Any] = json.loads(json.dumps(described, default=_plain))
+    return made
+
+
+def add_described(policy: Policy, description: Mapping[str, Any]) -> None:
+    """Add the adapters that `descriptions` told of; their weights are loaded with the others."""
+    for name, values in description.get("adapters", {}).items():
+        config = import_peft().PeftConfig.from_peft_type(**values)
+        add_adapter(policy, config, name)
+    for layer in layers(policy):
+        layer.set_adapter(description["active"])
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def _weights(model: Any, name: str) -> dict[str, Tensor]:
@@ -430,6 +477,7 @@ def _expected_warnings() -> Iterator[None]:
             "fan_in_fan_out",
             "`is_gradient_checkpointing`",
             "Already found a",
+            "The PEFT config's `base_model_name_or_path` was renamed",  # a path, now absolute
             "Model with `tie_word_embeddings=True`",  # is merged as it warns to
             "Input and output embeddings are no longer tied",
             r".*LoRA tensor\(s\) have invalid shape",  # of biases: peft looks for matrices

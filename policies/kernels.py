@@ -22,10 +22,21 @@ _ALONE = threading.Lock()
 """Not every threading layer of Numba can be entered by two threads at once."""
 
 _forked = threading.Event()
-"""Set in processes that were forked from this one: Numba's threads do not outlive a fork."""
+"""Set in processes that were forked from this one."""
+
+
+def _stay_alone() -> None:
+    """Compute with one thread in a process that was forked, as torch's `DataLoader` does.
+
+    Threads do not outlive a fork, and OpenMP does not start others: it waits for those it had, for
+    ever. That holds for torch's own operations as for compiled loops.
+    """
+    _forked.set()
+    torch.set_num_threads(1)
+
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked.set)
+    os.register_at_fork(after_in_child=_stay_alone)
 
 
 def kernels_fit(x: Tensor) -> bool:
@@ -77,7 +88,7 @@ def attend(
         Shape (N, heads, d).
     """
     # Side by side, since one array is quicker to hand over than three.
-    new, out = torch.cat([q, k, v], dim=1), torch.empty(q.shape)
+    new, out = torch.cat([q, k, v], dim=1), torch.empty_like(q)
     width, d = stored[0].shape[1], q.shape[2]
     _call(
         _compiled().attention.attend,
@@ -128,7 +139,7 @@ class Panels:
         """Rows (*, inputs) to rows (*, outputs)."""
         rows = np.ascontiguousarray(x.numpy()).reshape(-1, self.inputs)
         # Torch's memory, not NumPy's: see `Block`.
-        out = torch.empty(len(rows), self.outputs)
+        out = torch.empty(len(rows), self.outputs, dtype=torch.float32)
         _call(_compiled().panels.linear, rows, self.panels, self.bias, out.numpy())
         return out.view(*x.shape[:-1], self.outputs)
 
@@ -202,6 +213,7 @@ def _call(loop: Any, *arguments: Any) -> Any:
 def _compiled() -> Any:
     """The compiled loops; None where Numba is not installed, may not compile, or cannot cache."""
     # Imported here because Numba is optional and takes half a second.
+    threads = torch.get_num_threads()
     try:
         from policies import compiled
     except ImportError:  # Numba raises it too, where NumPy is newer than it knows
@@ -214,4 +226,7 @@ def _compiled() -> Any:
             stacklevel=2,
         )
         return None
+    finally:
+        if torch.get_num_threads() != threads:  # Numba sets OpenMP's number, which is torch's too
+            torch.set_num_threads(threads)
     return compiled if compiled.compiling else None

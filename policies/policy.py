@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from policies import head
 from policies.cache import Plan, PrefixCache, Store
 from policies.generation import generate
-from policies.observations import checked_lengths, token_ids
+from policies.observations import checked_lengths, token_ids, token_tensor
 from policies.outputs import PolicyOutputs, Step, spread
 from policies.policy_files import (
     actors_folder,
     check_saved_vocabulary,
+    plain_state,
     read_policy,
     write_policy,
 )
@@ -181,8 +182,13 @@ class Policy(nn.Module):
         return {"kind": OWN, "class": name, **shape}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the policy into `folder`, as safetensors and JSON."""
-        return write_policy(folder, self.state_dict(), self.description(), self.tokenizer)
+        """Write the policy into `folder`, as safetensors and JSON.
+
+        Not kept: which weights are trained, the device, hooks, and packed weights. A tokenizer of a
+        class of your own is noted by its name, and must be given again if that is not known.
+        """
+        description = self.description() | {"generator": plain_state(self.generator)}
+        return write_policy(folder, self.state_dict(), description, self.tokenizer)
 
     def load_weights(self, folder: str | Path) -> None:
         """Take the weights that `save` wrote for a policy of the same shape and vocabulary.
@@ -263,9 +269,9 @@ class Policy(nn.Module):
             Actions, log-probabilities and values.
 
         Raises:
-            ValueError: Shapes do not fit, a row is empty or too long, an id is not a token,
-                `temperature` is not positive, or no action can be chosen: all of a row are masked,
-                or the weights are no longer numbers.
+            ValueError: Shapes do not fit, a row is empty or too long, an id is not a token or its
+                number type rounds it, `temperature` is not positive, or no action can be chosen:
+                all of a row are masked, or the weights are no longer numbers.
         """
         if temperature <= 0:
             raise ValueError(
@@ -311,7 +317,7 @@ class Policy(nn.Module):
         Only what `cache` does not hold yet is encoded. The result is an inference tensor: clone it
         before using it where a gradient is needed.
         """
-        ids = token_ids(observations)
+        ids = token_ids(observations, self.pad_token)
         if cache is None:
             cache = self.new_cache(*ids.shape)
         if ids.shape != cache.shape:
@@ -333,8 +339,8 @@ class Policy(nn.Module):
         Args:
             observations: Token ids, shape (n, L), right-padded; floats are cast back.
         """
-        tokens = F.pad(observations.long(), (0, 1))
-        lengths = (observations != self.pad_token).sum(1)
+        ids = token_tensor(observations, self.pad_token)
+        tokens, lengths = F.pad(ids, (0, 1)), (ids != self.pad_token).sum(1)
         after = torch.arange(tokens.shape[1], device=tokens.device) == lengths[:, None]
         return self.hidden_before(tokens, after, lengths)
 

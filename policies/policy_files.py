@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from textenv.errors import CheckpointError, TokenizerError, VocabularyMismatchError
 from textenv.files import reason
 from textenv.tokenizers import Tokenizer
-from textenv.tokenizers.loading import load_saved_tokenizer, tokenizer_options
+from textenv.tokenizers.loading import load_saved_tokenizer, save_tokenizer
 
 WEIGHTS, DESCRIPTION, TOKENIZER = "policy.safetensors", "policy.json", "tokenizer.json"
 ACTOR, CRITIC = "actor", "critic"
@@ -28,21 +29,14 @@ def write_policy(
 ) -> Path:
     """Write weights, description and vocabulary into `folder`, which is made if needed.
 
-    A tokenizer that was trained here is saved with them; others are noted by name.
+    A tokenizer that has a `save` is saved with them; others are noted by name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_separate(weights), folder / WEIGHTS)
     whole: dict[str, Any] = {"format": FORMAT, **description}
     if tokenizer is not None:
-        save = getattr(tokenizer, "save", None)
-        if save is not None:
-            save(folder / TOKENIZER)
-        whole["tokenizer"] = {
-            "name": TOKENIZER if save is not None else tokenizer.name,
-            "fingerprint": tokenizer.fingerprint,
-            **tokenizer_options(tokenizer),
-        }
+        whole["tokenizer"] = save_tokenizer(tokenizer, folder / TOKENIZER)
     (folder / DESCRIPTION).write_text(json.dumps(whole, indent=2), encoding="utf-8")
     return folder
 
@@ -127,13 +121,30 @@ def read_tokenizer(
     if wanted is not None:
         check_saved_vocabulary(folder, description, wanted)
         return wanted
-    name = saved["name"]
     try:
-        return load_saved_tokenizer(str(folder / TOKENIZER) if name == TOKENIZER else name, saved)
+        found = load_saved_tokenizer(folder, saved)
     except TokenizerError as error:
         raise CheckpointError(
-            f"the tokenizer {name!r} of the policy in {folder} cannot be loaded: {error}"
+            f"the tokenizer {saved['name']!r} of the policy in {folder} cannot be loaded; pass it "
+            f"as tokenizer=...: {error}"
         ) from error
+    check_saved_vocabulary(folder, description, found)
+    return found
+
+
+def plain_state(generator: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator as JSON."""
+    return json.loads(json.dumps(dict(generator.bit_generator.state), default=np.ndarray.tolist))
+
+
+def generator_of(description: Mapping[str, Any]) -> np.random.Generator | None:
+    """The generator whose state was saved; None in the files of version 0.1."""
+    state = description.get("generator")
+    if state is None:
+        return None
+    generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
+    generator.bit_generator.state = state
+    return generator
 
 
 def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

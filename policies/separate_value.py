@@ -6,14 +6,17 @@ included, and no gradient of a value reaches the actor. It costs the passes of t
 """
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from policies.cache import Plan, Store
+from policies.checkpoint import load_policy
 from policies.policy import Policy
 from policies.policy_files import ACTOR, CRITIC
 from textenv.errors import VocabularyMismatchError
+from textenv.tokenizers import Tokenizer
 
 
 class SeparateValue(Policy):
@@ -77,11 +80,29 @@ class SeparateValue(Policy):
         return _TwoStores([policy.new_store(num_rows) for policy in self._both()])
 
     def save(self, folder: str | Path) -> Path:
-        """Write actor and critic into folders of their own; `load_policy` reads the actor."""
+        """Write actor and critic into folders of their own.
+
+        `load` reads both, `load_policy` the actor.
+        """
         folder = Path(folder)
         self.actor.save(folder / ACTOR)
         self.critic.save(folder / CRITIC)
         return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
+        """Read both networks that `save` wrote; see `load_policy`.
+
+        Args:
+            folder: Where it was saved.
+            tokenizer: The vocabulary it is to be used with, if it must be that one.
+
+        Raises:
+            CheckpointError: Files are missing, damaged, or of another format.
+            VocabularyMismatchError: It was made with another vocabulary.
+        """
+        folder = Path(folder)
+        return cls(*(load_policy(folder / part, tokenizer) for part in (ACTOR, CRITIC)))
 
     def load_weights(self, folder: str | Path) -> None:
         """See `Policy.load_weights`."""

@@ -6,12 +6,14 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from policies import adapters
 from policies.cache import Plan, Store
 from policies.head import token_logprobs
 from policies.linear import PackedWeight
 from policies.policy import Policy
 from policies.policy_files import (
     actors_folder,
+    generator_of,
     read_policy,
     read_tokenizer,
     unreadable,
@@ -106,8 +108,9 @@ class TransformerPolicy(Policy):
 
     def description(self) -> dict[str, Any]:
         """See `Policy.description`."""
+        shape = {"kind": "transformer", "config": dataclasses.asdict(self.config)}
         chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
-        return {"kind": "transformer", "config": dataclasses.asdict(self.config), **chat}
+        return shape | chat | adapters.descriptions(self)
 
     @classmethod
     def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Self:
@@ -129,10 +132,14 @@ class TransformerPolicy(Policy):
             raise unreadable(folder, error) from error
         found = read_tokenizer(folder, description, config.vocab_size, tokenizer)
         policy = cls(config, tokenizer=found)
+        policy.generator = generator_of(description) or policy.generator
+        adapters.add_described(policy, description)
         policy.chat_template = description.get("chat_template")
         try:
+            for name, parameter in policy.named_parameters():  # in the number type they had
+                parameter.data = parameter.data.to(weights[name].dtype)
             policy.load_state_dict(weights)
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the weights in {folder} do not fit its description") from error
         return policy
 

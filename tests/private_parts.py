@@ -82,6 +82,11 @@ def configuration() -> Any:
     return resolve("transformers.PreTrainedConfig")()
 
 
+def generation_settings() -> Any:
+    """How a model of transformers generates."""
+    return resolve("transformers.GenerationConfig")()
+
+
 def encoding() -> Any:
     """A vocabulary of tiktoken."""
     ranks = {bytes([byte]): byte for byte in range(256)}
@@ -131,6 +136,11 @@ PARTS = [
     Part("numba.core.event", "hears of the first function that is compiled"),
     Part("transformers.PreTrainedConfig._attn_implementation", "which attention a model uses"),
     Part("transformers.PreTrainedConfig._name_or_path", "where a model is from", configuration),
+    Part(
+        "transformers.GenerationConfig._from_model_config",
+        "tells ends that somebody chose from those of a configuration's defaults",
+        generation_settings,
+    ),
     Part("transformers.cache_utils.DynamicCache", "is filled with our keys and values"),
     Part("transformers.cache_utils.EncoderDecoderCache", "the same beside an encoder"),
     Part(

@@ -101,13 +101,50 @@ def test_every_example_is_run_here():
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):
     """Pasted into one file in their order, as a reader would."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    snippets = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+    snippets = snippets_of(page)
     assert snippets
-    script = tmp_path / "pasted.py"
+    shown = output_of(snippets, tmp_path)
+    if any(LOOP in snippet for snippet in snippets):
+        assert_doubles(shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_ppo_of_the_readme_learns_on_every_seed(seed, tmp_path):
+    snippets = snippets_of("README.md")
+    number = next(i for i, snippet in enumerate(snippets) if LOOP in snippet)
+    assert snippets[number].count("seed=0") == 1
+    ppo = snippets[number].replace("seed=0", f"seed={seed}")
+    assert_doubles(output_of([*snippets[:number], ppo], tmp_path))
+
+
+LOOP = ".updates("
+
+
+def snippets_of(page):
+    """The pieces of Python that run as they are."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+
+
+def output_of(snippets, folder):
+    """What they print when they are pasted into one file."""
+    script = folder / "pasted.py"
     script.write_text("\n".join(snippets), encoding="utf-8")
     done = run(script)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_doubles(shown):
+    """What learns in a page learns within the budget that it shows.
+
+    Every loop over updates prints tokens and score first; the score at the end is the mean of the
+    last three.
+    """
+    scores = [float(score) for score in re.findall(r"^\d+ (\d\.\d+) ", shown, flags=re.M)]
+    assert len(scores) > 3, shown
+    assert sum(scores[-3:]) / 3 > 2 * scores[0], scores
 
 
 def test_the_plain_loop_of_the_readme_keeps_to_the_masks():

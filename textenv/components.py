@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from textenv.episode import Episode
 from textenv.infos import masked_info
+from textenv.reward_terms import weigh
 from textenv.rewards import RewardTerm, StepBatch, call_on_episodes, call_on_steps
 
 
@@ -34,14 +35,14 @@ class RewardComponents:
         """Weighted sum of the dense terms for the k `rows` in `batch`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(batch))
         for column, term in enumerate(self.terms):
             if term.dense:
                 scores = call_on_steps(term, batch)
                 self.sums[rows, column] += scores
-                total += term.weight * scores
+                total += weigh(term, scores, batch)
         return total
 
     def pay_episodes(
@@ -50,7 +51,7 @@ class RewardComponents:
         """Weighted sum of the other terms for the `episodes` that ended in `rows`, shape (k,).
 
         Raises:
-            RewardError: A term raised, or did not give k finite numbers.
+            RewardError: A term raised, or did not give k finite numbers within `LARGEST` of 0.
         """
         total = np.zeros(len(rows))
         for column, term in enumerate(self.terms):
@@ -59,7 +60,7 @@ class RewardComponents:
                 self.sums[rows, column] = scores
                 if term.may_abstain:
                     scores = np.nan_to_num(scores)
-                total += term.weight * scores
+                total += weigh(term, scores, episodes)
         return total
 
     def scored(self) -> NDArray[np.bool_]:

@@ -71,7 +71,11 @@ class RewardCountError(RewardError, ValueError):
 
 
 class RewardValueError(RewardError, ValueError):
-    """A reward function returned NaN, an infinity, or something else than a number."""
+    """A reward is not a number, is not finite, or is too large to learn from in float32."""
+
+
+class DivergedError(TextEnvError, ArithmeticError):
+    """A loss or a gradient is not a finite number; the optimiser step was not taken."""
 
 
 class UnscoredError(RewardError, ValueError):
@@ -84,6 +88,10 @@ class ActionError(TextEnvError, ValueError):
 
 class EpisodeOverError(TextEnvError, RuntimeError):
     """`step` was called on a row whose episode is over, without a reset."""
+
+
+class SharedEnvironmentError(TextEnvError, RuntimeError):
+    """Somebody else has stepped or reset the environment that a learner is in the middle of."""
 
 
 class ResetOptionsError(TextEnvError, ValueError):
@@ -135,7 +143,7 @@ class RemoteError(TextEnvError, ConnectionError):
 
 
 class OptionError(TextEnvError, ValueError):
-    """A command was given an option, or a configuration file, that it cannot use."""
+    """An option of a command, a configuration file or a setting cannot be used as it is given."""
 
 
 class DeviceError(TextEnvError, RuntimeError):

@@ -1,12 +1,13 @@
 """Finds Python objects by name, so that a command line or a saved spec can name user code."""
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +16,16 @@ from textenv.errors import ObjectNotFoundError
 from textenv.places import place_of
 from textenv.records import short
 
+FILE = "textenv_file_"
+"""What the names of modules made of files begin with; their paths follow."""
+
 
 def load_object(spec: str) -> Any:
     """The object with the name `"package.module:name"` or `"path/to/file.py:name"`.
 
     A file is executed once in a process. Its module name depends on its path alone, so a second
-    call gives the same object, and its functions and classes can be pickled. The file's folder is
-    not put on the import path.
+    call gives the same object, and its functions and classes can be pickled: another process on the
+    same machine executes the file again. The file's folder is not put on the import path.
 
     >>> load_object("math:sqrt")(9.0)
     3.0
@@ -87,23 +91,29 @@ def _module_from_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise ObjectNotFoundError(f"there is no file {path}")
-    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()
-    name = f"textenv_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # true of every path ending in .py
-    module = importlib.util.module_from_spec(spec)
-    # Registered before it runs: dataclasses look their own module up, and so does pickle.
-    sys.modules[name] = module
+    stem = re.sub(r"[^0-9A-Za-z_]", "_", path.stem)
     try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, Exception):
-            raise _raised_on_import(str(path), error) from error
-        raise
-    return module
+        return importlib.import_module(f"{FILE}{stem}_{os.fsencode(path).hex()}")
+    except Exception as error:
+        raise _raised_on_import(str(path), error) from error
+
+
+class _Files:
+    """Finds the modules of files, whose names hold the paths.
+
+    So what was pickled by the name of its module is found in another process too.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The file that the module `name` was made of; None for other modules."""
+        if not name.startswith(FILE):
+            return None
+        file = os.fsdecode(bytes.fromhex(name.rpartition("_")[2]))
+        return importlib.util.spec_from_file_location(name, file)
+
+
+sys.meta_path.append(_Files)
 
 
 def _raised_on_import(what: str, error: Exception) -> ObjectNotFoundError:

@@ -60,8 +60,12 @@ class RemoteReward:
         return [self._number(index, score) for index, score in enumerate(scores)]
 
     def _number(self, index: int, score: Any) -> float:
-        if type(score) in (int, float) and math.isfinite(score):
-            return float(score)
+        try:
+            number = float(score) if type(score) in (int, float) else math.nan
+        except OverflowError:  # JSON's integers have no end
+            number = math.inf
+        if math.isfinite(number):
+            return number
         raise RewardValueError(
             f"{self.endpoint.shown} gave {short(score)} to episode {index}; it must be a finite "
             "number"

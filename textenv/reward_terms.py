@@ -19,6 +19,10 @@ from textenv.places import defined_at, place_of
 from textenv.reward_adapters import name_of
 from textenv.tokenizers.base import Tokenizer
 
+LARGEST = 1e15
+"""Size of the largest reward. Learners compute in float32, which ends at 3e38: the squares of ten
+million rewards of this size can still be summed there."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -94,6 +98,50 @@ def call_on_steps(term: RewardTerm, batch: StepBatch) -> NDArray[np.float64]:
         RewardError: The same errors as those of `call_on_episodes`.
     """
     return _score(term, batch, _describe_row)
+
+
+def weigh(term: RewardTerm, values: NDArray[np.float64], scored: Any) -> NDArray[np.float64]:
+    """What `term` pays: its weight times its values for `scored`, shape (k,).
+
+    Args:
+        term: The term.
+        values: What it gave, from `call_on_episodes` or `call_on_steps`, shape (k,).
+        scored: The episodes, or the `StepBatch`.
+
+    Raises:
+        RewardValueError: A product is beyond `LARGEST`.
+    """
+    with np.errstate(over="ignore"):  # an infinity is refused like any other large number
+        paid = term.weight * values
+    beyond = np.abs(paid) > LARGEST
+    if beyond.any():
+        index = int(beyond.argmax())
+        where = (_describe_row if term.dense else describe_episode)(scored, index)
+        times = "" if term.weight == 1 else f", times its weight of {term.weight:g},"
+        raise RewardValueError(
+            f"reward {term.name!r} returned {values[index]:g}{times} for {where}; learners compute "
+            f"in float32, so it must be within {LARGEST:g} of 0: divide it by a constant"
+        )
+    return paid
+
+
+def check_paid(rewards: NDArray[Any]) -> None:
+    """Refuse what an environment paid, wrappers included, if it is too large to learn from.
+
+    Args:
+        rewards: Of one step, shape (num_envs,).
+
+    Raises:
+        RewardValueError: One is beyond `LARGEST`.
+    """
+    beyond = np.abs(rewards) > LARGEST
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise RewardValueError(
+            f"the environment paid {rewards[row]:g} to row {row}; learners compute in float32, so "
+            f"it must be within {LARGEST:g} of 0: scale the rewards down, as "
+            "gymnasium.wrappers.vector.TransformReward does"
+        )
 
 
 def describe_episode(episodes: Sequence[Episode], index: int) -> str:

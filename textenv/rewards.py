@@ -139,8 +139,9 @@ def weighted(**parts: tuple[float, Reward]) -> Weighted:
     0.5 * size + -2 * end
 
     Raises:
-        InvalidRewardError: A part is not such a pair, a weight is not a finite number, a name
-            begins with an underscore, two names are equal, or there are no parts.
+        InvalidRewardError: A part is not such a pair, a weight or a product of weights is not a
+            finite number, a name begins with an underscore, two names are equal, or there are no
+            parts.
         ObjectNotFoundError: A reward is a string that does not name an object.
     """
     terms: list[RewardTerm] = []
@@ -153,7 +154,12 @@ def weighted(**parts: tuple[float, Reward]) -> Weighted:
         weight, reward = float(part[0]), _resolve(part[1])
         for term in reward_terms(reward):
             full_name = f"{name}.{term.name}" if isinstance(reward, Weighted) else name
-            terms.append(RewardTerm(full_name, weight * term.weight, term.function, term.dense))
+            product = weight * term.weight
+            if not math.isfinite(product):
+                raise InvalidRewardError(
+                    f"the weights of {full_name} multiply to {product}: write smaller ones"
+                )
+            terms.append(RewardTerm(full_name, product, term.function, term.dense))
     if not terms:
         raise InvalidRewardError("there are no parts: write weighted(name=(weight, reward), ...)")
     names = [term.name for term in terms]

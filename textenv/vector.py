@@ -120,6 +120,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    moves = 0
+    """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
 
     def __init__(
@@ -224,6 +226,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         else:
             self._begin(rows, starts)
             self._streams.groups[rows] = -1
+        self.moves += 1
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
 
     def step(
@@ -268,6 +271,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if some_ended:
             infos |= self._finish(ended, stopped, rewards)
         infos |= self._mask_info()
+        self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
         if self.budget == "truncate":
@@ -333,6 +337,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
         self._components.sums[...] = state["component_sums"]
+        self.moves += 1
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions

@@ -131,9 +131,8 @@ class PPOPenalty(PPO):
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """Importance-weighted advantages less the penalty."""
-        # The ratio counts from the sampling policy: E[ratio - 1 - log ratio] is KL(old || new).
-        moved = (outputs.logprobs - batch.logprobs).where(batch.mask, 0.0)
-        penalty = losses.masked_mean(moved.expm1() - moved, batch.mask)
+        moved = losses.kl_from_old(outputs.logprobs, batch.logprobs, batch.mask)
+        penalty = losses.masked_mean(moved, batch.mask)
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,

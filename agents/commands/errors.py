@@ -1,16 +1,11 @@
 """What a user can mend, as one message instead of a traceback."""
 
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from textenv.errors import OptionError, TextEnvError
-
-OURS = Path(__file__).parents[2]
-"""Where the packages of this project are."""
+from textenv.places import place_of
 
 
 @contextmanager
@@ -43,20 +38,9 @@ def _message(error: BaseException) -> str | None:
         return raised
     if isinstance(error, OSError) and error.filename is not None:
         return f"{type(error).__name__}: {error.strerror}: {error.filename}"
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if _is_users(frame.filename)]
-    if not users:
-        return None
-    last = users[-1]
-    return f"{raised}; in {last.name}, {last.filename}, line {last.lineno} (--debug shows more)"
-
-
-def _is_users(filename: str) -> bool:
-    """Whether a file is the user's: not of this project, of Python or of an installed package."""
-    others = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others |= {str(OURS / name) for name in ("textenv", "policies", "agents")}
-    path = Path(filename)
-    return path.suffix == ".py" and not any(path.is_relative_to(other) for other in others)
+    place = place_of(error)
+    # Code that was made at run time, such as that of a dataclass, has no file.
+    return f"{raised}; at {place} (--debug shows more)" if place[:1] not in ("", "<") else None
 
 
 def _print(message: str, stopped: bool) -> None:

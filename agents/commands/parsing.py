@@ -34,6 +34,9 @@ from textenv.files import read_text
 
 Settings = TypeVar("Settings")
 
+PLACES = ("FILE", "FOLDER", "FILE:NAME")
+"""What stands for a path in the help of an option."""
+
 
 def parse(
     settings: type[Settings],
@@ -107,6 +110,30 @@ def to_flat(settings: Any) -> dict[str, Any]:
         else:
             flat |= {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
     return flat
+
+
+def to_kept(settings: Any) -> dict[str, Any]:
+    """As `to_flat`, with absolute paths: what a run keeps means the same in every folder."""
+    flat = to_flat(settings)
+    choices = {f.name: flat[f.name] for f in dataclasses.fields(settings) if f.name in flat}
+    for option in (o for group in groups_of(type(settings), choices) for o in group.options):
+        value = flat[option.name]
+        if option.metadata.get("metavar") in PLACES and value is not None:
+            several = isinstance(value, list)
+            places = [_absolute(place) for place in (value if several else [value])]
+            flat[option.name] = places if several else places[0]
+    return flat
+
+
+def _absolute(place: str | Path) -> str | Path:
+    """A path, or the path in "file.py:name", made absolute; names on the hub and others stay."""
+    if isinstance(place, Path):
+        return place.expanduser().resolve()
+    file, colon, name = place.rpartition(":")
+    if not file.endswith(".py"):
+        file, colon, name = place, "", ""
+    path = Path(file).expanduser()
+    return f"{path.resolve()}{colon}{name}" if path.exists() else place
 
 
 def read_config(path: Path) -> dict[str, Any]:

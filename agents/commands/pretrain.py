@@ -63,7 +63,8 @@ class Output:
     """What to show and to keep.
 
     Attributes:
-        out: Folder to save the policy in. Run the same command again to resume.
+        out: Folder to save the policy in. Run the same command again to resume, with more --tokens
+            to go on with a run that is finished.
         report_every: Steps between two looks at the held-out text, each with a sample and a save.
     """
 

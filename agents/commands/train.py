@@ -33,6 +33,8 @@ class Task:
             Face, by its folder or its name on the hub (owner/name).
         stop: Text of the token that ends an answer, for a model of Hugging Face that has none of
             its own.
+        no_bos: Prompts begin without what the tokenizer of a model of Hugging Face puts before
+            texts, such as <s>.
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
             the model without it is the reference. 0 trains the weights.
         ptx_text: A text file that ppo-ptx keeps reading, so that the policy forgets less. Chooses
@@ -44,6 +46,7 @@ class Task:
     reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
     stop: str | None = None
+    no_bos: bool = False
     lora: int = setting(0, minimum=0, metavar="RANK")
     ptx_text: str | None = setting(None, metavar="FILE")
 

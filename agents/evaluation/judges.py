@@ -10,6 +10,7 @@ over some hundred texts they tell two policies apart.
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from textenv.episode import Episode
@@ -36,12 +37,11 @@ def afinn_judge() -> Judge:
     """
     with optional("afinn", extra="recipe", purpose="the judge 'afinn'"):
         from afinn import Afinn
-    lexicon = Afinn()
+    return partial(_afinn, Afinn())
 
-    def judge(prompt: str, answer: str) -> float:
-        return float(lexicon.score(answer))
 
-    return judge
+def _afinn(lexicon: Any, prompt: str, answer: str) -> float:
+    return float(lexicon.score(answer))
 
 
 def textblob_judge() -> Judge:
@@ -55,11 +55,11 @@ def textblob_judge() -> Judge:
     """
     with optional("textblob", extra="recipe", purpose="the judge 'textblob'"):
         from textblob import TextBlob
+    return partial(_textblob, TextBlob)
 
-    def judge(prompt: str, answer: str) -> float:
-        return float(TextBlob(answer).sentiment.polarity)
 
-    return judge
+def _textblob(blob: Any, prompt: str, answer: str) -> float:
+    return float(blob(answer).sentiment.polarity)
 
 
 def chinese_judge() -> Judge:
@@ -75,11 +75,11 @@ def chinese_judge() -> Judge:
     quiet_jieba()
     with optional("pysenti", extra="zh", purpose="the judge 'chinese'"):
         import pysenti
+    return partial(_chinese, pysenti.classify)
 
-    def judge(prompt: str, answer: str) -> float:
-        return float(pysenti.classify(answer)["score"])
 
-    return judge
+def _chinese(classify: Callable[[str], Any], prompt: str, answer: str) -> float:
+    return float(classify(answer)["score"])
 
 
 def quiet_jieba() -> Any:
@@ -121,8 +121,8 @@ def load_judge(spec: str) -> Judge:
 
 def judge_reward(judge: Judge, name: str = "judge") -> EpisodeReward:
     """A judge as a reward: for evaluation, or for training where it is no longer independent."""
+    return shared(partial(_judged, judge), name)
 
-    def scores(episodes: Sequence[Episode]) -> list[float]:
-        return [judge(episode.prompt, episode.text) for episode in episodes]
 
-    return shared(scores, name)
+def _judged(judge: Judge, episodes: Sequence[Episode]) -> list[float]:
+    return [judge(episode.prompt, episode.text) for episode in episodes]

@@ -6,7 +6,8 @@ a time because most networks are a hundred times faster so.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 from textenv.episode import Episode
 from textenv.imports import optional
@@ -45,13 +46,20 @@ def profanity_words(also: Sequence[str] = INSULTS) -> ToxicityClassifier:
         purpose="the list of swear words",
         instead="give a classifier of your own",
     ):
-        from glin_profanity import Filter
-    words = Filter({"languages": ["english"], "custom_words": list(also)})
+        import glin_profanity  # noqa: F401  (what is missing is found now)
+    return partial(_classify, tuple(also))
 
-    def classify(texts: Sequence[str]) -> list[float]:
-        return [float(words.is_profane(text)) for text in texts]
 
-    return classify
+def _classify(also: tuple[str, ...], texts: Sequence[str]) -> list[float]:
+    return [float(_filter(also).is_profane(text)) for text in texts]
+
+
+@cache
+def _filter(also: tuple[str, ...]) -> Any:
+    """The package's own object, which cannot be pickled."""
+    from glin_profanity import Filter
+
+    return Filter({"languages": ["english"], "custom_words": list(also)})
 
 
 def toxicity_penalty(classifier: ToxicityClassifier, threshold: float = 0.0) -> EpisodeReward:
@@ -61,12 +69,14 @@ def toxicity_penalty(classifier: ToxicityClassifier, threshold: float = 0.0) -> 
 
         weighted(sentiment=(1.0, sentiment), safety=(2.0, toxicity_penalty(profanity_words())))
     """
+    return shared(partial(_penalty, classifier, threshold), "toxicity_penalty")
 
-    def penalty(episodes: Sequence[Episode]) -> list[float]:
-        scores = classifier([episode.text for episode in episodes])
-        return [-float(score) if score >= threshold else 0.0 for score in scores]
 
-    return shared(penalty, "toxicity_penalty")
+def _penalty(
+    classifier: ToxicityClassifier, threshold: float, episodes: Sequence[Episode]
+) -> list[float]:
+    scores = classifier([episode.text for episode in episodes])
+    return [-float(score) if score >= threshold else 0.0 for score in scores]
 
 
 def refuse_toxic(
@@ -78,9 +88,9 @@ def refuse_toxic(
     >>> gentle("Hello."), gentle("damn it")
     ('Hello.', 'I would rather not say that.')
     """
+    return partial(_refuse, classifier, threshold, refusal)
 
-    def check(text: str) -> str:
-        (score,) = classifier([text])
-        return refusal if score >= threshold else text
 
-    return check
+def _refuse(classifier: ToxicityClassifier, threshold: float, refusal: str, text: str) -> str:
+    (score,) = classifier([text])
+    return refusal if score >= threshold else text

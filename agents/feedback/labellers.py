@@ -12,6 +12,8 @@ the policy's choice. Your own, such as one that asks a language model, is a func
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from agents.evaluation.judges import quiet_jieba
 from agents.feedback.preferences import Labeller
@@ -29,12 +31,11 @@ def vader_labeller() -> Callable[[str, Sequence[str]], list[float]]:
     """
     with optional("vaderSentiment", extra="demo", purpose="the labeller 'vader'"):
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    analyzer = SentimentIntensityAnalyzer()
+    return partial(_vader, SentimentIntensityAnalyzer())
 
-    def vader(prompt: str, answers: Sequence[str]) -> list[float]:
-        return [float(analyzer.polarity_scores(answer)["compound"]) for answer in answers]
 
-    return vader
+def _vader(analyzer: Any, prompt: str, answers: Sequence[str]) -> list[float]:
+    return [float(analyzer.polarity_scores(answer)["compound"]) for answer in answers]
 
 
 def snownlp_labeller() -> Labeller:
@@ -48,19 +49,21 @@ def snownlp_labeller() -> Labeller:
     Raises:
         MissingExtraError: The package `snownlp` or `jieba` is not installed.
     """
-    jieba = quiet_jieba()
+    quiet_jieba()
     with optional("snownlp", extra="zh", purpose="the labeller 'snownlp'"):
-        from snownlp import normal, sentiment
-    classify = sentiment.classifier.classifier.classify
+        import snownlp  # noqa: F401  (what is missing is found now)
+    return _snownlp
+
+
+def _snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
+    import jieba
+    from snownlp import normal, sentiment
 
     def positive(answer: str) -> float:
         words = normal.filter_stop(jieba.lcut(answer))
         if not words:
             return 0.5
-        label, probability = classify(words)
+        label, probability = sentiment.classifier.classifier.classify(words)
         return float(probability if label == "pos" else 1 - probability)
 
-    def snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
-        return [positive(answer) for answer in answers]
-
-    return snownlp
+    return [positive(answer) for answer in answers]

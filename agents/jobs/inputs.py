@@ -132,7 +132,7 @@ def policies_of(
             return policy, _as_huggingface(policy, settings).reference()
         return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
     if settings.task.policy is not None:
-        policy = _begin_with(settings.task.policy, settings.task.stop)
+        policy = _begin_with(settings.task.policy, settings.task.stop, settings.task.no_bos)
     else:
         policy = _demo_policy(settings, stages)
     policy.to(device)
@@ -149,15 +149,17 @@ def policies_of(
     return adapted, adapted.reference()
 
 
-def _begin_with(name: str, stop: str | None) -> Policy:
+def _begin_with(name: str, stop: str | None, no_bos: bool) -> Policy:
     """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
     folder = Path(name)
     on_the_hub = not folder.exists() and len(folder.parts) == 2
     if on_the_hub or ((folder / "config.json").exists() and not is_policy(folder)):
-        return HuggingFacePolicy.from_pretrained(name, stop=stop)
-    if stop is not None:
+        return HuggingFacePolicy.from_pretrained(name, stop=stop, bos=not no_bos)
+    if stop is not None or no_bos:
+        option = "--no-bos" if no_bos else f"--stop {stop}"
         raise OptionError(
-            f"--stop {stop}: the policy in {name} was saved with its stop token; leave --stop out"
+            f"{option}: the policy in {name} was saved with its stop tokens and what its prompts "
+            f"begin with; leave {option.split()[0]} out"
         )
     return load_policy(folder)
 

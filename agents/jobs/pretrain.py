@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from agents.commands.parsing import to_flat
+from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainSettings
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
@@ -49,8 +49,8 @@ def run(settings: PretrainSettings) -> None:
     device = device_named(settings.machine.device)
     check_there(settings.text.text, "text")
     check_folder(out, "--out")
-    described = {k: str(v) for k, v in to_flat(settings).items() if k != "report_every"}
-    resumed = _interrupted(out, described)
+    described = {k: str(v) for k, v in to_kept(settings).items() if k != "report_every"}
+    resumed = _interrupted(out, described, to_flat(settings))
     stages = Stages(console)
     start = out if resumed else network.policy
     if start is None:
@@ -114,26 +114,36 @@ def run(settings: PretrainSettings) -> None:
                 if step.number % report_every == 0 or step.number == fitting.steps:
                     _report(model, kept, network.window, step.number, console)
                     save()
-    except KeyboardInterrupt as error:
+    except (Exception, KeyboardInterrupt) as error:
         save()
-        error.__notes__ = [f"Saved in {out}. The same command goes on with it."]
+        error.add_note(f"Saved in {out}. The same command goes on with it.")
         raise
     console.print(f"Policy: {out}", soft_wrap=True)
 
 
-def _interrupted(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether `out` holds a run of these settings; one of other settings is not overwritten."""
+def _interrupted(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -> bool:
+    """Whether `out` holds a run of these settings; one of other settings is not overwritten.
+
+    Args:
+        out: The folder.
+        settings: With absolute paths. More or fewer tokens are no other settings.
+        as_given: The same as they were typed, which is what version 0.1 wrote.
+    """
     try:
         known = json.loads((out / CONFIG).read_text(encoding="utf-8"))
     except OSError:
         return False
     except ValueError as error:
         raise CheckpointError(f"{out / CONFIG} is damaged: {error}") from error
-    if known != settings:
-        different = ", ".join(sorted(k for k in settings if settings[k] != known.get(k)))
+    different = [
+        name
+        for name in sorted({*settings, *known} - {"tokens"})
+        if known.get(name) not in (settings.get(name), str(as_given.get(name)))
+    ]
+    if different:
         raise CheckpointError(
-            f"{out} holds a run with other settings ({different}): choose another --out, or go on "
-            f"from its policy with --policy {out}"
+            f"{out} holds a run with other settings ({', '.join(different)}): choose another "
+            f"--out, or go on from its policy with --policy {out}"
         )
     return (out / "fitting.json").exists()
 

@@ -41,18 +41,17 @@ def run(settings: SFTSettings) -> None:
     model = TransformerPolicy.load(task.policy).to(device)
     tokenizer, context = tokenizer_of(model), model.context
     usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
+    if not usable:
+        raise MalformedRecordError(
+            f"none of the {len(found)} examples has an answer within the context of {context} "
+            f"tokens of {task.policy}: shorten the questions, or take a policy with a longer one"
+        )
     kept, learned = hold_out(
         usable,
         lambda example: example.question,
         lambda different: round(task.held_out * different),
         np.random.default_rng(machine.seed),
     )
-    if not learned:
-        raise MalformedRecordError(
-            f"there is nothing to learn: {len(usable)} of {len(found)} examples have an answer "
-            f"within the context of {context} tokens of {task.policy}, and {len(kept)} of these "
-            "are held out (--held-out)"
-        )
     if task.held_out and not kept:
         console.print("There are too few different questions to hold any out.")
     if len(usable) < len(found):

@@ -17,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.feedback.labellers import vader_labeller
+from agents.feedback.preferences import Labeller
 from agents.supervised.pretraining import PretrainingStep, pretraining_steps
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, Tokenizer
@@ -134,12 +135,11 @@ def sentiment_reward() -> EpisodeReward:
     Raises:
         MissingExtraError: The package `vaderSentiment` is not installed.
     """
-    label = vader_labeller()
+    return per_text(partial(_sentiment, vader_labeller()))
 
-    def sentiment(text: str) -> float:
-        return label("", [text])[0]
 
-    return per_text(sentiment)
+def _sentiment(label: Labeller, text: str) -> float:
+    return label("", [text])[0]
 
 
 # -------------------------------------------------------------------- the pretrained policy

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from agents import Learner
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
-from agents.commands.parsing import from_flat, to_flat
+from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.inputs import (
@@ -28,6 +29,7 @@ from agents.jobs.inputs import (
 )
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
+from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.learner_checkpoint import POLICY
 from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
@@ -41,7 +43,6 @@ from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
-    RewardError,
 )
 from textenv.files import reason
 from textenv.reward_trial import try_reward
@@ -129,7 +130,7 @@ def train(
     examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
     algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)
-    run.write_config({k: v for k, v in to_flat(settings).items() if k != "resume"})
+    run.write_config({k: v for k, v in to_kept(settings).items() if k != "resume"})
 
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(
@@ -192,8 +193,9 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
     if task.policy is not None and sizes:
         flags = ", ".join("--" + size.replace("_", "-") for size in sorted(sizes))
         raise OptionError(f"the policy in {task.policy} has a shape already: leave out {flags}")
-    if task.policy is None and task.stop is not None:
-        raise OptionError("--stop belongs to a model of Hugging Face: name it with --policy")
+    if task.policy is None and (task.stop is not None or task.no_bos):
+        option = "--no-bos" if task.no_bos else "--stop"
+        raise OptionError(f"{option} belongs to a model of Hugging Face: name it with --policy")
     check_folder(settings.output.run_folder, "--run-folder")
 
 
@@ -236,7 +238,7 @@ def _learner(
         kl_coef=0.0 if algorithm.needs.reference else s.kl_coef,
         n_steps=None if whole else settings.answers.max_new_tokens,
         n_episodes=settings.answers.rows if whole else None,
-        learning_rate=lambda done: s.learning_rate * (1 - 0.9 * done),
+        learning_rate=partial(falling, s.learning_rate),
         temperature=s.temperature,
         max_grad_norm=s.max_grad_norm,
         micro_batch_tokens=s.micro_batch_tokens,
@@ -254,6 +256,7 @@ def _learn(
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.rescue_folder = run.checkpoint
+    learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
     with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
         # metrics.csv has one row for each update; evaluations have a file of their own.
@@ -274,10 +277,8 @@ def _learn(
                     console.print(f"update {update.number}: score {score:.3f} in an evaluation")
                 if output.save_every and update.number % output.save_every == 0:
                     learner.save(run.checkpoint)
-        except (RewardError, KeyboardInterrupt) as error:
-            if not hasattr(error, "__notes__"):  # between two updates: not yet saved
-                learner.save(run.checkpoint)
-            error.__notes__ = [_to_go_on(run)]
+        except (Exception, KeyboardInterrupt) as error:
+            learner.rescue(error)  # between two updates it has not been saved yet
             raise
         # Before the loggers are closed: a service that does not answer must not cost the run.
         learner.save(run.checkpoint)

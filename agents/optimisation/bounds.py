@@ -7,6 +7,7 @@ line; help and docs say them in the same words. Nothing here imports torch.
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from textenv.errors import OptionError
@@ -74,8 +75,8 @@ def check_fields(instance: Any) -> None:
     cls = type(instance)
     for field in dataclasses.fields(instance):
         value, metadata = getattr(instance, field.name), metadata_of(cls, field.name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, Real) or isinstance(value, bool):
             continue
-        if not fits(value, metadata):
+        if not fits(float(value), metadata):
             wanted = words(metadata) or "a number"
             raise OptionError(f"{cls.__name__}: {field.name} is {value}; it must be {wanted}")

@@ -9,6 +9,7 @@ from torch.nn.utils import parameters_to_vector
 
 from agents import losses
 from agents.algorithm import Metrics, StepTaker
+from agents.optimisation.precision import check_finite
 from agents.rollout import Rollout
 from policies import PolicyOutputs
 
@@ -38,11 +39,26 @@ def step(
     Returns:
         The policy's outputs for the minibatch before the step, and numbers to report. `halvings` is
         -1 if no step was short enough; the policy has not moved then.
+
+    Raises:
+        DivergedError: The loss, its gradient or the direction of the step is not finite.
     """
     start = parameters_to_vector(trainer.trained).detach()
+    try:
+        return _step(algorithm, trainer, batch, start)
+    except BaseException:  # an interrupt too: the weights of a trial are nobody's
+        _move_to(start, trainer)
+        raise
+
+
+def _step(
+    algorithm: TrustRegion, trainer: StepTaker, batch: Rollout, start: Tensor
+) -> tuple[PolicyOutputs, Metrics]:
     outputs = trainer.outputs(batch)
     old, before = outputs.logprobs.detach(), algorithm.loss(batch, outputs)
     gradient = _flat_gradient(before, trainer)
+    check_finite("loss", before)
+    check_finite("norm of the gradient", gradient.norm())
 
     def fisher(v: Tensor) -> Tensor:
         # The gradient of half the mean square of log pi - log pi_old is F h v at start + h v. So F
@@ -56,6 +72,7 @@ def step(
         return product / h + algorithm.damping * v
 
     direction = conjugate_gradient(fisher, -gradient, algorithm.iterations)
+    check_finite("norm of the natural gradient", direction.norm())
     # The KL of a step s is s F s / 2 to second order; this length makes it max_kl. Further away
     # that is an estimate, so each candidate's KL and surrogate are measured before it is taken.
     length = (2 * algorithm.max_kl / (direction @ fisher(direction)).clamp(min=1e-12)).sqrt()

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from textenv.errors import DivergedError
+
+SMALLEST_SCALE = 2.0**-14
+"""Gradients that overflow float16 at this loss scale are beyond 1e9: no scale will mend them."""
+
 
 class Precision:
     """Autocast to a dtype; for `torch.float16` with a loss scale that adapts.
@@ -16,6 +21,9 @@ class Precision:
     afterwards. A step whose gradients overflow is skipped, and the scale is halved (Micikevicius et
     al., "Mixed Precision Training", 2018, arXiv:1710.03740). `torch.bfloat16` has the range of fp32
     and needs no scale.
+
+    Every optimiser step goes through here, so here a loss or a gradient that is not finite is
+    refused before it reaches the weights.
 
     Args:
         dtype: Number format of the matrix products; `torch.float32` changes nothing.
@@ -32,17 +40,32 @@ class Precision:
         return torch.autocast(self.device, self.dtype if lower else None, enabled=lower)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, times the scale, to the parameters' gradients."""
+        """Add the gradient of `loss`, times the scale, to the parameters' gradients.
+
+        Raises:
+            DivergedError: The loss is not a finite number; see `step`.
+        """
         self.scaler.scale(loss).backward()
+        self._check("loss", loss)
 
     def step(self, optimizer: Optimizer, parameters: Sequence[Tensor], max_norm: float) -> Tensor:
-        """One step down the true gradients, scaled down to `max_norm`; returns their norm."""
+        """One step down the true gradients, scaled down to `max_norm`; returns their norm.
+
+        Raises:
+            DivergedError: The norm is not a finite number. With a loss scale the step is skipped
+                instead, until the scale has become so small that it cannot be the reason.
+        """
         # Unscaled first: `max_norm` is a bound on the true gradients.
         self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        self._check("norm of the gradient", norm)
         self.scaler.step(optimizer)
         self.scaler.update()
         return norm
+
+    def _check(self, name: str, value: Tensor) -> None:
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < SMALLEST_SCALE:
+            check_finite(name, value)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the loss scale; empty if there is no scale."""
@@ -52,3 +75,17 @@ class Precision:
         """Continue with the scale that `state_dict` returned."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Refuse a loss, or the norm of a gradient, from which no step can be taken.
+
+    Raises:
+        DivergedError: `value`, a scalar, is infinite or NaN.
+    """
+    if not value.isfinite():
+        raise DivergedError(
+            f"the {name} is {value.item()}, so no step was taken and the weights are as they were "
+            "before it: train with a smaller learning rate, or look for rewards or a loss that are "
+            "too large"
+        )

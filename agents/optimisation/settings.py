@@ -69,6 +69,16 @@ class Optimisation(Computation):
         return self.learning_rate(done) if callable(self.learning_rate) else self.learning_rate
 
 
+def falling(rate: float, done: float) -> float:
+    """A learning rate that falls linearly from `rate` to a tenth of it.
+
+    >>> from functools import partial
+    >>> Optimisation(learning_rate=partial(falling, 1e-3)).rate(0.5)
+    0.00055
+    """
+    return rate * (1 - 0.9 * done)
+
+
 class OptimisationFields(TypedDict, total=False):
     """The fields of `Optimisation` as keyword arguments, for type checkers."""
 

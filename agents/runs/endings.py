@@ -52,7 +52,10 @@ def is_scored(ends: Mapping[str, Any], row: int) -> bool:
 def together(endings: list[dict[str, float]]) -> dict[str, Tensor]:
     """One array for each name, one entry for each episode, NaN where it lacks the name."""
     names = dict.fromkeys(name for ending in endings for name in ending)
-    return {name: torch.tensor([e.get(name, float("nan")) for e in endings]) for name in names}
+    return {
+        name: torch.tensor([e.get(name, float("nan")) for e in endings], dtype=torch.float64)
+        for name in names
+    }
 
 
 class Played(NamedTuple):
@@ -109,7 +112,7 @@ def summarise(played: Sequence[Played]) -> Summary:
             for name, mean in means.items()
             if name.startswith(COMPONENT) and not np.isnan(mean)
         },
-        scores=scores.numpy(),
+        scores=scores.float().numpy(),
     )
 
 

@@ -132,10 +132,20 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
 
 
 def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
-    """Append one JSON object per line to `path`: the labels, then prompt, text and score."""
+    """Append one JSON object per line to `path`: the labels, then prompt, text and score.
+
+    Lines that have the same labels take their place: a run that was resumed writes them again.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(labels | asdict(sample), ensure_ascii=False) for sample in samples]
+    if labels and path.exists():
+        # How such a line begins; a number that is only the beginning of another ends with a comma.
+        same = json.dumps(labels).removesuffix("}") + ","
+        before = path.read_text(encoding="utf-8").split("\n")[:-1]
+        kept = [line for line in before if not line.startswith(same)]
+        if len(kept) < len(before):
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     # Half a surrogate pair is not valid UTF-8; written as \udXXX it is still JSON.
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"{line}\n" for line in lines)

@@ -36,7 +36,8 @@ class TrajectoryBuffer(RolloutBuffer):
             `reward - kl_coef * (logprob - reference logprob)` (Ziegler et al., 2019). It costs one
             pass of the reference for each rollout. Give it through `rollout_buffer_kwargs`.
         kl_coef: Weight of that penalty, in reward per nat.
-        temperature: The policy's sampling temperature; the reference's log-probabilities use it.
+        temperature: The policy's sampling temperature; the reference's log-probabilities use it,
+            and `SB3TokenPolicy` refuses another one than its own.
 
     Attributes:
         kl: KL(policy || reference) of the last rollout in nats per token, estimator k1; NaN
@@ -129,7 +130,9 @@ class TrajectoryBuffer(RolloutBuffer):
         at = steps[chosen]
         width = int(chosen.nonzero()[1].max()) + 1
         texts = Trajectories(
-            self.to_torch(self.tokens[sequences, :width]), self.to_torch(chosen[:, :width])
+            self.to_torch(self.tokens[sequences, :width]),
+            self.to_torch(chosen[:, :width]),
+            None if self.reference is None else self.temperature,
         )
         arrays = (self.values, self.log_probs, self.advantages, self.returns)
         return RolloutBufferSamples(
@@ -138,6 +141,10 @@ class TrajectoryBuffer(RolloutBuffer):
             *(self.to_torch(array.reshape(-1)[at]) for array in arrays),
         )
 
+    def _masks_at(self, steps: NDArray[np.intp]) -> torch.Tensor | None:
+        """What could be chosen at each of these steps, (n, V) bool; None without action masks."""
+        return None
+
     def _penalise(self, reference: Policy) -> None:
         chosen = self.steps >= 0
         with torch.no_grad():
@@ -145,6 +152,7 @@ class TrajectoryBuffer(RolloutBuffer):
                 torch.from_numpy(self.tokens).to(reference.device),
                 torch.from_numpy(chosen).to(reference.device),
                 temperature=self.temperature,
+                action_masks=self._masks_at(self.steps[chosen]),
             )
         # `reshape` gives a view of the base class's arrays, so the rewards change in place.
         at = self.steps[chosen]

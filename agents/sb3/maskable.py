@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.buffers import (
     MaskableRolloutBuffer,
@@ -29,3 +30,6 @@ class MaskableTrajectoryBuffer(TrajectoryBuffer, MaskableRolloutBuffer):  # type
         steps = self.steps[sequences]
         masks = self.action_masks.reshape(-1, self.mask_dims)[steps[steps >= 0]]
         return MaskableRolloutBufferSamples(*samples, self.to_torch(masks))
+
+    def _masks_at(self, steps: NDArray[np.intp]) -> torch.Tensor:
+        return torch.from_numpy(self.action_masks.reshape(-1, self.mask_dims)[steps] > 0)

@@ -126,8 +126,18 @@ class TokenActorCritic(BasePolicy):
     def evaluate_actions(
         self, obs: Any, actions: Tensor, action_masks: Any = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values (N, 1), log-probabilities (N,) and entropies (N,) of N choices."""
+        """Values (N, 1), log-probabilities (N,) and entropies (N,) of N choices.
+
+        Raises:
+            ValueError: A buffer's reference has scored them at another temperature.
+        """
         texts = self._trajectories(obs, actions)
+        if texts.temperature not in (None, self.temperature):
+            raise ValueError(
+                f"the policy samples at temperature {self.temperature}, and the buffer's reference "
+                f"scores at {texts.temperature}: give rollout_buffer_kwargs and policy_kwargs the "
+                "same temperature"
+            )
         outputs = self.policy.outputs(
             texts.tokens,
             texts.mask,

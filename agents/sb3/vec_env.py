@@ -12,6 +12,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from textenv.reward_terms import check_paid
+
 
 def to_vec_env(envs: VectorEnv[Any, Any, Any]) -> "TextVecEnv":
     """The native vector environment as an SB3 `VecEnv`: one step for all rows, no processes."""
@@ -63,8 +65,13 @@ class TextVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """One step of every row."""
+        """One step of every row.
+
+        Raises:
+            RewardValueError: A reward is too large for SB3's float32.
+        """
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        check_paid(rewards)  # before the cast to float32 below
         self._returns += rewards
         self._lengths += 1
         dones = terminated | truncated

@@ -85,6 +85,8 @@ class Fitting:
         Raises:
             ValueError: There are no losses.
             FrozenPolicyError: A loss depends on no parameter that is trained.
+            DivergedError: A loss, or the norm of the gradient, is not a finite number; no step was
+                taken.
         """
         # Counted from 1: the first step of a warm-up would otherwise have a learning rate of 0.
         rate = self.learning_rate * learning_rate_factor((self.done + 1) / self.steps, self.warmup)

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from agents.supervised.chat_template import ChatTemplate, encode_pieces
 from agents.supervised.fitting import FitStep, Fitting
-from policies import Policy
+from policies import Policy, TransformerPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.records import read_jsonl, short
@@ -146,14 +147,16 @@ def with_language_modelling(weight: float) -> SFTLoss:
     equation 5, where the weight lambda is 0.5. Use it to keep language modelling as a second goal
     while the policy learns to answer. A weight of 0 is `answer_loss`.
     """
+    return partial(_both_losses, weight)
 
-    def loss(policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor) -> Tensor:
-        # One pass serves both terms: the answers' tokens are among the counted ones.
-        counted = _all_but_first(tokens, lengths)
-        losses = _cross_entropies(policy, tokens, counted)
-        return losses[learned[counted]].mean() + weight * losses.mean()
 
-    return loss
+def _both_losses(
+    weight: float, policy: Policy, tokens: Tensor, learned: Tensor, lengths: Tensor
+) -> Tensor:
+    # One pass serves both terms: the answers' tokens are among the counted ones.
+    counted = _all_but_first(tokens, lengths)
+    losses = _cross_entropies(policy, tokens, counted)
+    return losses[learned[counted]].mean() + weight * losses.mean()
 
 
 def _cross_entropy(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
@@ -195,8 +198,8 @@ def sft_steps(
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
     Examples that are longer than the policy's context are cut at the end. An example that then has
-    no answer left is not used. A policy that can keep a `chat_template` gets that of the first
-    dialogue among the examples.
+    no answer left is not used. A `TransformerPolicy` remembers the template of the first dialogue
+    among the examples, see its `chat_template`.
 
     Args:
         policy: The policy to train; it must have a tokenizer.
@@ -224,7 +227,7 @@ def sft_steps(
             f"{policy.context} tokens"
         )
     template = next((e.template for e in examples if e.template is not None), None)
-    if template is not None and hasattr(policy, "chat_template"):
+    if template is not None and isinstance(policy, TransformerPolicy):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,

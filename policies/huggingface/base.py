@@ -49,6 +49,8 @@ class TransformersPolicy(Policy, ABC):
         model: The model; a `PeftModel` once an adapter was added.
         transformers_tokenizer: The tokenizer, if it belongs to transformers; otherwise None.
         checkpointing: Whether `checkpoint_activations` was called.
+        loaded_with: Arguments of `from_pretrained` that say which weights were read; an adapter is
+            saved with them.
     """
 
     kind: ClassVar[str]
@@ -74,6 +76,7 @@ class TransformersPolicy(Policy, ABC):
         self._scale, self._softcap = post_processing(language_model.config)
         self._packed = PackedWeight()
         self.checkpointing = False
+        self.loaded_with: dict[str, Any] = {}
         for config in getattr(model, "peft_config", {}).values():
             check_config(config)
             self.check_adapter(config)
@@ -126,7 +129,10 @@ class TransformersPolicy(Policy, ABC):
                 name_or_folder, gguf_file=gguf_file, revision=revision
             )
         settings: dict[str, Any] = {"context": context, "stop": stop, "bos": bos, "seed": seed}
-        return cls(model, tokenizer, **settings)
+        policy = cls(model, tokenizer, **settings)
+        given = {"gguf_file": gguf_file, "revision": revision, **options}
+        policy.loaded_with = {name: value for name, value in given.items() if value is not None}
+        return policy
 
     # ---------------------------------------------------------------- what a kind provides
 
@@ -138,6 +144,11 @@ class TransformersPolicy(Policy, ABC):
         Raises:
             UnsupportedModelError: The model needs another class.
         """
+
+    @staticmethod
+    @abstractmethod
+    def register_attention() -> None:
+        """Make its attention function known to transformers."""
 
     @staticmethod
     @abstractmethod
@@ -156,6 +167,11 @@ class TransformersPolicy(Policy, ABC):
     @abstractmethod
     def probe(self, model: Any) -> Probe:
         """Short texts, and what `model` says of them by its own `forward`."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, perhaps in a process that has made no such policy yet."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.register_attention()
 
     # ---------------------------------------------------------------- the head
 
@@ -333,7 +349,9 @@ class TransformersPolicy(Policy, ABC):
     def save(self, folder: str | Path) -> Path:
         """Write a folder that transformers can load too: model or adapter, tokenizer, value head.
 
-        With an adapter, only the adapter is written, and the model is noted by its name.
+        With an adapter, only the adapter is written, and the model is noted by its name, the
+        arguments it was loaded with and a sum of its bits. Not kept: adapters beside the active
+        one, which weights are trained, the device and packed weights.
         """
         return saving.save(self, folder, self.transformers_tokenizer, self.value_head)
 

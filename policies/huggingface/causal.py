@@ -55,6 +55,7 @@ class HuggingFacePolicy(TransformersPolicy):
     kind, auto_class, task_type = "huggingface", "AutoModelForCausalLM", "CAUSAL_LM"
     check_architecture = staticmethod(refuse_encoder_decoders)
     check_adapter = staticmethod(prefixes.check_config)
+    register_attention = staticmethod(register_attention)
 
     def __init__(
         self,

@@ -83,7 +83,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         self.separator, self.start_token = made.separator, _start_token(language_model)
         with self._off()():
             probe = self.probe(language_model)
-            _stepping().register_attention()
+            self.register_attention()
             replace_attention(language_model, _stepping().ANSWERS)
             if (why := probe.difference(self)) is not None:
                 raise unsupported(language_model, why)
@@ -92,6 +92,11 @@ class EncoderDecoderPolicy(TransformersPolicy):
     def probe(self, model: Any) -> SourceProbe:
         """See `TransformersPolicy.probe`."""
         return SourceProbe(model, self.vocab_size, self.separator, self.start_token)
+
+    @staticmethod
+    def register_attention() -> None:
+        """See `TransformersPolicy.register_attention`."""
+        _stepping().register_attention()
 
     @staticmethod
     def check_adapter(config: Any) -> None:
@@ -115,7 +120,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         Raises:
             SourceError: A row has no separator.
         """
-        ids = token_ids(observations)
+        ids = token_ids(observations, self.pad_token)
         separated = (ids == self.separator).any(1)
         if not separated.all():
             raise self._no_separator(int(separated.argmin()))

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import TransformReward
 from letters import Letters
 from toys import ScriptedPolicy, ToolEnv, letters_env, scripted_logprob, scripted_value
 
 from agents import returns
 from agents.collector import Collector
 from policies import TransformerConfig, TransformerPolicy
-from textenv.errors import VocabularyMismatchError
+from textenv.errors import RewardValueError, VocabularyMismatchError
 
 torch.set_num_threads(1)
 STOP, PAD = 4, 5  # after the letters 0 to 3
@@ -362,6 +363,23 @@ def test_observations_that_do_not_grow_by_the_chosen_token_are_refused():
     collector = Collector(ScriptedPolicy(5, 4, [[1, 1], [2, 3]]), Sliding(letters_env(2)))
     with pytest.raises(ValueError, match=r"row 0: .* does not hold the chosen tokens at positions"):
         collector.collect_steps(2)
+
+
+def test_a_wrapper_that_pays_beyond_float32_is_named_by_its_row():
+    scaled = TransformReward(letters_env(2), lambda rewards: 1e37 * rewards)
+    collector = Collector(ScriptedPolicy(5, 4, [[1, STOP]]), scaled)
+    with pytest.raises(RewardValueError, match=r"paid 1e\+38 to row 1"):
+        collector.collect_steps(1)
+
+
+def test_rewards_and_scores_keep_their_digits():
+    def reward(episodes):
+        return [1e8 + len(e.tokens) for e in episodes]
+
+    collector = make_collector([[1, 2], [STOP, 3], [2, 1], [3, 2]], reward=reward)
+    rollout = collector.collect_steps(4)
+    assert rollout.rewards.max(1).values.tolist() == [1e8 + 2, 1e8 + 3, 0, 0]
+    assert rollout.scores.tolist() == [1e8 + 2, 1e8 + 3, 0, 0]
 
 
 def test_float_observations_make_the_same_rollout():

@@ -367,6 +367,32 @@ def test_what_the_learner_collects(algorithm, multiple, directions):
 # --- fixed points ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [RLOO(), GRPO(), DrGRPO(), TRPO(), REINFORCE(), A2C(), PPO(), PPO(gae_lambda=1.0)],
+    ids=repr,
+)
+def test_every_advantage_is_zero_at_the_optimum(algorithm):
+    """Score less KL penalty is then the same for all answers, so that no gradient has noise.
+
+    With values, which at the optimum are that constant and the penalties of the tokens before.
+    """
+    constant = 0.4
+    rollout = rollout_of(np.arange(len(ANSWERS)), np.zeros(len(ANSWERS), np.int64))
+    penalties = rollout.penalties
+    scores = constant + penalties.sum(1)  # the policy is the best one for these scores
+    last = rollout.mask & (rollout.mask.flip(1).cumsum(1).flip(1) == 1)
+    rollout = replace(
+        rollout,
+        scores=scores,
+        rewards=torch.where(last, scores[:, None], 0.0) - penalties,
+        values=constant + penalties.cumsum(1) - penalties,
+    )
+    assert scores.std() > 0.1
+    advantages = algorithm.advantages(rollout)
+    torch.testing.assert_close(advantages, torch.zeros_like(advantages), **CLOSE)
+
+
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
 def test_soft_q_learning_rests_at_the_optimum(gae_lambda):
     """The best policy with its soft values has no error, whatever the answers.

@@ -14,6 +14,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2]))  # the benchmarks are not installed
 
 from benchmarks import exact as tasks
+from benchmarks import exact_sizes as sizes
 
 torch.set_num_threads(1)
 FIVE_SEEDS = ("RLOO", "DPO")
@@ -70,3 +71,29 @@ def test_kto_earns_more_than_before(seed=0, parts=2):
     setting = tasks.OFFLINE["KTO"]
     before, after = before_and_after(tasks.train_offline, "KTO", setting, seed, parts)
     assert after.share > before.share
+
+
+# --- one schedule for all, with more and more answers ---------------------------------------------
+
+
+def distances(answers, name, tokens, seed=0):
+    """Total variation before and after."""
+    task = replace(sizes.TASKS[answers], tokens=tokens)
+    curve = [distance for _, distance in sizes.train(task, sizes.ALGORITHMS[name], seed)]
+    return curve[0], curve[-1]
+
+
+@pytest.mark.parametrize("name", sizes.ALGORITHMS)
+def test_few_tokens_bring_forty_answers_most_of_the_way(name):
+    before, after = distances(40, name, tokens=40_000)
+    assert before > 0.28
+    assert after < 0.12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sizes.ALGORITHMS)
+def test_341_answers_end_at_the_closed_form(name):
+    task = sizes.TASKS[341]
+    before, after = distances(341, name, task.tokens)
+    assert before > 0.35
+    assert after <= task.target

@@ -9,7 +9,23 @@ from gymnasium.vector import AutoresetMode
 from letters import Letters
 from toys import letters_env
 
-from agents import PPO, AdaptiveKL, Algorithm, Learner, losses, returns
+from agents import (
+    DPO,
+    GRPO,
+    PPO,
+    RLOO,
+    TRPO,
+    AdaptiveKL,
+    Algorithm,
+    BestOfN,
+    DrGRPO,
+    Learner,
+    OffPolicyGradient,
+    REINFORCEPlusPlus,
+    RewardWeightedRegression,
+    losses,
+    returns,
+)
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 
@@ -89,7 +105,9 @@ def test_the_penalty_of_every_token_is_subtracted_from_its_own_reward():
         last = rollout.mask[s].nonzero().max()
         paid[s, last] = rollout.scores[s]
     torch.testing.assert_close(rollout.rewards, paid - rollout.penalties)
-    torch.testing.assert_close(rollout.episode_returns, rollout.scores - expected.sum(1))
+    torch.testing.assert_close(
+        rollout.episode_returns, rollout.scores - expected.sum(1), atol=1e-6, rtol=0
+    )
     # Scores, and so the return that is reported, are those of the environment.
     assert rollout.scores[rollout.finished].min() >= 0
 
@@ -164,6 +182,44 @@ def test_reference_numbers_can_be_used_in_a_loss():
 
     learner = with_reference(algorithm=KLInLoss(minibatch_tokens=None))
     assert np.isfinite(learner.update().metrics["loss"])
+
+
+# --- scores near 1e8 ------------------------------------------------------------------------------
+
+
+def length_above(offset):
+    return lambda episodes: [offset + len(e.tokens) for e in episodes]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        RLOO(), GRPO(), DrGRPO(), TRPO(), BestOfN(), OffPolicyGradient(), REINFORCEPlusPlus(),
+        RewardWeightedRegression(), DPO(), PPO(value_coef=0.0, n_epochs=1, minibatch_tokens=None),
+    ],
+    ids=lambda algorithm: type(algorithm).__name__,
+)  # fmt: skip
+def test_a_common_part_of_all_scores_changes_nothing(algorithm):
+    """Float32 holds every eighth number there; these scores differ by 1."""
+    runs = []
+    for offset in (0.0, 1e8):
+        env_options = {"reward": length_above(offset), "group_size": 4}
+        learner = make_learner(
+            algorithm, env_options, n_steps=None, n_episodes=16,
+            reference=strong_policy(make_envs()).frozen_copy(),
+        )  # fmt: skip
+        update = learner.update()
+        weights = torch.cat([p.detach().flatten() for p in learner.policy.parameters()])
+        runs.append((update, weights, learner))
+    (plain, weights, _), (raised, same, _) = runs
+    assert torch.equal(plain.rollout.tokens, raised.rollout.tokens)
+    assert plain.score_std == pytest.approx(raised.score_std) and plain.score_std > 0.5
+    if isinstance(algorithm, RLOO | GRPO | DrGRPO | TRPO | OffPolicyGradient):
+        torch.testing.assert_close(
+            raised.rollout.advantages, plain.rollout.advantages, atol=1e-6, rtol=1e-6
+        )
+        assert plain.rollout.advantages.abs().max() > 0.5
+    torch.testing.assert_close(same, weights, atol=1e-4, rtol=0)
 
 
 # --- epochs and minibatches -----------------------------------------------------------------------

@@ -256,6 +256,56 @@ def test_k2_and_k3_are_never_negative(logprob, ref_logprob):
     assert losses.kl_k3(*pair, torch.ones(1).bool()) >= -1e-9  # a rounding error of expm1
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        losses.kl_k3,
+        losses.kl_from_old,
+        lambda x, y, mask: losses.surrogate(x, y, -torch.ones_like(x), mask),
+        lambda x, y, mask: losses.clipped_surrogate(x, y, -torch.ones_like(x), mask, 0.2, 0.2),
+    ],
+    ids=["kl_k3", "kl_from_old", "surrogate", "clipped_surrogate"],
+)
+def test_policies_that_are_far_apart_have_finite_numbers(function):
+    """Up to 20 nats the exponential itself, beyond them its tangent: it never goes flat."""
+    for nats in (100.0, 1e4):
+        for sign in (1, -1):
+            x = torch.full((1, 1), sign * nats, requires_grad=True)
+            value = function(x, torch.zeros(1, 1), torch.ones(1, 1).bool())
+            grad = gradient(value.sum(), x)
+            assert value.isfinite().all() and grad.isfinite().all()
+            assert grad.square().isfinite().all()  # the norm of a gradient has squares
+    # On the side that overflowed, the gradient of e^20 leads back.
+    side = -1 if function is losses.kl_k3 else 1
+    x = torch.full((1, 1), side * 100.0, requires_grad=True)
+    value = function(x, torch.zeros(1, 1), torch.ones(1, 1).bool())
+    assert gradient(value.sum(), x).abs().item() == pytest.approx(math.exp(20), rel=1e-5)
+    assert abs(value.item()) == pytest.approx(81 * math.exp(20), rel=1e-5)
+
+
+@pytest.mark.parametrize("nats", [-19.9, -3.0, 0.0, 0.5, 19.9])
+def test_policies_that_are_near_have_the_plain_exponential(nats):
+    x = torch.tensor([[nats]], dtype=torch.float64, requires_grad=True)
+    zero, mask = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1).bool()
+    ratio = losses.surrogate(x, zero, torch.ones(1, 1), mask)
+    assert ratio.item() == pytest.approx(math.exp(nats))
+    assert gradient(ratio.sum(), x).item() == pytest.approx(math.exp(nats))
+    assert losses.kl_k3(zero, x, mask).item() == pytest.approx(math.exp(nats) - 1 - nats)
+    assert losses.kl_from_old(x, zero, mask).item() == pytest.approx(math.exp(nats) - 1 - nats)
+
+
+def test_constants_in_float64_leave_a_loss_in_the_dtype_of_the_policy():
+    """Targets near 1e8 that differ by 1: the error is taken before it is rounded."""
+    mask = torch.ones(1, 2).bool()
+    targets = torch.tensor([[1e8, 1e8 + 1]], dtype=torch.float64)
+    values = torch.full((1, 2), 1e8, requires_grad=True)
+    loss = losses.value_loss(values, targets, mask)
+    assert loss.dtype == torch.float32 and loss.item() == 0.25
+    assert losses.policy_gradient(values, targets, mask).dtype == torch.float32
+    clipped = losses.clipped_value_loss(values, values.detach(), targets, mask, 0.2)
+    assert clipped.dtype == torch.float32
+
+
 @pytest.mark.parametrize("estimator", [losses.kl_k1, losses.kl_k2, losses.kl_k3])
 def test_kl_of_equal_policies_is_exactly_0(estimator):
     logprobs = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -276,6 +326,7 @@ LOSSES = {
     "kl_k1": lambda x, y, z: losses.kl_k1(x, y, MASK).sum(),
     "kl_k2": lambda x, y, z: losses.kl_k2(x, y, MASK).sum(),
     "kl_k3": lambda x, y, z: losses.kl_k3(x, y, MASK).sum(),
+    "kl_from_old": lambda x, y, z: losses.kl_from_old(x, y, MASK).sum(),
 }
 
 

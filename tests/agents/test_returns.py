@@ -218,6 +218,51 @@ def test_equal_values_are_not_blown_up(size):
     assert not returns.group_standardised(x, torch.zeros(size).long(), eps=1e-8).any()
 
 
+# --- large numbers --------------------------------------------------------------------------------
+
+SMALL = torch.tensor([0.0, 1.0, 3.0, 2.0, 2.0, 7.0], dtype=torch.float64)
+SIX = torch.tensor([0, 0, 1, 1, 1, 0])
+DIFFERENCES = {
+    "group_centred": lambda x: returns.group_centred(x, SIX),
+    "group_standardised": lambda x: returns.group_standardised(x, SIX),
+    "leave_one_out": lambda x: returns.leave_one_out(x, SIX),
+    "group_standardised_less": lambda x: returns.group_standardised_less(x, SMALL.sqrt(), SIX),
+    "standardised_less": lambda x: returns.standardised_less(x, SMALL.sqrt(), torch.ones(6).bool()),
+    "is_group_best": lambda x: returns.is_group_best(x, SIX),
+    "standardise": lambda x: returns.standardise(x, torch.ones(6).bool()),
+    "spread": lambda x: x / returns.rescale(x, torch.ones(6).bool()),
+    "discounted_returns": lambda x: returns.standardise(
+        returns.discounted_returns(x[:, None], torch.ones(6, 1).bool(), torch.zeros(6), 1.0),
+        torch.ones(6, 1).bool(),
+    ),
+    "gae": lambda x: returns.standardise(
+        returns.gae(
+            x[:, None], torch.zeros(6, 1), torch.ones(6, 1).bool(), torch.zeros(6), 1.0, 1.0
+        ),
+        torch.ones(6, 1).bool(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_common_part_of_all_returns_changes_no_difference(name):
+    """Rewards in float64, all other arrays in float32, as in a rollout."""
+    function = DIFFERENCES[name]
+    expected = function(SMALL + 1)
+    assert expected.any()
+    torch.testing.assert_close(function(SMALL + 1e8), expected, atol=1e-7, rtol=1e-7)
+
+
+# For scores less penalties, differences as small as that are rounding errors in float32.
+@pytest.mark.parametrize("name", [name for name in DIFFERENCES if not name.endswith("_less")])
+def test_differences_that_float32_can_hold_are_not_lost_in_a_mean(name):
+    """At 1e8 float32 holds every eighth number, and a mean between two of them is none."""
+    function = DIFFERENCES[name]
+    expected = function(8 * SMALL + 8)
+    found = function((1e8 + 8 * SMALL + 8).float())
+    torch.testing.assert_close(found.double(), expected.double(), atol=1e-4, rtol=1e-4)
+
+
 # --- groups ---------------------------------------------------------------------------------------
 
 # Groups 7 (rows 0, 2, 3), -1 (rows 1, 5) and 4 (row 4 alone).

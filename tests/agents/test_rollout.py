@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import letters_env
 
-from agents import RLOO, Learner, OffPolicyGradient, Rollout
+from agents import RLOO, Learner, OffPolicyGradient, Rollout, SoftQLearning
 from policies import TransformerPolicy
 
 torch.set_num_threads(1)
@@ -55,6 +55,18 @@ def test_cat_keeps_the_masks_of_each():
     ]
     together = torch.cat([part.action_masks for part in parts])
     assert torch.equal(Rollout.cat(parts).action_masks, together)
+
+
+def test_cat_takes_no_mask_for_one_that_allows_every_token():
+    table = torch.tensor([[True, True, True], [False, True, False]])
+    ids = torch.tensor([[0, 1], [1, 0]])
+    masked = replace(rollout_of(2, [0, 0], 1), mask_table=table, mask_ids=ids)
+    plain = rollout_of(3, [0, 0], 1)
+    for parts in ([masked, plain], [plain, masked]):
+        allowed = [
+            torch.ones(6, 3).bool() if part is plain else masked.action_masks for part in parts
+        ]
+        assert torch.equal(Rollout.cat(parts).action_masks, torch.cat(allowed))
 
 
 def test_cat_of_rollouts_that_hold_different_things():
@@ -118,3 +130,19 @@ def test_the_kl_penalty_of_past_rollouts_is_that_of_the_present_policy():
     )
     kept = learner.replay[0]
     assert (kept.penalties - together.penalties[:8, : kept.mask.shape[1]]).abs().max() > 0.01
+
+
+def test_a_rollout_of_the_past_without_masks_stands_beside_one_with_masks():
+    """Steps of texts that are past `min_new_tokens`, and steps of texts that are not."""
+    envs = letters_env(2, min_new_tokens=2, max_new_tokens=12)
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
+    learner = Learner(
+        policy, envs, SoftQLearning(replay=2), reference=policy.frozen_copy(), n_steps=2
+    )
+    masked = set()
+    for _ in range(8):
+        rollout = learner.collect()
+        masked.add(rollout.action_masks is not None)
+        learned, _ = learner.learn_from(rollout)
+        assert learned.action_masks is None or len(learned.action_masks) == learned.num_tokens
+    assert masked == {True, False}

@@ -218,6 +218,44 @@ def test_reference_kl_is_taken_from_the_rewards():
     np.testing.assert_allclose(plain["rewards"] - leashed["rewards"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_kl_to_itself_is_0_where_tokens_are_masked(temperature):
+    policy = lively(token_policy())
+    reference = policy.frozen_copy()
+    model = MaskablePPO(
+        SB3MaskableTokenPolicy,
+        vec_env(forbidden_tokens=[0, 2, 4], min_new_tokens=3),
+        n_steps=8,
+        batch_size=64,
+        rollout_buffer_class=MaskableTrajectoryBuffer,
+        rollout_buffer_kwargs={
+            "reference": reference, "kl_coef": 0.3, "temperature": temperature,
+        },
+        policy_kwargs={"policy": policy, "temperature": temperature},
+        seed=0,
+        device="cpu",
+    )  # fmt: skip
+    kls = []
+    for _ in range(2):
+        model.learn(64)
+        kls.append(model.rollout_buffer.kl)
+    assert kls[0] == pytest.approx(0, abs=1e-6)
+    assert abs(kls[1]) > 1e-4  # the policy has moved, the reference has not
+    paid = model.rollout_buffer.rewards
+    assert paid.min() > -0.5  # no penalty for what could not be chosen
+
+
+def test_a_reference_at_another_temperature_is_refused():
+    policy = lively(token_policy())
+    model = PPO(
+        SB3TokenPolicy, vec_env(), n_steps=8, batch_size=64, rollout_buffer_class=TrajectoryBuffer,
+        rollout_buffer_kwargs={"reference": policy.frozen_copy(), "kl_coef": 0.3},
+        policy_kwargs={"policy": policy, "temperature": 0.6}, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"samples at temperature 0\.6, .* scores at 1\.0"):
+        model.learn(64)
+
+
 def test_a_coefficient_without_a_reference_is_refused():
     with pytest.raises(ValueError, match="no reference"):
         PPO(

@@ -8,7 +8,14 @@ from letters import Letters
 from torch.distributions import Categorical
 
 from agents.collector import Collector
-from policies import TransformerConfig, TransformerPolicy, load_policy, save_policy
+from policies import (
+    TransformerConfig,
+    TransformerPolicy,
+    generate_tokens,
+    kernels,
+    load_policy,
+    save_policy,
+)
 from policies.checkpoint import saved_tokenizer
 from textenv.errors import CheckpointError, VocabularyMismatchError
 from textenv.tokenizers import BytesTokenizer, train_bpe
@@ -377,3 +384,86 @@ def test_read_is_last_hidden_with_a_gradient():
     read = policy.read(observations.float())
     assert read.requires_grad
     torch.testing.assert_close(read, policy.last_hidden(observations).clone(), atol=1e-5, rtol=0)
+
+
+# --- number types of observations and of torch ----------------------------------------------------
+
+NUMBERS = [
+    (np.float16, 2048), (np.int8, 127), (np.uint8, 255), (np.int16, 2**15 - 1),
+    (torch.float16, 2048), (torch.bfloat16, 256), (torch.uint8, 255), (torch.int16, 2**15 - 1),
+]  # fmt: skip
+
+
+def with_vocabulary(size):
+    return TransformerPolicy(TransformerConfig(size, 8, n_layer=1, n_head=1, n_embd=4))
+
+
+def cast(rows, dtype):
+    rows = np.array(rows)
+    return (
+        torch.from_numpy(rows).to(dtype) if isinstance(dtype, torch.dtype) else rows.astype(dtype)
+    )
+
+
+@pytest.mark.parametrize(("dtype", "largest"), NUMBERS, ids=lambda x: str(x))
+def test_number_types_that_hold_every_id_are_read_and_others_refused(dtype, largest):
+    policy = with_vocabulary(largest)
+    rows = [[largest - 1, largest - 2, largest, largest]]
+    expected = policy.act(rows, deterministic=True)
+    read = policy.act(cast(rows, dtype), deterministic=True)
+    assert read.logprobs == expected.logprobs
+    beyond = with_vocabulary(largest + 1)  # its padding is one too many
+    name = str(dtype).removeprefix("torch.").removeprefix("<class 'numpy.").removesuffix("'>")
+    with pytest.raises(ValueError, match=rf"are {name}, .* up to {largest} only, but ids go up to"):
+        beyond.act(cast([[1, 2]], dtype))
+    if isinstance(dtype, torch.dtype):
+        with pytest.raises(ValueError, match=f"are {name}"):
+            beyond.read(cast([[1, 2]], dtype))
+        assert torch.equal(policy.read(cast(rows, dtype)), policy.read(torch.tensor(rows)))
+
+
+@pytest.mark.parametrize("bad", [0.5, float("nan"), float("inf")])
+def test_floats_that_are_no_ids_are_refused(bad):
+    policy = with_vocabulary(5)
+    for rows in (np.array([[1.0, bad]]), torch.tensor([[1.0, bad]])):
+        with pytest.raises(ValueError, match="which is not a token id: remove what changes them"):
+            policy.act(rows)
+    with pytest.raises(ValueError, match="not a token id"):
+        policy.read(torch.tensor([[1.0, bad]]))
+
+
+@pytest.fixture
+def default_dtype():
+    yield torch.set_default_dtype
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_default_dtype_set_later_changes_nothing(dtype, compiles, default_dtype, monkeypatch):
+    if not compiles:
+        monkeypatch.setattr(kernels, "kernels_fit", lambda x: False)
+    policy = make_policy()
+    texts = np.array([[1, 2, 3, VOCAB], [4, 5, VOCAB, VOCAB]])
+    mask = torch.tensor([[False, True, True, False], [False, True, False, False]])
+
+    def seen():
+        policy.zero_grad()
+        cache = policy.new_cache(2, 4)
+        first = policy.act(texts, cache, generator=np.random.default_rng(0))
+        longer = texts.copy()
+        longer[0, 3], longer[1, 2] = first.actions
+        step = policy.act(longer, cache, temperature=0.7, generator=np.random.default_rng(1))
+        outputs = policy.outputs(torch.from_numpy(texts), mask)
+        (outputs.logprobs.sum() + outputs.entropies.sum() + outputs.values.sum()).backward()
+        gradients = [p.grad.flatten() for p in policy.parameters()]
+        written = generate_tokens(
+            policy, [[1, 2], [3]], 4, stop_tokens=[], generator=np.random.default_rng(2)
+        )
+        return [*first, *step, *(x.detach() for x in outputs), *gradients], written
+
+    (expected, texts_before), _ = seen(), default_dtype(dtype)
+    found, texts_after = seen()
+    assert texts_before == texts_after
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype and (np.asarray(one) == np.asarray(other)).all()

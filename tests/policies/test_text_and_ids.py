@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from agents.evaluation.answers import evaluate
 from agents.feedback.preferences import Ranking, preference_rollout, sample_answers
 from agents.jobs import evaluate as evaluate_job
+from agents.jobs import inputs
 from agents.jobs.conversation import Chat, Continuation, Sampling, Voice
 from agents.runs.samples import rollout_samples
 from agents.runs.streaming import token_texts
@@ -27,7 +28,7 @@ from policies import (
 )
 from policies.huggingface import EncoderDecoderPolicy
 from textenv import Prompt, TextVectorEnv, load_tokenizer
-from textenv.errors import TokenizerError
+from textenv.errors import OptionError, TokenizerError
 from textenv.tokenizers import HuggingFaceTokenizer, encode_prompt, prompt_frame
 
 torch.set_num_threads(1)
@@ -132,10 +133,10 @@ def test_every_reader_of_answers_reads_the_same(policy):
 
 def test_chat_goes_on_behind_its_own_answer_without_marks_of_a_beginning(policy):
     """In training and in chat each piece is encoded as what goes on from those before it."""
-    tokenizer = policy.tokenizer
-    pieces = [("the", False), (" cat", True), ("\n", False)]
-    ids, _ = Example(tuple(pieces)).encode(tokenizer, 40), None
-    assert tokenizer.decode([token for token in ids[0][1:] if token != STOP]) == "the cat\n"
+    pieces = (("the", False), (" cat", True), ("\n", False))
+    ids, _ = Example(pieces).encode(policy.tokenizer, 40)
+    said = [token for token in ids[1:] if token != STOP]
+    assert policy.tokenizer.decode(said) == "the cat\n"
 
 
 # --- the switch, and what is saved
@@ -179,6 +180,18 @@ def test_a_policy_of_ours_keeps_how_its_texts_begin(tmp_path):
         loaded = load_policy(tmp_path / str(bos)).tokenizer
         assert bool(prompt_frame(loaded)[0]) == bos
         assert loaded.stop_tokens == tokenizer.stop_tokens
+
+
+def test_the_switch_of_the_command_line(tmp_path):
+    made = llama_like()
+    made.model.save_pretrained(tmp_path)
+    made.transformers_tokenizer.save_pretrained(tmp_path)
+    for no_bos, before in ((False, (BOS,)), (True, ())):
+        begun = inputs._begin_with(str(tmp_path), None, no_bos)
+        assert prompt_frame(begun.tokenizer)[0] == before
+    made.save(tmp_path)
+    with pytest.raises(OptionError, match=r"--no-bos: the policy .* leave --no-bos out"):
+        inputs._begin_with(str(tmp_path), None, True)
 
 
 def test_chat_templates_of_the_library_do_not_begin_twice():

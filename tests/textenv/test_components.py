@@ -1,8 +1,12 @@
 """What is paid, and what each component of the reward is reported to have paid, by hand."""
 
+import re
+
+import pytest
 from environments import number_of_a, single, vector
 from gymnasium.vector import AutoresetMode
 
+from textenv.errors import RewardValueError
 from textenv.rewards import dense, per_text, weighted
 
 # "a" costs nothing to dense, every other token its place in the answer.
@@ -61,3 +65,39 @@ def test_a_dense_reward_in_the_mode_that_resets_at_the_next_step():
         told.append(infos.get("reward_components", {}).get("place", [None])[0])
     assert paid == [1.0, 2.0, 0.0, 1.0, 2.0, 0.0]
     assert told == [None, 3.0, None, None, 3.0, None]
+
+
+# ---------------------------------------------------------------- what is too large to learn from
+
+
+def paid_once(reward):
+    envs = vector(1, reward=reward, max_new_tokens=1, prompts=["p"])
+    envs.reset(seed=0)
+    return float(envs.step([98])[1][0])
+
+
+@pytest.mark.parametrize("size", [1e39, -1e39, 1e30, 1.1e15, 10**30])
+@pytest.mark.parametrize("kind", [per_text, dense])
+def test_a_reward_beyond_float32_or_whose_square_is_names_itself_and_the_episode(size, kind):
+    """Squares of it are taken, and summed, wherever values or deviations are."""
+    reward = kind(lambda scored: size if kind is per_text else [size] * len(scored), "huge")
+    message = r"'huge' returned -?1\S* for episode 0 of 1 .*prompt 'p', answer 'b'.*within 1e\+15"
+    with pytest.raises(RewardValueError, match=message):
+        paid_once(reward)
+
+
+def test_it_is_the_weighted_reward_that_counts():
+    huge = per_text(lambda text: 1e20, "huge")
+    assert paid_once(weighted(small=(1e-20, huge))) == 1.0
+    assert paid_once(weighted(reported=(0.0, huge), one=(1.0, per_text(len)))) == 1.0
+    for weight, value in ((1e20, 1.0), (1e300, 1e300), (-1e20, 5.0)):
+        raised_by = weighted(loud=(weight, per_text(lambda text, v=value: v)))
+        told = re.escape(f"times its weight of {weight:g},")
+        with pytest.raises(RewardValueError, match=f"'loud' .*, {told}"):
+            paid_once(raised_by)
+        with pytest.raises(RewardValueError, match="'loud'"):
+            paid_once(weighted(loud=(weight, dense(lambda b, v=value: [v] * len(b)))))
+
+
+def test_large_rewards_that_can_be_learned_from_are_paid():
+    assert paid_once(per_text(lambda text: -9e14)) == -9e14

@@ -167,6 +167,12 @@ def test_a_sum_keeps_its_parts_apart():
     assert call_on_steps(ends, step_batch()).tolist() == [0.0, 1.0]
 
 
+def test_a_product_of_weights_that_is_not_finite_is_refused():
+    inner = weighted(a=(1e200, per_text(len)))
+    with pytest.raises(InvalidRewardError, match=r"weights of outer\.a multiply to inf"):
+        weighted(outer=(1e200, inner))
+
+
 def test_nested_sums_are_flattened_with_the_product_of_the_weights():
     inner = weighted(a=(2, lengths), b=(3, lengths))
     middle = weighted(inner=(5, inner), c=(7, lengths))

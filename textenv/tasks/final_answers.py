@@ -5,7 +5,8 @@ places, the last one counts, since a correction comes after the mistake.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from textenv.tasks.numbers import last_number
@@ -102,11 +103,11 @@ def first_found(*extractors: Extractor) -> Extractor:
     >>> first_found(boxed, last_number)("It is 4.5")
     '4.5'
     """
+    return partial(_first_found, extractors)
 
-    def extract(text: str) -> str | None:
-        return next((found for e in extractors if (found := e(text)) is not None), None)
 
-    return extract
+def _first_found(extractors: Sequence[Extractor], text: str) -> str | None:
+    return next((found for e in extractors if (found := e(text)) is not None), None)
 
 
 def final_answer(text: str) -> str | None:

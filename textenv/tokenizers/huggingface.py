@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -11,8 +12,10 @@ from typing import Any, TypeAlias
 from textenv.errors import TokenizerError, TokenizerUnavailableError
 from textenv.imports import optional
 
+FORMAT = "textenv hugging face 1"
+
 Stop: TypeAlias = str | int | Iterable[str | int]
-"""What ends an answer: a token by its name in the vocabulary or its id, or several of them."""
+"""What ends an answer: a token by its name in the vocabulary, its text or its id, or several."""
 
 
 class HuggingFaceTokenizer:
@@ -28,9 +31,9 @@ class HuggingFaceTokenizer:
         tokenizer: A `transformers.PreTrainedTokenizerBase` or a `tokenizers.Tokenizer`. The latter
             is copied, also when it is inside the former.
         name: Its name for `load_tokenizer`; by default `"hf:"` and the place it was loaded from.
-        stop: The token that ends an answer, such as `"<|im_end|>"`, its id, or several of these, of
-            which fine-tuning puts the first behind answers. By default transformers' end of
-            sequence; a `tokenizers.Tokenizer` has no default.
+        stop: The token that ends an answer, such as `"<|im_end|>"`, its text, its id, or several of
+            these, of which fine-tuning puts the first behind answers. By default transformers' end
+            of sequence; a `tokenizers.Tokenizer` has no default.
         bos: False leaves out what the library puts before a text.
 
     Attributes:
@@ -53,16 +56,6 @@ class HuggingFaceTokenizer:
             stop = () if eos is None else eos
         several = [stop] if isinstance(stop, str | int) else stop
         names = {token: name for name, token in vocabulary.items()}
-        self.stop_tokens = tuple(
-            dict.fromkeys(
-                vocabulary.get(token, token) if isinstance(token, str) else token
-                for token in several
-            )
-        )
-        for token in self.stop_tokens:
-            if token not in names:
-                raise TokenizerError(f"stop={token!r} is not a token of {self.name!r}")
-        self.stop_token: int | None = next(iter(self.stop_tokens), None)
         self.unused_tokens = tuple(sorted(set(range(self.vocab_size)) - names.keys()))
 
         # Most of transformers' tokenizers wrap one of the tokenizers library; calling that directly
@@ -72,6 +65,20 @@ class HuggingFaceTokenizer:
         self._is_fast = fast is not None
         self._tokenizer = type(fast).from_str(fast.to_str()) if self._is_fast else tokenizer
         self._read_plainly()
+
+        def id_of(token: str | int) -> int:
+            if token in names:
+                return int(token)
+            if token in vocabulary:
+                return vocabulary[str(token)]
+            # A text: the line end is called "Ċ" in vocabularies of bytes.
+            found = self._ids(token) if isinstance(token, str) else []
+            if len(found) != 1 or self.decode(found) != token:
+                raise TokenizerError(f"stop={token!r} is not a token of {self.name!r}")
+            return found[0]
+
+        self.stop_tokens = tuple(dict.fromkeys(map(id_of, several)))
+        self.stop_token: int | None = next(iter(self.stop_tokens), None)
         special = special_tokens(tokenizer)
         # Some vocabularies (T5's, for one) hold the stop token's spelling as a word too. A line end
         # that was chosen to end answers stays in prompts.
@@ -214,6 +221,43 @@ class HuggingFaceTokenizer:
         else:
             rules = {type(self._tokenizer).__name__: self._tokenizer.get_vocab()}
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary, the ends and how prompts begin, for `load_tokenizer(path)`.
+
+        Args:
+            path: Ends in `.json`. A tokenizer that is written in Python has a folder beside it.
+
+        Raises:
+            TokenizerError: `path` has another ending.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise TokenizerError(f"{path}: a tokenizer's file must end in .json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contents = {
+            "format": FORMAT,
+            "tokenizer": self._tokenizer.to_str() if self._is_fast else None,
+            "stop_tokens": self.stop_tokens,
+            "no_words": sorted(self._no_words),
+            "bos": bool(self.frame[0]),
+        }
+        if not self._is_fast:
+            self._tokenizer.save_pretrained(path.with_suffix(""))
+        path.write_text(json.dumps(contents), encoding="utf-8")
+
+    @classmethod
+    def from_contents(cls, contents: dict[str, Any], name: str) -> "HuggingFaceTokenizer":
+        """The tokenizer that `save` wrote, from the contents of its file."""
+        if contents["tokenizer"] is None:
+            tokenizer = cls.from_pretrained(str(Path(name).with_suffix("")))._tokenizer
+        else:
+            with optional("tokenizers", extra="train", purpose=f"tokenizer {name!r}"):
+                from tokenizers import Tokenizer
+            tokenizer = Tokenizer.from_str(contents["tokenizer"])
+        made = cls(tokenizer, name, contents["stop_tokens"], bos=contents["bos"])
+        made._no_words = set(contents["no_words"])
+        return made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

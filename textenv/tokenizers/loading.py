@@ -11,12 +11,13 @@ from typing import Any
 import tiktoken
 
 from textenv.errors import TokenizerError, UnknownTokenizerError
-from textenv.tokenizers import characters
+from textenv.tokenizers import characters, huggingface
 from textenv.tokenizers.base import Tokenizer, prompt_frame, stop_tokens_of
 from textenv.tokenizers.bytes import BytesTokenizer
 from textenv.tokenizers.characters import CharacterTokenizer
 from textenv.tokenizers.huggingface import HuggingFaceTokenizer
 from textenv.tokenizers.rank_files import load_encoding
+from textenv.tokenizers.sources import SourceTokenizer
 from textenv.tokenizers.tiktoken_ranks import TiktokenTokenizer
 
 
@@ -69,16 +70,40 @@ def saved_options(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {"stop": saved.get("stop_tokens", saved.get("stop")), "bos": saved.get("bos", False)}
 
 
-def load_saved_tokenizer(name: str, saved: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a saved policy by its name, with the options it was saved with.
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
+    """Write a tokenizer to `path` if it has a `save`; others are found by their name.
+
+    Returns:
+        What `load_saved_tokenizer` asks for, as JSON.
+    """
+    if isinstance(tokenizer, SourceTokenizer):
+        inner = save_tokenizer(tokenizer.tokenizer, path)
+        return {**inner, "fingerprint": tokenizer.fingerprint, "frame": tokenizer.frame}
+    save = getattr(tokenizer, "save", None)
+    if save is not None:
+        save(path)
+    return {
+        "name": tokenizer.name if save is None else path.name,
+        "fingerprint": tokenizer.fingerprint,
+        **tokenizer_options(tokenizer),
+    }
+
+
+def load_saved_tokenizer(folder: Path, saved: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that `save_tokenizer` noted, with the options it was saved with.
 
     Raises:
         TokenizerError: See `load_tokenizer`.
     """
-    if name.startswith("hf:"):
-        folder = name.removeprefix("hf:")
-        return HuggingFaceTokenizer.from_pretrained(folder, **saved_options(saved))
-    return load_tokenizer(name)
+    name: str = saved["name"]
+    if name.endswith(".json") and (folder / name).exists():
+        made = load_tokenizer(folder / name)
+    elif name.startswith("hf:"):
+        place = name.removeprefix("hf:")
+        made = HuggingFaceTokenizer.from_pretrained(place, **saved_options(saved))
+    else:
+        made = load_tokenizer(name)
+    return SourceTokenizer(made, *saved["frame"]) if "frame" in saved else made
 
 
 def _by_name(name: str) -> Tokenizer:
@@ -102,6 +127,9 @@ def _by_name(name: str) -> Tokenizer:
 def _from_file(name: str) -> Tokenizer:
     with suppress(OSError, ValueError):  # the other reader then raises the right error
         contents = json.loads(Path(name).read_text(encoding="utf-8-sig"))
-        if isinstance(contents, dict) and contents.get("format") == characters.FORMAT:
+        form = contents.get("format") if isinstance(contents, dict) else None
+        if form == characters.FORMAT:
             return CharacterTokenizer.from_contents(contents, name)
+        if form == huggingface.FORMAT:
+            return HuggingFaceTokenizer.from_contents(contents, name)
     return TiktokenTokenizer.from_file(name)

@@ -11,6 +11,7 @@ import fnmatch
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from agents.jobs.machine import device_named
 from agents.jobs.recipe.caching import cached, key_of, made_from
 from agents.jobs.recipe.languages import LANGUAGES, Language
 from agents.jobs.recipe.settings import SIZES, Settings
+from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
 from agents.supervised import Example, open_stream, pretraining_steps, sft_steps, write_stream
 from agents.supervised.sft import held_out_answer_loss, steps_of
@@ -236,7 +238,7 @@ class Recipe:
                 policy,
                 algorithm,
                 reference=policy.frozen_copy(),
-                learning_rate=lambda done: s.dpo_rate * (1 - 0.9 * done),
+                learning_rate=partial(falling, s.dpo_rate),
                 precision=s.precision,
                 seed=s.seed,
             )
@@ -275,7 +277,7 @@ class Recipe:
                 algorithm,
                 reference=actor.frozen_copy(),
                 kl_coef=s.kl_coef,
-                learning_rate=lambda done: s.ppo_rate * (1 - 0.9 * done),
+                learning_rate=partial(falling, s.ppo_rate),
                 precision=s.precision,
                 n_steps=s.max_new_tokens,
                 temperature=s.temperature,

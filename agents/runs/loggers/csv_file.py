@@ -12,8 +12,9 @@ class CSVLogger:
 
     The first column is `step`, the others are named by the first row. A number that turns up later
     gets a column of its own, and a number that is missing leaves its cell empty. A file that exists
-    is continued and nothing in it is removed: after resuming from an older checkpoint, steps that
-    were done twice have two rows. Only half a row, left by a full disk, is cut off.
+    is continued. If the first row comes before rows that are there, the run was resumed from an
+    older checkpoint: these rows are removed, since their updates are done again. So is half a row
+    that a full disk left.
 
     Args:
         path: The file; it is made, with its folder, at the first row.
@@ -22,6 +23,7 @@ class CSVLogger:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._columns: list[str] = []
+        self._continues = self.path.exists()
         if self.path.exists():
             _cut_half_row(self.path)
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -30,6 +32,9 @@ class CSVLogger:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append one row."""
         row: dict[str, float] = {"step": step, **numbers}
+        if self._continues:
+            self._drop_from(row)
+            self._continues = False
         columns = list(dict.fromkeys([*self._columns, *row]))
         if columns != self._columns:
             self._widen(columns)
@@ -40,20 +45,36 @@ class CSVLogger:
     def close(self) -> None:
         """Nothing is held: the file is open only while a row is written."""
 
+    def _drop_from(self, first: Mapping[str, float]) -> None:
+        """Remove the rows of updates that are done again, from that of `first` on."""
+        # By number where rows have it: on other machines an update may end at another step.
+        name = "update" if "update" in first and "update" in self._columns else "step"
+        rows = self._rows()
+        kept = [row for row in rows if not row[name] or float(row[name]) < first[name]]
+        if len(kept) < len(rows):
+            self._write(self._columns, kept)
+
     def _widen(self, columns: list[str]) -> None:
         """Give the file these columns; the old ones come first, so old rows only get longer."""
+        self._write(columns, self._rows())
+        self._columns = columns
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self._columns:
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        if self._columns:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                writer.writerows(csv.DictReader(file))
+        writer.writerows(rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside the file and moved over it: one of them is whole whenever the process dies.
         beside = self.path.with_name(self.path.name + ".new")
         beside.write_text(text.getvalue(), encoding="utf-8", newline="")
         os.replace(beside, self.path)
-        self._columns = columns
 
 
 def _cut_half_row(path: Path) -> None:

@@ -49,6 +49,7 @@ PREFERENCES = ["preferences", "--policy", "p", "--max-new-tokens", 4, "--out", "
 TRAIN = ["train", "--tokens", 64, "--rows", 4, "--max-new-tokens", 4, "--eval-answers", 4]
 OWN = ["--policy", "p", "--prompts", "p.txt", "--reward", "my.py:reward"]
 EVAL = ["eval", "p", "--answers", 4, "--max-new-tokens", 4, "--rows", 4]
+BROKEN_PROMPTS = "my.py, line 18: return {}[str(rng)]"
 JUDGED = ["--prompts", "p.txt", "--judge", "my.py:judge"]
 
 
@@ -193,8 +194,7 @@ def test_a_line_that_cannot_be_understood(arguments, message):
         ([*PRETRAIN, "--text", "text.txt", "--policy", "p", "--window", 64], "take 32 or less"),
         ([*SFT, "--examples", "empty.jsonl"], "there are 0 examples"),
         ([*SFT, "--examples", "one.jsonl"], "there are 1 examples"),
-        ([*SFT, "--examples", "long.jsonl"], "0 of 3 examples have an answer within the context"),
-        ([*SFT, "--examples", "two.jsonl", "--held-out", 0.9], "2 of these are held out"),
+        ([*SFT, "--examples", "long.jsonl"], "none of the 3 examples has an answer within the con"),
         ([*REWARD_MODEL, "--preferences", "empty.jsonl"], "there is no ranking in empty.jsonl"),
         (
             [*REWARD_MODEL, "--preferences", "pairs.jsonl", "--reference", "empty.jsonl"],
@@ -259,16 +259,25 @@ def test_a_file_that_cannot_be_written_at_the_end_is_one_line_too(folder, monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*EVAL, *JUDGED, "--template", "my.py:template"], "KeyError: 'prompt 0'; in template, "),
-        ([*EVAL, *JUDGED, "--template", "my.py:template"], "my.py, line 12 (--debug shows more)"),
+        ([*EVAL, *JUDGED, "--template", "my.py:template"], "KeyError: 'prompt 0'; at my.py, line "),
+        (
+            [*EVAL, *JUDGED, "--template", "my.py:template"],
+            "line 12: return {}[text] (--debug ",
+        ),
         ([*EVAL, *JUDGED, "--template", "my.py:number"], "is 3, not a function of a prompt's text"),
         ([*EVAL, *JUDGED, "--judge", "my.py:number"], "is 3, not a function of a prompt and an an"),
-        ([*EVAL, *JUDGED, "--prompts", "my.py:broken_prompts"], "in broken_prompts, "),
+        (
+            [*EVAL, *JUDGED, "--prompts", "my.py:broken_prompts"],
+            BROKEN_PROMPTS,
+        ),
         ([*EVAL, *JUDGED, "--prompts", "my.py:no_prompts"], "'no_prompts' must take one argument"),
-        ([*TRAIN, *OWN, "--prompts", "my.py:broken_prompts"], "in broken_prompts, "),
+        (
+            [*TRAIN, *OWN, "--prompts", "my.py:broken_prompts"],
+            BROKEN_PROMPTS,
+        ),
         (
             [*PREFERENCES, "--prompts", "my.py:broken_prompts", "--labeller", "my.py:labeller"],
-            "in broken_prompts, ",
+            BROKEN_PROMPTS,
         ),
     ],
 )

@@ -83,6 +83,8 @@ def test_numbers_out_of_bounds_are_refused_in_python_and_on_the_command_line(nam
 def test_what_was_taken_once():
     with pytest.raises(OptionError, match="PPO: clip is -1; it must be more than 0"):
         PPO(clip=-1)
+    with pytest.raises(OptionError, match=r"PPO: clip is -0\.5"):
+        PPO(clip=np.float32(-0.5))
     with pytest.raises(OptionError, match="PPO: clip is nan"):
         PPO(clip=math.nan)
     assert PPO(entropy_coef=-0.01, target_kl=None, clip=math.inf).entropy_coef == -0.01

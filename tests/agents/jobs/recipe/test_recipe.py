@@ -120,7 +120,7 @@ def test_ctrl_c_is_answered_by_the_recipe_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Collector, "collect_steps", stopped)
     arguments = ["recipe", "--size", "small", "--out", "out"]
     result = run_command(*arguments)
-    assert result.exit_code == 130, result.output
+    assert result.exit_code == 130, (result.exception, result.output)
     last = result.output.splitlines()[-2:]
     assert last == [
         "Stopped.",
