@@ -159,8 +159,12 @@ PARTS = [
     ),
     Part("transformers.models.auto.modeling_auto", "which kinds of models there are"),
     Part(
+        "transformers.models.gptj.modeling_gptj.GPTJAttention._attn",
+        "attends in GPT-J, and under the same name in CodeGen and GPT-Neo; is replaced",
+    ),
+    Part(
         "transformers.models.falcon.modeling_falcon.FalconAttention._split_heads",
-        "queries, keys and values of Falcon",
+        "gives queries, keys and values of Falcon, whose attention is replaced",
     ),
     Part("peft.tuners.tuners_utils.BaseTunerLayer", "finds the layers of adapters"),
     Part("peft.utils.other.AuxiliaryTrainingWrapper", "finds modules trained beside an adapter"),
