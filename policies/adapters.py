@@ -477,6 +477,7 @@ def _expected_warnings() -> Iterator[None]:
             "fan_in_fan_out",
             "`is_gradient_checkpointing`",
             "Already found a",
+            "The PEFT config's `base_model_name_or_path` was renamed",  # a path, now absolute
             "Model with `tie_word_embeddings=True`",  # is merged as it warns to
             "Input and output embeddings are no longer tied",
             r".*LoRA tensor\(s\) have invalid shape",  # of biases: peft looks for matrices

@@ -158,6 +158,14 @@ PARTS = [
         checkpointing_layer,
     ),
     Part("transformers.models.auto.modeling_auto", "which kinds of models there are"),
+    Part(
+        "transformers.models.gptj.modeling_gptj.GPTJAttention._attn",
+        "attends in GPT-J, and under the same name in CodeGen and GPT-Neo; is replaced",
+    ),
+    Part(
+        "transformers.models.falcon.modeling_falcon.FalconAttention._split_heads",
+        "gives queries, keys and values of Falcon, whose attention is replaced",
+    ),
     Part("peft.tuners.tuners_utils.BaseTunerLayer", "finds the layers of adapters"),
     Part("peft.utils.other.AuxiliaryTrainingWrapper", "finds modules trained beside an adapter"),
     Part("tiktoken.Encoding._mergeable_ranks", "saves and compares vocabularies", encoding),

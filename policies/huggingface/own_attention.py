@@ -19,9 +19,9 @@ def replace_own_attention(model: Any) -> bool:
     found = False
     for layer in model.modules():
         if hasattr(type(layer), "_attn") and _number(layer) is not None:
-            layer._attn, found = partial(_attn, layer), True
+            layer._attn, found = partial(_by_method, layer), True
         elif type(layer).__name__ == "FalconAttention" and not model.config.alibi:
-            layer.forward, found = partial(_falcon, layer), True
+            layer.forward, found = partial(_by_layer, layer), True
     return found
 
 
@@ -29,7 +29,9 @@ def _number(layer: Any) -> Any:
     return getattr(layer, "layer_idx", getattr(layer, "layer_id", None))
 
 
-def _attn(layer: Any, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **masks: Any) -> Any:
+def _by_method(
+    layer: Any, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **masks: Any
+) -> Any:
     if (rows := rows_now()) is None:
         return type(layer)._attn(layer, query, key, value, *mask, **masks)
     local = getattr(layer, "attention_type", None) == "local"  # GPT-Neo's
@@ -39,7 +41,7 @@ def _attn(layer: Any, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **m
     return attend(rows, form, query, key, value).transpose(0, 1)[None], None
 
 
-def _falcon(layer: Any, hidden: Tensor, *others: Any, **options: Any) -> Any:
+def _by_layer(layer: Any, hidden: Tensor, *others: Any, **options: Any) -> Any:
     if (rows := rows_now()) is None:
         return type(layer).forward(layer, hidden, *others, **options)
     q, k, v = (x.transpose(1, 2) for x in layer._split_heads(layer.query_key_value(hidden)))

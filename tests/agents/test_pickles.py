@@ -59,9 +59,12 @@ def ours(seed=0):
 
 def learner_of(policy, algorithm=None, **options):
     reward = options.pop("reward", share_of_b)
-    envs = letters_env(4, 6, reward=reward, tokenizer=policy.tokenizer)
+    # Some algorithms compare answers.
+    envs = letters_env(4, 6, reward=reward, tokenizer=policy.tokenizer, group_size=2)
     defaults = {"reference": policy.frozen_copy(), "kl_coef": 0.1, "learning_rate": 1e-2}
-    return Learner(policy, envs, algorithm or PPO(n_epochs=2), n_steps=4, **(defaults | options))
+    if not options.get("n_episodes"):
+        defaults["n_steps"] = 4
+    return Learner(policy, envs, algorithm or PPO(n_epochs=2), **(defaults | options))
 
 
 def with_lora():
@@ -89,7 +92,7 @@ LEARNERS = {
     "a constant rate": lambda: learner_of(ours()),
     "a rate that falls": lambda: learner_of(ours(), learning_rate=partial(falling, 1e-2)),
     "float16": lambda: learner_of(ours(), precision="float16", kl_coef=AdaptiveKL(0.1, 0.1, 50)),
-    "replay": lambda: learner_of(ours(), OffPolicyGradient(replay=3)),
+    "replay": lambda: learner_of(ours(), OffPolicyGradient(replay=3), n_episodes=4),
     "a critic of its own": lambda: learner_of(SeparateValue(ours(), ours(1))),
     "a reward model": lambda: learner_of(ours(), reward=RewardModel.from_policy(ours())),
     "lora": with_lora,

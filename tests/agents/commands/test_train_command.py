@@ -72,7 +72,7 @@ def test_own_prompts_reward_and_policy(folder):
     (made,) = run_folders(folder)
     assert str(made.relative_to(folder)) in result.output
     config = json.loads((made / "config.json").read_text())
-    assert config["seed"] == 3 and config["reward"] == "my.py:vowels"
+    assert config["seed"] == 3 and config["reward"] == f"{folder / 'my.py'}:vowels"
     assert "torch" in json.loads((made / "versions.json").read_text())
     numbers = json.loads((made / "result.json").read_text())
     assert numbers["before"]["kl_per_answer"] == 0
