@@ -58,7 +58,7 @@ def test_the_page_has_the_sections_of_gymnasium():
     assert "| Observation space | `Box(0, 257, (68,), int64)` |" in page  # "the " and 64
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", page, flags=re.M)
     assert [name for name, _ in rows] == list(inspect.signature(TextVectorEnv).parameters)
-    assert dict(rows)["prompts"] == "required" and dict(rows)["max_new_tokens"] == "`64`"
+    assert dict(rows)["prompts"] == "`None`" and dict(rows)["max_new_tokens"] == "`64`"
 
 
 def test_an_argument_without_a_description_is_noticed(generator):

@@ -25,6 +25,7 @@ def run(script, *arguments):
         ("01_environment.py", (), "ended by length"),
         ("02_reward.py", (), "reward"),
         ("03_ppo.py", ("8000",), "8192 tokens"),
+        ("08_world.py", ("3000",), "games: "),
         ("04_algorithm.py", ("5",), "Ranked"),
         ("05_feedback.py", ("4000",), "vowels an answer"),
     ],
@@ -81,8 +82,8 @@ def test_a_real_model_and_a_verifier(tiny_llama):
 
 def test_every_example_is_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05", "06", "07"}
-    assert len(names) == 7
+    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05", "06", "07", "08"}
+    assert len(names) == 8
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_every_example_is_run_here():
     [
         "README.md",
         "docs/concepts.md",
+        "docs/conversations.md",
         "docs/libraries.md",
         "docs/testing.md",
         "docs/algorithms.md",
