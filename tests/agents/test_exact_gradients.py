@@ -207,10 +207,11 @@ def penalised(beta):
 
 @pytest.mark.parametrize("beta", [0.0, BETA])
 def test_grpo_divides_by_the_groups_spread_and_the_answers_lengths(beta):
-    """In a group of two the better answer has advantage 1, the worse -1, equal ones 0."""
-    r = penalised(beta)
-    half = np.abs(r[:, None] - r[None, :]) / 2
-    advantages = np.sign(r[:, None] - r[None, :]) * half / (half + 1e-4)
+    """In a group of two half the difference of their returns, in units of that of their scores."""
+    scores, returns = ANSWERS.rewards, penalised(beta)
+    spread = np.abs(scores[:, None] - scores[None, :]) / 2
+    units = np.where(spread > 0, spread + 1e-4, 1.0)
+    advantages = (returns[:, None] - returns[None, :]) / 2 / units
     weights = P * (advantages @ P) / LENGTHS.numpy()
     assert_equal(expected_gradient(GRPO(), beta), of_weights(weights))
 
@@ -231,11 +232,12 @@ MEAN_LENGTH = float(P @ LENGTHS.numpy())
 
 
 def token_moments(beta):
-    """Mean and standard deviation of (return from the token on - value) over all tokens drawn."""
+    """Standard deviations of scores to come, and of returns less values, over all tokens drawn."""
     rollout = rollout_of(np.arange(len(ANSWERS)), np.arange(len(ANSWERS)), beta)
+    scores = (rollout.rewards + rollout.penalties).flip(1).cumsum(1).flip(1)
     following = rollout.rewards.flip(1).cumsum(1).flip(1)
     own, weights = {}, torch.as_tensor(P)[:, None] * MASK
-    for name, x in {"returns": following, "advantages": following - rollout.values}.items():
+    for name, x in {"scores": scores, "advantages": following - rollout.values}.items():
         mean = (weights * x).sum() / weights.sum()
         own[name] = ((weights * (x - mean).square()).sum() / weights.sum()).sqrt().item()
     return own
@@ -269,7 +271,7 @@ SAMPLED = {
         PPOPenalty(value_coef=0.0, gae_lambda=1.0),
         lambda beta: standardised(beta, "advantages"),
     ),
-    "REINFORCE++": (REINFORCEPlusPlus(), lambda beta: standardised(beta, "returns")),
+    "REINFORCE++": (REINFORCEPlusPlus(), lambda beta: standardised(beta, "scores")),
 }
 
 

@@ -195,7 +195,8 @@ def length_above(offset):
     "algorithm",
     [
         RLOO(), GRPO(), DrGRPO(), TRPO(), BestOfN(), OffPolicyGradient(), REINFORCEPlusPlus(),
-        RewardWeightedRegression(), DPO(), PPO(value_coef=0.0, n_epochs=1, minibatch_tokens=None),
+        RewardWeightedRegression(), DPO(),
+        PPO(value_coef=0.0, gae_lambda=1.0, n_epochs=1, minibatch_tokens=None),
     ],
     ids=lambda algorithm: type(algorithm).__name__,
 )  # fmt: skip
