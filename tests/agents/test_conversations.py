@@ -127,9 +127,7 @@ def test_a_policy_learns_to_listen(algorithm):
     envs = make(32, AskTwice, max_turn_tokens=1, group_size=8, stop_tokens=[])
     for seed in (0, 1):
         policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=32, seed=seed)
-        learner = Learner(
-            policy, envs, algorithm, n_episodes=256, learning_rate=1e-2, seed=seed
-        )
+        learner = Learner(policy, envs, algorithm, n_episodes=256, learning_rate=1e-2, seed=seed)
         updates = learner.learn(30_000, progress=False)
         assert updates[0].score < 0.4 and updates[-1].score > 0.9
 

@@ -41,13 +41,14 @@ def test_the_gradient_is_the_sum_of_both():
         torch.testing.assert_close(both, expected, atol=1e-6, rtol=1e-4)
 
 
-def test_the_text_is_kept_where_plain_ppo_forgets_it():
+@pytest.mark.parametrize("seed", range(3))
+def test_the_text_is_kept_where_plain_ppo_forgets_it(seed):
     losses = {}
     for name, algorithm in (
         ("ppo", PPO(minibatch_tokens=None)),
-        ("ptx", PPOPtx(minibatch_tokens=None, stream=STREAM, ptx_window=8)),
+        ("ptx", PPOPtx(minibatch_tokens=None, stream=STREAM, ptx_window=8, ptx_coef=4.0)),
     ):
-        one = learner(algorithm)
+        one = learner(algorithm, seed)
         list(one.updates(4000))
         losses[name] = held_out_loss(one.policy, STREAM, window=8)
     assert losses["ptx"] < 0.5 < losses["ppo"]
