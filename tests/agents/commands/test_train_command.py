@@ -25,7 +25,7 @@ def interrupted(episodes):
     calls = Path(__file__).with_name("calls")
     count = int(calls.read_text()) + 1 if calls.exists() else 1
     calls.write_text(str(count))
-    if count == 30:
+    if count == 15:
         raise KeyboardInterrupt
     return vowels(episodes)
 
@@ -204,10 +204,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(folder):
 
 def test_ctrl_c_in_the_last_evaluation_says_how_to_go_on(folder):
     counted = [*own("my.py:interrupted"), "--tokens", "64"]
-    (folder / "calls").write_text("31")  # none is interrupted
+    (folder / "calls").write_text("16")  # none is interrupted
     assert run(*counted).exit_code == 0
-    calls = int((folder / "calls").read_text()) - 31
-    (folder / "calls").write_text(str(31 - calls))  # the last one is
+    calls = int((folder / "calls").read_text()) - 16
+    (folder / "calls").write_text(str(16 - calls))  # the last one is
     stopped = run(*counted)
     assert stopped.exit_code == 130, stopped.output
     made = run_folders(folder)[-1]
