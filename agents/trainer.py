@@ -47,6 +47,7 @@ class Trainer:
 
     Raises:
         FrozenPolicyError: There are none.
+        UnmetNeedError: The reference is the policy itself.
         TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
 
@@ -59,6 +60,11 @@ class Trainer:
         optimizer: Callable[..., Optimizer] = Adam,
         **settings: Unpack[OptimisationFields],
     ):
+        if reference is policy:
+            raise UnmetNeedError(
+                "the reference is the policy itself, so it would move with it and the KL would "
+                "always be 0: pass reference=policy.frozen_copy()"
+            )
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
         self.micro_batch_tokens = self.settings.micro_batch_tokens

@@ -61,7 +61,7 @@ class Optimisation(Computation):
 
     learning_rate: float | Callable[[float], float] = bounded(3e-4, minimum=0)
     temperature: float = bounded(1.0, above=0)
-    max_grad_norm: float = bounded(1.0, minimum=0)
+    max_grad_norm: float = bounded(1.0, above=0)
     micro_batch_tokens: int | None = bounded(None, minimum=1)
 
     def rate(self, done: float) -> float:

@@ -9,7 +9,7 @@ from agents import DPO, GRPO, KTO, PPO, RLOO, BestOfN, Learner, Rollout, Trainer
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.supervised.fitting import Fitting
 from policies import SeparateValue, TransformerPolicy
-from textenv.errors import FrozenPolicyError, UnmetNeedError, UnscoredError
+from textenv.errors import FrozenPolicyError, OptionError, UnmetNeedError, UnscoredError
 from textenv.rewards import from_trl, per_text, weighted
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16}
@@ -60,6 +60,17 @@ def test_what_is_needed_is_declared():
     assert not set(which("values")) & set(which("whole_episodes"))
 
 
+def test_the_policy_is_no_reference_of_itself():
+    policy = policy_of_six()
+    with pytest.raises(UnmetNeedError, match="would move with it and the KL would always be 0"):
+        Learner(policy, letters_env(2, 6), PPO(), reference=policy, kl_coef=0.1, n_steps=4)
+
+
+def test_a_gradient_is_not_scaled_down_to_nothing():
+    with pytest.raises(OptionError, match="max_grad_norm"):
+        Trainer(policy_of_six(), RLOO(), max_grad_norm=0.0)
+
+
 def log(groups):
     tokens = torch.tensor([[0, 1, 2], [0, 2, 1]])
     mask = torch.tensor([[False, True, True]] * 2)
@@ -104,7 +115,7 @@ def frozen(parts):
 def test_a_policy_without_a_trained_parameter_is_refused_when_the_learner_is_made():
     for make_it in (
         lambda policy: Learner(policy, letters_env(2, 6), PPO(), n_steps=4),
-        lambda policy: Trainer(policy, DPO(), reference=policy),
+        lambda policy: Trainer(policy, DPO(), reference=policy_of_six()),
         lambda policy: Fitting(policy, steps=1, learning_rate=1e-3),
     ):
         with pytest.raises(FrozenPolicyError, match=r"all parameters of the TransformerPolicy are"):
