@@ -23,7 +23,7 @@ from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
 from agents.trainer import Trainer, no_reference
 from policies import Policy
-from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError
+from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError, WorldError
 
 UNSCORED_ROLLOUTS = 5
 """After this many rollouts without one score that teaches something, the learner gives up."""
@@ -167,7 +167,7 @@ class Learner(Trainer):
         """
         try:
             self._rollout_start = self.runtime_state()
-        except PromptError:  # columns that JSON cannot hold: no reason not to train
+        except (PromptError, WorldError):  # nothing that JSON can hold: no reason not to train
             self._rollout_start = None
         self._played.clear()
         rollout = self.algorithm.gather(self._play)

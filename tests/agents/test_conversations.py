@@ -10,7 +10,8 @@ from agents import GRPO, PPO, RLOO, Learner, returns
 from agents.collector import Collector
 from agents.evaluation import answer_outputs, answer_prompts, evaluate
 from policies import TransformerPolicy
-from textenv import Prompt, Reply, TextVectorEnv, World
+from textenv import BatchedWorld, Prompt, Reply, TextVectorEnv, World
+from textenv.errors import WorldError
 from textenv.seeding import keyed_generator
 
 torch.set_num_threads(1)
@@ -125,11 +126,39 @@ def test_what_the_world_appends_is_encoded_once():
 def test_a_policy_learns_to_listen(algorithm):
     """The right answer is in the reply, and nowhere else."""
     envs = make(32, AskTwice, max_turn_tokens=1, group_size=8, stop_tokens=[])
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=32, seed=seed)
         learner = Learner(policy, envs, algorithm, n_episodes=256, learning_rate=1e-2, seed=seed)
-        updates = learner.learn(30_000, progress=False)
+        updates = learner.learn(15_000, progress=False)
         assert updates[0].score < 0.4 and updates[-1].score > 0.9
+
+
+class Together(BatchedWorld):
+    """Keeps nothing that could be saved."""
+
+    def reply(self, rows, turns, rngs):
+        return [Reply("d", reward=float(turn.text == "a")) for turn in turns]
+
+
+def test_a_world_that_cannot_be_saved_can_be_learned_in(tmp_path):
+    envs = make(4, Together(), prompts=["a"], max_turns=2)
+    learner = Learner(policy_for(envs), envs, PPO(), n_steps=12)
+    assert learner.update().tokens == 48
+    with pytest.raises(WorldError, match="Together keeps its state to itself"):
+        learner.save(tmp_path)
+
+
+def test_a_world_is_saved_with_its_learner(tmp_path):
+    def learner():
+        envs = make(4, Chance)
+        return Learner(policy_for(envs), envs, PPO(), n_steps=9, seed=3)
+
+    whole, part, resumed = learner(), learner(), learner()
+    expected = [whole.update().score for _ in range(4)]
+    assert [part.update().score for _ in range(2)] == expected[:2]
+    part.save(tmp_path)
+    resumed.load(tmp_path)
+    assert [resumed.update().score for _ in range(2)] == expected[2:]
 
 
 def test_evaluation_measures_what_was_chosen():
