@@ -9,11 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.background import wait_for
-from textenv.errors import CheckpointError, WorldError
+from textenv.episode import LENGTH, STOP
+from textenv.errors import CheckpointError, ResetOptionsError, WorldError
 from textenv.infos import masked_info, object_array
+from textenv.prompts import Prompt
+from textenv.resets import Start
 from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
+from textenv.texts import GrowingTexts
+from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
 from textenv.worlds import BatchedWorld, Reply, Turn, checked
+
+WORLD, TURNS, ERROR = "world", "turns", "error"
+"""Values of `info["finish_reason"]`: the world ended it, its turns were used up, it failed."""
 
 
 class Conversations:
@@ -21,7 +29,10 @@ class Conversations:
 
     Args:
         world: What replies.
-        count: Number of rows.
+        texts: The rows' texts, to which replies are appended.
+        tokenizer: Reads turns and encodes replies.
+        budget: Tokens that a row may have behind its opening, replies included.
+        cuts: Whether a spent budget truncates.
         max_turns: Turns of the agent in an episode; None sets no limit.
         max_turn_tokens: Tokens of the agent in a turn; None sets no limit.
 
@@ -34,9 +45,19 @@ class Conversations:
     """
 
     def __init__(
-        self, world: BatchedWorld, count: int, max_turns: int | None, max_turn_tokens: int | None
+        self,
+        world: BatchedWorld,
+        texts: GrowingTexts,
+        tokenizer: Tokenizer,
+        *,
+        budget: int,
+        cuts: bool,
+        max_turns: int | None,
+        max_turn_tokens: int | None,
     ):
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
+        self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
+        count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
         self.starts = np.zeros(count, dtype=np.int64)
         self.numbers = np.zeros(count, dtype=np.int64)
@@ -44,17 +65,21 @@ class Conversations:
         self.histories: list[list[Turn | Reply]] = [[] for _ in range(count)]
         self.errors = [""] * count
 
-    def begin(
-        self,
-        rows: NDArray[np.intp],
-        records: Sequence[Mapping[str, Any]],
-        draw_seeds: NDArray[np.int64],
-    ) -> Sequence[str | None]:
-        """Begin episodes; returns the text that each begins with, or None for its prompt.
+    def opened(
+        self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
+    ) -> Sequence[Start]:
+        """Begin episodes; returns their starts with the texts that the world begins with.
 
         Raises:
-            WorldError: The world raised, or returned something else.
+            ResetOptionsError: A start is in the middle of an answer.
+            WorldError: The world raised, or returned something else than a text or None.
         """
+        if any(start.answer is not None for start in starts):
+            raise ResetOptionsError(
+                "'prompt_length' says where an answer begins, and a conversation begins with its "
+                "world: give 'prompt', or 'tokens' without it"
+            )
+        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
@@ -66,7 +91,10 @@ class Conversations:
                 f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
                 f"of {len(rows)} episodes"
             )
-        return openings
+        return [
+            start if opening is None else Start(Prompt(opening, start.prompt.columns))
+            for start, opening in zip(starts, openings, strict=True)
+        ]
 
     def started(self, rows: NDArray[np.intp]) -> None:
         """The episodes of `rows` have begun."""
@@ -84,6 +112,35 @@ class Conversations:
         if self.max_turn_tokens is None:
             return np.zeros(len(answer_lengths), dtype=bool)
         return self.lengths(answer_lengths) >= self.max_turn_tokens
+
+    def turn(self, row: int, stopped: bool) -> Turn:
+        """What the agent has said in its present turn."""
+        begin = int(self._texts.prompt_lengths[row] + self.starts[row])
+        ids = self._texts.tokens[row, : self._texts.lengths[row]].tolist()
+        said = ids[begin:-1] if stopped else ids[begin:]
+        return Turn(
+            text=decode_answer(self._tokenizer, ids[:begin], said),
+            tokens=np.array(ids[begin:], dtype=np.int64),
+            number=int(self.numbers[row]) + 1,
+            finish_reason=STOP if stopped else LENGTH,
+            history=tuple(self.histories[row]),
+        )
+
+    def end_or_go_on(self, row: int, outcome: Reply | WorldError) -> tuple[str, bool] | None:
+        """Append a reply to its row, or say why the episode ends and whether that truncates it."""
+        if isinstance(outcome, WorldError):
+            return ERROR, True
+        if outcome.terminated or outcome.truncated:
+            return WORLD, outcome.truncated and not outcome.terminated
+        if self.max_turns is not None and self.numbers[row] >= self.max_turns:
+            return TURNS, self._cuts
+        ids = encode_answer(self._tokenizer, outcome.text)
+        used = int(self._texts.answer_lengths[row])
+        if used + len(ids) >= self._budget:  # nothing is left to choose behind it
+            return LENGTH, self._cuts
+        self._texts.extend(row, ids)
+        self.starts[row] = used + len(ids)
+        return None
 
     def take_turns(
         self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
@@ -146,10 +203,6 @@ class Conversations:
         if any(errors):
             told["world_error"] = object_array(len(ended), rows, errors)
         return paid, told
-
-    def out_of_turns(self, row: int) -> bool:
-        """Whether a row's last turn was the last that it may have."""
-        return self.max_turns is not None and bool(self.numbers[row] >= self.max_turns)
 
     # ---------------------------------------------------------------- saving
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from textenv.tokenizers import Tokenizer, decode_answer
 from textenv.worlds import Reply, Turn
 
+STOP, LENGTH = "stop", "length"
+"""Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Episode:
@@ -43,6 +46,6 @@ class Episode:
         for entry in reversed(self.turns):
             if isinstance(entry, Turn):
                 return entry.text
-        tokens = self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
+        tokens = self.tokens[:-1] if self.finish_reason == STOP else self.tokens
         prompt_tokens = self.prompt_tokens.tolist()
         return decode_answer(self.tokenizer, prompt_tokens, tokens.tolist(), self.prompt)

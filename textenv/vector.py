@@ -13,16 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from textenv.components import RewardComponents
 from textenv.conversations import Conversations
 from textenv.encoding import PromptEncoder, check_answer
-from textenv.episode import Episode
+from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
-    ResetOptionsError,
     VocabularyMismatchError,
-    WorldError,
 )
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
@@ -36,18 +34,11 @@ from textenv.tokenizers import (
     Tokenizer,
     decode_answer,
     decode_prompt,
-    encode_answer,
     load_tokenizer,
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, Turn, WorldArgument, load_world
-
-STOP, LENGTH = "stop", "length"
-"""Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
-
-WORLD, TURNS, ERROR = "world", "turns", "error"
-"""And of a conversation: the world ended it, its turns were used up, or the world failed."""
+from textenv.worlds import Reply, WorldArgument, load_world
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -220,7 +211,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._conversations = None
         if world is not None:
             self._conversations = Conversations(
-                load_world(world, reply_timeout), num_envs, max_turns, max_turn_tokens
+                load_world(world, reply_timeout),
+                self._texts,
+                self.tokenizer,
+                budget=max_new_tokens,
+                cuts=budget == "truncate",
+                max_turns=max_turns,
+                max_turn_tokens=max_turn_tokens,
             )
 
     # ---------------------------------------------------------------- the Gymnasium interface
@@ -421,12 +418,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = turn_over.nonzero()[0]
         reasons: dict[int, str] = {}
         if len(rows):
-            turns = [self._turn(row, bool(stopped[row])) for row in rows.tolist()]
+            turns = [talk.turn(row, bool(stopped[row])) for row in rows.tolist()]
             outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
             for row, outcome in zip(rows.tolist(), outcomes, strict=True):
                 if isinstance(outcome, Reply):
                     rewards[row] = outcome.reward
-                end = self._end_or_go_on(row, outcome)
+                end = talk.end_or_go_on(row, outcome)
                 if end is not None:
                     reasons[row], truncated[row] = end
                     over[row] = True
@@ -441,39 +438,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
-
-    def _turn(self, row: int, stopped: bool) -> Turn:
-        """What the agent has said in its present turn."""
-        assert self._conversations is not None
-        begin = int(self._texts.prompt_lengths[row] + self._conversations.starts[row])
-        ids = self._texts.tokens[row, : self._texts.lengths[row]].tolist()
-        said = ids[begin:-1] if stopped else ids[begin:]
-        history = tuple(self._conversations.histories[row])
-        return Turn(
-            text=decode_answer(self.tokenizer, ids[:begin], said),
-            tokens=np.array(ids[begin:], dtype=np.int64),
-            number=int(self._conversations.numbers[row]) + 1,
-            finish_reason=STOP if stopped else LENGTH,
-            history=history,
-        )
-
-    def _end_or_go_on(self, row: int, outcome: Reply | WorldError) -> tuple[str, bool] | None:
-        """Append a reply to its row, or say why the episode ends and whether that truncates it."""
-        assert self._conversations is not None
-        if isinstance(outcome, WorldError):
-            return ERROR, True
-        if outcome.terminated or outcome.truncated:
-            return WORLD, outcome.truncated and not outcome.terminated
-        cuts = self.budget == "truncate"
-        if self._conversations.out_of_turns(row):
-            return TURNS, cuts
-        ids = encode_answer(self.tokenizer, outcome.text)
-        used = int(self._texts.answer_lengths[row])
-        if used + len(ids) >= self.max_new_tokens:  # nothing is left to choose behind it
-            return LENGTH, cuts
-        self._texts.extend(row, ids)
-        self._conversations.starts[row] = used + len(ids)
-        return None
 
     def _finish(
         self,
@@ -509,7 +473,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """Fill `rows` with their first tokens."""
         # Everything is checked before the first row changes: an error leaves the state as it was.
         if self._conversations is not None:
-            starts = self._opened(rows, starts)
+            starts = self._conversations.opened(rows, starts, self._streams.draw_seeds[rows])
         numbered = list(zip(rows.tolist(), starts, strict=True))
         ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
         for row, start in numbered:
@@ -525,21 +489,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._components.sums[rows] = 0.0
         if self._conversations is not None:
             self._conversations.started(rows)
-
-    def _opened(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> Sequence[Start]:
-        """The starts with what the world begins with."""
-        assert self._conversations is not None
-        if any(start.answer is not None for start in starts):
-            raise ResetOptionsError(
-                "'prompt_length' says where an answer begins, and a conversation begins with its "
-                "world: give 'prompt', or 'tokens' without it"
-            )
-        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
-        openings = self._conversations.begin(rows, records, self._streams.draw_seeds[rows])
-        return [
-            start if opening is None else Start(Prompt(opening, start.prompt.columns))
-            for start, opening in zip(starts, openings, strict=True)
-        ]
 
     # ---------------------------------------------------------------- what goes to the outside
 

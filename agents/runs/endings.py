@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.rollout import Rollout
-from textenv.vector import LENGTH
+from textenv.episode import LENGTH
 
 COMPONENT = "component."
 """Before the name of a component of the reward, in `Rollout.endings` and in the logged numbers."""
