@@ -79,6 +79,7 @@ class Collector:
         # so a number for each token takes the place of V bits.
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
+        self.world_error = ""  # what went wrong in the last conversation whose world failed
 
     # ---------------------------------------------------------------- collecting
 
@@ -208,6 +209,8 @@ class Collector:
             group = ends["group"][row] if "group" in ends else None
             if not is_scored(ends, row):
                 self._scores[row] = np.nan
+            if "world_error" in ends and ends["world_error"][row]:
+                self.world_error = str(ends["world_error"][row])
             self._close(
                 row,
                 final,

@@ -136,6 +136,11 @@ class Learner(Trainer):
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
         metrics |= {"kl_coef": self.kl_controller.coef} | seconds
+        failed = [
+            p.endings["failed"].eq(1).sum().item() for p in self._played if "failed" in p.endings
+        ]
+        if failed:
+            metrics["failed_worlds"] = float(sum(failed))
         # All that was played counts, even what the algorithm did not pick.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
@@ -207,6 +212,7 @@ class Learner(Trainer):
                 assert self.n_episodes is not None
                 rollout = self.collector.collect_episodes(self.n_episodes)
             self._played.append(Played.of(rollout))
+            self._check_worlds()
             unscored = rollout.scores.isnan()
             if not unscored.any():
                 return rollout
@@ -221,6 +227,16 @@ class Learner(Trainer):
             "one of every group: return a number where the reward applies, or draw more prompts "
             "to which it does"
         )
+
+    def _check_worlds(self) -> None:
+        """Refuse a rollout in which every episode that ended did so because its world failed."""
+        played = self._played[-1]
+        failed = played.endings.get("failed")
+        if failed is not None and len(failed) and bool((failed == 1).all()):
+            raise WorldError(
+                f"the world failed in all {len(failed)} episodes that ended in a rollout, the last "
+                f"time so: {self.collector.world_error}"
+            )
 
     def _check_needs(self, envs: VectorEnv[Any, Any, Any], n_episodes: int | None) -> None:
         needs, name = self.algorithm.needs, type(self.algorithm).__name__
@@ -304,6 +320,8 @@ class Learner(Trainer):
             return
         stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
         folder = self.rescue_folder or Path("runs") / stamp
+        if self.rescue_folder is None and folder.exists():  # of another learner, in this second
+            folder = folder.with_name(f"{folder.name}-{id(self):x}")
         self._rescue_note = self._saved_in(folder)
         error.add_note(self._rescue_note)
 

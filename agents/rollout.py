@@ -50,6 +50,7 @@ class Rollout:
         mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
         endings: What else is known of each episode, by name, shape (S,), float64: `tokens`, chosen
             so far in the whole episode; `by_budget`, 1 if the token budget ended it and 0 if not;
+            `failed`, 1 if its world failed;
             `component.NAME`, what each component of a sum of rewards paid, unweighted. NaN where it
             is not known, such as the end of an episode that goes on.
     """

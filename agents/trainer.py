@@ -19,7 +19,7 @@ from agents.optimisation.settings import Optimisation, OptimisationFields
 from agents.optimisation.trained import check_trained, optimizer_of, trained_parameters
 from agents.rollout import Rollout
 from policies import Policy, PolicyOutputs
-from textenv.errors import UnmetNeedError
+from textenv.errors import UnmetNeedError, VocabularyMismatchError
 
 
 def no_reference(algorithm: Algorithm) -> UnmetNeedError:
@@ -48,6 +48,7 @@ class Trainer:
     Raises:
         FrozenPolicyError: There are none.
         UnmetNeedError: The reference is the policy itself.
+        VocabularyMismatchError: The reference has another vocabulary.
         TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
 
@@ -64,6 +65,11 @@ class Trainer:
             raise UnmetNeedError(
                 "the reference is the policy itself, so it would move with it and the KL would "
                 "always be 0: pass reference=policy.frozen_copy()"
+            )
+        if reference is not None and reference.vocab_size != policy.vocab_size:
+            raise VocabularyMismatchError(
+                f"the reference has {reference.vocab_size} tokens and the policy "
+                f"{policy.vocab_size}: a reference is a frozen copy of what the policy began as"
             )
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
-from textenv.errors import CheckpointError, ResetOptionsError, WorldError
+from textenv.errors import CheckpointError, ResetOptionsError, TokenizerError, WorldError
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
+from textenv.records import short
 from textenv.resets import Start
 from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
@@ -134,7 +135,11 @@ class Conversations:
             return WORLD, outcome.truncated and not outcome.terminated
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
-        ids = encode_answer(self._tokenizer, outcome.text)
+        try:
+            ids = encode_answer(self._tokenizer, outcome.text)
+        except TokenizerError as error:
+            self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
+            return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
             return LENGTH, self._cuts

@@ -7,6 +7,7 @@ import numpy as np
 from textenv.episode import Episode
 from textenv.errors import RewardError, TokenizerError
 from textenv.prompts import Prompt
+from textenv.reward_terms import weigh
 from textenv.rewards import StepBatch, call_on_episodes, call_on_steps, reward_terms
 from textenv.tokenizers import Tokenizer, encode_prompt, load_tokenizer
 
@@ -42,9 +43,9 @@ def try_reward(reward: Any, prompt: Prompt, tokenizer: Tokenizer | str = "bytes"
     try:
         for term in reward_terms(reward):
             if term.dense:
-                call_on_steps(term, step)
+                weigh(term, call_on_steps(term, step), step)
             else:
-                call_on_episodes(term, [episode])
+                weigh(term, call_on_episodes(term, [episode]), [episode])
     except RewardError as error:
         raise type(error)(f"tried on a made-up episode: {error}") from error.__cause__
 

@@ -11,6 +11,7 @@ once; ids are never made from text that was made from ids.
 
 import asyncio
 import inspect
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,11 +225,7 @@ def checked(reply: Any, world: str) -> Reply:
         raise WorldError(f"{world}.reply returned {short(reply)}, not a Reply")
     if not isinstance(reply.text, str):
         raise WorldError(f"{world}.reply returned the text {short(reply.text)}, not a str")
-    try:
-        finite = bool(np.isfinite(float(reply.reward)))
-    except (TypeError, ValueError):
-        finite = False
-    if not finite:
+    if not isinstance(reply.reward, numbers.Real) or not np.isfinite(float(reply.reward)):
         raise WorldError(
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.rollout import Rollout
+from textenv.conversations import ERROR
 from textenv.episode import LENGTH
 
 COMPONENT = "component."
@@ -23,13 +24,15 @@ def ending_of(ends: Mapping[str, Any], row: int) -> dict[str, float]:
         row: Row of the episode among the environments.
 
     Returns:
-        `by_budget` if the environment tells a `finish_reason`, and each component under its name. A
-        single component is the score itself and is left out.
+        `by_budget` if the environment tells a `finish_reason`, `failed` if the world failed, and
+        each component under its name. A single component is the score itself and is left out.
     """
     ending = {}
     reasons, told = ends.get("finish_reason"), ends.get("_finish_reason")
     if reasons is not None and (told is None or told[row]):
         ending["by_budget"] = float(reasons[row] == LENGTH)
+        if reasons[row] == ERROR:
+            ending["failed"] = 1.0
     components = ends.get("reward_components")
     if isinstance(components, Mapping) and len(components) > 2:  # each with its mask
         for name, values in components.items():

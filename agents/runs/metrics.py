@@ -35,6 +35,7 @@ METRICS = (
     Metric(EVALUATION, "score/evaluation", "score", "mean score of an evaluation in between"),
     Metric("tokens_per_answer", "answers/tokens", "tokens", "mean length of those answers"),
     Metric("ended_by_budget", "answers/ended_by_budget", "", "share of them the budget ended"),
+    Metric("failed_worlds", "answers/failed_worlds", "", "episodes whose world failed"),
     Metric("kl", "policy/kl", "nats/token", "KL to the reference, estimator k1"),
     Metric("kl_coef", "policy/kl_coef", "score/nat", "weight of the KL penalty"),
     Metric("entropy", "policy/entropy", "nats", "mean entropy of the choices"),

@@ -4,10 +4,11 @@ Numbers hide how a reward is being won; a few texts show it at once.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -131,6 +132,11 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
     return table
 
 
+def _plain(sample: Sample) -> dict[str, Any]:
+    """A sample for JSON, which knows no NaN: an answer without a score has null."""
+    return asdict(sample) | {"score": None if math.isnan(sample.score) else sample.score}
+
+
 def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
     """Append one JSON object per line to `path`: the labels, then prompt, text and score.
 
@@ -138,7 +144,7 @@ def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(labels | asdict(sample), ensure_ascii=False) for sample in samples]
+    lines = [json.dumps(labels | _plain(sample), ensure_ascii=False) for sample in samples]
     if labels and path.exists():
         # How such a line begins; a number that is only the beginning of another ends with a comma.
         same = json.dumps(labels).removesuffix("}") + ","

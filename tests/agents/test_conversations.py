@@ -161,6 +161,31 @@ def test_a_world_is_saved_with_its_learner(tmp_path):
     assert [resumed.update().score for _ in range(2)] == expected[2:]
 
 
+class Failing(World):
+    """Raises after every a."""
+
+    often = "a"
+
+    def reply(self, turn, rng):
+        if turn.text in self.often:
+            raise KeyError("lost")
+        return Reply("d")
+
+
+def test_failed_worlds_are_counted_and_not_learned_from_in_silence():
+    options = {"prompts": ["a"], "max_turn_tokens": 1, "stop_tokens": [], "max_turns": 2}
+    envs = make(8, Failing, **options)
+    update = Learner(policy_for(envs), envs, PPO(), n_episodes=32).update()
+    assert 0 < update.metrics["failed_worlds"] < 32
+
+    class Always(Failing):
+        often = "abcd"
+
+    envs = make(8, Always, **options)
+    with pytest.raises(WorldError, match=r"failed in all .* Always.reply raised KeyError: 'lost'"):
+        Learner(policy_for(envs), envs, PPO(), n_episodes=32).update()
+
+
 def test_evaluation_measures_what_was_chosen():
     envs = make(3, AskTwice, max_turn_tokens=1, min_new_tokens=1)
     policy = policy_for(envs)

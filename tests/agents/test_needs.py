@@ -9,7 +9,13 @@ from agents import DPO, GRPO, KTO, PPO, RLOO, BestOfN, Learner, Rollout, Trainer
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.supervised.fitting import Fitting
 from policies import SeparateValue, TransformerPolicy
-from textenv.errors import FrozenPolicyError, OptionError, UnmetNeedError, UnscoredError
+from textenv.errors import (
+    FrozenPolicyError,
+    OptionError,
+    UnmetNeedError,
+    UnscoredError,
+    VocabularyMismatchError,
+)
 from textenv.rewards import from_trl, per_text, weighted
 
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16}
@@ -64,6 +70,14 @@ def test_the_policy_is_no_reference_of_itself():
     policy = policy_of_six()
     with pytest.raises(UnmetNeedError, match="would move with it and the KL would always be 0"):
         Learner(policy, letters_env(2, 6), PPO(), reference=policy, kl_coef=0.1, n_steps=4)
+
+
+def test_a_reference_of_another_vocabulary_is_refused():
+    other = TransformerPolicy.for_env(letters_env(2, 4), **SHAPE)
+    with pytest.raises(
+        VocabularyMismatchError, match="the reference has 5 tokens and the policy 7"
+    ):
+        Trainer(policy_of_six(), DPO(), reference=other)
 
 
 def test_a_gradient_is_not_scaled_down_to_nothing():

@@ -21,6 +21,7 @@ from textenv.errors import (
 )
 from textenv.rewards import dense
 from textenv.testing import check_text_env
+from textenv.tokenizers import CharacterTokenizer
 
 STOP = 256
 
@@ -332,6 +333,7 @@ def test_it_is_registered_and_passes_the_check_of_environments():
         ("hello", "returned 'hello', not a Reply"),
         (Reply(text=3), "the text 3, not a str"),
         (Reply(reward=float("nan")), "the reward nan; it must be a finite number"),
+        (Reply(reward="1"), "the reward '1'; it must be a finite number"),
     ],
 )
 def test_a_world_that_fails_truncates_its_row_alone(given, message):
@@ -352,6 +354,19 @@ def test_a_world_that_fails_truncates_its_row_alone(given, message):
     assert infos["final_info"]["finish_reason"].tolist() == [None, "error"]
     assert text(envs, observations[0]).endswith("fine")
     say(envs, "c", "c")  # both go on
+
+
+def test_a_reply_that_the_vocabulary_cannot_write_ends_its_row_alone():
+    class Accents(World):
+        def reply(self, turn, rng):
+            return Reply("é" if turn.text == "b" else "a")
+
+    envs = talk(2, Accents, prompts=["a"], tokenizer=CharacterTokenizer("ab"))
+    envs.reset(seed=0)
+    envs.step([0, 1])
+    *_, truncated, infos = envs.step([2, 2])
+    assert truncated.tolist() == [False, True]
+    assert "Accents.reply returned 'é'" in infos["final_info"]["world_error"][1]
 
 
 def test_openings_that_cannot_be_used():
