@@ -137,7 +137,7 @@ def test_settings_survive_being_written_and_read():
         (["sft", "--config", "seed.json"], 2, "--seed is -1; it must be at least 0"),
         (["train", "--kl-coef", "nan"], 2, "--kl-coef is nan; it must be a finite number"),
         (["train", "--n-epochs", "0"], 2, "--n-epochs is 0; it must be at least 1"),
-        (["train", "--max-grad-norm", "-1"], 2, "it must be at least 0"),
+        (["train", "--max-grad-norm", "-1"], 2, "it must be more than 0"),
         (["recipe", "--seed", "1", "--seed", "-1"], 2, "--seed is -1; it must be at least 0"),
         (["train", "--algorithm", "dpo", "--group-size", "2", "--kl-coef", "1"], 2, "of its own"),
         (["train", "--policy", "x", "--n-layer", "2"], 2, "leave out --n-layer"),
