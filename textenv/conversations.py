@@ -104,15 +104,16 @@ class Conversations:
         for row in rows.tolist():
             self.histories[row], self.errors[row] = [], ""
 
-    def lengths(self, answer_lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of the present turn, shape (count,), from those behind the opening."""
-        return answer_lengths - self.starts
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of the present turn, shape (count,), int64."""
+        return self._texts.answer_lengths - self.starts
 
-    def spent(self, answer_lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def spent(self) -> NDArray[np.bool_]:
         """Whether the turn's budget is spent, shape (count,), bool."""
         if self.max_turn_tokens is None:
-            return np.zeros(len(answer_lengths), dtype=bool)
-        return self.lengths(answer_lengths) >= self.max_turn_tokens
+            return np.zeros(len(self.starts), dtype=bool)
+        return self.lengths >= self.max_turn_tokens
 
     def turn(self, row: int, stopped: bool) -> Turn:
         """What the agent has said in its present turn."""
@@ -188,7 +189,7 @@ class Conversations:
             return error
 
     def info(
-        self, rows: NDArray[np.intp], turns: Sequence[Turn], outcomes: Sequence[Reply | WorldError]
+        self, rows: NDArray[np.intp], outcomes: Sequence[Reply | WorldError]
     ) -> dict[str, Any]:
         """What is told of turns that ended: their numbers, and what the world replied."""
         count = len(self.numbers)

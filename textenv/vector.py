@@ -414,7 +414,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
         # A dense reward sees the text before anything is appended to it.
         batch = self._step_batch(moving, actions, ended) if self._components.dense else None
-        turn_over = (ended | talk.spent(self._texts.answer_lengths)) & running
+        turn_over = (ended | talk.spent()) & running
         over, truncated = np.zeros((2, self.num_envs), dtype=bool)
         rows = turn_over.nonzero()[0]
         reasons: dict[int, str] = {}
@@ -428,7 +428,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 if end is not None:
                     reasons[row], truncated[row] = end
                     over[row] = True
-            infos |= masked_info(talk.info(rows, turns, outcomes), turn_over & ~over)
+            infos |= masked_info(talk.info(rows, outcomes), turn_over & ~over)
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
@@ -550,9 +550,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
-        lengths = self._texts.answer_lengths
-        if self._conversations is not None:
-            lengths = self._conversations.lengths(lengths)
+        talk = self._conversations
+        lengths = self._texts.answer_lengths if talk is None else talk.lengths
         may_stop = lengths[rows] >= self.min_new_tokens
         return self._mask_table[may_stop.astype(np.intp)]
 

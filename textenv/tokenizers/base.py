@@ -1,7 +1,11 @@
-"""The interface of a tokenizer."""
+"""The interface of a tokenizer, and the file that one is saved in."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from textenv.errors import TokenizerError
 
 
 @runtime_checkable
@@ -71,3 +75,16 @@ def prompt_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]
     """Ids before and after every prompt, such as `<s>` before it; both are empty in most."""
     frame: tuple[tuple[int, ...], tuple[int, ...]] = getattr(tokenizer, "frame", ((), ()))
     return frame
+
+
+def new_file(path: str | os.PathLike[str]) -> Path:
+    """Where a tokenizer is to be saved; the folder is made.
+
+    Raises:
+        TokenizerError: `path` does not end in `.json`, so `load_tokenizer` would not know the file.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise TokenizerError(f"{path}: a tokenizer's file must end in .json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

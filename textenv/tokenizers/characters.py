@@ -5,10 +5,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from textenv.errors import TokenizerError
+from textenv.tokenizers.base import new_file
 
 FORMAT = "textenv characters 1"
 
@@ -82,10 +82,7 @@ class CharacterTokenizer:
         Raises:
             TokenizerError: `path` has another ending.
         """
-        path = Path(path)
-        if path.suffix != ".json":
-            raise TokenizerError(f"{path}: a tokenizer's file must end in .json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(path)
         path.write_text(json.dumps({"format": FORMAT, "alphabet": self.alphabet}))
 
     @classmethod

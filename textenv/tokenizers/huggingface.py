@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from textenv.errors import TokenizerError, TokenizerUnavailableError
 from textenv.imports import optional
+from textenv.tokenizers.base import new_file
 
 FORMAT = "textenv hugging face 1"
 
@@ -231,10 +232,7 @@ class HuggingFaceTokenizer:
         Raises:
             TokenizerError: `path` has another ending.
         """
-        path = Path(path)
-        if path.suffix != ".json":
-            raise TokenizerError(f"{path}: a tokenizer's file must end in .json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(path)
         contents = {
             "format": FORMAT,
             "tokenizer": self._tokenizer.to_str() if self._is_fast else None,

@@ -12,6 +12,7 @@ import tiktoken
 
 from textenv.errors import TokenizerError
 from textenv.files import reason
+from textenv.tokenizers.base import new_file
 
 STOP_TEXT = "<|endoftext|>"
 _FORMAT_VERSION = 1
@@ -79,10 +80,7 @@ class TiktokenTokenizer:
         Raises:
             TokenizerError: `path` has another ending.
         """
-        path = Path(path)
-        if path.suffix != ".json":
-            raise TokenizerError(f"{path}: a tokenizer's file must end in .json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(path)
         path.write_text(json.dumps({"version": _FORMAT_VERSION, **self._contents()}, indent=0))
 
     @classmethod
