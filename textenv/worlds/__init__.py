@@ -1,0 +1,24 @@
+"""Worlds: what answers when the agent has spoken.
+
+An episode with a world is a conversation. The agent chooses one token a step; when its turn ends,
+the world is told what was said and returns a `Reply`. The reply's ids are appended in the same
+step. They are read like the prompt and never chosen.
+
+`World` is a class with one object for each episode. `BatchedWorld` is one object for all rows, for
+partners that answer in batches, such as a network or a server. Text that the world says is encoded
+once; ids are never made from text that was made from ids.
+"""
+
+from textenv.worlds.base import BatchedWorld, Reply, Turn, World
+from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world
+
+__all__ = [
+    "BatchedWorld",
+    "OneWorldPerEpisode",
+    "Reply",
+    "Turn",
+    "World",
+    "WorldArgument",
+    "checked",
+    "load_world",
+]
