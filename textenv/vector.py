@@ -26,7 +26,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
+from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -75,17 +75,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`, and `episode_seed`, an integer for random numbers that belong to this
-    episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
-    `reward_components` (each component's unweighted value, summed over the episode) and, if
-    `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its number),
-    `reply` and `reply_tokens`, the ids that were appended; at the end of one: `turns`, and
-    `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
+    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
+    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
+    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
+    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
+    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
+    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
+    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
+    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
+    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
+    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -286,12 +286,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
-            self._begin(rows, self._draw(rows))
+            starts = self._draw(rows)
         else:
             self._streams.place(rows)
-            self._begin(rows, starts)
+        self._begin(rows, starts)
         self.moves += 1
-        return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
+        return self._texts.tokens.copy(), self._start_info(rows, starts) | self._mask_info()
 
     def step(
         self, actions: ArrayLike
@@ -430,8 +430,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        self._begin(waiting, self._draw(waiting))
-        return self._start_info(waiting)
+        starts = self._draw(waiting)
+        self._begin(waiting, starts)
+        return self._start_info(waiting, starts)
 
     def _take_turns(
         self,
@@ -543,9 +544,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        self._begin(rows, self._draw(rows))
+        starts = self._draw(rows)
+        self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
-        return infos | self._start_info(rows)
+        return infos | self._start_info(rows, starts)
 
     def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
         return [Start(prompt) for prompt in self._streams.draw(rows)]
@@ -622,12 +624,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
-    def _start_info(self, rows: NDArray[np.intp]) -> dict[str, Any]:
-        texts = [self._texts.prompts[row].text for row in rows.tolist()]
-        prompts = object_array(self.num_envs, rows, texts)
-        begun = row_marks(self.num_envs, rows)
-        seeds = np.where(begun, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
+    def _start_info(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        texts, records = np.empty((2, self.num_envs), dtype=object)
+        for row, start in zip(rows.tolist(), starts, strict=True):
+            begun = self._texts.prompts[row]  # with a world it is what the world began with
+            texts[row] = begun.text
+            records[row] = Record(begun if self._conversations is None else start.prompt)
+        marks = row_marks(self.num_envs, rows)
+        seeds = np.where(marks, self._streams.episode_seeds, 0)
+        return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
