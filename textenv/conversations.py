@@ -41,7 +41,8 @@ class Conversations:
         starts: Answer tokens before the present turn, shape (count,), int64.
         numbers: Turns that have ended, shape (count,), int64.
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
-        histories: Turns and replies so far, one list for each row.
+        histories: Turns and replies so far, one list for each row. Lists that were handed out do
+            not change: each turn makes new ones.
         errors: What went wrong in each row; empty if nothing did.
     """
 
@@ -80,7 +81,7 @@ class Conversations:
                 "'prompt_length' says where an answer begins, and a conversation begins with its "
                 "world: give 'prompt', or 'tokens' without it"
             )
-        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
+        records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
@@ -101,6 +102,7 @@ class Conversations:
         """The episodes of `rows` have begun."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
+        self.histories = self.histories[:]
         for row in rows.tolist():
             self.histories[row], self.errors[row] = [], ""
 
@@ -166,9 +168,10 @@ class Conversations:
                 WorldError(f"{self.name}.reply returned {len(given)} replies for {len(rows)} rows")
             ] * len(rows)
         outcomes = [self._outcome(one) for one in given]
+        self.histories = self.histories[:]
         for row, turn, outcome in zip(rows.tolist(), turns, outcomes, strict=True):
             self.numbers[row] = turn.number
-            self.histories[row].append(turn)
+            self.histories[row] = [*self.histories[row], turn]
             if isinstance(outcome, Reply):
                 self.histories[row].append(outcome)
                 self.rewards[row] += outcome.reward

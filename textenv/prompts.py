@@ -65,6 +65,11 @@ class Prompt:
         """What the policy reads: equal for prompts that differ in their columns alone."""
         return self.text if self.tokens is None else self.tokens.tobytes()
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The columns, and the text as `prompt`: what a world and a dense reward are given."""
+        return {**self.columns, "prompt": self.text}
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """A prompt from a record with a `prompt` (text) or `tokens` (ids); the rest are columns.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -39,6 +39,8 @@ from textenv.tokenizers import (
 )
 from textenv.tokenizers.texts import certain
 from textenv.worlds import Reply, WorldArgument, load_world
+
+T = TypeVar("T")
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -193,6 +195,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.stop_tokens = ends_of_answers(self.tokenizer, stop_tokens)
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        self._is_stop.flags.writeable = False  # dense rewards are handed it
         is_forbidden = forbidden_marks(
             vocab_size, forbidden_tokens, allowed_tokens, self.stop_tokens
         )
@@ -500,6 +503,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         ended: NDArray[np.bool_],
     ) -> StepBatch:
         """Copies of everything that a dense reward sees: it may keep them."""
+        talk = self._conversations
         return StepBatch(
             tokens=np.array(self._texts.tokens[rows]),
             lengths=self._texts.lengths[rows],
@@ -507,6 +511,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions=np.array(actions[rows]),
             ended=np.array(ended[rows]),
             tokenizer=self.tokenizer,
+            prompts=_at(self._texts.prompts, rows),
+            is_stop=self._is_stop,
+            turns=() if talk is None else _at(talk.histories, rows),
+            turn_starts=None if talk is None else np.array(talk.starts[rows]),
         )
 
     def _episode(self, row: int, reason: str) -> Episode:
@@ -590,6 +598,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} rows")
         self._streams.seed(rows, seeds)
+
+
+def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
