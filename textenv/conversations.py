@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
 from textenv.errors import CheckpointError, ResetOptionsError, TokenizerError, WorldError
 from textenv.infos import masked_info, object_array
-from textenv.prompts import Prompt
 from textenv.records import short
 from textenv.resets import Start
 from textenv.reward_adapters import name_of
@@ -94,7 +93,7 @@ class Conversations:
                 f"of {len(rows)} episodes"
             )
         return [
-            start if opening is None else Start(Prompt(opening, start.prompt.columns))
+            start if opening is None else Start(replace(start.prompt, text=opening, tokens=None))
             for start, opening in zip(starts, openings, strict=True)
         ]
 

@@ -47,6 +47,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         self.pad_token = self._vector.pad_token
         self.stop_tokens = self._vector.stop_tokens
         self.world = self._vector.world
+        self.prompts = self._vector.prompts
         self.max_new_tokens = self._vector.max_new_tokens
         self._shown = ""
 

@@ -29,6 +29,8 @@ class Prompt:
         columns: The other columns of the prompt's record, such as `answer`; rewards see them.
         tokens: Ids to start from instead of the text, shape (prompt_length,), int64, or None.
         origin: Where it was read, such as "my.jsonl:3", for messages; or empty.
+        number: Which prompt of its source it is, for sources that are told what was scored, such as
+            `textenv.curriculum.Curriculum`; None otherwise.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
@@ -40,6 +42,7 @@ class Prompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
     origin: str = field(default="", repr=False)
+    number: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -106,12 +109,17 @@ class Prompt:
                 f"the columns {short(dict(self.columns))} cannot be saved: {error}"
             ) from error
         tokens = None if self.tokens is None else self.tokens.tolist()
-        return {"text": self.text, "columns": columns, "tokens": tokens}
+        plain = {"text": self.text, "columns": columns, "tokens": tokens}
+        return plain if self.number is None else {**plain, "number": self.number}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The prompt that `to_json` wrote."""
-        return cls(data["text"], data["columns"], data["tokens"])
+        return cls(data["text"], data["columns"], data["tokens"], number=data.get("number"))
+
+    def numbered(self, number: int) -> Self:
+        """The same prompt with a number."""
+        return replace(self, number=number)
 
 
 @runtime_checkable
@@ -161,6 +169,10 @@ class ListPrompts:
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
         """One prompt for each of `seeds`, shape (n,), uint64; the seeds must be well mixed."""
         return [self.prompts[i] for i in (seeds % np.uint64(len(self.prompts))).tolist()]
+
+    def with_prompts(self, prompts: Sequence[Prompt]) -> "ListPrompts":
+        """A source of the same kind of other prompts."""
+        return ListPrompts(prompts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and may be large

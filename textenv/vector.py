@@ -1,5 +1,6 @@
 """Token generation as a vectorised Gymnasium environment."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar
@@ -11,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textenv.components import RewardComponents
-from textenv.conversations import Conversations
+from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
 from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import (
@@ -24,7 +25,7 @@ from textenv.errors import (
 )
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
+from textenv.prompts import NoPrompts, PromptSource, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -91,7 +92,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Args:
         num_envs: Number of rows.
         prompts: A list of texts or records (`{"prompt": ..., "answer": ...}`), a `.txt` or `.jsonl`
-            file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
+            file, a callable that takes a `numpy.random.Generator` and returns a text or a record,
+            or a `PromptSource`. Of one that is told what was scored, such as
+            `textenv.curriculum.Curriculum`, the environment has a copy, `envs.prompts`: its state
+            is saved with the environment's, and a seed for every row takes it back to its
+            beginning.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
         world: What replies when a turn ends, which makes the episode a conversation: a class
@@ -184,6 +189,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
+        if hasattr(self.prompts, "scored"):  # its state is this environment's
+            self.prompts = copy.deepcopy(self.prompts)
         self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens)
         self.max_prompt_tokens = self._encoder.room
 
@@ -455,6 +462,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self._episode(row, reason) for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
+        if self._streams.adaptive:
+            self._tell_source(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return infos
@@ -469,6 +478,16 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._begin(rows, self._draw(rows))
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
         return infos | self._start_info(rows)
+
+    def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
+        """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
+        counts = np.array([episode.finish_reason != ERROR for episode in episodes])
+        if self._components.may_abstain:
+            counts &= self._components.scored()[rows]
+        paid = self._components.paid()[rows]
+        if self._conversations is not None:
+            paid += self._conversations.rewards[rows]
+        self._streams.scored(rows[counts], _at(self._texts.prompts, rows[counts]), paid[counts])
 
     def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
         return [Start(prompt) for prompt in self._streams.draw(rows)]
@@ -487,7 +506,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             prompt = start.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
-                prompt = Prompt(text, prompt.columns, prompt_tokens)
+                prompt = replace(prompt, text=text, tokens=prompt_tokens)
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
