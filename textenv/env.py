@@ -87,6 +87,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         masks: NDArray[np.bool_] = self._vector.action_masks()[0]
         return masks
 
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer keeps to, as arguments of `generate`; see `TextVectorEnv.answer_rules`."""
+        return self._vector.answer_rules
+
     def render(self) -> str | None:
         """The text so far in mode `"ansi"`, else None; mode `"human"` has printed it already."""
         return self._vector.row_text(0) if self.render_mode == "ansi" else None

@@ -325,6 +325,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """Which tokens may be chosen next, shape (num_envs, V), bool."""
         return self._masks_of(EVERY_ROW)
 
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer, or a turn, keeps to here: budget, stop tokens and masks.
+
+        They are arguments of `generate`: `policy.generate(prompts, **envs.answer_rules)` chooses
+        from the same tokens as the environment's own masks allow.
+        """
+        budget, talk = self.max_new_tokens, self._conversations
+        if talk is not None and talk.max_turn_tokens is not None:
+            budget = min(budget, talk.max_turn_tokens)
+        return {
+            "max_new_tokens": budget,
+            "stop_tokens": self.stop_tokens,
+            "min_new_tokens": self.min_new_tokens,
+            "action_masks": self._mask_table[1].copy(),
+        }
+
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
         if self.render_mode is None:

@@ -287,5 +287,6 @@ def environment_of(
         reward,
         rows=answers.rows,
         max_new_tokens=answers.max_new_tokens,
+        masks=answers,
         group_size=group_size,
     )

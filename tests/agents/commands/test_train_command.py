@@ -200,6 +200,31 @@ def test_records_from_a_function(folder):
     assert result.exit_code == 0, result.output
 
 
+def test_answers_keep_to_the_masks_before_while_and_after(folder):
+    allowed = [option for c in "abe" for option in ("--allowed-tokens", str(ord(c)))]
+    result = run(*own(), *allowed, "--forbidden-tokens", str(ord("b")), "--min-new-tokens", "2")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    assert json.loads((made / "config.json").read_text())["allowed_tokens"] == [97, 98, 101]
+    for sample in map(json.loads, (made / "samples.jsonl").read_text().splitlines()):
+        assert set(sample["text"]) <= set("ae") and len(sample["text"]) >= 2
+    assert run("--resume", str(made), "--tokens", "700").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-new-tokens", "9"], "--min-new-tokens 9 is more than an answer may have, 8"),
+        (["--forbidden-tokens", "300"], "forbidden_tokens holds 300; tokens are 0 to 256"),
+        (["--allowed-tokens", "7", "--forbidden-tokens", "7", "--min-new-tokens", "1"], "no token"),
+    ],
+)
+def test_masks_that_cannot_be(folder, options, message):
+    result = run(*own(), *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+    assert run_folders(folder) == []
+
+
 @pytest.mark.parametrize("prompts", ["my.jsonl", "my.py:again"])
 def test_an_interrupted_run_goes_on_bit_for_bit(folder, prompts):
     assert run(*own(prompts=prompts)).exit_code == 0
