@@ -31,6 +31,8 @@ class StepBatch:
             sequence a row; empty otherwise.
         turn_starts: Of a conversation how many ids stand between the prompt and the present turn,
             shape (k,), int64; None otherwise.
+        until: By row, the text before the stop string that the new token has completed, or None;
+            empty if none was.
     """
 
     tokens: NDArray[np.int64]
@@ -43,6 +45,7 @@ class StepBatch:
     is_stop: NDArray[np.bool_] | None = None
     turns: Sequence[Sequence[Turn | Reply]] = field(default=(), repr=False)
     turn_starts: NDArray[np.int64] | None = None
+    until: Mapping[int, str | None] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -61,7 +64,7 @@ class StepBatch:
 
     @cached_property
     def texts(self) -> Sequence[str]:
-        """Each row's answer so far as text, without a stop token; of a conversation its last turn.
+        """Each row's answer so far, without what stops it; of a conversation the present turn.
 
         They are decoded when they are first asked for, and that takes time at every step: an answer
         of n tokens is then decoded n times.
@@ -69,6 +72,9 @@ class StepBatch:
         return [self._text(row) for row in range(len(self))]
 
     def _text(self, row: int) -> str:
+        until = self.until.get(row)
+        if until is not None:
+            return until
         start, end = int(self.prompt_lengths[row]), int(self.lengths[row])
         if self.turn_starts is not None:
             start += int(self.turn_starts[row])

@@ -137,6 +137,39 @@ def test_of_a_conversation_it_sees_the_present_turn_and_those_before():
     ]
 
 
+@pytest.mark.parametrize("world", [None, Echo])
+def test_texts_end_before_a_stop_string(world):
+    seen = []
+
+    def watch(batch):
+        seen.append(list(batch.texts))
+        return np.zeros(len(batch))
+
+    envs = vector(
+        3,
+        reward=dense(watch),
+        stop_strings=["!?"],
+        world=world,
+        max_new_tokens=9,
+        max_prompt_tokens=4,
+        autoreset_mode="Disabled",
+    )
+    envs.reset(seed=0)
+    if world is None:  # the batch has fewer rows than the environment
+        envs.step([STOP, ord("b"), ord("c")])
+        seen.clear()
+        envs.reset(options={"prompt": "x>", "reset_mask": np.array([True, False, False])})
+        envs.step([STOP, ord("!"), ord("d")])
+        assert seen == [["", "b!", "cd"]]
+        envs.reset(options={"prompt": "x>", "reset_mask": np.array([True, False, False])})
+        envs.step([ord("a"), ord("?"), ord("e")])
+        assert seen[-1] == ["a", "b", "cde"]
+    else:
+        for row in ("a!x", "!?y", "?zz"):
+            envs.step([ord(c) for c in row])
+        assert seen == [["a", "!", "x"], ["a!", "", "xy"], ["a", "z", "xyz"]]
+
+
 def test_nothing_is_decoded_unless_it_is_read():
     class Counted(BytesTokenizer):
         calls = 0
