@@ -124,6 +124,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
         max_turn_tokens: Token budget of one turn of a conversation; None sets none.
         reply_timeout: Seconds that an `async` reply of a world may take; None waits.
+        world_wait: `"all"` lets a step wait for all replies. With `"async"` a row whose `async`
+            reply has not come says so in `infos["waiting"]`; its action is ignored and its text
+            does not change. What other rows meanwhile do depends on how long replies take, so that
+            mode is not reproducible.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
             them start next. It must divide `num_envs`.
@@ -145,6 +149,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -169,6 +174,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: int | None = None,
         max_turn_tokens: int | None = None,
         reply_timeout: float | None = None,
+        world_wait: Literal["all", "async"] = "all",
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -198,7 +204,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
-        self.world = world
+        self.world, self.world_wait = world, world_wait
+        if world_wait not in self.WAITS:
+            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -239,6 +247,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
         self._components = RewardComponents(terms, num_envs)
+        if world_wait == "async" and self._components.dense:
+            raise ValueError(
+                "a dense reward is asked at every step, and with world_wait='async' an episode may "
+                "end in a step that chose nothing: let the world pay, or leave world_wait out"
+            )
         self._conversations = None
         if replies is not None:
             self._conversations = Conversations(
@@ -250,6 +263,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 cuts=budget == "truncate",
                 max_turns=max_turns,
                 max_turn_tokens=max_turn_tokens,
+                waits=world_wait == "all",
             )
 
     # ---------------------------------------------------------------- the Gymnasium interface
@@ -315,18 +329,22 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # A slice selects all rows without a copy: the usual step has no row to leave out.
         moving: NDArray[np.intp] | slice = EVERY_ROW
         infos: dict[str, Any] = {}
-        if np.count_nonzero(self._over):
-            moving = (~self._over).nonzero()[0]
-            stopped &= ~self._over  # a row that only restarts ignores its action
-            infos = self._restart_waiting_rows()
+        talk, over = self._conversations, np.count_nonzero(self._over)
+        some_wait = talk is not None and talk.some_wait
+        if over or some_wait:
+            idle = self._over if talk is None else self._over | talk.waiting
+            moving = (~idle).nonzero()[0]
+            stopped &= ~idle  # a row that only restarts or waits ignores its action
+            if over:
+                infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
         until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
         ended[list(until)] = True
-        if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, until, infos)
         some_ended = np.count_nonzero(ended)
+        if talk is not None and (some_ended or some_wait):
+            return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
         rewards = np.zeros(self.num_envs)
@@ -465,26 +483,32 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         assert self._conversations is not None
         talk, rewards = self._conversations, np.zeros(self.num_envs)
-        running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
         # A dense reward sees the text before anything is appended to it.
         batch = None
         if self._components.dense:
             batch = self._step_batch(moving, actions, ended, until)
-        turn_over = (ended | talk.spent()) & running
-        over, truncated = np.zeros((2, self.num_envs), dtype=bool)
-        rows = turn_over.nonzero()[0]
+        over, truncated, told = np.zeros((3, self.num_envs), dtype=bool)
+        rows = ended.nonzero()[0]
+        stops = stopped[rows].tolist()
+        turns = [
+            talk.turn(row, stop, until.get(row))
+            for row, stop in zip(rows.tolist(), stops, strict=True)
+        ]
+        talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
         reasons: dict[int, str] = {}
-        if len(rows):
-            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
-            outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
-            for row, outcome in zip(rows.tolist(), outcomes, strict=True):
-                if isinstance(outcome, Reply):
-                    rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
-                if end is not None:
-                    reasons[row], truncated[row] = end
-                    over[row] = True
-            infos |= masked_info(talk.info(rows, outcomes), turn_over & ~over)
+        replies: dict[int, Reply] = {}
+        for row, (asked, outcome) in talk.come(self._over).items():
+            if isinstance(outcome, Reply):
+                rewards[row] = outcome.reward
+                replies[row] = outcome
+            end = talk.end_or_go_on(row, outcome, asked.stopped)
+            if end is None:
+                told[row] = True
+            else:
+                reasons[row], truncated[row] = end
+                over[row] = True
+        if told.any():
+            infos |= masked_info(talk.info(told.nonzero()[0], replies), told)
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
@@ -492,6 +516,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if reasons:
             ends = np.array(list(reasons))
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
+        if talk.some_wait:
+            infos |= masked_info({"waiting": talk.waiting.copy()}, talk.waiting)
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
