@@ -1,7 +1,7 @@
 """Who speaks when: the turns of every row, and what the world said to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ class Conversations:
         starts: Answer tokens before the present turn, shape (count,), int64.
         numbers: Turns that have ended, shape (count,), int64.
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
-        histories: Turns and replies so far, one list for each row.
+        histories: Turns and replies so far, one list for each row. Lists that were handed out do
+            not change: each turn makes new ones.
         waiting: Rows whose reply has not come, shape (count,), bool.
         some_wait: Whether there are any.
         errors: What went wrong in each row; empty if nothing did.
@@ -98,7 +99,7 @@ class Conversations:
                 "'prompt_length' says where an answer begins, and a conversation begins with its "
                 "world: give 'prompt', or 'tokens' without it"
             )
-        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
+        records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
@@ -111,7 +112,7 @@ class Conversations:
                 f"for each of {len(rows)} episodes"
             )
         return [
-            start if opening is None else Start(_prompt_of(opening, start.prompt.columns))
+            start if opening is None else Start(_prompt_of(opening, start.prompt))
             for start, opening in zip(starts, openings, strict=True)
         ]
 
@@ -119,6 +120,7 @@ class Conversations:
         """The episodes of `rows` have begun."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
+        self.histories = self.histories[:]
         if self.some_wait:
             self._replies.drop(rows[self.waiting[rows]].tolist())
             self.waiting[rows] = False
@@ -217,10 +219,12 @@ class Conversations:
         """
         stuck = bool((self.waiting | over).all())
         come = self._replies.take(wait_for_all=self._waits, wait_for_one=stuck)
+        if come:
+            self.histories = self.histories[:]
         for row, (asked, outcome) in come.items():
             self.waiting[row] = False
             self.numbers[row] = asked.turn.number
-            self.histories[row].append(asked.turn)
+            self.histories[row] = [*self.histories[row], asked.turn]
             if isinstance(outcome, Reply):
                 self.histories[row].append(outcome)
                 self.rewards[row] += outcome.reward
@@ -308,10 +312,10 @@ class Conversations:
         self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _prompt_of(opening: str | Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Prompt:
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]], drawn: Prompt) -> Prompt:
     if isinstance(opening, str):
-        return Prompt(opening, columns)
-    return Prompt("", columns, messages=opening)
+        return replace(drawn, text=opening, tokens=None, messages=None)
+    return replace(drawn, text="", tokens=None, messages=opening)
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Token generation as a vectorised Gymnasium environment."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -12,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textenv.components import RewardComponents
-from textenv.conversations import Conversations
+from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
 from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import (
@@ -26,7 +27,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
+from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -42,6 +43,8 @@ from textenv.tokenizers import (
 )
 from textenv.tokenizers.texts import certain
 from textenv.worlds import Reply, WorldArgument, load_world
+
+T = TypeVar("T")
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -93,7 +96,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Args:
         num_envs: Number of rows.
         prompts: A list of texts or records (`{"prompt": ..., "answer": ...}`), a `.txt` or `.jsonl`
-            file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
+            file, a callable that takes a `numpy.random.Generator` and returns a text or a record,
+            or a `PromptSource`. Of one that is told what was scored, such as
+            `textenv.curriculum.Curriculum`, the environment has a copy, `envs.prompts`: its state
+            is saved with the environment's, and a seed for every row takes it back to its
+            beginning.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
         world: What replies when a turn ends, which makes the episode a conversation: a class
@@ -203,6 +210,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
+        if hasattr(self.prompts, "scored"):  # its state is this environment's
+            self.prompts = copy.deepcopy(self.prompts)
         self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens, wrapping)
         self.max_prompt_tokens = self._encoder.room
 
@@ -220,6 +229,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self.stop_strings,
         )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        self._is_stop.flags.writeable = False  # dense rewards are handed it
         if wrapping is not None:
             forbidden_tokens = [*forbidden_tokens, *wrapping.role_tokens]
         is_forbidden = forbidden_marks(
@@ -339,7 +349,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self._over |= ended
         rewards = np.zeros(self.num_envs)
         if self._components.dense:
-            batch = self._step_batch(moving, actions, ended)
+            batch = self._step_batch(moving, actions, ended, until)
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
             rows = ended.nonzero()[0]
@@ -357,6 +367,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def action_masks(self) -> NDArray[np.bool_]:
         """Which tokens may be chosen next, shape (num_envs, V), bool."""
         return self._masks_of(EVERY_ROW)
+
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer, or a turn, keeps to here: budget, stop tokens and masks.
+
+        They are arguments of `generate`: `policy.generate(prompts, **envs.answer_rules)` chooses
+        from the same tokens as the environment's own masks allow.
+        """
+        budget, talk = self.max_new_tokens, self._conversations
+        if talk is not None and talk.max_turn_tokens is not None:
+            budget = min(budget, talk.max_turn_tokens)
+        return {
+            "max_new_tokens": budget,
+            "stop_tokens": self.stop_tokens,
+            "min_new_tokens": self.min_new_tokens,
+            "action_masks": self._mask_table[1].copy(),
+        }
 
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
@@ -458,7 +485,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         assert self._conversations is not None
         talk, rewards = self._conversations, np.zeros(self.num_envs)
         # A dense reward sees the text before anything is appended to it.
-        batch = self._step_batch(moving, actions, ended) if self._components.dense else None
+        batch = None
+        if self._components.dense:
+            batch = self._step_batch(moving, actions, ended, until)
         over, truncated, told = np.zeros((3, self.num_envs), dtype=bool)
         rows = ended.nonzero()[0]
         stops = stopped[rows].tolist()
@@ -533,6 +562,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
+        if self._streams.adaptive:
+            self._tell_source(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return infos
@@ -548,6 +579,16 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
         return infos | self._start_info(rows, starts)
+
+    def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
+        """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
+        counts = np.array([episode.finish_reason != ERROR for episode in episodes])
+        if self._components.may_abstain:
+            counts &= self._components.scored()[rows]
+        paid = self._components.paid()[rows]
+        if self._conversations is not None:
+            paid += self._conversations.rewards[rows]
+        self._streams.scored(rows[counts], _at(self._texts.prompts, rows[counts]), paid[counts])
 
     def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
         return [Start(prompt) for prompt in self._streams.draw(rows)]
@@ -566,7 +607,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             prompt = start.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
-                prompt = Prompt(text, prompt.columns, prompt_tokens)
+                prompt = replace(prompt, text=text, tokens=prompt_tokens)
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
@@ -580,8 +621,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows: NDArray[np.intp] | slice,
         actions: NDArray[np.int64],
         ended: NDArray[np.bool_],
+        until: Mapping[int, str],
     ) -> StepBatch:
         """Copies of everything that a dense reward sees: it may keep them."""
+        talk = self._conversations
         return StepBatch(
             tokens=np.array(self._texts.tokens[rows]),
             lengths=self._texts.lengths[rows],
@@ -589,6 +632,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions=np.array(actions[rows]),
             ended=np.array(ended[rows]),
             tokenizer=self.tokenizer,
+            prompts=_at(self._texts.prompts, rows),
+            is_stop=self._is_stop,
+            turns=() if talk is None else _at(talk.histories, rows),
+            turn_starts=None if talk is None else np.array(talk.starts[rows]),
+            until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
@@ -676,6 +724,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} rows")
         self._streams.seed(rows, seeds)
+
+
+def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
