@@ -19,7 +19,7 @@ from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, Reply, Turn, checked
+from textenv.worlds import BatchedWorld, Reply, Turn, World, checked
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
 """Values of `info["finish_reason"]`: the world ended it, its turns were used up, it failed."""
@@ -137,7 +137,8 @@ class Conversations:
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
         try:
-            ids = encode_answer(self._tokenizer, outcome.text)
+            said = outcome.text if isinstance(outcome.text, str) else "\n".join(outcome.text)
+            ids = encode_answer(self._tokenizer, said)
         except TokenizerError as error:
             self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
             return ERROR, True
@@ -187,6 +188,11 @@ class Conversations:
             return checked(given, self.name)
         except WorldError as error:
             return error
+
+    def world_of(self, row: int) -> World | None:
+        """The world of a row's episode; None if one world has all rows."""
+        worlds: Mapping[int, World] = getattr(self.world, "worlds", {})
+        return worlds.get(row)
 
     def info(
         self, rows: NDArray[np.intp], outcomes: Sequence[Reply | WorldError]

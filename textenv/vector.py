@@ -20,6 +20,7 @@ from textenv.errors import (
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
+    ToolError,
     VocabularyMismatchError,
 )
 from textenv.infos import masked_info, object_array, row_marks
@@ -38,7 +39,8 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.tools.world import Tool, Tools
+from textenv.worlds import Reply, WorldArgument, load_world, reward_of
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -95,6 +97,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        tools: Python functions that the model may call in its text, or strings such as
+            `"package.module:function"`: a world that carries out the calls. `textenv.tools.Tools`
+            makes one with other settings, for `world`.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
@@ -121,6 +126,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
         TokenizerError: The tokenizer cannot be loaded.
+        ToolError: A function cannot be used as a tool, or there is a world beside the tools.
         ObjectNotFoundError: A reward or prompt source given as a string cannot be imported.
         ValueError: A number is out of its range.
     """
@@ -141,6 +147,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        tools: Sequence[Tool | str] | None = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
@@ -179,6 +186,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
+        if tools is not None:
+            world = _world_of_tools(tools, world)
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -207,12 +216,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
-        self._components = RewardComponents(terms, num_envs)
         self.world = world
         self._conversations = None
         if world is not None:
+            loaded = load_world(world, reply_timeout)
+            own = reward_of(loaded)
+            terms = terms if own is None else (*terms, *reward_terms(own))
             self._conversations = Conversations(
-                load_world(world, reply_timeout),
+                loaded,
                 self._texts,
                 self.tokenizer,
                 budget=max_new_tokens,
@@ -220,6 +231,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 max_turns=max_turns,
                 max_turn_tokens=max_turn_tokens,
             )
+        self._components = RewardComponents(terms, num_envs)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -521,6 +533,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            world=None if talk is None else talk.world_of(row),
         )
 
     def _end_info(
@@ -603,6 +616,15 @@ def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
             "max_turns and max_turn_tokens are about turns, which only a conversation with a "
             "world= has; max_new_tokens bounds an answer"
         )
+
+
+def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
+    if world is not None:
+        raise ToolError(
+            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
+            "class derived from textenv.tools.ToolWorld does"
+        )
+    return Tools(tools)
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ class Reply:
 
     Attributes:
         text: What the world says; nothing is appended if it is empty or if the episode ends here.
+            Several texts are several messages of one role, such as the results of several calls.
         reward: Paid in the step in which the turn ended.
         terminated: The episode is over, and nothing is worth anything after it.
         truncated: The episode is cut short here; learners estimate what would have followed.
@@ -22,7 +23,7 @@ class Reply:
         info: Anything else, for `infos["reply_info"]`.
     """
 
-    text: str = ""
+    text: str | Sequence[str] = ""
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
@@ -62,7 +63,14 @@ class World(ABC):
 
     Attributes that JSON can hold are saved with the environment's state. A world with others has
     `state_dict` and `load_state_dict(state)`.
+
+    Attributes:
+        episode_reward: A reward of finished episodes that belongs to the world, or None; an
+            attribute of the class, or of the function that makes worlds. It is added to the
+            environment's with weight 1, and `Episode.world` is the world that it judges.
     """
+
+    episode_reward: ClassVar[Any] = None
 
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> str | None:
         """Begin an episode.

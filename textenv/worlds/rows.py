@@ -67,17 +67,14 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each row's world."""
-        return {str(row): _state_of(world) for row, world in self.worlds.items()}
+        return {str(row): state_of(world) for row, world in self.worlds.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
             world = self.make()
-            if hasattr(world, "load_state_dict"):
-                world.load_state_dict(saved)
-            else:
-                vars(world).update(saved)
+            restore(world, saved)
             self.worlds[int(row)] = world
 
 
@@ -101,6 +98,11 @@ def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
     return OneWorldPerEpisode(found, timeout)
 
 
+def reward_of(world: BatchedWorld) -> Any:
+    """The reward that belongs to a world (see `World.episode_reward`), or None."""
+    return getattr(getattr(world, "make", world), "episode_reward", None)
+
+
 def checked(reply: Any, world: str) -> Reply:
     """A reply that can be used.
 
@@ -109,7 +111,8 @@ def checked(reply: Any, world: str) -> Reply:
     """
     if not isinstance(reply, Reply):
         raise WorldError(f"{world}.reply returned {short(reply)}, not a Reply")
-    if not isinstance(reply.text, str):
+    texts = [reply.text] if isinstance(reply.text, str) else reply.text
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise WorldError(f"{world}.reply returned the text {short(reply.text)}, not a str")
     if not isinstance(reply.reward, numbers.Real) or not np.isfinite(float(reply.reward)):
         raise WorldError(
@@ -118,7 +121,12 @@ def checked(reply: Any, world: str) -> Reply:
     return reply
 
 
-def _state_of(world: World) -> Any:
+def state_of(world: Any) -> Any:
+    """The state of a world, or of an object in one: what `restore` restores.
+
+    Raises:
+        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
+    """
     from textenv.prompts import Prompt
 
     if hasattr(world, "state_dict"):
@@ -130,3 +138,11 @@ def _state_of(world: World) -> Any:
             f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
             f"and load_state_dict(state); {error}"
         ) from error
+
+
+def restore(world: Any, state: Any) -> None:
+    """Give a world, or an object in one, a state that `state_of` gave."""
+    if hasattr(world, "load_state_dict"):
+        world.load_state_dict(state)
+    else:
+        vars(world).update(state)
