@@ -41,7 +41,8 @@ class Tools:
 
     A turn without a call is the answer and ends the episode, as the world's (`finish_reason` is
     `"world"`); `reward=` then judges `Episode.text`. After a turn with calls each call's result is
-    returned, in the calls' order, with the role `"tool"`. What goes wrong in a call is told to the
+    returned, in the calls' order, with the role `"tool"`: each is a message of its own in a frame;
+    without one they follow each other as they are. What goes wrong in a call is told to the
     model as text that begins with `error:`, and the episode goes on: an unknown tool, arguments of
     another type, a tool that raises, JSON that cannot be read. Plain tools run one after the other,
     `async` ones of all rows together, within the environment's `reply_timeout`.
@@ -162,8 +163,8 @@ class ToolWorld(World):
             }
             for outcome, text in zip(outcomes, texts, strict=True)
         ]
-        # One text for one result, so that a world without a frame can be read as it is.
-        return Reply(texts[0] if len(texts) == 1 else texts, role="tool", info={"calls": calls})
+        text = texts[0] if len(texts) == 1 else texts
+        return Reply(text, role="tool", info={"calls": calls})
 
     def _shown(self, outcome: Outcome) -> str:
         text = f"error: {outcome.text}" if outcome.error else outcome.text

@@ -191,7 +191,7 @@ def test_methods_of_all_kinds_are_tools_and_errors_are_told():
     envs = environment(Treasure)
     envs.reset(seed=0)
     *_, infos = say(envs, "[ask('owl'), dig('beach'), add(1, 2), dig('sea'), _hidden()]")
-    assert list(infos["reply"][0]) == [
+    assert [call["result"] for call in infos["reply_info"][0]["calls"]] == [
         "{'said': 'owl'}",
         "sand",
         "3",
