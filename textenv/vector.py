@@ -22,6 +22,7 @@ from textenv.errors import (
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
+    ToolError,
     VocabularyMismatchError,
 )
 from textenv.frames import FrameArgument, load_frame
@@ -42,7 +43,8 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.tools.world import Tool, Tools
+from textenv.worlds import Reply, WorldArgument, load_world, reward_of
 
 T = TypeVar("T")
 
@@ -106,6 +108,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        tools: Python functions that the model may call in its text, or strings such as
+            `"package.module:function"`: a world that carries out the calls. `textenv.tools.Tools`
+            makes one with other settings, for `world`.
         frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
             template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
@@ -140,6 +145,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
         TokenizerError: The tokenizer cannot be loaded.
+        ToolError: A function cannot be used as a tool, or there is a world beside the tools.
         ObjectNotFoundError: A reward or prompt source given as a string cannot be imported.
         ValueError: A number is out of its range.
     """
@@ -161,6 +167,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        tools: Sequence[Tool | str] | None = None,
         frame: FrameArgument = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
@@ -202,6 +209,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
+        if tools is not None:
+            world = _world_of_tools(tools, world)
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
@@ -246,6 +255,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
+        own = None if replies is None else reward_of(replies)
+        terms = terms if own is None else (*terms, *reward_terms(own))
         self._components = RewardComponents(terms, num_envs)
         if world_wait == "async" and self._components.dense:
             raise ValueError(
@@ -651,6 +662,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            world=None if talk is None else talk.world_of(row),
             until=until,
         )
 
@@ -741,6 +753,15 @@ def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
             "max_turns and max_turn_tokens are about turns, which only a conversation with a "
             "world= has; max_new_tokens bounds an answer"
         )
+
+
+def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
+    if world is not None:
+        raise ToolError(
+            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
+            "class derived from textenv.tools.ToolWorld does"
+        )
+    return Tools(tools)
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
