@@ -86,15 +86,14 @@ class Conversations:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(opening is None or isinstance(opening, str) for opening in openings)
+        right = all(opening is None or isinstance(opening, str | Prompt) for opening in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
                 f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
                 f"of {len(rows)} episodes"
             )
         return [
-            start if opening is None else Start(Prompt(opening, start.prompt.columns))
-            for start, opening in zip(starts, openings, strict=True)
+            _opened(start, opening) for start, opening in zip(starts, openings, strict=True)
         ]
 
     def started(self, rows: NDArray[np.intp]) -> None:
@@ -137,9 +136,10 @@ class Conversations:
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
         try:
-            ids = encode_answer(self._tokenizer, outcome.text)
+            ids = self._ids(outcome)
         except TokenizerError as error:
-            self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
+            said = outcome.text if outcome.tokens is None else outcome.tokens
+            self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
@@ -176,6 +176,24 @@ class Conversations:
                 self.errors[row] = str(outcome)
         return outcomes
 
+    def _ids(self, reply: Reply) -> list[int]:
+        """Ids of a reply: those that it has, or else those of its text.
+
+        Raises:
+            TokenizerError: There are none.
+        """
+        if reply.tokens is None:
+            return encode_answer(self._tokenizer, reply.text)
+        ids = np.asarray(reply.tokens)
+        if ids.size == 0:
+            return []
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise TokenizerError("the tokens of a reply are integers of shape (k,)")
+        if not 0 <= ids.min() <= ids.max() < self._tokenizer.vocab_size:
+            raise TokenizerError(f"tokens are 0 to {self._tokenizer.vocab_size - 1}")
+        said: list[int] = ids.tolist()
+        return said
+
     def _outcome(self, given: Any) -> Reply | WorldError:
         if isinstance(given, WorldError):
             return given
@@ -198,6 +216,9 @@ class Conversations:
         told = {"turn": self.numbers.copy(), "reply": object_array(count, rows, texts)}
         if any(infos):
             told["reply_info"] = object_array(count, rows, infos)
+        ids = [outcome.tokens if isinstance(outcome, Reply) else None for outcome in outcomes]
+        if any(one is not None for one in ids):
+            told["reply_tokens"] = object_array(count, rows, ids)
         return told
 
     def end_info(self, ended: NDArray[np.bool_]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -241,6 +262,16 @@ class Conversations:
         self.rewards[...] = state["rewards"]
         self.histories = [_restored(history) for history in state["histories"]]
         self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
+
+
+def _opened(start: Start, opening: str | Prompt | None) -> Start:
+    """An episode's start with what its world begins with."""
+    if opening is None:
+        return start
+    if isinstance(opening, str):
+        opening = Prompt(opening)
+    columns = {**start.prompt.columns, **opening.columns}
+    return Start(Prompt(opening.text, columns, opening.tokens))
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

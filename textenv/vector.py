@@ -38,7 +38,7 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.worlds import Reply, TurnRules, WorldArgument, load_world
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -211,8 +211,21 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.world = world
         self._conversations = None
         if world is not None:
+            speaker = load_world(world, reply_timeout)
+            speaker.join(
+                TurnRules(
+                    tokenizer=self.tokenizer,
+                    is_stop=self._is_stop,
+                    allowed=self._mask_table,
+                    min_tokens=min_new_tokens,
+                    max_tokens=max_turn_tokens,
+                    budget=max_new_tokens,
+                    rows=num_envs,
+                    length=length,
+                )
+            )
             self._conversations = Conversations(
-                load_world(world, reply_timeout),
+                speaker,
                 self._texts,
                 self.tokenizer,
                 budget=max_new_tokens,

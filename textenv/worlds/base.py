@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from textenv.prompts import Prompt
+from textenv.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Reply:
         truncated: The episode is cut short here; learners estimate what would have followed.
         role: Who speaks, for frames that tell speakers apart: user, tool or system.
         info: Anything else, for `infos["reply_info"]`.
+        tokens: What it says as ids, from a world that has chosen them, shape (k,); they are
+            appended exactly as they are, and `text` is for people and rewards only. None encodes
+            the text.
     """
 
     text: str = ""
@@ -28,6 +34,7 @@ class Reply:
     truncated: bool = False
     role: str = "user"
     info: Mapping[str, Any] = field(default_factory=dict)
+    tokens: ArrayLike | None = field(default=None, compare=False)  # arrays have no one truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,32 @@ class Turn:
     number: int
     finish_reason: str
     history: "Sequence[Turn | Reply]" = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class TurnRules:
+    """What holds for a turn of the agent, for worlds in which somebody else keeps to it too.
+
+    Attributes:
+        tokenizer: Reads and writes the texts.
+        is_stop: True at tokens that end a turn, shape (V,), bool.
+        allowed: Which tokens may be chosen, shape (2, V), bool: in row 0 while the turn is shorter
+            than `min_tokens`, in row 1 from then on.
+        min_tokens: Length from which a turn may be ended by a stop token.
+        max_tokens: Token budget of a turn; None sets no limit.
+        budget: Tokens behind the opening, of all turns and replies together.
+        rows: Number of rows.
+        length: Tokens of an observation.
+    """
+
+    tokenizer: Tokenizer
+    is_stop: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
+    min_tokens: int
+    max_tokens: int | None
+    budget: int
+    rows: int
+    length: int
 
 
 class World(ABC):
@@ -95,13 +128,20 @@ class BatchedWorld(ABC):
     `load_state_dict(state)` save that; a world without them cannot be saved.
     """
 
+    def join(self, rules: TurnRules) -> None:  # noqa: B027  (most worlds need not know)
+        """Called once, when an environment takes this world, with what holds there."""
+
     def begin(
         self,
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[str | None]:
-        """Begin episodes in `rows`; see `World.begin`."""
+    ) -> Sequence[str | Prompt | None]:
+        """Begin episodes in `rows`; see `World.begin`.
+
+        A `Prompt` may begin one too: with `tokens`, ids that are taken exactly as they are, and
+        with columns, which are added to the episode's record.
+        """
         return [None] * len(rows)
 
     @abstractmethod

@@ -13,6 +13,7 @@ from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 WorldArgument: TypeAlias = Callable[[], World] | BatchedWorld | str
 """A class (or function) that makes a `World`, a `BatchedWorld`, or a string that names either."""
@@ -67,18 +68,13 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each row's world."""
-        return {str(row): _state_of(world) for row, world in self.worlds.items()}
+        return {str(row): state_of(world) for row, world in self.worlds.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            if hasattr(world, "load_state_dict"):
-                world.load_state_dict(saved)
-            else:
-                vars(world).update(saved)
-            self.worlds[int(row)] = world
+            self.worlds[int(row)] = restored(self.make(), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
@@ -116,17 +112,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def _state_of(world: World) -> Any:
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error
