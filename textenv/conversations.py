@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
-from textenv.errors import CheckpointError, ResetOptionsError, TokenizerError, WorldError
+from textenv.errors import (
+    CheckpointError,
+    ResetOptionsError,
+    TextEnvError,
+    TokenizerError,
+    WorldError,
+)
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
 from textenv.records import short
@@ -84,17 +90,17 @@ class Conversations:
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
+        except TextEnvError:  # says itself what is wrong
+            raise
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
         right = all(opening is None or isinstance(opening, str | Prompt) for opening in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
-                f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
-                f"of {len(rows)} episodes"
+                f"{self.name}.begin returned {openings!r}; it must return a text, a Prompt or None "
+                f"for each of {len(rows)} episodes"
             )
-        return [
-            _opened(start, opening) for start, opening in zip(starts, openings, strict=True)
-        ]
+        return [_opened(start, opening) for start, opening in zip(starts, openings, strict=True)]
 
     def started(self, rows: NDArray[np.intp]) -> None:
         """The episodes of `rows` have begun."""

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from policies import Policy
-from textenv.errors import WorldError
 
 
 class Pool:
@@ -56,19 +55,8 @@ class Pool:
         return None if share < self.present else int(place * len(self.snapshots))
 
     def player(self, number: int | None) -> Policy:
-        """The policy that `choose` named.
-
-        Raises:
-            WorldError: It was another pool that named it.
-        """
-        if number is None:
-            return self.policy
-        if number >= len(self.snapshots):
-            raise WorldError(
-                f"an episode plays against snapshot {number}, and the pool has "
-                f"{len(self.snapshots)}: reset the environment after the partner was changed"
-            )
-        return self.snapshots[number]
+        """The policy that `choose` named."""
+        return self.policy if number is None else self.snapshots[number]
 
     def state_dict(self) -> dict[str, Any]:
         """The snapshots' weights; they never change, so they are not copied."""

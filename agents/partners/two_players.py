@@ -5,19 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.partners.pool import Pool
 from policies import Policy
 from policies.cache import PrefixCache
 from textenv import BatchedWorld, Prompt, Reply, Turn
-from textenv.errors import VocabularyMismatchError, WorldError
-from textenv.tokenizers import decode_answer
+from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.tokenizers import decode_answer, decode_prompt
 from textenv.worlds import Play, TurnRules, TwoPlayerGame
 from textenv.worlds.states import restored
-
-Number = int | None
-"""Which policy of a pool; None is the present one, or the only one."""
 
 
 @dataclass
@@ -27,14 +23,16 @@ class _Table:
     Attributes:
         play: The game so far.
         seat: The agent's.
-        opponent: Which policy has the other seat.
+        number: Which policy of a pool has the other seat; None is the present one, or the only one.
+        policy: That policy.
         read: Tokens that the agent has been told of its view.
         paid: What the agent has been paid.
     """
 
     play: Play
     seat: int
-    opponent: Number
+    number: int | None
+    policy: Policy
     read: int = 0
     paid: float = 0.0
 
@@ -92,7 +90,7 @@ class TwoPlayers(BatchedWorld):
         game: Makes the rules for each episode: a class derived from `TwoPlayerGame`.
         partner: Who plays the other seat: the learner's own policy, whose present weights then play
             both seats; a frozen copy or any other policy; or a `Pool`. It can be set later, since a
-            policy is often made for its environment.
+            policy is often made for its environment. Running episodes keep theirs.
         seat: Where the agent sits; drawn for each draw if None.
         temperature: Logits of the partner are divided by it.
 
@@ -100,6 +98,7 @@ class TwoPlayers(BatchedWorld):
         WorldError: Nobody plays the other seat, the game returned something that cannot be, or the
             world is used in two environments.
         VocabularyMismatchError: The partner has other tokens than the environment.
+        PromptTooLongError: The opening and the partner's first turn do not fit.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class TwoPlayers(BatchedWorld):
             raise ValueError(f"seat is {seat!r}; it must be 0, 1, or None, which draws it")
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}; it must be positive")
-        self.make, self.partner, self.seat, self.temperature = game, partner, seat, temperature
+        self.game, self.partner, self.seat, self.temperature = game, partner, seat, temperature
         self._rules: TurnRules | None = None
         self._tables: dict[int, _Table] = {}
         self._caches: dict[Policy, PrefixCache] = {}
@@ -153,18 +152,28 @@ class TwoPlayers(BatchedWorld):
         tables = {}
         for row, record, rng in zip(rows, records, rngs, strict=True):
             seat = int(rng.integers(2)) if self.seat is None else self.seat
-            opponent = self.partner.choose(rng) if isinstance(self.partner, Pool) else None
-            tables[row] = _Table(Play.opened(self.make, self.rules, record, rng), seat, opponent)
+            number = self.partner.choose(rng) if isinstance(self.partner, Pool) else None
+            play = Play.opened(self.game, self.rules, record, rng)
+            tables[row] = _Table(play, seat, number, self._policy(number))
         failed = self._play_on(tables, dict(zip(rows, rngs, strict=True)))
         for error in failed.values():
             raise error
-        self._tables |= tables  # only now: one that cannot begin leaves the old ones
-        for table in tables.values():
+        room = self.rules.length - self.rules.budget
+        for row, table in tables.items():
+            if len(table.view) > room:
+                raise PromptTooLongError(
+                    f"row {row}: the opening and the partner's first turn have {len(table.view)} "
+                    f"tokens together, max_prompt_tokens is {room}",
+                    "make the environment with more room",
+                )
             table.play.count_from_here()
-        return [
-            Prompt("", {"seat": table.seat}, np.array(table.news(), dtype=np.int64))
-            for table in tables.values()
-        ]
+        self._tables |= tables  # only now: one that cannot begin leaves the old ones
+        return [self._opening(table) for table in tables.values()]
+
+    def _opening(self, table: _Table) -> Prompt:
+        ids = table.news()
+        text = decode_prompt(self.rules.tokenizer, ids)
+        return Prompt(text, {"seat": table.seat}, np.array(ids, dtype=np.int64))
 
     def reply(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
@@ -239,12 +248,11 @@ class TwoPlayers(BatchedWorld):
 
     def _choose(self, speaking: Sequence[_Turn]) -> None:
         """One more token for each turn, by each policy for all of its rows together."""
-        by_opponent: dict[Number, list[_Turn]] = {}
+        by_policy: dict[Policy, list[_Turn]] = {}
         for turn in speaking:
-            by_opponent.setdefault(turn.table.opponent, []).append(turn)
-        for number, turns in by_opponent.items():
+            by_policy.setdefault(turn.table.policy, []).append(turn)
+        for policy, turns in by_policy.items():
             turns.sort(key=lambda turn: turn.row)
-            policy = self._player(number)
             texts = np.full((len(turns), self.rules.length), policy.pad_token, dtype=np.int64)
             for text, turn in zip(texts, turns, strict=True):
                 ids = turn.table.play.views[1 - turn.table.seat] + turn.tokens
@@ -261,12 +269,12 @@ class TwoPlayers(BatchedWorld):
             for turn, token in zip(turns, chosen.tolist(), strict=True):
                 turn.tokens.append(token)
 
-    def _player(self, number: Number) -> Policy:
-        """The policy of that number.
+    def _policy(self, number: int | None) -> Policy:
+        """Who plays an episode; see `Pool.choose`.
 
         Raises:
-            WorldError: There is none.
-            VocabularyMismatchError: It does not fit the environment.
+            WorldError: There is none, or its context is too short.
+            VocabularyMismatchError: It has other tokens than the environment.
         """
         partner, rules = self.partner, self.rules
         if partner is None:
@@ -294,7 +302,7 @@ class TwoPlayers(BatchedWorld):
 
     def _cache(self, policy: Policy) -> PrefixCache:
         if policy not in self._caches:
-            playing = {self._player(table.opponent) for table in self._tables.values()}
+            playing = {table.policy for table in self._tables.values()}
             self._caches = {p: c for p, c in self._caches.items() if p in playing}
             self._caches[policy] = policy.new_cache(self.rules.rows, self.rules.length)
         return self._caches[policy]
@@ -310,7 +318,7 @@ class TwoPlayers(BatchedWorld):
             str(row): {
                 "play": table.play.state_dict(),
                 "seat": table.seat,
-                "opponent": table.opponent,
+                "number": table.number,
                 "read": table.read,
                 "paid": table.paid,
             }
@@ -329,5 +337,6 @@ class TwoPlayers(BatchedWorld):
         self._caches.clear()
         self._tables = {}
         for row, saved in state["tables"].items():
-            play = restored(Play(self.make(), self.rules), saved["play"])
-            self._tables[int(row)] = _Table(**{**saved, "play": play})
+            play = restored(Play(self.game(), self.rules), saved["play"])
+            policy = self._policy(saved["number"])
+            self._tables[int(row)] = _Table(**{**saved, "play": play}, policy=policy)

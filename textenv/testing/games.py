@@ -201,7 +201,7 @@ def _turns(rules: TurnRules) -> list[tuple[int, ...]]:
             (found if ends else waiting).append(turn)
         if len(found) + len(waiting) > TOO_MANY_PLAYS:
             raise TooManyPlaysError(f"there are more than {TOO_MANY_PLAYS} turns")
-    return found
+    return sorted(found)
 
 
 class _NoChance:

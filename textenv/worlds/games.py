@@ -145,14 +145,21 @@ class Play:
         """The seat whose turn it is has said `tokens`, a stop token included.
 
         Raises:
-            WorldError: The game returned something else than an `Outcome`, or one that cannot be.
+            WorldError: The game raised, or returned something else than an `Outcome`, or one that
+                cannot be.
+            TokenizerError: The vocabulary lacks a character of what the game says.
         """
         seat, rules = self.to_move, self.rules
         before = list(self.views[seat])
         ids = [int(token) for token in tokens]
         words = ids[:-1] if ids and rules.is_stop[ids[-1]] else ids
         text = decode_answer(rules.tokenizer, before, words)
-        outcome = self._checked(self.game.move(seat, text, rng))
+        try:
+            given = self.game.move(seat, text, rng)
+        except Exception as error:
+            name = f"{type(self.game).__name__}.move"
+            raise WorldError(f"{name} raised {type(error).__name__}: {error}") from error
+        outcome = self._checked(given)
         for reader, told in enumerate(self._to_each(outcome.text, "move")):
             if reader == seat or not outcome.hidden:
                 self.views[reader].extend(ids)
