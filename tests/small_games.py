@@ -1,6 +1,32 @@
 """Games for two whose best play is known."""
 
-from textenv.worlds import Outcome, TwoPlayerGame
+import numpy as np
+
+from textenv.stop_strings import StopStrings
+from textenv.tokenizers import CharacterTokenizer
+from textenv.worlds import Outcome, TurnRules, TwoPlayerGame
+
+
+def rules_of(alphabet, may_say=None, budget=20, max_tokens=1, stop_strings=()):
+    """Rules of turns that a stop token, the last id, ends too; it can be chosen if all can."""
+    tokenizer = CharacterTokenizer(alphabet)
+    is_stop = np.zeros(tokenizer.vocab_size, dtype=bool)
+    is_stop[-1] = True
+    allowed = np.ones((2, tokenizer.vocab_size), dtype=bool)
+    if may_say is not None:
+        allowed[:] = False
+        allowed[:, tokenizer.encode(may_say)] = True
+    return TurnRules(
+        tokenizer=tokenizer,
+        is_stop=is_stop,
+        stop_strings=StopStrings(stop_strings, tokenizer),
+        allowed=allowed,
+        min_tokens=0,
+        max_tokens=max_tokens,
+        budget=budget,
+        rows=1,
+        length=30,
+    )
 
 
 def for_seat(seat, reward):

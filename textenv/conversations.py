@@ -2,21 +2,23 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
 from textenv.errors import (
     CheckpointError,
+    FrameError,
     ResetOptionsError,
     TextEnvError,
     TokenizerError,
     WorldError,
 )
+from textenv.frames import Frame
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
 from textenv.records import short
@@ -38,6 +40,7 @@ class Conversations:
         world: What replies.
         texts: The rows' texts, to which replies are appended.
         tokenizer: Reads turns and encodes replies.
+        frame: How replies are wrapped; None appends them as they are.
         budget: Tokens that a row may have behind its opening, replies included.
         cuts: Whether a spent budget truncates.
         max_turns: Turns of the agent in an episode; None sets no limit.
@@ -49,6 +52,7 @@ class Conversations:
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
         histories: Turns and replies so far, one list for each row.
         errors: What went wrong in each row; empty if nothing did.
+        appended: Ids of each row's last reply, its frame included.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Conversations:
         world: BatchedWorld,
         texts: GrowingTexts,
         tokenizer: Tokenizer,
+        frame: Frame | None = None,
         *,
         budget: int,
         cuts: bool,
@@ -64,6 +69,7 @@ class Conversations:
     ):
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
         self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
+        self._frame = frame
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
         self.starts = np.zeros(count, dtype=np.int64)
@@ -71,6 +77,7 @@ class Conversations:
         self.rewards = np.zeros(count)
         self.histories: list[list[Turn | Reply]] = [[] for _ in range(count)]
         self.errors = [""] * count
+        self.appended = [np.empty(0, dtype=np.int64)] * count
 
     def opened(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
@@ -94,13 +101,16 @@ class Conversations:
             raise
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(opening is None or isinstance(opening, str | Prompt) for opening in openings)
+        right = all(isinstance(o, str | list | tuple | Prompt | None) for o in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
-                f"{self.name}.begin returned {openings!r}; it must return a text, a Prompt or None "
+                f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
                 f"for each of {len(rows)} episodes"
             )
-        return [_opened(start, opening) for start, opening in zip(starts, openings, strict=True)]
+        return [
+            start if opening is None else Start(_prompt_of(opening, start.prompt.columns))
+            for start, opening in zip(starts, openings, strict=True)
+        ]
 
     def started(self, rows: NDArray[np.intp]) -> None:
         """The episodes of `rows` have begun."""
@@ -120,21 +130,38 @@ class Conversations:
             return np.zeros(len(self.starts), dtype=bool)
         return self.lengths >= self.max_turn_tokens
 
-    def turn(self, row: int, stopped: bool) -> Turn:
-        """What the agent has said in its present turn."""
+    def turn(self, row: int, stopped: bool, until: str | None = None) -> Turn:
+        """What the agent has said in its present turn.
+
+        Args:
+            row: Its row.
+            stopped: Whether a stop token ended it.
+            until: Its text, if a stop string ended it.
+        """
         begin = int(self._texts.prompt_lengths[row] + self.starts[row])
         ids = self._texts.tokens[row, : self._texts.lengths[row]].tolist()
-        said = ids[begin:-1] if stopped else ids[begin:]
+        text = until
+        if text is None:
+            said = ids[begin:-1] if stopped else ids[begin:]
+            text = decode_answer(self._tokenizer, ids[:begin], said)
         return Turn(
-            text=decode_answer(self._tokenizer, ids[:begin], said),
+            text=text,
             tokens=np.array(ids[begin:], dtype=np.int64),
             number=int(self.numbers[row]) + 1,
-            finish_reason=STOP if stopped else LENGTH,
+            finish_reason=STOP if stopped or until is not None else LENGTH,
             history=tuple(self.histories[row]),
         )
 
-    def end_or_go_on(self, row: int, outcome: Reply | WorldError) -> tuple[str, bool] | None:
-        """Append a reply to its row, or say why the episode ends and whether that truncates it."""
+    def end_or_go_on(
+        self, row: int, outcome: Reply | WorldError, stopped: bool
+    ) -> tuple[str, bool] | None:
+        """Append a reply to its row, or say why the episode ends and whether that truncates it.
+
+        Args:
+            row: The row.
+            outcome: The reply, or what went wrong.
+            stopped: Whether a stop token ended the turn.
+        """
         if isinstance(outcome, WorldError):
             return ERROR, True
         if outcome.terminated or outcome.truncated:
@@ -142,8 +169,8 @@ class Conversations:
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
         try:
-            ids = self._ids(outcome)
-        except TokenizerError as error:
+            ids = self._ids_of(outcome, stopped)
+        except (TokenizerError, FrameError) as error:
             said = outcome.text if outcome.tokens is None else outcome.tokens
             self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
@@ -151,8 +178,16 @@ class Conversations:
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
             return LENGTH, self._cuts
         self._texts.extend(row, ids)
+        self.appended[row] = np.array(ids, dtype=np.int64)
         self.starts[row] = used + len(ids)
         return None
+
+    def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
+        if reply.tokens is not None:
+            return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
+        if self._frame is not None:
+            return self._frame.bridge(reply.texts, reply.role, stopped)
+        return encode_answer(self._tokenizer, "".join(reply.texts))
 
     def take_turns(
         self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
@@ -182,24 +217,6 @@ class Conversations:
                 self.errors[row] = str(outcome)
         return outcomes
 
-    def _ids(self, reply: Reply) -> list[int]:
-        """Ids of a reply: those that it has, or else those of its text.
-
-        Raises:
-            TokenizerError: There are none.
-        """
-        if reply.tokens is None:
-            return encode_answer(self._tokenizer, reply.text)
-        ids = np.asarray(reply.tokens)
-        if ids.size == 0:
-            return []
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TokenizerError("the tokens of a reply are integers of shape (k,)")
-        if not 0 <= ids.min() <= ids.max() < self._tokenizer.vocab_size:
-            raise TokenizerError(f"tokens are 0 to {self._tokenizer.vocab_size - 1}")
-        said: list[int] = ids.tolist()
-        return said
-
     def _outcome(self, given: Any) -> Reply | WorldError:
         if isinstance(given, WorldError):
             return given
@@ -217,14 +234,17 @@ class Conversations:
     ) -> dict[str, Any]:
         """What is told of turns that ended: their numbers, and what the world replied."""
         count = len(self.numbers)
-        texts = [outcome.text if isinstance(outcome, Reply) else "" for outcome in outcomes]
-        infos = [dict(o.info) if isinstance(o, Reply) else {} for o in outcomes]
-        told = {"turn": self.numbers.copy(), "reply": object_array(count, rows, texts)}
+        replies = [outcome if isinstance(outcome, Reply) else Reply() for outcome in outcomes]
+        texts = ["".join(reply.texts) for reply in replies]
+        infos = [dict(reply.info) for reply in replies]
+        ids = [self.appended[row] for row in rows.tolist()]
+        told = {
+            "turn": self.numbers.copy(),
+            "reply": object_array(count, rows, texts),
+            "reply_tokens": object_array(count, rows, ids),
+        }
         if any(infos):
             told["reply_info"] = object_array(count, rows, infos)
-        ids = [outcome.tokens if isinstance(outcome, Reply) else None for outcome in outcomes]
-        if any(one is not None for one in ids):
-            told["reply_tokens"] = object_array(count, rows, ids)
         return told
 
     def end_info(self, ended: NDArray[np.bool_]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,14 +290,31 @@ class Conversations:
         self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _opened(start: Start, opening: str | Prompt | None) -> Start:
-    """An episode's start with what its world begins with."""
-    if opening is None:
-        return start
+def _checked_ids(tokens: ArrayLike, vocab_size: int) -> list[int]:
+    """The ids of a reply.
+
+    Raises:
+        TokenizerError: They are none of this vocabulary.
+    """
+    ids = np.asarray(tokens)
+    if ids.size == 0:
+        return []
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TokenizerError("the tokens of a reply are integers of shape (k,)")
+    if not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise TokenizerError(f"tokens are 0 to {vocab_size - 1}")
+    said: list[int] = ids.tolist()
+    return said
+
+
+def _prompt_of(
+    opening: str | Sequence[Mapping[str, Any]] | Prompt, columns: Mapping[str, Any]
+) -> Prompt:
+    if isinstance(opening, Prompt):
+        return replace(opening, columns={**columns, **opening.columns})
     if isinstance(opening, str):
-        opening = Prompt(opening)
-    columns = {**start.prompt.columns, **opening.columns}
-    return Start(Prompt(opening.text, columns, opening.tokens))
+        return Prompt(opening, columns)
+    return Prompt("", columns, messages=opening)
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

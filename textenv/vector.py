@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from textenv.errors import (
     PromptError,
     VocabularyMismatchError,
 )
+from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
@@ -29,6 +31,7 @@ from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
 from textenv.spec import SharedRewardSpec
+from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
     Tokenizer,
@@ -76,12 +79,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
     `reward_components` (each component's unweighted value, summed over the episode) and, if
     `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its number)
-    and `reply`; at the end of one: `turns`, and `world_error` if its world failed. With rewards
-    that may abstain (those of TRL), `scored` is False for an episode to which none applies: its
-    reward is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every
-    row after every reset and step. Ids that stand for no token are masked too, but do not make it
-    come. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    for an episode started from options. Where a turn of a conversation ended: `turn` (its number),
+    `reply` and `reply_tokens`, the ids that were appended; at the end of one: `turns`, and
+    `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
+    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
+    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
+    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -95,14 +99,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
+            template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
             Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
             advice to the policy: the environment carries out a masked action too.
-        stop_tokens: Ids that end an answer; None takes the tokenizer's own, and warns if it has
-            none.
+        stop_tokens: Ids that end an answer; None takes the tokenizer's own and the end of a frame's
+            turns, and warns if there is none.
+        stop_strings: Texts that end an answer, wherever tokens begin and end. The string and what
+            stands behind it stay in the ids and are not part of the text.
         forbidden_tokens: Ids that are always masked.
         allowed_tokens: Ids beside which all are masked, except the stop tokens; None allows all.
         budget: Which flag a spent budget sets.
@@ -141,11 +149,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        frame: FrameArgument = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
         min_new_tokens: int = 0,
         stop_tokens: Sequence[int] | None = None,
+        stop_strings: Sequence[str] = (),
         forbidden_tokens: Sequence[int] = (),
         allowed_tokens: Sequence[int] | None = None,
         budget: Literal["terminate", "truncate"] = "terminate",
@@ -181,8 +191,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
+        self.world = world
+        replies = None if world is None else load_world(world, reply_timeout)
+        wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
-        self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens)
+        self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens, wrapping)
         self.max_prompt_tokens = self._encoder.room
 
         length = self.max_prompt_tokens + max_new_tokens
@@ -191,8 +204,16 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        self.stop_tokens = ends_of_answers(self.tokenizer, stop_tokens)
+        self.stop_strings = StopStrings(stop_strings, self.tokenizer)
+        self.stop_tokens = ends_of_answers(
+            self.tokenizer,
+            stop_tokens,
+            None if wrapping is None else wrapping.end_of_turn,
+            self.stop_strings,
+        )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        if wrapping is not None:
+            forbidden_tokens = [*forbidden_tokens, *wrapping.role_tokens]
         is_forbidden = forbidden_marks(
             vocab_size, forbidden_tokens, allowed_tokens, self.stop_tokens
         )
@@ -208,26 +229,27 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
         self._components = RewardComponents(terms, num_envs)
-        self.world = world
         self._conversations = None
-        if world is not None:
-            speaker = load_world(world, reply_timeout)
-            speaker.join(
+        if replies is not None:
+            replies.join(
                 TurnRules(
                     tokenizer=self.tokenizer,
                     is_stop=self._is_stop,
+                    stop_strings=self.stop_strings,
                     allowed=self._mask_table,
                     min_tokens=min_new_tokens,
                     max_tokens=max_turn_tokens,
                     budget=max_new_tokens,
                     rows=num_envs,
                     length=length,
+                    frame=wrapping,
                 )
             )
             self._conversations = Conversations(
-                speaker,
+                replies,
                 self._texts,
                 self.tokenizer,
+                wrapping,
                 budget=max_new_tokens,
                 cuts=budget == "truncate",
                 max_turns=max_turns,
@@ -303,8 +325,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        # Of rows that a stop string has ended, the text before it.
+        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
+        ended[list(until)] = True
         if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, infos)
+            return self._take_turns(moving, actions, stopped, ended, until, infos)
         some_ended = np.count_nonzero(ended)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
@@ -314,8 +339,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
             rows = ended.nonzero()[0]
+            stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
-            infos |= self._finish(rows, ended, reasons, rewards)
+            infos |= self._finish(rows, ended, reasons, rewards, until)
         infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
@@ -409,6 +435,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         actions: NDArray[np.int64],
         stopped: NDArray[np.bool_],
         ended: NDArray[np.bool_],
+        until: Mapping[int, str],
         infos: dict[str, Any],
     ) -> tuple[
         NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
@@ -420,6 +447,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions: All rows' tokens, shape (num_envs,).
             stopped: Rows in which a stop token was chosen, shape (num_envs,), bool.
             ended: Those, and rows whose budget is spent, shape (num_envs,), bool.
+            until: Of rows that a stop string has ended, the text before it.
             infos: What is to be told so far.
         """
         assert self._conversations is not None
@@ -432,12 +460,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = turn_over.nonzero()[0]
         reasons: dict[int, str] = {}
         if len(rows):
-            turns = [talk.turn(row, bool(stopped[row])) for row in rows.tolist()]
+            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
             outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
             for row, outcome in zip(rows.tolist(), outcomes, strict=True):
                 if isinstance(outcome, Reply):
                     rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome)
+                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
                 if end is not None:
                     reasons[row], truncated[row] = end
                     over[row] = True
@@ -453,16 +481,43 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
 
+    def _until_strings(
+        self,
+        moving: NDArray[np.intp] | slice,
+        actions: NDArray[np.int64],
+        stopped: NDArray[np.bool_],
+    ) -> dict[int, str]:
+        """The answers' texts before a stop string that this step has completed, by row."""
+        may = self.stop_strings.may_complete[actions] & ~stopped
+        rows = np.arange(self.num_envs)[moving]
+        found = {}
+        for row in rows[may[rows]].tolist():
+            begin, end = self._answer_begins(row), self._texts.lengths[row]
+            if end - begin < self.min_new_tokens:
+                continue
+            ids = self._texts.tokens[row, :end].tolist()
+            text = self.stop_strings.completed(ids[:begin], ids[begin:])
+            if text is not None:
+                found[row] = text
+        return found
+
+    def _answer_begins(self, row: int) -> int:
+        """Place of the first token of the answer, or of a conversation's present turn."""
+        said = 0 if self._conversations is None else self._conversations.starts[row]
+        return int(self._texts.prompt_lengths[row] + said)
+
     def _finish(
         self,
         rows: NDArray[np.intp],
         ended: NDArray[np.bool_],
         reasons: Sequence[str],
         rewards: NDArray[np.float64],
+        until: Mapping[int, str] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Score the rows that ended, into `rewards`, and restart them in SAME_STEP mode."""
         episodes = [
-            self._episode(row, reason) for row, reason in zip(rows.tolist(), reasons, strict=True)
+            self._episode(row, reason, until.get(row))
+            for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
@@ -522,7 +577,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             tokenizer=self.tokenizer,
         )
 
-    def _episode(self, row: int, reason: str) -> Episode:
+    def _episode(self, row: int, reason: str, until: str | None) -> Episode:
         talk = self._conversations
         prompt = self._texts.prompts[row]
         return Episode(
@@ -534,6 +589,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            until=until,
         )
 
     def _end_info(

@@ -72,8 +72,8 @@ class TwoPlayers(BatchedWorld):
 
     What the partner says is appended to the agent's text by its ids, exactly as they were chosen,
     stop token included; it is the world's, in no mask and no loss. What the agent says reaches the
-    partner by its ids too. Both seats keep to the same rules: stop tokens, `max_turn_tokens`,
-    `min_new_tokens`, forbidden and allowed tokens of the environment.
+    partner by its ids too. Both seats keep to the same rules: stop tokens and strings,
+    `max_turn_tokens`, `min_new_tokens`, forbidden and allowed tokens of the environment.
 
     The random numbers of the partner belong to the episode, so what it says depends neither on
     other rows nor on the batch. If it moves first, its first move belongs to the draw, and all
@@ -95,8 +95,8 @@ class TwoPlayers(BatchedWorld):
         temperature: Logits of the partner are divided by it.
 
     Raises:
-        WorldError: Nobody plays the other seat, the game returned something that cannot be, or the
-            world is used in two environments.
+        WorldError: Nobody plays the other seat, the game returned something that cannot be, the
+            world is used in two environments, or the environment has a frame.
         VocabularyMismatchError: The partner has other tokens than the environment.
         PromptTooLongError: The opening and the partner's first turn do not fit.
     """
@@ -135,6 +135,11 @@ class TwoPlayers(BatchedWorld):
 
     def join(self, rules: TurnRules) -> None:
         """See `BatchedWorld.join`."""
+        if rules.frame is not None:
+            raise WorldError(
+                "both seats read one text, in which nobody is the assistant: make an environment "
+                "of TwoPlayers without frame=, or let the game's words say who speaks"
+            )
         if self._rules is not None:
             raise WorldError(
                 "this world is another environment's already, and its rows would be mixed up: make "
@@ -241,10 +246,9 @@ class TwoPlayers(BatchedWorld):
         return failed
 
     def _is_over(self, turn: _Turn) -> bool:
-        rules, length = self.rules, len(turn.tokens)
-        room = turn.table.play.room(1 - turn.table.seat)
-        limit = room if rules.max_tokens is None else min(room, rules.max_tokens)
-        return bool(rules.is_stop[turn.tokens[-1]]) or length >= limit
+        play, seat = turn.table.play, 1 - turn.table.seat
+        over, _ = self.rules.ended(play.views[seat], turn.tokens)
+        return over or len(turn.tokens) >= play.room(seat)
 
     def _choose(self, speaking: Sequence[_Turn]) -> None:
         """One more token for each turn, by each policy for all of its rows together."""

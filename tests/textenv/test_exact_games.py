@@ -4,23 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
-from small_games import DEALS, Kuhn, Nim, Pennies, best_in_nim
+from small_games import DEALS, Kuhn, Nim, Pennies, best_in_nim, rules_of
 
 from textenv.errors import WorldError
 from textenv.testing import games
 from textenv.testing.games import GameTree, best_response, exploitability, value
-from textenv.tokenizers import CharacterTokenizer
-from textenv.worlds import Outcome, TurnRules, TwoPlayerGame
+from textenv.worlds import Outcome, TwoPlayerGame
 
 
-def tree_of(game, alphabet, may_say, records=({"prompt": ""},), max_tokens=1, budget=20):
-    tokenizer = CharacterTokenizer(alphabet)
-    is_stop = np.zeros(tokenizer.vocab_size, dtype=bool)
-    is_stop[-1] = True
-    allowed = np.zeros((2, tokenizer.vocab_size), dtype=bool)
-    allowed[:, [tokenizer.encode(letter)[0] for letter in may_say]] = True
-    rules = TurnRules(tokenizer, is_stop, allowed, 0, max_tokens, budget, 1, length=30)
-    return GameTree(game, rules, records)
+def tree_of(game, alphabet, may_say, records=({"prompt": ""},), **rules):
+    return GameTree(game, rules_of(alphabet, may_say, **rules), records)
 
 
 def poker():

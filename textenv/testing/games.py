@@ -95,7 +95,7 @@ class GameTree:
                 "tokens, shorter turns, or a smaller game"
             )
         seat = play.to_move
-        # Without room nobody can say anything: the play is cut there.
+        # A play is cut where there is no room for a turn.
         if play.over or play.room(seat) < max(map(len, self.turns)):
             return _Node(-1, -1, (), play.rewards)
         view = self._numbers.setdefault(tuple(play.views[seat]), len(self._numbers))
@@ -187,7 +187,7 @@ def _best(
 
 
 def _turns(rules: TurnRules) -> list[tuple[int, ...]]:
-    """Every turn that may be said: it ends with a stop token, or has `max_tokens`."""
+    """Every turn that may be said, to where a stop or the budget ends it."""
     if rules.max_tokens is None:
         raise TooManyPlaysError("turns have no limit: make the environment with max_turn_tokens")
     found: list[tuple[int, ...]] = []
@@ -197,8 +197,8 @@ def _turns(rules: TurnRules) -> list[tuple[int, ...]]:
         allowed = rules.allowed[int(len(begun) >= rules.min_tokens)]
         for token in np.flatnonzero(allowed).tolist():
             turn = (*begun, token)
-            ends = bool(rules.is_stop[token]) or len(turn) >= rules.max_tokens
-            (found if ends else waiting).append(turn)
+            over, _ = rules.ended((), turn)
+            (found if over else waiting).append(turn)
         if len(found) + len(waiting) > TOO_MANY_PLAYS:
             raise TooManyPlaysError(f"there are more than {TOO_MANY_PLAYS} turns")
     return sorted(found)

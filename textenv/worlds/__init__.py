@@ -10,13 +10,14 @@ once; ids are never made from text that was made from ids. `TwoPlayerGame` is th
 which a policy has the other seat; that policy is `agents.partners`.
 """
 
-from textenv.worlds.base import BatchedWorld, Reply, Turn, TurnRules, World
+from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, TurnRules, World
 from textenv.worlds.games import Outcome, Play, TwoPlayerGame
 from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world
 
 __all__ = [
     "BatchedWorld",
     "OneWorldPerEpisode",
+    "Opening",
     "Outcome",
     "Play",
     "Reply",

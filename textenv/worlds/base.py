@@ -3,13 +3,22 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from textenv.frames import Frame
 from textenv.prompts import Prompt
-from textenv.tokenizers import Tokenizer
+from textenv.stop_strings import StopStrings
+from textenv.tokenizers import Tokenizer, decode_answer
+
+Opening: TypeAlias = str | Sequence[Mapping[str, Any]] | Prompt | None
+"""What an episode begins with: a text, messages with a `role` and a `content`; None is the prompt.
+
+A `Prompt` may have `tokens`, ids that are taken exactly as they are, and columns, which are added
+to the episode's record.
+"""
 
 
 @dataclass(frozen=True)
@@ -17,18 +26,20 @@ class Reply:
     """What the world does after a turn: it says something, pays something, ends it, or all three.
 
     Attributes:
-        text: What the world says; nothing is appended if it is empty or if the episode ends here.
+        text: What the world says; nothing is appended if the episode ends here. Several texts are
+            several messages, such as the results of several tools. Without a frame they follow each
+            other as they are.
         reward: Paid in the step in which the turn ended.
         terminated: The episode is over, and nothing is worth anything after it.
         truncated: The episode is cut short here; learners estimate what would have followed.
         role: Who speaks, for frames that tell speakers apart: user, tool or system.
         info: Anything else, for `infos["reply_info"]`.
         tokens: What it says as ids, from a world that has chosen them, shape (k,); they are
-            appended exactly as they are, and `text` is for people and rewards only. None encodes
-            the text.
+            appended exactly as they are, without a frame, and `text` is for people and rewards.
+            None encodes the text.
     """
 
-    text: str = ""
+    text: str | Sequence[str] = ""
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
@@ -36,17 +47,22 @@ class Reply:
     info: Mapping[str, Any] = field(default_factory=dict)
     tokens: ArrayLike | None = field(default=None, compare=False)  # arrays have no one truth
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """What the world says, message by message."""
+        return [self.text] if isinstance(self.text, str) else self.text
+
 
 @dataclass(frozen=True, eq=False)
 class Turn:
     """What the agent has just said.
 
     Attributes:
-        text: Its text, without the stop token.
+        text: Its text, without the stop token, and up to a stop string.
         tokens: Its ids exactly as they were chosen, shape (k,), int64.
         number: Number of the turn in the episode, from 1.
-        finish_reason: `"stop"` after a stop token; `"length"` if the turn's budget or that of the
-            text was spent.
+        finish_reason: `"stop"` after a stop token or a stop string; `"length"` if the turn's budget
+            or that of the text was spent.
         history: The turns and replies before this one, oldest first.
     """
 
@@ -64,23 +80,42 @@ class TurnRules:
     Attributes:
         tokenizer: Reads and writes the texts.
         is_stop: True at tokens that end a turn, shape (V,), bool.
+        stop_strings: Texts that end a turn.
         allowed: Which tokens may be chosen, shape (2, V), bool: in row 0 while the turn is shorter
             than `min_tokens`, in row 1 from then on.
-        min_tokens: Length from which a turn may be ended by a stop token.
+        min_tokens: Length from which a turn may be ended by a stop token or a stop string.
         max_tokens: Token budget of a turn; None sets no limit.
         budget: Tokens behind the opening, of all turns and replies together.
         rows: Number of rows.
         length: Tokens of an observation.
+        frame: How replies are wrapped; None if they are not.
     """
 
     tokenizer: Tokenizer
     is_stop: NDArray[np.bool_]
+    stop_strings: StopStrings
     allowed: NDArray[np.bool_]
     min_tokens: int
     max_tokens: int | None
     budget: int
     rows: int
     length: int
+    frame: Frame | None = None
+
+    def ended(self, before: Sequence[int], said: Sequence[int]) -> tuple[bool, str]:
+        """Whether a stop token, a stop string or the budget ends a turn here, and its text so far.
+
+        Args:
+            before: Ids in front of the turn.
+            said: Ids of the turn; not empty.
+        """
+        stopped = bool(self.is_stop[said[-1]])
+        if self.stop_strings and not stopped and len(said) >= self.min_tokens:
+            text = self.stop_strings.completed(before, said)
+            if text is not None:
+                return True, text
+        text = decode_answer(self.tokenizer, before, said[:-1] if stopped else said)
+        return stopped or (self.max_tokens is not None and len(said) >= self.max_tokens), text
 
 
 class World(ABC):
@@ -95,9 +130,14 @@ class World(ABC):
 
     Attributes that JSON can hold are saved with the environment's state. A world with others has
     `state_dict` and `load_state_dict(state)`.
+
+    Attributes:
+        tools: JSON schemas of functions that the agent may call; a frame tells them in the opening.
     """
 
-    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+    tools: Sequence[Mapping[str, Any]] = ()
+
+    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Begin an episode.
 
         Args:
@@ -106,7 +146,8 @@ class World(ABC):
                 to one opening can be compared.
 
         Returns:
-            The text that the episode begins with; None takes the prompt.
+            The text that the episode begins with, or with a frame the messages; None takes the
+            prompt.
         """
         return None
 
@@ -126,7 +167,12 @@ class BatchedWorld(ABC):
 
     It keeps what it remembers of an episode by the number of its row. `state_dict` and
     `load_state_dict(state)` save that; a world without them cannot be saved.
+
+    Attributes:
+        tools: As of `World`.
     """
+
+    tools: Sequence[Mapping[str, Any]] = ()
 
     def join(self, rules: TurnRules) -> None:  # noqa: B027  (most worlds need not know)
         """Called once, when an environment takes this world, with what holds there."""
@@ -136,12 +182,8 @@ class BatchedWorld(ABC):
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[str | Prompt | None]:
-        """Begin episodes in `rows`; see `World.begin`.
-
-        A `Prompt` may begin one too: with `tokens`, ids that are taken exactly as they are, and
-        with columns, which are added to the episode's record.
-        """
+    ) -> Sequence[Opening]:
+        """Begin episodes in `rows`; see `World.begin`."""
         return [None] * len(rows)
 
     @abstractmethod

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from textenv.errors import WorldError
 from textenv.records import short
-from textenv.tokenizers import decode_answer, encode_answer, encode_prompt
+from textenv.tokenizers import encode_answer, encode_prompt
 from textenv.worlds.base import TurnRules
 from textenv.worlds.states import restored, state_of
 
@@ -152,8 +152,7 @@ class Play:
         seat, rules = self.to_move, self.rules
         before = list(self.views[seat])
         ids = [int(token) for token in tokens]
-        words = ids[:-1] if ids and rules.is_stop[ids[-1]] else ids
-        text = decode_answer(rules.tokenizer, before, words)
+        _, text = rules.ended(before, ids)
         try:
             given = self.game.move(seat, text, rng)
         except Exception as error:

@@ -13,8 +13,10 @@ from small_games import Nim, Pennies, best_in_nim, for_seat
 from agents import PPO, Collector, Learner
 from agents.partners import Pool, TwoPlayers, exploitability, turn_probabilities
 from policies import Policy, Step, TransformerConfig, TransformerPolicy
-from textenv import Reply, TextVectorEnv, Turn
+from textenv import TextEnv, TextVectorEnv, Turn
 from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.frames import ChatTemplate
+from textenv.testing import check_text_env
 from textenv.testing.games import GameTree
 from textenv.tokenizers import CharacterTokenizer
 from textenv.worlds import Outcome, Play, TwoPlayerGame
@@ -344,26 +346,10 @@ def test_a_partner_without_room_ends_the_game():
 
 
 def test_a_spent_text_ends_as_the_environment_says():
-    envs, players = chat(8, max_new_tokens=6)
+    envs, _ = chat(8, max_new_tokens=6)
     learner = policy_for(envs, seed=1)
     rollout = Collector(learner, envs, seed=0).collect_episodes(16)
     assert (rollout.endings["by_budget"] == 1).any() and rollout.terminated.all()
-
-
-# ---------------------------------------------------------------- what a reply may be
-
-
-def test_what_people_read_is_what_was_said():
-    envs, players = nim(1, seat=0, prompts=["9"])
-    players.partner = BestInNim()
-    envs.reset(seed=0)
-    *_, infos = envs.step([1])
-    assert isinstance(players._told(players._tables[0]), Reply)
-    assert infos["reply"][0] == "817"
-    saved = envs.state_dict()
-    envs.load_state_dict(saved)
-    observations, rewards, *_ = envs.step([3])
-    assert shown(envs, observations[0]) == "91817" + "3" + "413"
 
 
 # ---------------------------------------------------------------- mistakes
@@ -434,6 +420,46 @@ def test_the_spec_of_an_environment_shares_its_players():
     players.partner = policy_for(envs)
     envs.reset(seed=0)
     assert copy.deepcopy(envs.unwrapped.spec).kwargs["world"] is players
+
+
+def test_a_frame_is_refused():
+    with pytest.raises(WorldError, match="without frame=, or let the game's words say who speaks"):
+        chat(frame=ChatTemplate("", "a", "b", "c", "d"), max_prompt_tokens=32)
+
+
+def test_stop_strings_end_the_turns_of_both_seats():
+    limits = {"max_turn_tokens": 6, "max_new_tokens": 60, "max_prompt_tokens": 12}
+    strings = ["ab", "ca", "dd"]
+    envs, players = chat(8, stop_strings=strings, min_new_tokens=2, **limits)
+    heard, said, original = listened(players), [], Play.said
+
+    def noted(play, tokens, rng):
+        said.append("".join("abcd."[token] for token in tokens))
+        original(play, tokens, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Play, "said", noted)
+        Collector(policy_for(envs, seed=1), envs, seed=0).collect_episodes(24)
+    assert len(said) > 1.5 * len(heard)  # the partner's turns too
+    for text in said:
+        assert text.endswith((".", *strings)) or len(text) == 6
+        assert not set(strings) & {text[i : i + 2] for i in range(len(text) - 2)}
+    assert sum(text.endswith(tuple(strings)) for text in said) > 20
+
+
+def test_the_check_of_environments():
+    def make(**options):
+        return chat(**{"num_envs": 2} | options)[0]
+
+    def one(**options):
+        players = TwoPlayers(Chat)
+        env = TextEnv(world=players, **CHAT | options)
+        players.partner = policy_for(env)
+        return env
+
+    skipped = {"text_is_the_answer", "the_budget_counts_chosen_tokens"}
+    assert set(check_text_env(make)) >= skipped
+    assert set(check_text_env(one)) >= skipped
 
 
 # ---------------------------------------------------------------- exploitability

@@ -4,25 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from small_games import Kuhn, Nim, Pennies
+from small_games import Kuhn, Nim, Pennies, rules_of
 
 from textenv.errors import TokenizerError, WorldError
-from textenv.tokenizers import CharacterTokenizer
-from textenv.worlds import Outcome, Play, TurnRules, TwoPlayerGame
+from textenv.worlds import Outcome, Play, TwoPlayerGame
 from textenv.worlds.states import restored
 
 RNG = np.random.default_rng(0)
 
 
-def rules_for(alphabet, budget=10, length=12, max_tokens=1, stop=True):
-    tokenizer = CharacterTokenizer(alphabet)
-    is_stop = np.zeros(tokenizer.vocab_size, dtype=bool)
-    is_stop[-1] = stop
-    allowed = np.ones((2, tokenizer.vocab_size), dtype=bool)
-    return TurnRules(tokenizer, is_stop, allowed, 0, max_tokens, budget, rows=1, length=length)
-
-
-DIGITS = rules_for("0123456789")
+DIGITS = rules_of("0123456789", budget=10)
 STOP = 10
 
 
@@ -41,7 +32,7 @@ def test_both_seats_read_the_same_ids():
 
 
 def test_seats_move_at_once():
-    rules = rules_for("ht=#")
+    rules = rules_of("ht=#")
     play = Play.opened(Pennies, rules, {"prompt": ""}, RNG)
     assert texts(play) == ["=", "#"]
     play.said([0], RNG)
@@ -60,7 +51,7 @@ class Often(TwoPlayerGame):
 
 
 def test_a_seat_may_move_twice_and_be_paid_on_the_way():
-    play = Play.opened(Often, rules_for("ab?"), {"prompt": "?"}, RNG)
+    play = Play.opened(Often, rules_of("ab?"), {"prompt": "?"}, RNG)
     play.said([0], RNG)
     assert play.to_move == 0 and texts(play) == ["?aa", "?ab"]
     play.said([0], RNG)
@@ -68,7 +59,7 @@ def test_a_seat_may_move_twice_and_be_paid_on_the_way():
 
 
 def test_a_play_is_saved():
-    play = Play.opened(Kuhn, rules_for("123pb"), {"cards": "31"}, RNG)
+    play = Play.opened(Kuhn, rules_of("123pb"), {"cards": "31"}, RNG)
     play.said([3], RNG)
     state = play.state_dict()
     json.dumps(state["game"])
@@ -105,14 +96,26 @@ def answers(outcome, opening="?"):
     ],
 )
 def test_rules_that_cannot_be_are_named(outcome, says):
-    play = Play.opened(answers(outcome), rules_for("ab?"), {"prompt": ""}, RNG)
+    play = Play.opened(answers(outcome), rules_of("ab?"), {"prompt": ""}, RNG)
     with pytest.raises(WorldError, match=says):
         play.said([0], RNG)
 
 
 def test_openings_that_cannot_be_are_named():
-    rules = rules_for("ab?")
-    with pytest.raises(WorldError, match="Answers.begin gave the text 3"):
+    rules = rules_of("ab?")
+    with pytest.raises(WorldError, match=r"Answers.begin gave the text 3"):
         Play.opened(answers(Outcome(), 3), rules, {"prompt": ""}, RNG)
-    with pytest.raises(TokenizerError, match="'!' is not among the 3"):
+    with pytest.raises(TokenizerError, match=r"'!' is not among"):
         Play.opened(answers(Outcome(), "!"), rules, {"prompt": ""}, RNG)
+
+
+def test_turns_end_with_a_stop_token_a_stop_string_or_their_budget():
+    rules = rules_of("abc", max_tokens=4, stop_strings=["bc"])
+    for said, over, text in (
+        ([0, 1], False, "ab"),
+        ([0, 3], True, "a"),
+        ([0, 1, 2], True, "a"),
+        ([0, 0, 0, 0], True, "aaaa"),
+    ):
+        assert rules.ended([0, 1], said) == (over, text)
+    assert rules.ended([0, 1], [2]) == (False, "c")  # the string must be said in one turn
