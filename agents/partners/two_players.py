@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.partners.pool import Pool
 from policies import Policy
@@ -59,11 +60,18 @@ class _Table:
 
 @dataclass
 class _Turn:
-    """A turn that the partner is in the middle of."""
+    """A turn that the partner is in the middle of.
+
+    Attributes:
+        text: What it has read and said, padded, shape (length of an observation,), int64.
+        read: Tokens of it that it has read.
+    """
 
     row: int
     table: _Table
     rng: np.random.Generator
+    text: NDArray[np.int64]
+    read: int
     tokens: list[int] = field(default_factory=list)
 
 
@@ -224,7 +232,7 @@ class TwoPlayers(BatchedWorld):
         def turns_of(rows: Sequence[int]) -> list[_Turn]:
             some = [(row, tables[row]) for row in rows if row not in failed]
             return [
-                _Turn(row, table, rngs[row])
+                self._turn(row, table, rngs[row])
                 for row, table in some
                 if table.partner_moves and table.play.room(1 - table.seat) > 0
             ]
@@ -245,9 +253,15 @@ class TwoPlayers(BatchedWorld):
             speaking = going_on + turns_of(moved)
         return failed
 
+    def _turn(self, row: int, table: _Table, rng: np.random.Generator) -> _Turn:
+        view = table.play.views[1 - table.seat]
+        text = np.full(self.rules.length, table.policy.pad_token, dtype=np.int64)
+        text[: len(view)] = view
+        return _Turn(row, table, rng, text, len(view))
+
     def _is_over(self, turn: _Turn) -> bool:
         play, seat = turn.table.play, 1 - turn.table.seat
-        over, _ = self.rules.ended(play.views[seat], turn.tokens)
+        over = self.rules.ends(play.views[seat], turn.tokens)
         return over or len(turn.tokens) >= play.room(seat)
 
     def _choose(self, speaking: Sequence[_Turn]) -> None:
@@ -257,20 +271,17 @@ class TwoPlayers(BatchedWorld):
             by_policy.setdefault(turn.table.policy, []).append(turn)
         for policy, turns in by_policy.items():
             turns.sort(key=lambda turn: turn.row)
-            texts = np.full((len(turns), self.rules.length), policy.pad_token, dtype=np.int64)
-            for text, turn in zip(texts, turns, strict=True):
-                ids = turn.table.play.views[1 - turn.table.seat] + turn.tokens
-                text[: len(ids)] = ids
             lengths = np.array([len(turn.tokens) for turn in turns])
             masks = self.rules.allowed[(lengths >= self.rules.min_tokens).astype(np.intp)]
             chosen = policy.act(
-                texts,
+                np.stack([turn.text for turn in turns]),
                 self._cache(policy).some(np.array([turn.row for turn in turns])),
                 temperature=self.temperature,
                 action_masks=None if masks.all() else masks,
                 uniforms=np.array([turn.rng.random() for turn in turns]),
             ).actions
             for turn, token in zip(turns, chosen.tolist(), strict=True):
+                turn.text[turn.read + len(turn.tokens)] = token
                 turn.tokens.append(token)
 
     def _policy(self, number: int | None) -> Policy:

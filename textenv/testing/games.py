@@ -197,8 +197,7 @@ def _turns(rules: TurnRules) -> list[tuple[int, ...]]:
         allowed = rules.allowed[int(len(begun) >= rules.min_tokens)]
         for token in np.flatnonzero(allowed).tolist():
             turn = (*begun, token)
-            over, _ = rules.ended((), turn)
-            (found if over else waiting).append(turn)
+            (found if rules.ends((), turn) else waiting).append(turn)
         if len(found) + len(waiting) > TOO_MANY_PLAYS:
             raise TooManyPlaysError(f"there are more than {TOO_MANY_PLAYS} turns")
     return sorted(found)

@@ -102,20 +102,28 @@ class TurnRules:
     length: int
     frame: Frame | None = None
 
-    def ended(self, before: Sequence[int], said: Sequence[int]) -> tuple[bool, str]:
-        """Whether a stop token, a stop string or the budget ends a turn here, and its text so far.
+    def ends(self, before: Sequence[int], said: Sequence[int]) -> bool:
+        """Whether a stop token, a stop string or the budget ends a turn here.
 
         Args:
             before: Ids in front of the turn.
             said: Ids of the turn; not empty.
         """
-        stopped = bool(self.is_stop[said[-1]])
-        if self.stop_strings and not stopped and len(said) >= self.min_tokens:
-            text = self.stop_strings.completed(before, said)
-            if text is not None:
-                return True, text
-        text = decode_answer(self.tokenizer, before, said[:-1] if stopped else said)
-        return stopped or (self.max_tokens is not None and len(said) >= self.max_tokens), text
+        if self.is_stop[said[-1]] or (self.max_tokens is not None and len(said) >= self.max_tokens):
+            return True
+        return self._until_string(before, said) is not None
+
+    def text(self, before: Sequence[int], said: Sequence[int]) -> str:
+        """What a turn that has ended says, without its stop token or string; see `ends`."""
+        if self.is_stop[said[-1]]:
+            return decode_answer(self.tokenizer, before, said[:-1])
+        until = self._until_string(before, said)
+        return decode_answer(self.tokenizer, before, said) if until is None else until
+
+    def _until_string(self, before: Sequence[int], said: Sequence[int]) -> str | None:
+        if not self.stop_strings or len(said) < self.min_tokens:
+            return None
+        return self.stop_strings.completed(before, said)
 
 
 class World(ABC):

@@ -150,9 +150,8 @@ class Play:
             TokenizerError: The vocabulary lacks a character of what the game says.
         """
         seat, rules = self.to_move, self.rules
-        before = list(self.views[seat])
         ids = [int(token) for token in tokens]
-        _, text = rules.ended(before, ids)
+        text = rules.text(self.views[seat], ids)
         try:
             given = self.game.move(seat, text, rng)
         except Exception as error:

@@ -117,5 +117,5 @@ def test_turns_end_with_a_stop_token_a_stop_string_or_their_budget():
         ([0, 1, 2], True, "a"),
         ([0, 0, 0, 0], True, "aaaa"),
     ):
-        assert rules.ended([0, 1], said) == (over, text)
-    assert rules.ended([0, 1], [2]) == (False, "c")  # the string must be said in one turn
+        assert (rules.ends([0, 1], said), rules.text([0, 1], said)) == (over, text)
+    assert not rules.ends([0, 1], [2])  # the string must be said in one turn
