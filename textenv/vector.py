@@ -406,6 +406,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return {
             "max_new_tokens": budget,
             "stop_tokens": self.stop_tokens,
+            "stop_strings": self.stop_strings.strings,
             "min_new_tokens": self.min_new_tokens,
             "action_masks": self._mask_table[1].copy(),
         }
