@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from textenv.errors import CheckpointError, ResetOptionsError, TokenizerError, W
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
 from textenv.records import short
-from textenv.resets import Start
 from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
+from textenv.starts import PastTurn, Start
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, Reply, Turn, checked
+from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Reply, Turn, checked
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
 """Values of `info["finish_reason"]`: the world ended it, its turns were used up, it failed."""
@@ -43,6 +43,9 @@ class Conversations:
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
         histories: Turns and replies so far, one list for each row.
         errors: What went wrong in each row; empty if nothing did.
+        drawn: The prompt that each row's episode was drawn with.
+        borders: Where each row's turns have ended, oldest first.
+        first_row: What the world calls the first row, if another environment asks it too.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Conversations:
         cuts: bool,
         max_turns: int | None,
         max_turn_tokens: int | None,
+        first_row: int = 0,
     ):
+        self.first_row = first_row
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
         self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
         count = len(texts.prompts)
@@ -65,25 +70,46 @@ class Conversations:
         self.rewards = np.zeros(count)
         self.histories: list[list[Turn | Reply]] = [[] for _ in range(count)]
         self.errors = [""] * count
+        self.drawn = [Prompt("")] * count
+        self.borders: list[list[PastTurn]] = [[] for _ in range(count)]
+        self._reply_seeds = np.zeros(count, dtype=np.int64)
 
     def opened(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
     ) -> Sequence[Start]:
         """Begin episodes; returns their starts with the texts that the world begins with.
 
+        A start whose world was saved needs no new one.
+
         Raises:
             ResetOptionsError: A start is in the middle of an answer.
             WorldError: The world raised, or returned something else than a text or None.
         """
-        if any(start.answer is not None for start in starts):
+        if any(start.answer is not None and start.opening is None for start in starts):
             raise ResetOptionsError(
                 "'prompt_length' says where an answer begins, and a conversation begins with its "
                 "world: give 'prompt', or 'tokens' without it"
             )
+        anew = [place for place, start in enumerate(starts) if start.world is None]
+        opened = list(starts)
+        for place, start in enumerate(starts):
+            if start.world is not None and start.opening is not None:
+                opened[place] = Start(replace(start.opening, columns=start.prompt.columns))
+        if anew:
+            texts = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
+            for place, text in zip(anew, texts, strict=True):
+                if text is not None:
+                    opened[place] = Start(Prompt(text, starts[place].prompt.columns))
+        return opened
+
+    def _begun(
+        self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
+    ) -> Sequence[str | None]:
+        """What the world begins with in `rows`."""
         records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
-            openings = list(self.world.begin(rows.tolist(), records, rngs))
+            openings = list(self.world.begin(self._names(rows), records, rngs))
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
         right = all(opening is None or isinstance(opening, str) for opening in openings)
@@ -92,17 +118,20 @@ class Conversations:
                 f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
                 f"of {len(rows)} episodes"
             )
-        return [
-            start if opening is None else Start(Prompt(opening, start.prompt.columns))
-            for start, opening in zip(starts, openings, strict=True)
-        ]
+        return openings
 
-    def started(self, rows: NDArray[np.intp]) -> None:
-        """The episodes of `rows` have begun."""
+    def _names(self, rows: NDArray[np.intp]) -> list[int]:
+        """What the world calls these rows."""
+        names: list[int] = (rows + self.first_row).tolist()
+        return names
+
+    def started(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        """The episodes of `rows` have begun with the openings of `starts`."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
-        for row in rows.tolist():
+        for row, start in zip(rows.tolist(), starts, strict=True):
             self.histories[row], self.errors[row] = [], ""
+            self.drawn[row], self.borders[row] = start.prompt, []
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -146,18 +175,20 @@ class Conversations:
             return LENGTH, self._cuts
         self._texts.extend(row, ids)
         self.starts[row] = used + len(ids)
+        self.borders[row].append(PastTurn(used, used + len(ids), int(self._reply_seeds[row])))
         return None
 
     def take_turns(
         self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
     ) -> Sequence[Reply | WorldError]:
         """Tell the world what was said; returns each row's reply, or what went wrong there."""
+        self._reply_seeds[rows] = episode_seeds
         rngs = [
             keyed_generator(seed, turn.number)
             for seed, turn in zip(episode_seeds.tolist(), turns, strict=True)
         ]
         try:
-            given = self.world.reply(rows.tolist(), turns, rngs)
+            given = self.world.reply(self._names(rows), turns, rngs)
             given = list(wait_for(given) if inspect.iscoroutine(given) else given)
         except Exception as error:  # one call for all rows: it fails for all
             given = [error] * len(rows)
@@ -212,23 +243,63 @@ class Conversations:
 
     # ---------------------------------------------------------------- saving
 
+    def start_of(self, row: int, start: Start, save_world: bool) -> Start:
+        """The start of one row's text with its turns, and its world's state if that can be saved.
+
+        Args:
+            row: Row number.
+            start: Its text and its seeds.
+            save_world: Whether to save the world's state.
+        """
+        saved = None
+        if save_world and self.borders[row] and isinstance(self.world, OneWorldPerEpisode):
+            saved = self.world.save(row + self.first_row)
+        return replace(
+            start,
+            prompt=self.drawn[row],
+            turns=tuple(self.borders[row]),
+            history=[_plain(entry) for entry in self.histories[row]],
+            world=saved,
+        )
+
+    def restore(self, row: int, start: Start) -> None:
+        """Bring one row to a start whose world was saved."""
+        assert isinstance(self.world, OneWorldPerEpisode)
+        self.world.restore(row + self.first_row, start.world)
+        self.histories[row] = history = _restored(start.history or ())
+        self.borders[row] = list(start.turns)
+        self.starts[row], self.numbers[row] = start.border, len(start.turns)
+        self.rewards[row] = sum(e.reward for e in history if isinstance(e, Reply))
+
+    def unsaved(self, state: Mapping[str, Any]) -> list[int]:
+        """Rows whose world is not in a state that `state_dict` gave, so it must be replayed."""
+        saved = state["world"]
+        if isinstance(self.world, OneWorldPerEpisode):
+            return [row for row in range(len(self.numbers)) if str(row) not in saved]
+        return list(range(len(self.numbers))) if saved is None else []
+
     def state_dict(self) -> dict[str, Any]:
         """The state as numpy arrays and plain types.
 
+        A world whose state cannot be saved is left out; it is replayed from its turns.
+
         Raises:
-            WorldError: The world's state cannot be saved.
+            WorldError: The world can be neither saved nor replayed.
         """
-        if not hasattr(self.world, "state_dict"):
+        saves = hasattr(self.world, "state_dict")
+        if not saves and not self.world.replayable:
             raise WorldError(
                 f"{self.name} keeps its state to itself: give it state_dict() and "
                 "load_state_dict(state)"
             )
         return {
+            "drawn": [prompt.to_json() for prompt in self.drawn],
+            "borders": [[list(turn) for turn in turns] for turns in self.borders],
             "starts": self.starts.copy(),
             "numbers": self.numbers.copy(),
             "rewards": self.rewards.copy(),
             "histories": [[_plain(entry) for entry in history] for history in self.histories],
-            "world": self.world.state_dict(),
+            "world": self.world.state_dict() if saves else None,  # type: ignore[attr-defined]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -240,7 +311,10 @@ class Conversations:
         self.starts[...], self.numbers[...] = state["starts"], state["numbers"]
         self.rewards[...] = state["rewards"]
         self.histories = [_restored(history) for history in state["histories"]]
-        self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
+        self.drawn = [Prompt.from_json(prompt) for prompt in state["drawn"]]
+        self.borders = [[PastTurn(*turn) for turn in turns] for turns in state["borders"]]
+        if state["world"] is not None:
+            self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

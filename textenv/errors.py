@@ -86,6 +86,10 @@ class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
 
 
+class ReplayError(WorldError):
+    """A world may not be told turns again, or replied to them in another way than before."""
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 

@@ -13,7 +13,8 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from textenv.errors import PromptError
-from textenv.prompts import Prompt, PromptSource
+from textenv.prompts import NoPrompts, Prompt, PromptSource
+from textenv.starts import Start
 
 _MASK = 2**64 - 1
 _STATE = ("keys", "given", "groups", "placed", "draw_seeds", "episode_seeds")
@@ -84,6 +85,9 @@ class PromptStreams:
         self.placed = np.zeros(count, dtype=np.int64)
         self.draw_seeds, self.episode_seeds = np.zeros((2, count), dtype=np.int64)
 
+    dealt = False
+    """Whether nothing is left to draw."""
+
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.
 
@@ -104,7 +108,7 @@ class PromptStreams:
         # Rounded up to the next whole group: the rows that come next get a new prompt.
         self.given[of] = -(-self.given[of] // self.group_size) * self.group_size
 
-    def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt]:
+    def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt | Start]:
         """The next prompts of `rows`.
 
         Raises:
@@ -132,8 +136,8 @@ class PromptStreams:
         self.given = given
         return prompts
 
-    def place(self, rows: NDArray[np.intp]) -> None:
-        """Note that `rows` start with something else than a draw."""
+    def place(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        """Note that `rows` start with something else than a draw; a start may name its seeds."""
         for row in rows.tolist():
             group, member = divmod(row, self.group_size)
             # Draws are numbered from 0 up; these streams of single rows are numbered below.
@@ -142,6 +146,14 @@ class PromptStreams:
             self.draw_seeds[row] = self.episode_seeds[row]  # nobody shares such a start
         self.placed[rows] += 1
         self.groups[rows] = -1
+        self._adopt(rows, starts)
+
+    def _adopt(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        for row, start in zip(rows.tolist(), starts, strict=True):
+            if start.draw_seed is not None:
+                self.draw_seeds[row] = start.draw_seed
+            if start.episode_seed is not None:
+                self.episode_seeds[row] = start.episode_seed
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next draws depend on, except the source."""
@@ -151,3 +163,31 @@ class PromptStreams:
         """Restore a state that `state_dict` gave; the number of rows must be the same."""
         for name in _STATE:
             getattr(self, name)[...] = state[name]
+
+
+class GivenStarts(PromptStreams):
+    """Deals out a list of starts, each once, to whichever rows start next.
+
+    Args:
+        starts: The starts, each with its `episode_seed`.
+        count: Number of rows.
+    """
+
+    def __init__(self, starts: Sequence[Start], count: int):
+        super().__init__(NoPrompts(), count, 1)
+        self.starts = starts
+
+    @property
+    def dealt(self) -> bool:
+        """Whether nothing is left to deal out."""
+        return int(self.given.sum()) >= len(self.starts)
+
+    def draw(self, rows: NDArray[np.intp]) -> Sequence[Start]:
+        """The next starts, for the first of `rows`; fewer than `rows` if no more are left."""
+        first = int(self.given.sum())
+        starts = self.starts[first : first + len(rows)]
+        rows = rows[: len(starts)]
+        self.given[rows] += 1
+        self.groups[rows] = -1
+        self._adopt(rows, starts)
+        return starts

@@ -1,7 +1,9 @@
 """Token generation as a vectorised Gymnasium environment."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,15 +22,20 @@ from textenv.errors import (
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
+    ReplayError,
+    ResetOptionsError,
     VocabularyMismatchError,
+    WorldError,
 )
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
-from textenv.resets import Start, rows_to_reset, starts_from_options
+from textenv.replays import check_turns, resume
+from textenv.resets import rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
-from textenv.seeding import PromptStreams
+from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
+from textenv.starts import Start
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
     Tokenizer,
@@ -202,24 +209,32 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        # The whole state: arrays with one entry for each row.
-        self._streams = PromptStreams(self.prompts, num_envs, group_size)
-        self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
-        self._over = np.ones(num_envs, dtype=bool)
-        terms = () if reward is None else reward_terms(reward)
-        self._components = RewardComponents(terms, num_envs)
+        self._terms = () if reward is None else reward_terms(reward)
         self.world = world
-        self._conversations = None
+        self._talk = None
         if world is not None:
-            self._conversations = Conversations(
-                load_world(world, reply_timeout),
-                self._texts,
-                self.tokenizer,
+            self._load_world = partial(load_world, world, reply_timeout)
+            self._talk = partial(
+                Conversations,
+                tokenizer=self.tokenizer,
                 budget=max_new_tokens,
                 cuts=budget == "truncate",
                 max_turns=max_turns,
                 max_turn_tokens=max_turn_tokens,
             )
+        self._make_rows(PromptStreams(self.prompts, num_envs, group_size))
+
+    def _make_rows(self, streams: PromptStreams, first_row: int = 0) -> None:
+        """The whole state: arrays with one entry for each row."""
+        self._streams, self._first_row = streams, first_row
+        self._texts = GrowingTexts(
+            self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
+        )
+        self._over = np.ones(self.num_envs, dtype=bool)
+        self._components = RewardComponents(self._terms, self.num_envs)
+        self._conversations = None
+        if self._talk is not None:
+            self._conversations = self._talk(self._load_world(), self._texts, first_row=first_row)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -251,9 +266,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
-            self._begin(rows, self._draw(rows))
+            rows = self._begin(rows, self._draw(rows))
         else:
-            self._streams.place(rows)
+            self._streams.place(rows, starts)
             self._begin(rows, starts)
         self.moves += 1
         return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
@@ -290,6 +305,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        if self._streams.dealt:
+            ended &= ~self._over  # rows for which no start is left
         if self._conversations is not None:
             return self._take_turns(moving, actions, stopped, ended, infos)
         some_ended = np.count_nonzero(ended)
@@ -303,7 +320,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rows = ended.nonzero()[0]
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards)
-        infos |= self._mask_info()
+        infos |= self._mask_info() | self._waiting_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -330,6 +347,57 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompt_tokens = self._texts.prompt_tokens(row).tolist()
         answer = decode_answer(self.tokenizer, prompt_tokens, ids, prompt)
         return f"\x1b[2m{prompt}\x1b[0m{answer}"
+
+    def start_of(self, row: int, save_world: bool = True) -> Start:
+        """The text of one row as a start, to play on from here or anywhere else.
+
+        What follows has new random numbers; `dataclasses.replace(start, episode_seed=...)` with
+        the `episode_seed` of the infos gives it those of this episode.
+
+        Args:
+            row: Row number.
+            save_world: Whether the state of a conversation's world comes along where it can be
+                saved. Otherwise the start is played on from by telling a new world the same turns.
+
+        Raises:
+            EpisodeOverError: The row's episode is over, or none was begun.
+        """
+        if self._over[row]:
+            raise EpisodeOverError(f"row {row} has no running episode to play on from")
+        prompt, answer = self._texts.prompts[row], self._texts.answer(row)
+        start = Start(
+            prompt,
+            answer=answer if len(answer) else None,
+            opening=Prompt(prompt.text, tokens=self._texts.prompt_tokens(row)),
+            draw_seed=int(self._streams.draw_seeds[row]),
+        )
+        talk = self._conversations
+        return start if talk is None else talk.start_of(row, start, save_world)
+
+    def playing(self, starts: Sequence[Start]) -> "TextVectorEnv":
+        """Another environment with the same arguments, whose episodes play on from given starts.
+
+        Each start is played once, in order; a row that is over takes the next one in the same step.
+        When none is left, the row waits: `infos["waiting"]` says so, its action is ignored, and its
+        observation stays. Tokenizer, reward and a `BatchedWorld` are shared, nothing else.
+
+        Args:
+            starts: At least one. There are as many rows as starts, at most `num_envs`.
+
+        Raises:
+            ResetOptionsError: There is no start.
+        """
+        if not starts:
+            raise ResetOptionsError("there is no start to play on from")
+        other = copy.copy(self)
+        other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
+        other.autoreset_mode = AutoresetMode.SAME_STEP
+        other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other.action_space = batch_space(self.single_action_space, other.num_envs)
+        other.observation_space = batch_space(self.single_observation_space, other.num_envs)
+        streams = GivenStarts(starts, other.num_envs)
+        other._make_rows(streams, self._first_row + self.num_envs)
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all rows as numpy arrays and plain types; `load_state_dict` restores it.
@@ -370,9 +438,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.load_state_dict(state["streams"])
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
+        talk = self._conversations
+        if talk is not None:
+            talk.load_state_dict(state["conversations"])
+            lost = [row for row in talk.unsaved(state["conversations"]) if not self._over[row]]
+            if lost:  # their worlds are told the same turns again
+                self._begin(np.array(lost), [self.start_of(row, False) for row in lost])
         self._components.sums[...] = state["component_sums"]
-        if self._conversations is not None:
-            self._conversations.load_state_dict(state["conversations"])
         self.moves += 1
         return self._texts.tokens.copy()
 
@@ -380,6 +452,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
+        if self._streams.dealt:
+            return {}
         waiting = self._over.nonzero()[0]
         was_reset = self._texts.lengths[waiting].all()
         if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
@@ -387,8 +461,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        self._begin(waiting, self._draw(waiting))
-        return self._start_info(waiting)
+        return self._start_info(self._begin(waiting, self._draw(waiting)))
 
     def _take_turns(
         self,
@@ -436,7 +509,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if reasons:
             ends = np.array(list(reasons))
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
-        infos |= self._mask_info()
+        infos |= self._mask_info() | self._waiting_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
 
@@ -463,33 +536,78 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        self._begin(rows, self._draw(rows))
+        begun = self._begin(rows, self._draw(rows))
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
-        return infos | self._start_info(rows)
+        return infos | self._start_info(begun)
 
     def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
-        return [Start(prompt) for prompt in self._streams.draw(rows)]
+        drawn = self._streams.draw(rows)
+        return [one if isinstance(one, Start) else Start(one) for one in drawn]
 
-    def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
-        """Fill `rows` with their first tokens."""
+    def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> NDArray[np.intp]:
+        """Fill `rows` with their first tokens; with fewer starts, the first of them. Says which."""
+        rows = rows[: len(starts)]
+        if not len(rows):
+            return rows
+        talk = self._conversations
         # Everything is checked before the first row changes: an error leaves the state as it was.
-        if self._conversations is not None:
-            starts = self._conversations.opened(rows, starts, self._streams.draw_seeds[rows])
-        numbered = list(zip(rows.tolist(), starts, strict=True))
-        ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
-        for row, start in numbered:
-            if start.answer is not None:
-                check_answer(start.answer, f"row {row}", self.max_new_tokens, self._is_stop)
-        for (row, start), prompt_tokens in zip(numbered, ids, strict=True):
-            prompt = start.prompt
+        opened = starts
+        if talk is not None:
+            opened = talk.opened(rows, starts, self._streams.draw_seeds[rows])
+        numbered = list(zip(rows.tolist(), starts, opened, strict=True))
+        ids = [self._first_ids(row, start, begun) for row, start, begun in numbered]
+        for row, start, _ in numbered:
+            self._check_start(start, f"row {row}")
+        for (row, start, begun), prompt_tokens in zip(numbered, ids, strict=True):
+            prompt = begun.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
                 prompt = Prompt(text, prompt.columns, prompt_tokens)
-            self._texts.begin(row, prompt, prompt_tokens, start.answer)
+            answer = None if start.turns else start.answer
+            self._texts.begin(row, prompt, prompt_tokens, answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
+        if talk is not None:
+            talk.started(rows, starts)
+            try:
+                resume(talk, self._texts, rows.tolist(), starts, self._is_stop)
+            except WorldError:
+                self._over[rows] = True  # no text to go on from: they must be reset
+                raise
+        return rows
+
+    def _first_ids(self, row: int, start: Start, begun: Start) -> NDArray[np.int64]:
+        """The ids that an episode begins with, shape (prompt_length,), int64.
+
+        Args:
+            row: Row number.
+            start: What was asked for.
+            begun: What it became, with what a world says first as its prompt.
+        """
+        prompt, known = begun.prompt, start.opening
+        if known is not None and begun is start:  # no world spoke, so nothing is encoded again
+            prompt = replace(prompt, tokens=known.tokens)
+        ids = self._encoder.encode(prompt, f"row {row}")
+        if known is not None and not np.array_equal(ids, known.tokens):
+            raise ReplayError(
+                f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
+                "A world is begun anew with the start's record and draw_seed, and all it says must "
+                "follow from them"
+            )
+        return ids
+
+    def _check_start(self, start: Start, name: str) -> None:
+        """Refuse a start that leaves nothing to choose, or turns without a world."""
+        if start.answer is not None:
+            budget, border = self.max_new_tokens, start.border
+            check_answer(start.answer, name, budget, self._is_stop, border)
         if self._conversations is not None:
-            self._conversations.started(rows)
+            check_turns(self._conversations, start, name)
+        elif start.turns:
+            raise ResetOptionsError(
+                f"{name}: the start has {len(start.turns)} turns of a conversation, and this "
+                "environment has no world="
+            )
 
     # ---------------------------------------------------------------- what goes to the outside
 
@@ -560,6 +678,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             return {}
         every_row = np.ones(self.num_envs, dtype=bool)
         return masked_info({"action_mask": self.action_masks()}, every_row)
+
+    def _waiting_info(self) -> dict[str, Any]:
+        if not self._streams.dealt:
+            return {}
+        return masked_info({"waiting": self._over.copy()}, np.ones(self.num_envs, dtype=bool))
 
     # ---------------------------------------------------------------- checks
 

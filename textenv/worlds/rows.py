@@ -1,6 +1,7 @@
 """The worlds of the rows: made from what a user gives, asked together, their replies checked."""
 
 import asyncio
+import copy
 import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -65,20 +66,39 @@ class OneWorldPerEpisode(BatchedWorld):
         limited = [asyncio.wait_for(reply, self.timeout) for reply in replies]
         return await asyncio.gather(*limited, return_exceptions=True)
 
+    def save(self, row: int) -> Any:
+        """A copy of the state of one row's world; None if it cannot be saved but replayed.
+
+        Raises:
+            WorldError: It can be neither saved nor replayed.
+        """
+        try:
+            return copy.deepcopy(_state_of(self.worlds[row]))
+        except WorldError:
+            if self.worlds[row].replayable:
+                return None
+            raise
+
+    def restore(self, row: int, state: Any) -> None:
+        """Make the world of a saved state in one row."""
+        world = self.make()
+        state = copy.deepcopy(state)  # other worlds may be made of it
+        if hasattr(world, "load_state_dict"):
+            world.load_state_dict(state)
+        else:
+            vars(world).update(state)
+        self.worlds[row] = world
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of each row's world."""
-        return {str(row): _state_of(world) for row, world in self.worlds.items()}
+        """The state of each row's world, without those that are to be replayed."""
+        states = {str(row): self.save(row) for row in self.worlds}
+        return {row: state for row, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            if hasattr(world, "load_state_dict"):
-                world.load_state_dict(saved)
-            else:
-                vars(world).update(saved)
-            self.worlds[int(row)] = world
+            self.restore(int(row), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:

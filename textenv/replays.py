@@ -1,0 +1,131 @@
+"""Playing on from the middle of a conversation: a saved world goes on, others hear the turns again.
+
+A replay asks for the reply to every turn that has ended, under the turn's own random numbers, and
+compares its ids with those of the start. Nothing is encoded that was decoded: the agent's ids are
+taken from the start, and the world's are the encoding of what it says, as in any episode.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenv.errors import ReplayError, ResetOptionsError
+from textenv.records import short
+from textenv.starts import Start
+from textenv.texts import GrowingTexts
+from textenv.worlds import OneWorldPerEpisode, Reply
+
+if TYPE_CHECKING:
+    from textenv.conversations import Conversations
+
+
+def check_turns(talk: "Conversations", start: Start, name: str) -> None:
+    """Refuse a start that leaves no turn, or nothing of one, to choose; errors call it `name`.
+
+    Raises:
+        ResetOptionsError: It has as many turns, or in the present one as many tokens, as allowed.
+    """
+    if talk.max_turns is not None and len(start.turns) >= talk.max_turns:
+        raise ResetOptionsError(
+            f"{name}: the start has {len(start.turns)} turns, max_turns is {talk.max_turns}: "
+            "nothing is left to say"
+        )
+    begun = (0 if start.answer is None else len(start.answer)) - start.border
+    if talk.max_turn_tokens is not None and begun >= talk.max_turn_tokens:
+        raise ResetOptionsError(
+            f"{name}: the turn begun already has {begun} tokens, max_turn_tokens is "
+            f"{talk.max_turn_tokens}: nothing is left to choose"
+        )
+
+
+def resume(
+    talk: "Conversations",
+    texts: GrowingTexts,
+    rows: Sequence[int],
+    starts: Sequence[Start],
+    is_stop: NDArray[np.bool_],
+) -> None:
+    """Bring conversations that have just begun to where their starts are.
+
+    Args:
+        talk: The conversations.
+        texts: Their texts, which hold the openings of `rows`.
+        rows: Row numbers.
+        starts: What to resume in each of them.
+        is_stop: Tokens that end a turn, shape (V,), bool.
+
+    Raises:
+        ReplayError: A world may not be told turns again, or replied differently.
+    """
+    begun = [(row, start) for row, start in zip(rows, starts, strict=True) if start.turns]
+    for row, start in begun:
+        if start.world is not None:
+            talk.restore(row, start)
+            assert start.answer is not None
+            texts.extend(row, start.answer.tolist())
+    again = [(row, start) for row, start in begun if start.world is None]
+    for row, _ in again:
+        _check_replayable(talk, row)
+    for number in range(max((len(start.turns) for _, start in again), default=0)):
+        _replay_turn(talk, texts, [one for one in again if len(one[1].turns) > number], is_stop)
+    for row, start in again:  # and what was said of the present turn
+        assert start.answer is not None
+        texts.extend(row, start.answer[start.border :].tolist())
+
+
+def _replay_turn(
+    talk: "Conversations",
+    texts: GrowingTexts,
+    again: Sequence[tuple[int, Start]],
+    is_stop: NDArray[np.bool_],
+) -> None:
+    """Tell the worlds the next turn that has ended, all of them at once."""
+    turns, seeds = [], []
+    for row, start in again:
+        assert start.answer is not None
+        end, _, seed = start.turns[int(talk.numbers[row])]
+        said = start.answer[talk.starts[row] : end]
+        texts.extend(row, said.tolist())
+        turns.append(talk.turn(row, bool(len(said) and is_stop[said[-1]])))
+        seeds.append(seed)
+    rows = np.array([row for row, _ in again])
+    outcomes = talk.take_turns(rows, turns, np.array(seeds))
+    for (row, start), outcome in zip(again, outcomes, strict=True):
+        assert start.answer is not None
+        number = int(talk.numbers[row])
+        end, border, _ = start.turns[number - 1]
+        ended = talk.end_or_go_on(row, outcome)
+        if ended is not None:
+            raise _different(talk, row, f"the episode, which went on, ended ({ended[0]})")
+        if not np.array_equal(texts.answer(row)[end:], start.answer[end:border]):
+            raise _different(talk, row, "its text has other tokens than before")
+        if start.history is not None and isinstance(outcome, Reply):
+            before, now = dict(start.history[2 * number - 1]["reply"]), asdict(outcome)
+            del before["info"], now["info"]  # which may hold anything, such as a time
+            if before != now:
+                raise _different(talk, row, f"it was {short(before)}")
+
+
+def _check_replayable(talk: "Conversations", row: int) -> None:
+    world: Any = talk.world
+    if isinstance(world, OneWorldPerEpisode):
+        world = world.worlds[row + talk.first_row]
+    if not world.replayable:
+        raise ReplayError(
+            f"{talk.name} may not be told turns again (replayable is False), and no state of it "
+            "was saved: give it state_dict() and load_state_dict(state), or start from a prompt"
+        )
+
+
+def _different(talk: "Conversations", row: int, how: str) -> ReplayError:
+    given = next((e for e in reversed(talk.histories[row]) if isinstance(e, Reply)), None)
+    said = talk.errors[row] or short(given)
+    return ReplayError(
+        f"{talk.name} replied differently to turn {talk.numbers[row]} than when it was first "
+        f"played: {how}. Now: {said}. A world is replayed if all it does follows from its "
+        "record, the turns and the generators; give it state_dict() and load_state_dict(state) "
+        "to be saved instead, or set replayable = False"
+    )
