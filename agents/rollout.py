@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from textenv.starts import Start
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Rollout:
             `failed`, 1 if its world failed;
             `component.NAME`, what each component of a sum of rewards paid, unweighted. NaN where it
             is not known, such as the end of an episode that goes on.
+        starts: Where each sequence starts, with the seeds of its random numbers, S of them; None
+            from an environment that cannot play on from anywhere.
+        texts: What the environment says the answer is in words, S of them; empty while it runs.
     """
 
     tokens: Tensor
@@ -74,6 +80,8 @@ class Rollout:
     mask_ids: Tensor | None = None
     mask_table: Tensor | None = None
     endings: dict[str, Tensor] | None = None
+    starts: tuple[Start, ...] | None = None
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -114,6 +122,34 @@ class Rollout:
             return None
         return self.mask_table[self.mask_ids[self.mask]]
 
+    def start(self, sequence: int, position: int) -> Start:
+        """The text before a choice, as a start; `collector.collect_from` plays on from it.
+
+        Args:
+            sequence: Number of the sequence.
+            position: Place of a token that was chosen in this rollout.
+
+        Raises:
+            ValueError: The token there was not chosen in this rollout, or the environment cannot
+                play on from anywhere.
+        """
+        if self.starts is None:
+            raise ValueError(
+                "the rollout does not know how its episodes start: collect it from a TextVectorEnv"
+            )
+        chosen = self.mask[sequence].cpu().numpy()
+        if not chosen[position]:
+            raise ValueError(
+                f"position {position} of sequence {sequence} is none of those chosen in this "
+                f"rollout, {chosen.nonzero()[0].tolist()}"
+            )
+        places = chosen[: position + 1].nonzero()[0]
+        # A turn has ended where the next token that was chosen is not the next token.
+        ends = (np.diff(places) > 1).nonzero()[0]
+        turns = [(int(places[e]) + 1, int(places[e + 1])) for e in ends.tolist()]
+        ids = self.tokens[sequence, :position].cpu().numpy()
+        return self.starts[sequence].grown(ids, turns)
+
     @staticmethod
     def from_log(tokens: Tensor, mask: Tensor, scores: Tensor, groups: Tensor) -> Rollout:
         """Finished answers about which nothing else is known, for losses without old probabilities.
@@ -147,7 +183,9 @@ class Rollout:
         parts = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and field.name != "mask_table":
+            if isinstance(value, tuple):
+                parts[field.name] = tuple(value[i] for i in sequences.tolist())
+            elif value is not None and field.name != "mask_table":
                 chosen = _each(value, lambda array: array[sequences])
                 parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
         return dataclasses.replace(self, **parts)
@@ -214,17 +252,23 @@ class Rollout:
         together: dict[str, Any] = {
             name: torch.cat([part[name] for part in parts]) for name in parts[0]
         }
-        return Rollout(**together, endings=endings)
+        lists: dict[str, Any] = {}
+        for name in ("starts", "texts"):
+            told = [getattr(rollout, name) for rollout in rollouts]
+            if None not in told:
+                lists[name] = sum(told, ())
+        return Rollout(**together, endings=endings, **lists)
 
     def arrays(self) -> dict[str, Any]:
-        """Its fields by name, without those that are None; `endings` is a dict of arrays."""
+        """Its arrays by name, without those that are None; `endings` is a dict of arrays."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in named.items() if value is not None}
+        return {n: value for n, value in named.items() if not isinstance(value, tuple | None)}
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
         arrays = self.arrays()
-        return Rollout(**{name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays})
+        moved = {name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays}
+        return dataclasses.replace(self, **moved)
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -75,10 +75,12 @@ class PromptStreams:
         placed: How many times each row was started with something else, shape (count,), int64.
         draw_seeds: Equal for the episodes of one draw, shape (count,), int64.
         episode_seeds: Each episode's own seed, not negative, shape (count,), int64.
+        names_groups: Whether `groups` are worth telling.
     """
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
         self.source, self.group_size = source, group_size
+        self.names_groups = group_size > 1
         self.keys = np.array([stream_key(None) for _ in range(count // group_size)])
         self.given = np.zeros(count // group_size, dtype=np.int64)
         self.groups = np.full(count, -1)
@@ -168,6 +170,8 @@ class PromptStreams:
 class GivenStarts(PromptStreams):
     """Deals out a list of starts, each once, to whichever rows start next.
 
+    The group of an episode is the number of its start in the list.
+
     Args:
         starts: The starts, each with its `episode_seed`.
         count: Number of rows.
@@ -175,7 +179,7 @@ class GivenStarts(PromptStreams):
 
     def __init__(self, starts: Sequence[Start], count: int):
         super().__init__(NoPrompts(), count, 1)
-        self.starts = starts
+        self.starts, self.names_groups = starts, True
 
     @property
     def dealt(self) -> bool:
@@ -188,6 +192,6 @@ class GivenStarts(PromptStreams):
         starts = self.starts[first : first + len(rows)]
         rows = rows[: len(starts)]
         self.given[rows] += 1
-        self.groups[rows] = -1
+        self.groups[rows] = first + np.arange(len(rows))
         self._adopt(rows, starts)
         return starts

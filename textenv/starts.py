@@ -1,11 +1,11 @@
-"""Where an episode starts: at a prompt, in the middle of an answer, or at any turn of a conversation.
+"""Where an episode starts: a prompt, the middle of an answer, or any turn of a conversation.
 
 A start is all that an episode is made of so far: the record, the ids, who wrote which of them, and
 the seeds of its random numbers. It can be kept as JSON, and played on from as often as one likes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -71,6 +71,26 @@ class Start:
         """Where the present turn begins, from the end of the opening."""
         return self.turns[-1].border if self.turns else 0
 
+    def grown(self, tokens: Ids, turns: Sequence[tuple[int, int]]) -> "Start":
+        """The start of the same episode further on; what follows gets new random numbers.
+
+        Args:
+            tokens: All ids up to there, shape (n,), int64.
+            turns: Of the turns that have ended since, the place in `tokens` where the agent's ids
+                end, and that where the world's end.
+        """
+        assert self.opening is not None and self.opening.tokens is not None
+        begin, seed = len(self.opening.tokens), self.episode_seed or 0
+        ended = [PastTurn(end - begin, border - begin, seed) for end, border in turns]
+        return replace(
+            self,
+            answer=np.array(tokens[begin:], dtype=np.int64) if len(tokens) > begin else None,
+            turns=(*self.turns, *ended),
+            episode_seed=None,
+            history=None if ended else self.history,
+            world=None if ended else self.world,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The start as a dict that `json.dumps` takes and `from_json` reads.
 
@@ -102,4 +122,3 @@ class Start:
             history=data["history"],
             world=data["world"],
         )
-

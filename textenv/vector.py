@@ -378,6 +378,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """Another environment with the same arguments, whose episodes play on from given starts.
 
         Each start is played once, in order; a row that is over takes the next one in the same step.
+        At an end `info["group"]` is the number of its start, and `episode_seed`, which each must
+        have, seeds what follows.
         When none is left, the row waits: `infos["waiting"]` says so, its action is ignored, and its
         observation stays. Tokenizer, reward and a `BatchedWorld` are shared, nothing else.
 
@@ -508,7 +510,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rewards[moving] += self._components.pay_step(moving, batch)
         if reasons:
             ends = np.array(list(reasons))
+            told = infos.get("_turn", False)
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
+            if "_turn" in infos:  # some turns ended, and other rows start behind turns
+                infos["_turn"] |= told
         infos |= self._mask_info() | self._waiting_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
@@ -655,7 +660,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info |= more
         if self._components.may_abstain:
             info["scored"] = ended & self._components.scored()
-        if self.group_size > 1:
+        if self._streams.names_groups:
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
@@ -664,7 +669,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts = object_array(self.num_envs, rows, texts)
         begun = row_marks(self.num_envs, rows)
         seeds = np.where(begun, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
+        told = masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
+        talk = self._conversations
+        if talk is not None and talk.numbers[rows].any():  # it goes on behind these turns
+            told |= masked_info({"turn": talk.numbers.copy()}, begun & (talk.numbers > 0))
+        return told
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
