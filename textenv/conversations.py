@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
-from textenv.errors import CheckpointError, ResetOptionsError, TokenizerError, WorldError
+from textenv.errors import (
+    CheckpointError,
+    FrameError,
+    ResetOptionsError,
+    TokenizerError,
+    WorldError,
+)
+from textenv.frames import Frame
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
 from textenv.records import short
@@ -19,7 +26,7 @@ from textenv.seeding import keyed_generator
 from textenv.starts import PastTurn, Start
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Reply, Turn, checked
+from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Opening, Reply, Turn, checked
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
 """Values of `info["finish_reason"]`: the world ended it, its turns were used up, it failed."""
@@ -32,6 +39,7 @@ class Conversations:
         world: What replies.
         texts: The rows' texts, to which replies are appended.
         tokenizer: Reads turns and encodes replies.
+        frame: How replies are wrapped; None appends them as they are.
         budget: Tokens that a row may have behind its opening, replies included.
         cuts: Whether a spent budget truncates.
         max_turns: Turns of the agent in an episode; None sets no limit.
@@ -46,6 +54,7 @@ class Conversations:
         drawn: The prompt that each row's episode was drawn with.
         borders: Where each row's turns have ended, oldest first.
         first_row: What the world calls the first row, if another environment asks it too.
+        appended: Ids of each row's last reply, its frame included.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class Conversations:
         world: BatchedWorld,
         texts: GrowingTexts,
         tokenizer: Tokenizer,
+        frame: Frame | None = None,
         *,
         budget: int,
         cuts: bool,
@@ -63,6 +73,7 @@ class Conversations:
         self.first_row = first_row
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
         self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
+        self._frame = frame
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
         self.starts = np.zeros(count, dtype=np.int64)
@@ -73,6 +84,7 @@ class Conversations:
         self.drawn = [Prompt("")] * count
         self.borders: list[list[PastTurn]] = [[] for _ in range(count)]
         self._reply_seeds = np.zeros(count, dtype=np.int64)
+        self.appended = [np.empty(0, dtype=np.int64)] * count
 
     def opened(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
@@ -99,12 +111,12 @@ class Conversations:
             texts = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
             for place, text in zip(anew, texts, strict=True):
                 if text is not None:
-                    opened[place] = Start(Prompt(text, starts[place].prompt.columns))
+                    opened[place] = Start(_prompt_of(text, starts[place].prompt.columns))
         return opened
 
     def _begun(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
-    ) -> Sequence[str | None]:
+    ) -> Sequence[Opening]:
         """What the world begins with in `rows`."""
         records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
@@ -112,11 +124,11 @@ class Conversations:
             openings = list(self.world.begin(self._names(rows), records, rngs))
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(opening is None or isinstance(opening, str) for opening in openings)
+        right = all(isinstance(opening, str | list | tuple | None) for opening in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
-                f"{self.name}.begin returned {openings!r}; it must return a text or None for each "
-                f"of {len(rows)} episodes"
+                f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
+                f"for each of {len(rows)} episodes"
             )
         return openings
 
@@ -144,21 +156,38 @@ class Conversations:
             return np.zeros(len(self.starts), dtype=bool)
         return self.lengths >= self.max_turn_tokens
 
-    def turn(self, row: int, stopped: bool) -> Turn:
-        """What the agent has said in its present turn."""
+    def turn(self, row: int, stopped: bool, until: str | None = None) -> Turn:
+        """What the agent has said in its present turn.
+
+        Args:
+            row: Its row.
+            stopped: Whether a stop token ended it.
+            until: Its text, if a stop string ended it.
+        """
         begin = int(self._texts.prompt_lengths[row] + self.starts[row])
         ids = self._texts.tokens[row, : self._texts.lengths[row]].tolist()
-        said = ids[begin:-1] if stopped else ids[begin:]
+        text = until
+        if text is None:
+            said = ids[begin:-1] if stopped else ids[begin:]
+            text = decode_answer(self._tokenizer, ids[:begin], said)
         return Turn(
-            text=decode_answer(self._tokenizer, ids[:begin], said),
+            text=text,
             tokens=np.array(ids[begin:], dtype=np.int64),
             number=int(self.numbers[row]) + 1,
-            finish_reason=STOP if stopped else LENGTH,
+            finish_reason=STOP if stopped or until is not None else LENGTH,
             history=tuple(self.histories[row]),
         )
 
-    def end_or_go_on(self, row: int, outcome: Reply | WorldError) -> tuple[str, bool] | None:
-        """Append a reply to its row, or say why the episode ends and whether that truncates it."""
+    def end_or_go_on(
+        self, row: int, outcome: Reply | WorldError, stopped: bool
+    ) -> tuple[str, bool] | None:
+        """Append a reply to its row, or say why the episode ends and whether that truncates it.
+
+        Args:
+            row: The row.
+            outcome: The reply, or what went wrong.
+            stopped: Whether a stop token ended the turn.
+        """
         if isinstance(outcome, WorldError):
             return ERROR, True
         if outcome.terminated or outcome.truncated:
@@ -166,17 +195,23 @@ class Conversations:
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
         try:
-            ids = encode_answer(self._tokenizer, outcome.text)
-        except TokenizerError as error:
+            ids = self._ids_of(outcome, stopped)
+        except (TokenizerError, FrameError) as error:
             self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
             return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
             return LENGTH, self._cuts
         self._texts.extend(row, ids)
+        self.appended[row] = np.array(ids, dtype=np.int64)
         self.starts[row] = used + len(ids)
         self.borders[row].append(PastTurn(used, used + len(ids), int(self._reply_seeds[row])))
         return None
+
+    def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
+        if self._frame is not None:
+            return self._frame.bridge(reply.texts, reply.role, stopped)
+        return encode_answer(self._tokenizer, "".join(reply.texts))
 
     def take_turns(
         self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
@@ -224,9 +259,15 @@ class Conversations:
     ) -> dict[str, Any]:
         """What is told of turns that ended: their numbers, and what the world replied."""
         count = len(self.numbers)
-        texts = [outcome.text if isinstance(outcome, Reply) else "" for outcome in outcomes]
-        infos = [dict(o.info) if isinstance(o, Reply) else {} for o in outcomes]
-        told = {"turn": self.numbers.copy(), "reply": object_array(count, rows, texts)}
+        replies = [outcome if isinstance(outcome, Reply) else Reply() for outcome in outcomes]
+        texts = ["".join(reply.texts) for reply in replies]
+        infos = [dict(reply.info) for reply in replies]
+        ids = [self.appended[row] for row in rows.tolist()]
+        told = {
+            "turn": self.numbers.copy(),
+            "reply": object_array(count, rows, texts),
+            "reply_tokens": object_array(count, rows, ids),
+        }
         if any(infos):
             told["reply_info"] = object_array(count, rows, infos)
         return told
@@ -315,6 +356,12 @@ class Conversations:
         self.borders = [[PastTurn(*turn) for turn in turns] for turns in state["borders"]]
         if state["world"] is not None:
             self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
+
+
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Prompt:
+    if isinstance(opening, str):
+        return Prompt(opening, columns)
+    return Prompt("", columns, messages=opening)
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from numpy.typing import NDArray
 
 from textenv.errors import (
     EmptyPromptsError,
+    FrameError,
     PromptError,
     PromptTooLongError,
     ResetOptionsError,
 )
+from textenv.frames import Frame
 from textenv.prompts import ListPrompts, Prompt, PromptSource
 from textenv.records import listed
 from textenv.tokenizers import Tokenizer, encode_prompt
@@ -28,6 +30,7 @@ class PromptEncoder:
         tokenizer: Encodes the prompts.
         source: Where prompts will come from.
         room: Tokens that a prompt may have; None takes the length of the longest prompt of a list.
+        frame: How prompts are wrapped; None for prompts that are read as they are.
 
     Attributes:
         room: Tokens that a prompt may have.
@@ -37,10 +40,16 @@ class PromptEncoder:
         PromptError: A prompt of the list cannot be used, or `room` is missing or below 1.
     """
 
-    def __init__(self, tokenizer: Tokenizer, source: PromptSource, room: int | None):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        source: PromptSource,
+        room: int | None,
+        frame: Frame | None = None,
+    ):
         if room is not None and room < 1:
             raise PromptError(f"max_prompt_tokens is {room}; a prompt has at least one token")
-        self.tokenizer = tokenizer
+        self.tokenizer, self._frame = tokenizer, frame
         self._known: dict[str, NDArray[np.int64]] = {}
         if not isinstance(source, ListPrompts):
             if room is None:
@@ -61,7 +70,8 @@ class PromptEncoder:
                 long.append(error.which)
                 continue
             longest = max(longest, len(ids))
-            if prompt.tokens is None:  # ids need no tokenizer, so there is nothing to keep
+            # Ids need no tokenizer, and messages are known by more than their text.
+            if prompt.tokens is None and prompt.messages is None:
                 self._known[prompt.text] = ids
         if long:
             raise PromptTooLongError(listed(long), _WAY_OUT)
@@ -74,12 +84,14 @@ class PromptEncoder:
             EmptyPromptsError: The prompt has no token.
             PromptTooLongError: The prompt has more tokens than there is room for.
             PromptError: An id that was given directly is outside the vocabulary.
+            FrameError: The frame refuses messages, or there are some and there is no frame.
         """
-        if prompt.tokens is None and prompt.text in self._known:
+        plain = prompt.tokens is None and prompt.messages is None
+        if plain and prompt.text in self._known:
             return self._known[prompt.text]
         ids = prompt.tokens
         if ids is None:
-            ids = np.array(encode_prompt(self.tokenizer, prompt.text), dtype=np.int64)
+            ids = np.array(self._framed(prompt, name), dtype=np.int64)
         if len(ids) == 0:
             raise EmptyPromptsError(
                 f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to start "
@@ -101,6 +113,17 @@ class PromptEncoder:
                 f"{self.tokenizer.vocab_size - 1}"
             )
         return ids
+
+    def _framed(self, prompt: Prompt, name: str) -> list[int]:
+        if self._frame is not None:
+            messages = prompt.messages or [{"role": "user", "content": prompt.text}]
+            return self._frame.opening(messages)
+        if prompt.messages is not None:
+            raise FrameError(
+                f"{name}: the prompt is a list of messages, and the environment has no frame: give "
+                "frame='chat' for the chat template of the model, or frame=ChatTemplate()"
+            )
+        return encode_prompt(self.tokenizer, prompt.text)
 
 
 def check_answer(

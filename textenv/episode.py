@@ -20,16 +20,19 @@ class Episode:
     """One prompt and the answer that was generated for it, from reset to end.
 
     Attributes:
-        prompt: The text of the prompt. With `text` behind it, it is the text of all ids; see
-            `textenv.tokenizers.decode_answer` for the two exceptions.
+        prompt: The text of the prompt, without its frame. Where there is none, the prompt with
+            `text` behind it is the text of all ids; see `textenv.tokenizers.decode_answer` for the
+            two exceptions.
         prompt_tokens: Ids of the prompt, shape (prompt_length,), int64.
         tokens: Ids of the answer exactly as they were chosen, shape (answer_length,), int64. A
             sampled stop token is the last of them.
-        finish_reason: `"stop"` after a stop token, `"length"` when the token budget was used up; of
-            a conversation `"world"`, `"turns"`, `"length"` or `"error"`, after what ended it.
+        finish_reason: `"stop"` after a stop token or a stop string, `"length"` when the budget was
+            used up; of a conversation `"world"`, `"turns"`, `"length"` or `"error"`, after what
+            ended it.
         turns: Of a conversation the agent's turns and the world's replies, oldest first.
         columns: The other columns of the prompt's record, such as `answer`.
         tokenizer: Turns ids into text.
+        until: The text before the stop string that ended the answer; None if none did.
     """
 
     prompt: str
@@ -39,13 +42,16 @@ class Episode:
     columns: Mapping[str, Any] = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     turns: Sequence[Turn | Reply] = field(default=(), repr=False)
+    until: str | None = field(default=None, repr=False)
 
     @cached_property
     def text(self) -> str:
-        """The answer as text, without the stop token; of a conversation the agent's last turn."""
+        """The answer as text up to what stopped it; of a conversation the agent's last turn."""
         for entry in reversed(self.turns):
             if isinstance(entry, Turn):
                 return entry.text
+        if self.until is not None:
+            return self.until
         tokens = self.tokens[:-1] if self.finish_reason == STOP else self.tokens
         prompt_tokens = self.prompt_tokens.tolist()
         return decode_answer(self.tokenizer, prompt_tokens, tokens.tolist(), self.prompt)

@@ -46,6 +46,14 @@ class NoStopTokenWarning(UserWarning):
     """Nothing ends an answer but its budget, and nobody said that this is wanted."""
 
 
+class FrameError(PromptError):
+    """Messages cannot be framed: there is no template, or it has no form for them."""
+
+
+class RewrittenHistoryWarning(UserWarning):
+    """A chat template writes earlier messages otherwise than they were said; here they stay."""
+
+
 class UnknownTokenizerError(TokenizerError):
     """No tokenizer has the given name."""
 

@@ -10,8 +10,19 @@ from textenv.errors import NoStopTokenWarning
 from textenv.tokenizers.base import Tokenizer, stop_tokens_of
 
 
-def ends_of_answers(tokenizer: Tokenizer | None, given: Sequence[int] | None) -> tuple[int, ...]:
+def ends_of_answers(
+    tokenizer: Tokenizer | None,
+    given: Sequence[int] | None,
+    end_of_turn: int | None = None,
+    stop_strings: object = (),
+) -> tuple[int, ...]:
     """The stop tokens that were given, or those of the tokenizer if that is None.
+
+    Args:
+        tokenizer: Of the answers.
+        given: Ids, or None.
+        end_of_turn: The id that ends a turn in a frame: one more beside the tokenizer's.
+        stop_strings: Texts that end answers too; false if there are none.
 
     Warns:
         NoStopTokenWarning: None were given, and the tokenizer has none.
@@ -19,7 +30,9 @@ def ends_of_answers(tokenizer: Tokenizer | None, given: Sequence[int] | None) ->
     if given is not None:
         return tuple(given)
     own = stop_tokens_of(tokenizer)
-    if not own:
+    if end_of_turn is not None and end_of_turn not in own:
+        own = (end_of_turn, *own)
+    if not own and not stop_strings:
         name = "there is no tokenizer, so no" if tokenizer is None else f"{tokenizer.name!r} has no"
         warnings.warn(
             f"{name} stop token: answers end with their budget alone. Pass stop_tokens=[ids that "

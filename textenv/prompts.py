@@ -1,7 +1,7 @@
 """Prompts and where they come from: lists, files and functions.
 
 A source has no position. It maps 64-bit seeds to prompts, so numbers alone seed and resume a run.
-Files are read whole; nothing is streamed. Chats are not rendered to text.
+Files are read whole; nothing is streamed. Chats are rendered by an environment's frame.
 """
 
 import json
@@ -28,24 +28,31 @@ class Prompt:
         text: The prompt as text; may be empty if `tokens` are given.
         columns: The other columns of the prompt's record, such as `answer`; rewards see them.
         tokens: Ids to start from instead of the text, shape (prompt_length,), int64, or None.
+        messages: The messages of a chat (`{"role": ..., "content": ...}`) instead of the text, for
+            environments with a frame; or None.
         origin: Where it was read, such as "my.jsonl:3", for messages; or empty.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
-            strings, or the tokens are not a list of ids.
+            strings, the tokens are not a list of ids, or the messages have no role or content.
         EmptyPromptsError: The list of tokens is empty.
     """
 
     text: str
     columns: Mapping[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
     origin: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        if self.messages is not None:
+            object.__setattr__(self, "messages", _messages(self.messages))
+            said = "\n".join(str(message["content"]) for message in self.messages)
+            object.__setattr__(self, "text", self.text or said)
         if not isinstance(self.text, str):
             raise PromptError(
-                f"the prompt is {short(self.text)} of type {type(self.text).__name__}, not a str; "
-                "render a chat to text first"
+                f"the prompt is {short(self.text)} of type {type(self.text).__name__}; it must be "
+                "a text or a list of messages"
             )
         try:
             self.text.encode("utf-8")
@@ -63,6 +70,8 @@ class Prompt:
     @property
     def content(self) -> str | bytes:
         """What the policy reads: equal for prompts that differ in their columns alone."""
+        if self.messages is not None:
+            return json.dumps(self.messages, sort_keys=True, default=str)
         return self.text if self.tokens is None else self.tokens.tobytes()
 
     @classmethod
@@ -83,7 +92,10 @@ class Prompt:
                 f"its keys are {short(list(columns))}"
             )
         if "prompt" in columns:
-            return cls(columns.pop("prompt"), columns)
+            given = columns.pop("prompt")
+            if isinstance(given, list | tuple):
+                return cls("", columns, messages=given)
+            return cls(given, columns)
         return cls("", tokens=_token_ids(columns.pop("tokens")), columns=columns)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,12 +113,15 @@ class Prompt:
                 f"the columns {short(dict(self.columns))} cannot be saved: {error}"
             ) from error
         tokens = None if self.tokens is None else self.tokens.tolist()
-        return {"text": self.text, "columns": columns, "tokens": tokens}
+        saved = {"text": self.text, "columns": columns, "tokens": tokens}
+        if self.messages is not None:
+            saved["messages"] = [dict(message) for message in self.messages]
+        return saved
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The prompt that `to_json` wrote."""
-        return cls(data["text"], data["columns"], data["tokens"])
+        return cls(data["text"], data["columns"], data["tokens"], data.get("messages"))
 
 
 @runtime_checkable
@@ -284,6 +299,21 @@ def _as_prompt(value: Any) -> Prompt:
     if isinstance(value, Prompt):
         return value
     return Prompt.from_row(value) if isinstance(value, Mapping) else Prompt(value)
+
+
+def _messages(given: Any) -> Sequence[Mapping[str, Any]]:
+    right = isinstance(given, list | tuple) and all(
+        isinstance(message, Mapping)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str)
+        for message in given
+    )
+    if not right or not given:
+        raise PromptError(
+            f"the prompt is {short(given)}; a list must hold the messages of a chat, each with a "
+            "'role' and a 'content' that are texts"
+        )
+    return tuple(given)
 
 
 def _token_ids(tokens: Any) -> NDArray[np.int64]:

@@ -5,12 +5,10 @@ compares its ids with those of the start. Nothing is encoded that was decoded: t
 taken from the start, and the world's are the encoding of what it says, as in any episode.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from textenv.errors import ReplayError, ResetOptionsError
 from textenv.records import short
@@ -46,7 +44,7 @@ def resume(
     texts: GrowingTexts,
     rows: Sequence[int],
     starts: Sequence[Start],
-    is_stop: NDArray[np.bool_],
+    ended_by: Callable[[int], tuple[bool, str | None]],
 ) -> None:
     """Bring conversations that have just begun to where their starts are.
 
@@ -55,7 +53,8 @@ def resume(
         texts: Their texts, which hold the openings of `rows`.
         rows: Row numbers.
         starts: What to resume in each of them.
-        is_stop: Tokens that end a turn, shape (V,), bool.
+        ended_by: Says of a row whether a stop token ended the turn that it holds, and what stands
+            before a stop string that did.
 
     Raises:
         ReplayError: A world may not be told turns again, or replied differently.
@@ -70,7 +69,7 @@ def resume(
     for row, _ in again:
         _check_replayable(talk, row)
     for number in range(max((len(start.turns) for _, start in again), default=0)):
-        _replay_turn(talk, texts, [one for one in again if len(one[1].turns) > number], is_stop)
+        _replay_turn(talk, texts, [one for one in again if len(one[1].turns) > number], ended_by)
     for row, start in again:  # and what was said of the present turn
         assert start.answer is not None
         texts.extend(row, start.answer[start.border :].tolist())
@@ -80,33 +79,38 @@ def _replay_turn(
     talk: "Conversations",
     texts: GrowingTexts,
     again: Sequence[tuple[int, Start]],
-    is_stop: NDArray[np.bool_],
+    ended_by: Callable[[int], tuple[bool, str | None]],
 ) -> None:
     """Tell the worlds the next turn that has ended, all of them at once."""
-    turns, seeds = [], []
+    turns, seeds, stops = [], [], []
     for row, start in again:
         assert start.answer is not None
         end, _, seed = start.turns[int(talk.numbers[row])]
-        said = start.answer[talk.starts[row] : end]
-        texts.extend(row, said.tolist())
-        turns.append(talk.turn(row, bool(len(said) and is_stop[said[-1]])))
+        texts.extend(row, start.answer[talk.starts[row] : end].tolist())
+        stopped, until = ended_by(row)
+        turns.append(talk.turn(row, stopped, until))
+        stops.append(stopped)
         seeds.append(seed)
     rows = np.array([row for row, _ in again])
     outcomes = talk.take_turns(rows, turns, np.array(seeds))
-    for (row, start), outcome in zip(again, outcomes, strict=True):
+    for (row, start), outcome, stopped in zip(again, outcomes, stops, strict=True):
         assert start.answer is not None
         number = int(talk.numbers[row])
         end, border, _ = start.turns[number - 1]
-        ended = talk.end_or_go_on(row, outcome)
+        ended = talk.end_or_go_on(row, outcome, stopped)
         if ended is not None:
             raise _different(talk, row, f"the episode, which went on, ended ({ended[0]})")
         if not np.array_equal(texts.answer(row)[end:], start.answer[end:border]):
             raise _different(talk, row, "its text has other tokens than before")
         if start.history is not None and isinstance(outcome, Reply):
-            before, now = dict(start.history[2 * number - 1]["reply"]), asdict(outcome)
-            del before["info"], now["info"]  # which may hold anything, such as a time
-            if before != now:
+            before = Reply(**start.history[2 * number - 1]["reply"])
+            if _content(before) != _content(outcome):
                 raise _different(talk, row, f"it was {short(before)}")
+
+
+def _content(reply: Reply) -> tuple[Any, ...]:
+    """All but its info, which may hold anything, such as a time."""
+    return list(reply.texts), reply.reward, reply.terminated, reply.truncated, reply.role
 
 
 def _check_replayable(talk: "Conversations", row: int) -> None:

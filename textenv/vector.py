@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from textenv.errors import (
     VocabularyMismatchError,
     WorldError,
 )
+from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
@@ -36,6 +38,7 @@ from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
 from textenv.starts import Start
+from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
     Tokenizer,
@@ -45,7 +48,7 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.worlds import BatchedWorld, Reply, WorldArgument, load_world
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -83,8 +86,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
     `reward_components` (each component's unweighted value, summed over the episode) and, if
     `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its number)
-    and `reply`; at the end of one: `turns`, and `world_error` if its world failed. With rewards
+    for an episode started from options. Where a turn of a conversation ended: `turn` (its
+    number), `reply` and `reply_tokens`; at the end of one: `turns`, and `world_error` if its world failed. With rewards
     that may abstain (those of TRL), `scored` is False for an episode to which none applies: its
     reward is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every
     row after every reset and step. Ids that stand for no token are masked too, but do not make it
@@ -102,14 +105,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
+            template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
         max_new_tokens: Token budget of an answer.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
             Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
             advice to the policy: the environment carries out a masked action too.
-        stop_tokens: Ids that end an answer; None takes the tokenizer's own, and warns if it has
-            none.
+        stop_tokens: Ids that end an answer; None takes the tokenizer's own and the end of a frame's
+            turns, and warns if there is none.
+        stop_strings: Texts that end an answer, wherever tokens begin and end. The string and what
+            stands behind it stay in the ids and are not part of the text.
         forbidden_tokens: Ids that are always masked.
         allowed_tokens: Ids beside which all are masked, except the stop tokens; None allows all.
         budget: Which flag a spent budget sets.
@@ -148,11 +155,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        frame: FrameArgument = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
         max_prompt_tokens: int | None = None,
         min_new_tokens: int = 0,
         stop_tokens: Sequence[int] | None = None,
+        stop_strings: Sequence[str] = (),
         forbidden_tokens: Sequence[int] = (),
         allowed_tokens: Sequence[int] | None = None,
         budget: Literal["terminate", "truncate"] = "terminate",
@@ -188,8 +197,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
+        self.world = world
+        replies = None if world is None else load_world(world, reply_timeout)
+        wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
-        self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens)
+        self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens, wrapping)
         self.max_prompt_tokens = self._encoder.room
 
         length = self.max_prompt_tokens + max_new_tokens
@@ -198,8 +210,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        self.stop_tokens = ends_of_answers(self.tokenizer, stop_tokens)
+        self.stop_strings = StopStrings(stop_strings, self.tokenizer)
+        self.stop_tokens = ends_of_answers(
+            self.tokenizer, stop_tokens, wrapping and wrapping.end_of_turn, self.stop_strings
+        )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        if wrapping is not None:
+            forbidden_tokens = [*forbidden_tokens, *wrapping.role_tokens]
         is_forbidden = forbidden_marks(
             vocab_size, forbidden_tokens, allowed_tokens, self.stop_tokens
         )
@@ -210,21 +227,21 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
         self._terms = () if reward is None else reward_terms(reward)
-        self.world = world
-        self._talk = None
-        if world is not None:
-            self._load_world = partial(load_world, world, reply_timeout)
-            self._talk = partial(
-                Conversations,
-                tokenizer=self.tokenizer,
-                budget=max_new_tokens,
-                cuts=budget == "truncate",
-                max_turns=max_turns,
-                max_turn_tokens=max_turn_tokens,
-            )
-        self._make_rows(PromptStreams(self.prompts, num_envs, group_size))
+        self._load_world = partial(load_world, world, reply_timeout)
+        self._talk = partial(
+            Conversations,
+            tokenizer=self.tokenizer,
+            frame=wrapping,
+            budget=max_new_tokens,
+            cuts=budget == "truncate",
+            max_turns=max_turns,
+            max_turn_tokens=max_turn_tokens,
+        )
+        self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
-    def _make_rows(self, streams: PromptStreams, first_row: int = 0) -> None:
+    def _make_rows(
+        self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
+    ) -> None:
         """The whole state: arrays with one entry for each row."""
         self._streams, self._first_row = streams, first_row
         self._texts = GrowingTexts(
@@ -233,8 +250,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._over = np.ones(self.num_envs, dtype=bool)
         self._components = RewardComponents(self._terms, self.num_envs)
         self._conversations = None
-        if self._talk is not None:
-            self._conversations = self._talk(self._load_world(), self._texts, first_row=first_row)
+        if world is not None:
+            self._conversations = self._talk(world, self._texts, first_row=first_row)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -305,10 +322,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        # Of rows that a stop string has ended, the text before it.
+        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
+        ended[list(until)] = True
         if self._streams.dealt:
             ended &= ~self._over  # rows for which no start is left
         if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, infos)
+            return self._take_turns(moving, actions, stopped, ended, until, infos)
         some_ended = np.count_nonzero(ended)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
@@ -318,8 +338,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
             rows = ended.nonzero()[0]
+            stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
-            infos |= self._finish(rows, ended, reasons, rewards)
+            infos |= self._finish(rows, ended, reasons, rewards, until)
         infos |= self._mask_info() | self._waiting_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
@@ -397,8 +418,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
-        streams = GivenStarts(starts, other.num_envs)
-        other._make_rows(streams, self._first_row + self.num_envs)
+        world = None if self.world is None else self._load_world()
+        first_row = self._first_row + self.num_envs
+        other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 
     def state_dict(self) -> dict[str, Any]:
@@ -471,6 +493,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         actions: NDArray[np.int64],
         stopped: NDArray[np.bool_],
         ended: NDArray[np.bool_],
+        until: Mapping[int, str],
         infos: dict[str, Any],
     ) -> tuple[
         NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
@@ -482,6 +505,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions: All rows' tokens, shape (num_envs,).
             stopped: Rows in which a stop token was chosen, shape (num_envs,), bool.
             ended: Those, and rows whose budget is spent, shape (num_envs,), bool.
+            until: Of rows that a stop string has ended, the text before it.
             infos: What is to be told so far.
         """
         assert self._conversations is not None
@@ -494,12 +518,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = turn_over.nonzero()[0]
         reasons: dict[int, str] = {}
         if len(rows):
-            turns = [talk.turn(row, bool(stopped[row])) for row in rows.tolist()]
+            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
             outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
             for row, outcome in zip(rows.tolist(), outcomes, strict=True):
                 if isinstance(outcome, Reply):
                     rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome)
+                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
                 if end is not None:
                     reasons[row], truncated[row] = end
                     over[row] = True
@@ -518,16 +542,52 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
 
+    def _until_strings(
+        self,
+        moving: NDArray[np.intp] | slice,
+        actions: NDArray[np.int64],
+        stopped: NDArray[np.bool_],
+    ) -> dict[int, str]:
+        """The answers' texts before a stop string that this step has completed, by row."""
+        may = self.stop_strings.may_complete[actions] & ~stopped
+        rows = np.arange(self.num_envs)[moving]
+        found = {}
+        for row in rows[may[rows]].tolist():
+            text = self._until_string(row)
+            if text is not None:
+                found[row] = text
+        return found
+
+    def _until_string(self, row: int) -> str | None:
+        """The answer's text before a stop string that its last token completes, if it does."""
+        begin, end = self._answer_begins(row), self._texts.lengths[row]
+        if end - begin < self.min_new_tokens:
+            return None
+        ids = self._texts.tokens[row, :end].tolist()
+        return self.stop_strings.completed(ids[:begin], ids[begin:])
+
+    def _ended_by(self, row: int) -> tuple[bool, str | None]:
+        """Whether the last token of a turn is a stop token, and else the text before a string."""
+        stopped = bool(self._is_stop[self._texts.tokens[row, self._texts.lengths[row] - 1]])
+        return stopped, self._until_string(row) if self.stop_strings and not stopped else None
+
+    def _answer_begins(self, row: int) -> int:
+        """Place of the first token of the answer, or of a conversation's present turn."""
+        said = 0 if self._conversations is None else self._conversations.starts[row]
+        return int(self._texts.prompt_lengths[row] + said)
+
     def _finish(
         self,
         rows: NDArray[np.intp],
         ended: NDArray[np.bool_],
         reasons: Sequence[str],
         rewards: NDArray[np.float64],
+        until: Mapping[int, str] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Score the rows that ended, into `rewards`, and restart them in SAME_STEP mode."""
         episodes = [
-            self._episode(row, reason) for row, reason in zip(rows.tolist(), reasons, strict=True)
+            self._episode(row, reason, until.get(row))
+            for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
@@ -575,7 +635,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if talk is not None:
             talk.started(rows, starts)
             try:
-                resume(talk, self._texts, rows.tolist(), starts, self._is_stop)
+                resume(talk, self._texts, rows.tolist(), starts, self._ended_by)
             except WorldError:
                 self._over[rows] = True  # no text to go on from: they must be reset
                 raise
@@ -591,7 +651,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         prompt, known = begun.prompt, start.opening
         if known is not None and begun is start:  # no world spoke, so nothing is encoded again
-            prompt = replace(prompt, tokens=known.tokens)
+            prompt = replace(prompt, tokens=known.tokens, messages=None)
         ids = self._encoder.encode(prompt, f"row {row}")
         if known is not None and not np.array_equal(ids, known.tokens):
             raise ReplayError(
@@ -632,7 +692,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             tokenizer=self.tokenizer,
         )
 
-    def _episode(self, row: int, reason: str) -> Episode:
+    def _episode(self, row: int, reason: str, until: str | None) -> Episode:
         talk = self._conversations
         prompt = self._texts.prompts[row]
         return Episode(
@@ -644,6 +704,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            until=until,
         )
 
     def _end_info(

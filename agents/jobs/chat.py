@@ -9,9 +9,9 @@ from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
-from agents.supervised.chat_template import ChatTemplate, ModelTemplate
 from policies import Policy, load_policy
 from textenv.errors import OptionError, PromptError
+from textenv.frames import ChatTemplate, ModelTemplate
 
 COMMANDS = {
     "/help": "shows this",
@@ -69,7 +69,7 @@ def template_of(policy: Policy) -> ChatTemplate | ModelTemplate | None:
     if texts := getattr(policy, "chat_template", None):
         return ChatTemplate(**texts)
     published = getattr(policy, "transformers_tokenizer", None)
-    return ModelTemplate(published) if getattr(published, "chat_template", None) else None
+    return ModelTemplate.of(published) if getattr(published, "chat_template", None) else None
 
 
 def talk(talker: Talker) -> None:

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from agents.runs.streaming import TextStream
-from agents.supervised.chat_template import ChatTemplate, ModelTemplate
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
 from textenv.errors import PromptTooLongError
+from textenv.frames import ChatTemplate, ModelTemplate
 from textenv.tokenizers import encode_prompt, stop_tokens_of
 
 Show = Callable[[str], object]

@@ -1,6 +1,5 @@
 """Learning from text and from examples, before any reward: pretraining and fine-tuning."""
 
-from agents.supervised.chat_template import ChatTemplate
 from agents.supervised.fitting import FitStep, Fitting, adamw, learning_rate_factor
 from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
 from agents.supervised.sft import (
@@ -12,6 +11,7 @@ from agents.supervised.sft import (
     with_language_modelling,
 )
 from agents.supervised.token_stream import open_stream, write_stream
+from textenv.frames import ChatTemplate
 
 __all__ = [
     "ChatTemplate",

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.supervised.chat_template import ChatTemplate, encode_pieces
 from agents.supervised.fitting import FitStep, Fitting
 from policies import Policy, TransformerPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
+from textenv.frames.chat_template import ChatTemplate, encode_pieces
 from textenv.records import read_jsonl, short
 
 SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]

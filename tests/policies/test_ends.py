@@ -13,11 +13,11 @@ from agents.feedback.preferences import Ranking, preference_rollout, sample_answ
 from agents.jobs.conversation import Continuation, Sampling, Voice
 from agents.report.traces import STOP, token_traces
 from agents.runs.samples import rollout_samples
-from agents.supervised.chat_template import encode_pieces
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, load_policy
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy
 from textenv import Prompt, TextVectorEnv, load_tokenizer
 from textenv.errors import TokenizerError
+from textenv.frames.chat_template import encode_pieces
 from textenv.tokenizers import HuggingFaceTokenizer, SourceTokenizer, stop_tokens_of
 
 torch.set_num_threads(1)

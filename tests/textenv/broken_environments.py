@@ -61,6 +61,16 @@ def talking(on_step):
     return lambda **kwargs: Changed(TextEnv(**arguments, **kwargs), on_step)
 
 
+def without_reply_tokens(**told):
+    """A change of the info in which a reply is told."""
+
+    def change(result):
+        if result[4].pop("reply_tokens", None) is not None:
+            result[4].update(told)
+
+    return change
+
+
 def attributes(make, **values):
     """What `make` makes, with attributes set."""
 
@@ -289,7 +299,8 @@ STEP_BREAKERS = {
     ],
     "replies_are_told": [
         (talking(lambda r: r[4].pop("reply", None)), "reply that is told, None, has 0"),
-        (talking(lambda r: r[4].update(reply="so") if "reply" in r[4] else None), "'so', has 2"),
+        (talking(without_reply_tokens(reply="so")), "'so', has 2"),
+        (talking(without_reply_tokens(reply_tokens=[5])), "has 1"),
     ],
     "the_first_step_does_not_truncate": [
         (lambda **kwargs: TimeLimit(good(**kwargs), 1), "chosen token 0.*truncated"),

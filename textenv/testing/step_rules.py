@@ -72,7 +72,10 @@ def steps_append_the_chosen_token(make: Maker) -> None:
 
 
 def replies_are_told(make: Maker) -> None:
-    """What a world appends behind the chosen token is its reply, and the info tells it."""
+    """What a world appends behind the chosen token is its reply, and the info tells it.
+
+    The ids are `info["reply_tokens"]`; without them they are those of the text `info["reply"]`.
+    """
     env = make()
     if not _in_conversation(env):
         return  # nothing is appended: `steps_append_the_chosen_token`
@@ -82,12 +85,16 @@ def replies_are_told(make: Maker) -> None:
         place = count_tokens(step.before, pad_token)
         appended = step.after[place + 1 : count_tokens(step.after, pad_token)].tolist()
         told = step.info.get("reply")
-        expected = [] if told is None or step.over else encode_answer(tokenizer, told)
+        ids = step.info.get("reply_tokens")
+        if ids is None and told is not None:
+            ids = encode_answer(tokenizer, told)
+        expected = [] if told is None or step.over else list(ids)
         require(
             appended == expected,
             f"{step.where}: {len(appended)} ids stand behind the chosen token, and the reply that "
             f"is told, {told!r}, has {len(expected)}. Append the reply of a turn that has ended, "
-            "encoded once, and nothing else; tell it as info['reply']",
+            "encoded once, and nothing else; tell it as info['reply'], with a frame around it its "
+            "ids as info['reply_tokens'] too",
         )
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,27 @@ FORMAT = "textenv hugging face 1"
 
 Stop: TypeAlias = str | int | Iterable[str | int]
 """What ends an answer: a token by its name in the vocabulary, its text or its id, or several."""
+
+
+@dataclass(frozen=True)
+class ChatTemplateText:
+    """A chat template as it is published: what renders messages to a text.
+
+    Attributes:
+        jinja: The template in the language of the library jinja.
+        names: Texts that it calls by name, such as `bos_token`.
+    """
+
+    jinja: str
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "ChatTemplateText | None":
+        """That of a tokenizer of transformers; None if it has none."""
+        if not getattr(tokenizer, "chat_template", None):
+            return None
+        jinja = tokenizer.get_chat_template()
+        return cls(jinja, {name: str(text) for name, text in tokenizer.special_tokens_map.items()})
 
 
 class HuggingFaceTokenizer:
@@ -41,6 +63,7 @@ class HuggingFaceTokenizer:
         stop_tokens: Ids that end an answer.
         unused_tokens: Ids that the vocabulary skips.
         frame: Ids before and after every prompt; there are none after it.
+        chat_template: The chat template that it was published with, or None.
 
     Raises:
         TokenizerError: `stop` is not in the vocabulary.
@@ -89,6 +112,7 @@ class HuggingFaceTokenizer:
             if token in special or (names[token][0], names[token][-1]) == ("<", ">")
         }
         self.frame = (tuple(self.special_frame()[0]) if bos else (), ())
+        self.chat_template = ChatTemplateText.of(tokenizer)
 
     def _read_plainly(self) -> None:
         if self._is_fast:
@@ -148,6 +172,38 @@ class HuggingFaceTokenizer:
             ids = [token for token in ids if token not in self._no_words]
         return ids
 
+    def encode_marked(self, text: str, *, further: bool = False) -> list[int]:
+        """Ids of a text in which the spelling of a special token is that token.
+
+        Use it for texts that nobody but the program has written, such as a chat template's.
+
+        Args:
+            text: The text.
+            further: It goes on from another text; see `encode_further`.
+        """
+        if further:
+            return self._behind(text, self.encode_marked)
+        if not self._is_fast:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+            return ids
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self._ids(text)
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
+    @cached_property
+    def added_tokens(self) -> frozenset[int]:
+        """Ids that were added to the vocabulary that was learned, special ones among them."""
+        return frozenset(special_tokens(self._tokenizer))
+
+    @cached_property
+    def special_texts(self) -> dict[int, str]:
+        """The spelling of each special token: text that `encode` and `encode_marked` read apart."""
+        added = getattr(self._tokenizer, "get_added_tokens_decoder", None)
+        known = added() if added else self._tokenizer.added_tokens_decoder
+        return {token: one.content for token, one in known.items() if one.special}
+
     def _ids(self, text: str, special: bool = False) -> list[int]:
         ids: list[int]
         if self._is_fast:
@@ -160,11 +216,14 @@ class HuggingFaceTokenizer:
 
     def encode_further(self, text: str) -> list[int]:
         """Ids of `text` behind other text: without the mark that some put where a text begins."""
+        return self._behind(text, self.encode)
+
+    def _behind(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         for anchor, known in self._anchors:
-            ids = self.encode(anchor + text)
+            ids = encode(anchor + text)
             if ids[: len(known)] == known:
                 return ids[len(known) :]
-        return self.encode(text)
+        return encode(text)
 
     @cached_property
     def _anchors(self) -> list[tuple[str, list[int]]]:
@@ -239,6 +298,7 @@ class HuggingFaceTokenizer:
             "stop_tokens": self.stop_tokens,
             "no_words": sorted(self._no_words),
             "bos": bool(self.frame[0]),
+            "chat_template": self.chat_template and asdict(self.chat_template),
         }
         if not self._is_fast:
             self._tokenizer.save_pretrained(path.with_suffix(""))
@@ -255,6 +315,8 @@ class HuggingFaceTokenizer:
             tokenizer = Tokenizer.from_str(contents["tokenizer"])
         made = cls(tokenizer, name, contents["stop_tokens"], bos=contents["bos"])
         made._no_words = set(contents["no_words"])
+        if template := contents.get("chat_template"):  # files of earlier versions have none
+            made.chat_template = ChatTemplateText(**template)
         return made
 
     def __setstate__(self, state: dict[str, Any]) -> None:

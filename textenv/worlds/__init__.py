@@ -9,12 +9,13 @@ partners that answer in batches, such as a network or a server. Text that the wo
 once; ids are never made from text that was made from ids.
 """
 
-from textenv.worlds.base import BatchedWorld, Reply, Turn, World
+from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
 from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world
 
 __all__ = [
     "BatchedWorld",
     "OneWorldPerEpisode",
+    "Opening",
     "Reply",
     "Turn",
     "World",

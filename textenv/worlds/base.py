@@ -3,10 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Opening: TypeAlias = str | Sequence[Mapping[str, Any]] | None
+"""What an episode begins with: a text, messages with a `role` and a `content`, or the prompt."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,9 @@ class Reply:
     """What the world does after a turn: it says something, pays something, ends it, or all three.
 
     Attributes:
-        text: What the world says; nothing is appended if it is empty or if the episode ends here.
+        text: What the world says; nothing is appended if the episode ends here. Several texts are
+            several messages, such as the results of several tools. Without a frame they follow each
+            other as they are.
         reward: Paid in the step in which the turn ended.
         terminated: The episode is over, and nothing is worth anything after it.
         truncated: The episode is cut short here; learners estimate what would have followed.
@@ -22,12 +27,17 @@ class Reply:
         info: Anything else, for `infos["reply_info"]`.
     """
 
-    text: str = ""
+    text: str | Sequence[str] = ""
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
     role: str = "user"
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """What the world says, message by message."""
+        return [self.text] if isinstance(self.text, str) else self.text
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +45,11 @@ class Turn:
     """What the agent has just said.
 
     Attributes:
-        text: Its text, without the stop token.
+        text: Its text, without the stop token, and up to a stop string.
         tokens: Its ids exactly as they were chosen, shape (k,), int64.
         number: Number of the turn in the episode, from 1.
-        finish_reason: `"stop"` after a stop token; `"length"` if the turn's budget or that of the
-            text was spent.
+        finish_reason: `"stop"` after a stop token or a stop string; `"length"` if the turn's budget
+            or that of the text was spent.
         history: The turns and replies before this one, oldest first.
     """
 
@@ -65,13 +75,15 @@ class World(ABC):
     turns. All that it does must then follow from its record, the turns and the generators.
 
     Attributes:
+        tools: JSON schemas of functions that the agent may call; a frame tells them in the opening.
         replayable: False for a world that may not be told turns again, such as one that acts on a
             real server; one that is neither saved nor replayed cannot be resumed.
     """
 
+    tools: Sequence[Mapping[str, Any]] = ()
     replayable: bool = True
 
-    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Begin an episode.
 
         Args:
@@ -80,7 +92,8 @@ class World(ABC):
                 to one opening can be compared.
 
         Returns:
-            The text that the episode begins with; None takes the prompt.
+            The text that the episode begins with, or with a frame the messages; None takes the
+            prompt.
         """
         return None
 
@@ -104,9 +117,11 @@ class BatchedWorld(ABC):
     `World`.
 
     Attributes:
-        replayable: As in `World`.
+        tools: As of `World`.
+        replayable: As of `World`.
     """
 
+    tools: Sequence[Mapping[str, Any]] = ()
     replayable: bool = True
 
     def begin(
@@ -114,7 +129,7 @@ class BatchedWorld(ABC):
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[str | None]:
+    ) -> Sequence[Opening]:
         """Begin episodes in `rows`; see `World.begin`."""
         return [None] * len(rows)
 

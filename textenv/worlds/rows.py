@@ -13,7 +13,10 @@ from textenv.background import wait_for
 from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
-from textenv.worlds.base import BatchedWorld, Reply, Turn, World
+from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+
+ROLES = ("user", "tool", "system")
+"""Who may speak to the agent."""
 
 WorldArgument: TypeAlias = Callable[[], World] | BatchedWorld | str
 """A class (or function) that makes a `World`, a `BatchedWorld`, or a string that names either."""
@@ -29,6 +32,7 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def __init__(self, make: Callable[[], World], timeout: float | None = None):
         self.make, self.timeout = make, timeout
+        self.tools = getattr(make, "tools", ())
         self.worlds: dict[int, World] = {}
 
     def begin(
@@ -36,7 +40,7 @@ class OneWorldPerEpisode(BatchedWorld):
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[str | None]:
+    ) -> Sequence[Opening]:
         """Make and begin a world for each row."""
         openings = []
         for row, record, rng in zip(rows, records, rngs, strict=True):
@@ -129,8 +133,13 @@ def checked(reply: Any, world: str) -> Reply:
     """
     if not isinstance(reply, Reply):
         raise WorldError(f"{world}.reply returned {short(reply)}, not a Reply")
-    if not isinstance(reply.text, str):
+    several = isinstance(reply.text, list | tuple) and all(isinstance(t, str) for t in reply.text)
+    if not isinstance(reply.text, str) and not several:
         raise WorldError(f"{world}.reply returned the text {short(reply.text)}, not a str")
+    if reply.role not in ROLES:
+        raise WorldError(
+            f"{world}.reply returned the role {short(reply.role)}; it must be one of {ROLES}"
+        )
     if not isinstance(reply.reward, numbers.Real) or not np.isfinite(float(reply.reward)):
         raise WorldError(
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"

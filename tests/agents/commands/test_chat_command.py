@@ -6,9 +6,9 @@ from command_line import run_command
 
 from agents.jobs.chat import template_of
 from agents.supervised import ChatTemplate, Example, sft_steps
-from agents.supervised.chat_template import ModelTemplate
 from policies import TransformerConfig, TransformerPolicy, load_policy
 from textenv import load_tokenizer
+from textenv.frames import ModelTemplate
 
 TOKENIZER = load_tokenizer("bytes")
 DIALOGUE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -171,10 +171,11 @@ def test_a_model_of_hugging_face_is_asked_with_its_own_template(tmp_path):
         "{% endif %}Q {{ m.content }} {% endfor %}{% if add_generation_prompt %}A{% endif %}"
     )
     HuggingFacePolicy(model, own).save(tmp_path / "policy")
-    template = template_of(load_policy(tmp_path / "policy"))
+    policy = load_policy(tmp_path / "policy")
+    template = template_of(policy)
     assert isinstance(template, ModelTemplate)
     question = {"role": "user", "content": "hi"}
-    assert template.prompt_tokens([question], TOKENIZER) == [2, 4, 3]
+    assert template.prompt_tokens([question], policy.tokenizer) == [2, 4, 3]
     result = run(str(tmp_path / "policy"), "--max-new-tokens", "2", "--system", "be", typed="hi\n")
     assert result.exit_code == 0, result.output
-    assert "the model's chat template refuses this: no system" in result.output
+    assert "refuses messages of the roles system, user: no system" in result.output

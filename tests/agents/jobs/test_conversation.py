@@ -4,10 +4,10 @@ import torch
 
 from agents.evaluation import refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Voice
-from agents.supervised.chat_template import ChatTemplate
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+from textenv.frames import ChatTemplate
 
 TOKENIZER = load_tokenizer("bytes")
 SHORT = ChatTemplate(system="[{content}]", user="<{content}>", answer="{content}", between="")

@@ -5,20 +5,23 @@ behind each answer is special. A person can therefore type a role too. This is g
 experiments and for one's own chats; it does not guard a system prompt.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from textenv import Tokenizer
-from textenv.errors import PromptError
-from textenv.tokenizers import encode_answer, prompt_frame
+from textenv.errors import FrameError
+from textenv.frames.base import Frame, Message
+from textenv.tokenizers.base import Tokenizer, prompt_frame, stop_tokens_of
+from textenv.tokenizers.texts import encode_answer
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 FOLLOWS: dict[str | None, tuple[str, ...]] = {
     None: ("system", "user"),
     "system": ("user",),
     "user": ("assistant",),
-    "assistant": ("user",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant",),
 }
 """The roles that may follow each role."""
 
@@ -31,7 +34,8 @@ class ChatTemplate:
         system: A system message with the text around it.
         user: A person's message with the text around it, up to where the answer begins.
         answer: An answer with the text around it; a stop token follows.
-        between: The text between an answer and the next question.
+        between: The text between an answer and what follows it.
+        tool: What a tool returned with the text around it, up to where the answer begins.
 
     >>> ChatTemplate().prompt([{"role": "user", "content": "Hello!"}])
     'User: Hello!\nAssistant:'
@@ -41,12 +45,13 @@ class ChatTemplate:
     user: str = "User: {content}\nAssistant:"
     answer: str = " {content}"
     between: str = "\n"
+    tool: str = "Tool: {content}\nAssistant:"
 
     def pieces(self, messages: Sequence[Mapping[str, str]]) -> list[tuple[str, bool]]:
         """The conversation in pieces of text, and whether each is an answer.
 
         Args:
-            messages: Each has a `role` (system, user or assistant) and a `content`.
+            messages: Each has a `role` (system, user, assistant or tool) and a `content`.
 
         Raises:
             ValueError: A message has another form or role, or the roles do not take turns.
@@ -65,11 +70,20 @@ class ChatTemplate:
                     f"message {number} has the role {role!r} and follows {last or 'nothing'}: "
                     f"its role must be {' or '.join(FOLLOWS[last])}"
                 )
-            form = {"system": self.system, "user": self.user, "assistant": self.answer}[role]
+            form = self._forms[role]
             before = self.between if last == "assistant" else ""
             pieces.append((before + form.replace("{content}", content), role == "assistant"))
             last = role
         return pieces
+
+    @property
+    def _forms(self) -> dict[str, str]:
+        return {
+            "system": self.system,
+            "user": self.user,
+            "assistant": self.answer,
+            "tool": self.tool,
+        }
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The conversation as text, up to where the next answer begins."""
@@ -81,35 +95,61 @@ class ChatTemplate:
         """The same as ids, with the stop token behind each answer, as in training."""
         return encode_pieces(self.pieces(messages), tokenizer)[0]
 
+    def frame(
+        self,
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        stop_tokens: Sequence[int] | None = None,
+    ) -> Frame:
+        """The template for an environment with this tokenizer.
 
-@dataclass(frozen=True)
-class ModelTemplate:
-    """The chat template that a model of Hugging Face was published with.
-
-    Attributes:
-        tokenizer: A tokenizer of transformers with a `chat_template`.
-    """
-
-    tokenizer: Any
-
-    def prompt_tokens(
-        self, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer
-    ) -> list[int]:
-        """Ids of the conversation, up to where the next answer begins.
-
-        Raises:
-            PromptError: The template refuses the messages; some take no system message.
+        Args:
+            tokenizer: Encodes the texts.
+            tools: Schemas of functions, which go into a system message, one a line.
+            stop_tokens: Ids that end a turn; None takes the tokenizer's.
         """
+        return _SpeltOut(self, tokenizer, tools, stop_tokens)
+
+
+class _SpeltOut(Frame):
+    """A `ChatTemplate` for one tokenizer. Roles are plain text: no id alone can open one."""
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]],
+        stop_tokens: Sequence[int] | None,
+    ):
+        self._template, self._tokenizer = template, tokenizer
+        self._tools = "\n".join(json.dumps(schema) for schema in tools)
+        ends = stop_tokens_of(tokenizer) if stop_tokens is None else stop_tokens
+        self.end_of_turn = next(iter(ends), None)
+
+    def opening(self, messages: Sequence[Message]) -> list[int]:
+        messages = list(messages)
+        if self._tools:
+            first = messages.pop(0)["content"] + "\n" if _begins_with_system(messages) else ""
+            messages.insert(0, {"role": "system", "content": first + self._tools})
         try:
-            ids: list[int] = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-            )
-        except Exception as error:  # of the template's own, of many classes
-            raise PromptError(f"the model's chat template refuses this: {error}") from error
-        return ids
+            return self._template.prompt_tokens(messages, self._tokenizer)
+        except ValueError as error:
+            raise FrameError(str(error)) from error
+
+    def bridge(self, texts: Sequence[str], role: str, stopped: bool) -> list[int]:
+        template, content = self._template, "\n".join(texts)
+        form = {
+            "user": template.user,
+            "tool": template.tool,
+            "system": template.system + template.user.partition("{content}")[2],
+        }[role]
+        said = template.between + form.replace("{content}", content)
+        end = [] if stopped or self.end_of_turn is None else [self.end_of_turn]
+        return [*end, *encode_answer(self._tokenizer, said)]
+
+
+def _begins_with_system(messages: Sequence[Message]) -> bool:
+    return bool(messages) and messages[0].get("role") == "system"
 
 
 def encode_pieces(

@@ -1,7 +1,7 @@
 import pytest
 
 from agents.supervised import ChatTemplate
-from agents.supervised.chat_template import encode_pieces
+from textenv.frames.chat_template import encode_pieces
 from textenv.tokenizers import BytesTokenizer, SourceTokenizer
 
 TALK = [
