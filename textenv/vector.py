@@ -86,12 +86,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
     `reward_components` (each component's unweighted value, summed over the episode) and, if
     `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its
-    number), `reply` and `reply_tokens`; at the end of one: `turns`, and `world_error` if its world failed. With rewards
-    that may abstain (those of TRL), `scored` is False for an episode to which none applies: its
-    reward is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every
-    row after every reset and step. Ids that stand for no token are masked too, but do not make it
-    come. Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    for an episode started from options. Where a turn of a conversation ended: `turn` (its number),
+    `reply` and `reply_tokens`, the ids that were appended; at the end of one: `turns`, and
+    `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
+    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
+    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
+    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -212,7 +213,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.stop_strings = StopStrings(stop_strings, self.tokenizer)
         self.stop_tokens = ends_of_answers(
-            self.tokenizer, stop_tokens, wrapping and wrapping.end_of_turn, self.stop_strings
+            self.tokenizer,
+            stop_tokens,
+            None if wrapping is None else wrapping.end_of_turn,
+            self.stop_strings,
         )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
         if wrapping is not None:
