@@ -73,8 +73,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     A prompt drawn from `prompts`. `reset(options=...)` starts from anything else:
     `{"prompt": text or record}` or `{"tokens": ids}`, one for all rows or a list with one for each.
     With `"prompt_length": n` the ids after the first n count as the beginning of the answer, so an
-    observation can be continued. `"columns"` gives the reward its record. `"reset_mask"` (bool,
-    shape (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
+    observation can be continued. `"columns"` gives the reward its record. `{"start": start}` plays
+    on from a `textenv.Start`, which `start_of(row)` gives: the middle of an answer, or any place in
+    a conversation, whose world is told the same turns again. `"reset_mask"` (bool, shape
+    (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
