@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from textenv.errors import UnmetNeedError
 from textenv.starts import Start
 
 
@@ -130,11 +131,11 @@ class Rollout:
             position: Place of a token that was chosen in this rollout.
 
         Raises:
-            ValueError: The token there was not chosen in this rollout, or the environment cannot
-                play on from anywhere.
+            ValueError: The token there was not chosen in this rollout.
+            UnmetNeedError: The environment cannot play on from anywhere.
         """
         if self.starts is None:
-            raise ValueError(
+            raise UnmetNeedError(
                 "the rollout does not know how its episodes start: collect it from a TextVectorEnv"
             )
         chosen = self.mask[sequence].cpu().numpy()

@@ -274,7 +274,7 @@ def test_playing_deals_out_starts_and_then_rows_wait():
     assert terminated.tolist() == [False, True] and infos["final_info"]["group"][1] == 1
     assert infos["waiting"].tolist() == [False, True]
     waiting = other._texts.tokens[1].copy()
-    observations, rewards, terminated, truncated, infos = other.step([STOP, 0])
+    observations, rewards, terminated, _, infos = other.step([STOP, 0])
     assert (observations[1] == waiting).all() and rewards[1] == 0
     assert terminated.tolist() == [True, False] and infos["waiting"].all()
     # The rows of both environments are different ones of the world.
