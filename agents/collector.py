@@ -340,9 +340,9 @@ class Collector:
             raise SharedEnvironmentError(
                 f"the environment {type(self.envs.unwrapped).__name__} was stepped or reset by "
                 "somebody else since this learner's last step, so its episodes are not those that "
-                "the learner is in the middle of. Two learners, a learner and an evaluation, and a "
-                "learner and a loop of yours each need an environment of their own: make another "
-                "one with the same arguments. To go on with this one, make the learner anew"
+                "the learner is in the middle of. Two learners, and a learner and a loop of yours, "
+                "each need an environment of their own: make another one with the same arguments. "
+                "To go on with this one, make the learner anew"
             )
 
     # ---------------------------------------------------------------- the rollout

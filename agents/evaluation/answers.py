@@ -14,7 +14,7 @@ from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
 from agents.runs.samples import Sample
 from policies import Policy, PolicyOutputs
-from textenv import Prompt, TextVectorEnv
+from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
@@ -176,7 +176,7 @@ def answer_prompts(
     uniforms = np.stack([generator.random(envs.max_new_tokens) for generator in generators])
     starts = [
         Start(prompt, episode_seed=int(generator.integers(2**63)))
-        for prompt, generator in zip(prompts, generators, strict=True)
+        for prompt, generator in zip(ListPrompts(prompts).prompts, generators, strict=True)
     ]
     rollout = play_from(policy, envs, starts, temperature, uniforms=uniforms)
     tokens, mask, rewards = (
