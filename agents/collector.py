@@ -62,6 +62,8 @@ class Collector:
         self._moved()
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
+        self._listening = np.zeros(rows, dtype=bool)  # the world's reply has not come
+        self._last = np.zeros(rows, dtype=np.int64)  # place of the token chosen last
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
         self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
@@ -70,7 +72,6 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
-        self._resting = _resting(infos, rows)
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -93,17 +94,20 @@ class Collector:
         """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
             self._step()
-        while not (self._closed or self._open["mask"].any()):  # NEXT_STEP: every row only reset
+        # NEXT_STEP: every row only reset; or all wait for their replies.
+        while not (self._closed or self._open["mask"][~self._listening].any()):
             self._step()
         # The value of the text so far stands for the rewards that a cut episode has yet to get.
         values = self.policy.value(self._observations, self.cache).cpu().numpy()
-        for row in np.flatnonzero(self._open["mask"].any(1)).tolist():
+        # A row that waits for its reply stays open: the reply's reward belongs to its last token.
+        cut = self._open["mask"].any(1) & ~self._listening
+        for row in np.flatnonzero(cut).tolist():
             self._close(row, self._observations[row], bootstrap=float(values[row]))
             if (start := self._starts[row]) is not None:  # the next sequence starts here
                 self._starts[row] = self._start_of(row, start.episode_seed)
         rollout = self._rollout()
-        # Nothing is open, so nothing refers to the other masks any more: the table stays small.
-        self._masks = dict(list(self._masks.items())[:1])
+        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
+            self._masks = dict(list(self._masks.items())[:1])
         return rollout
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
@@ -178,21 +182,25 @@ class Collector:
             # A full row waits for its reset, and its choice is ignored.
             uniforms=self._uniforms[self._rows, positions.clip(max=observations.shape[1] - 1)],
         )
-        # A row that only resets ignores its action, so nothing of it is written down.
-        chosen = ~(self._waiting | self._resting)
+        # A row that only resets or waits ignores its action, so nothing of it is written down.
+        chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         self._moved()
         check_paid(rewards)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
+        if self._listening.any():
+            late = self._rows[self._listening]
+            self._open["rewards"][late, self._last[late]] += rewards[late]
+            self._scores[late] += rewards[late]
         self._observations = following
         self._action_mask = _action_mask(infos)
-        self._resting = _resting(infos, len(self._rows))
-        over = (terminated | truncated) & chosen
+        over = (terminated | truncated) & ~self._waiting
+        self._listening = np.array(infos.get("waiting", np.zeros(len(self._rows), dtype=bool)))
         if over.any():
             infos = self._end_episodes(over, terminated, infos)
         begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
-        self._begin_episodes((begun & ~self._resting).nonzero()[0], infos)
+        self._begin_episodes((begun & ~self._listening).nonzero()[0], infos)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
 
@@ -236,6 +244,7 @@ class Collector:
         self._prompt_lengths[rows] = np.where(begun < 0, at, begun)
         self._open["actions"][rows, at] = step.actions[chosen]
         self._open["mask"][rows, at] = True
+        self._last[rows] = at
         self._open["logprobs"][rows, at] = step.logprobs[chosen]
         self._open["values"][rows, at] = step.values[chosen]
         self._open["rewards"][rows, at] = rewards[chosen]
@@ -398,6 +407,8 @@ class Collector:
             "observations": np.array(self._observations),
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
+            "listening": self._listening.copy(),
+            "last": self._last.copy(),
             "scores": self._scores.copy(),
             "answer_tokens": self._answer_tokens.copy(),
             "prompt_lengths": self._prompt_lengths.copy(),
@@ -421,6 +432,8 @@ class Collector:
         self._observations = state["observations"]
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
+        self._listening = state.get("listening", np.zeros(len(self._rows), dtype=bool))
+        self._last = state.get("last", np.zeros(len(self._rows), dtype=np.int64))
         self._scores = state["scores"]
         self._prompt_lengths = state["prompt_lengths"]
         # Those of earlier versions lack the random numbers too: their episodes get new ones.
@@ -501,11 +514,6 @@ class _GivenNumbers(Collector):
         given = self._numbers[number][: len(placed) - begin]
         placed[begin : begin + len(given)] = given
         return placed
-
-
-def _resting(infos: Mapping[str, Any], rows: int) -> NDArray[np.bool_]:
-    """Rows whose action will be ignored, since no start is left for them, shape (rows,), bool."""
-    return np.asarray(infos.get("waiting", np.zeros(rows, dtype=bool)))
 
 
 def _plain(start: Start | None) -> dict[str, Any] | None:

@@ -63,8 +63,6 @@ def resume(
     for row, start in begun:
         if start.world is not None:
             talk.restore(row, start)
-            assert start.answer is not None
-            texts.extend(row, start.answer.tolist())
     again = [(row, start) for row, start in begun if start.world is None]
     for row, _ in again:
         _check_replayable(talk, row)
@@ -91,13 +89,15 @@ def _replay_turn(
         turns.append(talk.turn(row, stopped, until))
         stops.append(stopped)
         seeds.append(seed)
-    rows = np.array([row for row, _ in again])
-    outcomes = talk.take_turns(rows, turns, np.array(seeds))
-    for (row, start), outcome, stopped in zip(again, outcomes, stops, strict=True):
+    rows = [row for row, _ in again]
+    talk.ask(np.array(rows), turns, stops, np.array(seeds))
+    come = talk.come(np.zeros(len(talk.numbers), dtype=bool), rows)
+    for row, start in again:
+        asked, outcome = come[row]
         assert start.answer is not None
         number = int(talk.numbers[row])
         end, border, _ = start.turns[number - 1]
-        ended = talk.end_or_go_on(row, outcome, stopped)
+        ended = talk.end_or_go_on(row, outcome, asked.stopped)
         if ended is not None:
             raise _different(talk, row, f"the episode, which went on, ended ({ended[0]})")
         if not np.array_equal(texts.answer(row)[end:], start.answer[end:border]):

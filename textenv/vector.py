@@ -126,6 +126,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
         max_turn_tokens: Token budget of one turn of a conversation; None sets none.
         reply_timeout: Seconds that an `async` reply of a world may take; None waits.
+        world_wait: `"all"` lets a step wait for all replies. With `"async"` a row whose `async`
+            reply has not come says so in `infos["waiting"]`; its action is ignored and its text
+            does not change. What other rows meanwhile do depends on how long replies take, so that
+            mode is not reproducible.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
             them start next. It must divide `num_envs`.
@@ -147,6 +151,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -171,6 +176,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: int | None = None,
         max_turn_tokens: int | None = None,
         reply_timeout: float | None = None,
+        world_wait: Literal["all", "async"] = "all",
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -200,7 +206,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
-        self.world = world
+        self.world, self.world_wait = world, world_wait
+        if world_wait not in self.WAITS:
+            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -233,6 +241,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
         self._terms = () if reward is None else reward_terms(reward)
+        if world_wait == "async" and any(term.dense for term in self._terms):
+            raise ValueError(
+                "a dense reward is asked at every step, and with world_wait='async' an episode may "
+                "end in a step that chose nothing: let the world pay, or leave world_wait out"
+            )
         self._load_world = partial(load_world, world, reply_timeout)
         self._talk = partial(
             Conversations,
@@ -242,6 +255,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             cuts=budget == "truncate",
             max_turns=max_turns,
             max_turn_tokens=max_turn_tokens,
+            waits=world_wait == "all",
         )
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
@@ -322,10 +336,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # A slice selects all rows without a copy: the usual step has no row to leave out.
         moving: NDArray[np.intp] | slice = EVERY_ROW
         infos: dict[str, Any] = {}
-        if np.count_nonzero(self._over):
-            moving = (~self._over).nonzero()[0]
-            stopped &= ~self._over  # a row that only restarts ignores its action
-            infos = self._restart_waiting_rows()
+        talk, over = self._conversations, np.count_nonzero(self._over)
+        some_wait = talk is not None and talk.some_wait
+        if over or some_wait:
+            idle = self._over if talk is None else self._over | talk.waiting
+            moving = (~idle).nonzero()[0]
+            stopped &= ~idle  # a row that only restarts or waits ignores its action
+            if over:
+                infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
@@ -333,9 +351,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         ended[list(until)] = True
         if self._streams.dealt:
             ended &= ~self._over  # rows for which no start is left
-        if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, until, infos)
         some_ended = np.count_nonzero(ended)
+        if talk is not None and (some_ended or some_wait):
+            return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
         rewards = np.zeros(self.num_envs)
@@ -347,7 +365,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
-        infos |= self._mask_info() | self._waiting_info()
+        if self._streams.dealt:
+            infos |= self._waiting_info()
+        infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -387,10 +407,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 saved. Otherwise the start is played on from by telling a new world the same turns.
 
         Raises:
-            EpisodeOverError: The row's episode is over, or none was begun.
+            EpisodeOverError: The row's episode is over, or none was begun, or its turn is over and
+                the reply has not come.
         """
-        if self._over[row]:
-            raise EpisodeOverError(f"row {row} has no running episode to play on from")
+        talk = self._conversations
+        if self._over[row] or (talk is not None and talk.waiting[row]):
+            raise EpisodeOverError(
+                f"row {row} has no running turn to play on from: reset it, or step until the "
+                "world's reply has come"
+            )
+        return self._start_of(row, save_world)
+
+    def _start_of(self, row: int, save_world: bool) -> Start:
         prompt, answer = self._texts.prompts[row], self._texts.answer(row)
         start = Start(
             prompt,
@@ -472,13 +500,29 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if talk is not None:
             talk.load_state_dict(state["conversations"])
             lost = [row for row in talk.unsaved(state["conversations"]) if not self._over[row]]
-            if lost:  # their worlds are told the same turns again
-                self._begin(np.array(lost), [self.start_of(row, False) for row in lost])
+            if lost:
+                self._replay(talk, lost)
         self._components.sums[...] = state["component_sums"]
         self.moves += 1
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions
+
+    def _replay(self, talk: Conversations, rows: Sequence[int]) -> None:
+        """Tell the worlds of `rows`, which were not saved, what they were told before."""
+        asked = talk.pending(rows)
+        starts = []
+        for row in rows:
+            start = self._start_of(row, False)
+            if row in asked:  # a turn without a reply yet is told below
+                answer = None if start.border == 0 else self._texts.answer(row)[: start.border]
+                start = replace(start, answer=answer)
+            starts.append(start)
+        self._begin(np.array(rows), starts)
+        for row, one in asked.items():
+            self._texts.extend(row, one.turn.tokens.tolist())
+            seeds = self._streams.episode_seeds[[row]]
+            talk.ask(np.array([row]), [one.turn], [one.stopped], seeds)
 
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
@@ -516,35 +560,43 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         assert self._conversations is not None
         talk, rewards = self._conversations, np.zeros(self.num_envs)
-        running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
         # A dense reward sees the text before anything is appended to it.
         batch = self._step_batch(moving, actions, ended) if self._components.dense else None
-        turn_over = (ended | talk.spent()) & running
-        over, truncated = np.zeros((2, self.num_envs), dtype=bool)
-        rows = turn_over.nonzero()[0]
+        over, truncated, told = np.zeros((3, self.num_envs), dtype=bool)
+        rows = ended.nonzero()[0]
+        stops = stopped[rows].tolist()
+        turns = [
+            talk.turn(row, stop, until.get(row))
+            for row, stop in zip(rows.tolist(), stops, strict=True)
+        ]
+        talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
         reasons: dict[int, str] = {}
-        if len(rows):
-            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
-            outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
-            for row, outcome in zip(rows.tolist(), outcomes, strict=True):
-                if isinstance(outcome, Reply):
-                    rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
-                if end is not None:
-                    reasons[row], truncated[row] = end
-                    over[row] = True
-            infos |= masked_info(talk.info(rows, outcomes), turn_over & ~over)
+        replies: dict[int, Reply] = {}
+        for row, (asked, outcome) in talk.come(self._over).items():
+            if isinstance(outcome, Reply):
+                rewards[row] = outcome.reward
+                replies[row] = outcome
+            end = talk.end_or_go_on(row, outcome, asked.stopped)
+            if end is None:
+                told[row] = True
+            else:
+                reasons[row], truncated[row] = end
+                over[row] = True
+        if told.any():
+            infos |= masked_info(talk.info(told.nonzero()[0], replies), told)
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
             rewards[moving] += self._components.pay_step(moving, batch)
         if reasons:
             ends = np.array(list(reasons))
-            told = infos.get("_turn", False)
+            told_before = infos.get("_turn", False)
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
             if "_turn" in infos:  # some turns ended, and other rows start behind turns
-                infos["_turn"] |= told
-        infos |= self._mask_info() | self._waiting_info()
+                infos["_turn"] |= told_before
+        if talk.some_wait or self._streams.dealt:
+            infos |= self._waiting_info()
+        infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
 
@@ -756,9 +808,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return masked_info({"action_mask": self.action_masks()}, every_row)
 
     def _waiting_info(self) -> dict[str, Any]:
-        if not self._streams.dealt:
-            return {}
-        return masked_info({"waiting": self._over.copy()}, np.ones(self.num_envs, dtype=bool))
+        """Rows whose action will be ignored: no reply is there yet, or no start is left."""
+        talk, waiting = self._conversations, np.zeros(self.num_envs, dtype=bool)
+        if talk is not None:
+            waiting |= talk.waiting
+        if self._streams.dealt:
+            waiting |= self._over
+        return masked_info({"waiting": waiting}, waiting)
 
     # ---------------------------------------------------------------- checks
 

@@ -1,6 +1,8 @@
 """Playing on from anywhere: the middle of an answer, a turn border, the middle of a turn."""
 
+import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -310,6 +312,46 @@ def test_worlds_that_cannot_be_saved_are_replayed(make, mode):
         assert (talks[0].rewards == talks[1].rewards).all()
 
 
+class Late(Opaque):
+    """Keeps a turn with a z waiting until the gate is open."""
+
+    gate = threading.Event()
+
+    async def reply(self, turn, rng):
+        reply = super().reply(turn, rng)
+        while "z" in turn.text and not self.gate.is_set():
+            await asyncio.sleep(0.001)
+        return reply
+
+
+def answered(envs, row, actions):
+    """Step until the reply of a row has come, and at least once."""
+    while True:
+        observations, rewards, *_, infos = envs.step(actions)
+        if not envs._conversations.waiting[row]:
+            return text(envs, observations[row]), rewards[row], infos["reply"][row]
+
+
+def test_a_reply_that_had_not_come_is_asked_for_again():
+    one, other = (talk(2, Late, world_wait="async") for _ in range(2))
+    one.reset(seed=0)
+    answered(one, 1, [ord("z"), STOP])
+    start = one.start_of(1)
+    Late.gate.clear()
+    assert one.step([STOP, ord("b")])[4]["waiting"].tolist() == [True, False]
+    with pytest.raises(EpisodeOverError, match="until the world's reply has come"):
+        one.start_of(0)
+    # The other row starts anew meanwhile: a replay waits for its own replies alone.
+    observations, _ = one.reset(options={"start": start, "reset_mask": np.array([False, True])})
+    begun = [*start.opening.tokens, *start.answer]
+    assert observations[1][: len(begun)].tolist() == begun and one._conversations.waiting[0]
+    Late.gate.set()  # saving waits for the reply
+    state = one.state_dict()
+    other.load_state_dict(state)
+    assert other._conversations.waiting.tolist() == [True, False]
+    assert answered(one, 0, [98, 98]) == answered(other, 0, [98, 98])
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -425,5 +467,5 @@ def test_options_that_are_no_starts():
             envs.reset(options=options)
     with pytest.raises(ResetOptionsError, match="no start to play on from"):
         envs.playing([])
-    with pytest.raises(EpisodeOverError, match="row 1 has no running episode"):
+    with pytest.raises(EpisodeOverError, match="row 1 has no running turn"):
         talk(2).start_of(1)
