@@ -24,7 +24,7 @@ from textenv.seeding import keyed_generator
 from textenv.starts import PastTurn, Start
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Opening, Reply, Turn
+from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Opening, Reply, Turn, World
 from textenv.worlds.replies import Asked, Replies
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
@@ -49,7 +49,8 @@ class Conversations:
         starts: Answer tokens before the present turn, shape (count,), int64.
         numbers: Turns that have ended, shape (count,), int64.
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
-        histories: Turns and replies so far, one list for each row.
+        histories: Turns and replies so far, one list for each row. Lists that were handed out do
+            not change: each turn makes new ones.
         waiting: Rows whose reply has not come, shape (count,), bool.
         some_wait: Whether there are any.
         errors: What went wrong in each row; empty if nothing did.
@@ -114,17 +115,17 @@ class Conversations:
             if start.world is not None and start.opening is not None:
                 opened[place] = Start(replace(start.opening, columns=start.prompt.columns))
         if anew:
-            texts = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
-            for place, text in zip(anew, texts, strict=True):
-                if text is not None:
-                    opened[place] = Start(_prompt_of(text, starts[place].prompt.columns))
+            said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
+            for place, opening in zip(anew, said, strict=True):
+                if opening is not None:
+                    opened[place] = Start(_prompt_of(opening, starts[place].prompt))
         return opened
 
     def _begun(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
     ) -> Sequence[Opening]:
         """What the world begins with in `rows`."""
-        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
+        records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(self._names(rows), records, rngs))
@@ -147,6 +148,7 @@ class Conversations:
         """The episodes of `rows` have begun with the openings of `starts`."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
+        self.histories = self.histories[:]
         if self.some_wait:
             self._replies.drop(rows[self.waiting[rows]].tolist())
             self.waiting[rows] = False
@@ -252,10 +254,12 @@ class Conversations:
         stuck = bool((self.waiting | over).all())
         waits = self._waits or rows is not None
         come = self._replies.take(wait_for_all=waits, wait_for_one=stuck, rows=rows)
+        if come:
+            self.histories = self.histories[:]
         for row, (asked, outcome) in come.items():
             self.waiting[row] = False
             self.numbers[row] = asked.turn.number
-            self.histories[row].append(asked.turn)
+            self.histories[row] = [*self.histories[row], asked.turn]
             if isinstance(outcome, Reply):
                 self.histories[row].append(outcome)
                 self.rewards[row] += outcome.reward
@@ -263,6 +267,11 @@ class Conversations:
                 self.errors[row] = str(outcome)
         self.some_wait = bool(self._replies.rows)
         return come
+
+    def world_of(self, row: int) -> World | None:
+        """The world of a row's episode; None if one world has all rows."""
+        worlds: Mapping[int, World] = getattr(self.world, "worlds", {})
+        return worlds.get(row)
 
     def info(self, rows: NDArray[np.intp], replies: Mapping[int, Reply]) -> dict[str, Any]:
         """What is told of `rows`, which go on: the turn's number, and what the world replied."""
@@ -393,10 +402,10 @@ class Conversations:
             self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _prompt_of(opening: str | Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Prompt:
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]], drawn: Prompt) -> Prompt:
     if isinstance(opening, str):
-        return Prompt(opening, columns)
-    return Prompt("", columns, messages=opening)
+        return replace(drawn, text=opening, tokens=None, messages=None)
+    return replace(drawn, text="", tokens=None, messages=opening)
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

@@ -98,6 +98,10 @@ class ReplayError(WorldError):
     """A world may not be told turns again, or replied to them in another way than before."""
 
 
+class ToolError(TextEnvError, ValueError):
+    """A function cannot be used as a tool; the message names what is missing."""
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 
@@ -144,6 +148,10 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class AnnotationError(TextEnvError, ValueError):
+    """What an `annotate` hook returned is no rollout, and no arrays that fit one."""
 
 
 class UnmetNeedError(TextEnvError, ValueError):

@@ -22,13 +22,13 @@ TABLE = np.random.default_rng(3).random((3, 3, 3))
 
 
 class Chance(World):
-    """Replies at random, pays at random, ends at random."""
+    """Replies at random, pays at random, ends at random; now and then it says nothing."""
 
     def begin(self, record, rng):
         return "".join(rng.choice(list("ab"), 2))
 
     def reply(self, turn, rng):
-        said = "".join(rng.choice(list("cd"), rng.integers(1, 4)))
+        said = "".join(rng.choice(list("cd"), rng.integers(0, 4)))
         return Reply(said, float(rng.random()), terminated=bool(rng.random() < 0.2))
 
 

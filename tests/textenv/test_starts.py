@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -330,6 +331,7 @@ def answered(envs, row, actions):
         observations, rewards, *_, infos = envs.step(actions)
         if not envs._conversations.waiting[row]:
             return text(envs, observations[row]), rewards[row], infos["reply"][row]
+        time.sleep(0.02)  # or other rows would spend their budgets meanwhile
 
 
 def test_a_reply_that_had_not_come_is_asked_for_again():

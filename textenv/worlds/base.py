@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,10 +78,14 @@ class World(ABC):
         tools: JSON schemas of functions that the agent may call; a frame tells them in the opening.
         replayable: False for a world that may not be told turns again, such as one that acts on a
             real server; one that is neither saved nor replayed cannot be resumed.
+        episode_reward: A reward of finished episodes that belongs to the world, or None; an
+            attribute of the class, or of the function that makes worlds. It is added to the
+            environment's with weight 1, and `Episode.world` is the world that it judges.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
     replayable: bool = True
+    episode_reward: ClassVar[Any] = None
 
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Begin an episode.

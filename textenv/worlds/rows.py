@@ -76,7 +76,7 @@ class OneWorldPerEpisode(BatchedWorld):
             WorldError: It can be neither saved nor replayed.
         """
         try:
-            return copy.deepcopy(_state_of(self.worlds[row]))
+            return copy.deepcopy(state_of(self.worlds[row]))
         except WorldError:
             if self.worlds[row].replayable:
                 return None
@@ -85,11 +85,7 @@ class OneWorldPerEpisode(BatchedWorld):
     def restore(self, row: int, state: Any) -> None:
         """Make the world of a saved state in one row."""
         world = self.make()
-        state = copy.deepcopy(state)  # other worlds may be made of it
-        if hasattr(world, "load_state_dict"):
-            world.load_state_dict(state)
-        else:
-            vars(world).update(state)
+        restore(world, copy.deepcopy(state))  # other worlds may be made of it
         self.worlds[row] = world
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,6 +120,11 @@ def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
     return OneWorldPerEpisode(found, timeout)
 
 
+def reward_of(world: BatchedWorld) -> Any:
+    """The reward that belongs to a world (see `World.episode_reward`), or None."""
+    return getattr(getattr(world, "make", world), "episode_reward", None)
+
+
 def checked(reply: Any, world: str) -> Reply:
     """A reply that can be used.
 
@@ -146,7 +147,12 @@ def checked(reply: Any, world: str) -> Reply:
     return reply
 
 
-def _state_of(world: World) -> Any:
+def state_of(world: Any) -> Any:
+    """The state of a world, or of an object in one: what `restore` restores.
+
+    Raises:
+        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
+    """
     from textenv.prompts import Prompt
 
     if hasattr(world, "state_dict"):
@@ -158,3 +164,11 @@ def _state_of(world: World) -> Any:
             f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
             f"and load_state_dict(state); {error}"
         ) from error
+
+
+def restore(world: Any, state: Any) -> None:
+    """Give a world, or an object in one, a state that `state_of` gave."""
+    if hasattr(world, "load_state_dict"):
+        world.load_state_dict(state)
+    else:
+        vars(world).update(state)
