@@ -12,10 +12,11 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from textenv.errors import SharedEnvironmentError, VocabularyMismatchError
+from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import keyed_generator
 
-_PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
+_PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
 
 class Collector:
@@ -64,6 +65,8 @@ class Collector:
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
         self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
+        self._turns = np.ones(rows, dtype=np.int64)  # to which the next chosen token belongs
+        self._records: list[Mapping[str, Any] | None] = [None] * rows
         # The uniform number for the choice at each place; those of an episode depend on nothing
         # but the seed and the episode.
         self._uniforms = np.empty(shape)
@@ -76,6 +79,7 @@ class Collector:
             "values": np.zeros(shape, dtype=np.float32),
             "rewards": np.zeros(shape),
             "mask_ids": np.zeros(shape, dtype=np.int64),
+            "turns": np.zeros(shape, dtype=np.int64),
         }
         # Packed action mask -> row of the mask table. Row 0 allows every token. Few masks differ,
         # so a number for each token takes the place of V bits.
@@ -155,6 +159,7 @@ class Collector:
             self._scores[late] += rewards[late]
         self._observations = following
         self._action_mask = _action_mask(infos)
+        self._note_turns(self._rows, infos)
         over = (terminated | truncated) & ~self._waiting
         self._listening = np.array(infos.get("waiting", np.zeros(len(self._rows), dtype=bool)))
         if over.any():
@@ -164,16 +169,25 @@ class Collector:
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
 
+    def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
+        """What is chosen next in a row in which a turn has ended belongs to the turn after it."""
+        if "turn" in infos:
+            for row in rows.tolist():
+                ended = _told(infos, "turn", row)
+                if ended is not None:
+                    self._turns[row] = int(ended) + 1
+
     def _begin_episodes(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
-        """Give the episodes that have just begun their own random numbers."""
-        seeds, told = infos.get("episode_seed"), infos.get("_episode_seed")
+        """Note what is known of episodes that have just begun, and give them random numbers."""
+        self._turns[rows] = 1
+        self._note_turns(rows, infos)  # of an episode that begins behind turns
         for row in rows.tolist():
-            if seeds is not None and (told is None or told[row]):
-                number = int(seeds[row])
-            else:  # an environment that numbers nothing: the row and how many it has played
+            self._records[row] = _told(infos, "record", row)
+            number = _told(infos, "episode_seed", row)
+            if number is None:  # nothing is numbered: the row and how many it has played
                 number = int(self._episodes[row]) * len(self._rows) + row
             self._episodes[row] += 1
-            numbers = keyed_generator(self._seed, number)
+            numbers = keyed_generator(self._seed, int(number))
             self._uniforms[row] = numbers.random(self._uniforms.shape[1])
 
     def _write(
@@ -196,6 +210,7 @@ class Collector:
         self._open["logprobs"][rows, at] = step.logprobs[chosen]
         self._open["values"][rows, at] = step.values[chosen]
         self._open["rewards"][rows, at] = rewards[chosen]
+        self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
             self._open["mask_ids"][rows, at] = [
                 self._masks.setdefault(packed.tobytes(), len(self._masks))
@@ -269,6 +284,9 @@ class Collector:
                 "scores": float(self._scores[row]),
                 "groups": -1 if group is None else int(group),
                 "prompt_lengths": int(self._prompt_lengths[row]),
+                "mid_turn": not (terminated or truncated)
+                and int(self._open["turns"][row].max()) == int(self._turns[row]),
+                "records": self._records[row],
                 "endings": {"tokens": float(self._answer_tokens[row]), **(ending or {})},
             }
         )
@@ -307,11 +325,13 @@ class Collector:
     def _rollout(self) -> Rollout:
         closed, self._closed = self._closed, []
         endings = together([c["endings"] for c in closed])
-        names = [name for name in closed[0] if name != "endings"]
+        records = [c["records"] for c in closed]
+        names = [name for name in closed[0] if name not in ("endings", "records")]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
+        arrays["turns"] = np.where(arrays["mask"], arrays["turns"], -1)
         # A Python float of the policy's, which is float32.
         arrays["bootstrap_values"] = arrays["bootstrap_values"].astype(np.float32)
-        tensors = {name: torch.from_numpy(x) for name, x in arrays.items()}
+        tensors: dict[str, Any] = {name: torch.from_numpy(x) for name, x in arrays.items()}
         # A sequence without a group gets one of its own, and so does one that is still running:
         # the environment names the group at the end.
         groups = tensors["groups"]
@@ -324,7 +344,13 @@ class Collector:
             table = torch.from_numpy(bits.astype(bool))
         else:
             del tensors["mask_ids"]
-        return Rollout(**tensors, mask_table=table, endings=endings).to(self.policy.device)
+        rollout = Rollout(
+            **tensors,
+            mask_table=table,
+            endings=endings,
+            records=None if None in records else tuple(map(dict, records)),
+        )
+        return rollout.to(self.policy.device)
 
     # ---------------------------------------------------------------- saving
 
@@ -338,7 +364,12 @@ class Collector:
             SharedEnvironmentError: Somebody else has moved the environment.
         """
         self._check_alone()
-        inner = self.envs.unwrapped
+        inner: Any = self.envs.unwrapped
+        saves = hasattr(inner, "state_dict")
+
+        def saved(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+            return columns_as_json(record) if saves and record is not None else None
+
         return {
             "observations": np.array(self._observations),
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
@@ -350,10 +381,12 @@ class Collector:
             "prompt_lengths": self._prompt_lengths.copy(),
             "uniforms": self._uniforms.copy(),
             "episodes": self._episodes.copy(),
+            "turns": self._turns.copy(),
+            "records": list(map(saved, self._records)),
             "open": {name: array.copy() for name, array in self._open.items()},
             "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
-            "closed": [dict(c) for c in self._closed],
-            "env": inner.state_dict() if hasattr(inner, "state_dict") else None,
+            "closed": [{**c, "records": saved(c["records"])} for c in self._closed],
+            "env": inner.state_dict() if saves else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -376,10 +409,17 @@ class Collector:
         # Checkpoints of earlier versions lack this count and the endings: both are only reported.
         unknown = np.zeros(len(self._rows), dtype=np.int64)
         self._answer_tokens = state.get("answer_tokens", unknown)
+        # Earlier versions had no conversations: everything was chosen in turn 1.
+        self._turns = state.get("turns", np.ones_like(self._answer_tokens))
+        self._records = state.get("records", [None] * len(self._rows))
+        opened = {"turns": state["open"]["mask"], **state["open"]}
         for name, array in self._open.items():  # rewards of earlier versions are float32
-            array[...] = state["open"][name]
+            array[...] = opened[name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
-        self._closed = [{**c, "endings": c.get("endings", {})} for c in state["closed"]]
+        self._closed = [
+            {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * c["mask"], **c}
+            for c in state["closed"]
+        ]
         self.cache.forget()
 
 
@@ -406,6 +446,12 @@ def _not_grown(row: int, positions: NDArray[np.int64]) -> ValueError:
         f"{positions.tolist()}; observations must grow by the chosen token, and nobody else may "
         "step or reset the environment"
     )
+
+
+def _told(infos: Mapping[str, Any], name: str, row: int) -> Any:
+    """What infos tell of a row under a name; None if they do not."""
+    values, told = infos.get(name), infos.get(f"_{name}")
+    return None if values is None or (told is not None and not told[row]) else values[row]
 
 
 def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:

@@ -24,7 +24,7 @@ from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, Reply, Turn
+from textenv.worlds import BatchedWorld, Reply, Turn, World
 from textenv.worlds.replies import Asked, Replies
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
@@ -232,6 +232,11 @@ class Conversations:
                 self.errors[row] = str(outcome)
         self.some_wait = bool(self._replies.rows)
         return come
+
+    def world_of(self, row: int) -> World | None:
+        """The world of a row's episode; None if one world has all rows."""
+        worlds: Mapping[int, World] = getattr(self.world, "worlds", {})
+        return worlds.get(row)
 
     def info(self, rows: NDArray[np.intp], replies: Mapping[int, Reply]) -> dict[str, Any]:
         """What is told of `rows`, which go on: the turn's number, and what the world replied."""

@@ -7,7 +7,7 @@ Files are read whole; nothing is streamed. Chats are rendered by an environment'
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -114,14 +114,8 @@ class Prompt:
         Raises:
             PromptError: A column holds something that JSON cannot.
         """
-        try:
-            columns = json.loads(json.dumps(dict(self.columns), default=_plain))
-        except (TypeError, ValueError) as error:
-            raise PromptError(
-                f"the columns {short(dict(self.columns))} cannot be saved: {error}"
-            ) from error
         tokens = None if self.tokens is None else self.tokens.tolist()
-        saved = {"text": self.text, "columns": columns, "tokens": tokens}
+        saved = {"text": self.text, "columns": columns_as_json(self.columns), "tokens": tokens}
         if self.messages is not None:
             saved["messages"] = [dict(message) for message in self.messages]
         if self.number is not None:
@@ -142,6 +136,48 @@ class Prompt:
     def numbered(self, number: int) -> Self:
         """The same prompt with a number."""
         return replace(self, number=number)
+
+
+def columns_as_json(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as JSON holds them: numpy values become plain ones, tuples become lists.
+
+    Raises:
+        PromptError: One holds something that JSON cannot.
+    """
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(dict(columns), default=_plain))
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"the columns {short(dict(columns))} cannot be saved: {error}") from error
+    return saved
+
+
+class Record(Mapping[str, Any]):
+    """A prompt's record: its columns, and its text as `prompt`.
+
+    It is no dict on purpose. Gymnasium's vector environments take the dicts of their rows' infos
+    apart into one array for each key, which columns of mixed types do not fit.
+
+    >>> dict(Record(Prompt("2 + 2 =", {"answer": "4"})))
+    {'answer': '4', 'prompt': '2 + 2 ='}
+    """
+
+    __slots__ = ("_prompt",)
+
+    def __init__(self, prompt: Prompt):
+        self._prompt = prompt
+
+    def __getitem__(self, name: str) -> Any:
+        return self._prompt.text if name == "prompt" else self._prompt.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for name in self._prompt.columns if name != "prompt")
+        yield "prompt"
+
+    def __len__(self) -> int:
+        return len({*self._prompt.columns, "prompt"})
+
+    def __repr__(self) -> str:
+        return f"Record({dict(self)})"
 
 
 @runtime_checkable

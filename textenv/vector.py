@@ -22,12 +22,13 @@ from textenv.errors import (
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
+    ToolError,
     VocabularyMismatchError,
 )
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, PromptSource, load_prompts
+from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -42,7 +43,8 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.tools.world import Tool, Tools
+from textenv.worlds import Reply, WorldArgument, load_world, reward_of
 
 T = TypeVar("T")
 
@@ -78,17 +80,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`, and `episode_seed`, an integer for random numbers that belong to this
-    episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
-    `reward_components` (each component's unweighted value, summed over the episode) and, if
-    `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its number),
-    `reply` and `reply_tokens`, the ids that were appended; at the end of one: `turns`, and
-    `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
+    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
+    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
+    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
+    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
+    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
+    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
+    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
+    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
+    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
+    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -106,6 +108,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        tools: Python functions that the model may call in its text, or strings such as
+            `"package.module:function"`: a world that carries out the calls. `textenv.tools.Tools`
+            makes one with other settings, for `world`.
         frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
             template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
@@ -140,6 +145,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
         TokenizerError: The tokenizer cannot be loaded.
+        ToolError: A function cannot be used as a tool, or there is a world beside the tools.
         ObjectNotFoundError: A reward or prompt source given as a string cannot be imported.
         ValueError: A number is out of its range.
     """
@@ -161,6 +167,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        tools: Sequence[Tool | str] | None = None,
         frame: FrameArgument = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
@@ -202,6 +209,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
+        if tools is not None:
+            world = _world_of_tools(tools, world)
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
@@ -246,6 +255,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
+        own = None if replies is None else reward_of(replies)
+        terms = terms if own is None else (*terms, *reward_terms(own))
         self._components = RewardComponents(terms, num_envs)
         if world_wait == "async" and self._components.dense:
             raise ValueError(
@@ -296,12 +307,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
-            self._begin(rows, self._draw(rows))
+            starts = self._draw(rows)
         else:
             self._streams.place(rows)
-            self._begin(rows, starts)
+        self._begin(rows, starts)
         self.moves += 1
-        return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
+        return self._texts.tokens.copy(), self._start_info(rows, starts) | self._mask_info()
 
     def step(
         self, actions: ArrayLike
@@ -457,8 +468,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        self._begin(waiting, self._draw(waiting))
-        return self._start_info(waiting)
+        starts = self._draw(waiting)
+        self._begin(waiting, starts)
+        return self._start_info(waiting, starts)
 
     def _take_turns(
         self,
@@ -574,9 +586,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        self._begin(rows, self._draw(rows))
+        starts = self._draw(rows)
+        self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
-        return infos | self._start_info(rows)
+        return infos | self._start_info(rows, starts)
 
     def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
         """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
@@ -649,6 +662,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            world=None if talk is None else talk.world_of(row),
             until=until,
         )
 
@@ -670,12 +684,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
-    def _start_info(self, rows: NDArray[np.intp]) -> dict[str, Any]:
-        texts = [self._texts.prompts[row].text for row in rows.tolist()]
-        prompts = object_array(self.num_envs, rows, texts)
-        begun = row_marks(self.num_envs, rows)
-        seeds = np.where(begun, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
+    def _start_info(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        texts, records = np.empty((2, self.num_envs), dtype=object)
+        for row, start in zip(rows.tolist(), starts, strict=True):
+            begun = self._texts.prompts[row]  # with a world it is what the world began with
+            texts[row] = begun.text
+            records[row] = Record(begun if self._conversations is None else start.prompt)
+        marks = row_marks(self.num_envs, rows)
+        seeds = np.where(marks, self._streams.episode_seeds, 0)
+        return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
@@ -736,6 +753,15 @@ def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
             "max_turns and max_turn_tokens are about turns, which only a conversation with a "
             "world= has; max_new_tokens bounds an answer"
         )
+
+
+def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
+    if world is not None:
+        raise ToolError(
+            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
+            "class derived from textenv.tools.ToolWorld does"
+        )
+    return Tools(tools)
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:

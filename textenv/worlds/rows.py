@@ -70,17 +70,14 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each row's world."""
-        return {str(row): _state_of(world) for row, world in self.worlds.items()}
+        return {str(row): state_of(world) for row, world in self.worlds.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
             world = self.make()
-            if hasattr(world, "load_state_dict"):
-                world.load_state_dict(saved)
-            else:
-                vars(world).update(saved)
+            restore(world, saved)
             self.worlds[int(row)] = world
 
 
@@ -102,6 +99,11 @@ def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
             "makes one, since each episode has a world of its own; or a BatchedWorld"
         )
     return OneWorldPerEpisode(found, timeout)
+
+
+def reward_of(world: BatchedWorld) -> Any:
+    """The reward that belongs to a world (see `World.episode_reward`), or None."""
+    return getattr(getattr(world, "make", world), "episode_reward", None)
 
 
 def checked(reply: Any, world: str) -> Reply:
@@ -126,7 +128,12 @@ def checked(reply: Any, world: str) -> Reply:
     return reply
 
 
-def _state_of(world: World) -> Any:
+def state_of(world: Any) -> Any:
+    """The state of a world, or of an object in one: what `restore` restores.
+
+    Raises:
+        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
+    """
     from textenv.prompts import Prompt
 
     if hasattr(world, "state_dict"):
@@ -138,3 +145,11 @@ def _state_of(world: World) -> Any:
             f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
             f"and load_state_dict(state); {error}"
         ) from error
+
+
+def restore(world: Any, state: Any) -> None:
+    """Give a world, or an object in one, a state that `state_of` gave."""
+    if hasattr(world, "load_state_dict"):
+        world.load_state_dict(state)
+    else:
+        vars(world).update(state)
