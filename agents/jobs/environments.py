@@ -83,7 +83,7 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
         raise OptionError(
             f"--min-new-tokens {shortest} is more than an answer may have, {max_new_tokens}"
         )
-    rules = {
+    rules: dict[str, Any] = {
         "min_new_tokens": shortest,
         "forbidden_tokens": tuple(masks.forbidden_tokens),
         "allowed_tokens": tuple(masks.allowed_tokens) or None,
