@@ -44,7 +44,7 @@ from textenv.tokenizers import (
 )
 from textenv.tokenizers.texts import certain
 from textenv.tools.world import Tool, Tools
-from textenv.worlds import Reply, WorldArgument, load_world, reward_of
+from textenv.worlds import Reply, TurnRules, WorldArgument, load_world, reward_of
 
 T = TypeVar("T")
 
@@ -265,6 +265,20 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             )
         self._conversations = None
         if replies is not None:
+            replies.join(
+                TurnRules(
+                    tokenizer=self.tokenizer,
+                    is_stop=self._is_stop,
+                    stop_strings=self.stop_strings,
+                    allowed=self._mask_table,
+                    min_tokens=min_new_tokens,
+                    max_tokens=max_turn_tokens,
+                    budget=max_new_tokens,
+                    rows=num_envs,
+                    length=length,
+                    frame=wrapping,
+                )
+            )
             self._conversations = Conversations(
                 replies,
                 self._texts,

@@ -12,6 +12,7 @@ from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 ROLES = ("user", "tool", "system")
 """Who may speak to the agent."""
@@ -76,9 +77,7 @@ class OneWorldPerEpisode(BatchedWorld):
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            restore(world, saved)
-            self.worlds[int(row)] = world
+            self.worlds[int(row)] = restored(self.make(), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
@@ -126,30 +125,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def state_of(world: Any) -> Any:
-    """The state of a world, or of an object in one: what `restore` restores.
-
-    Raises:
-        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
-    """
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error
-
-
-def restore(world: Any, state: Any) -> None:
-    """Give a world, or an object in one, a state that `state_of` gave."""
-    if hasattr(world, "load_state_dict"):
-        world.load_state_dict(state)
-    else:
-        vars(world).update(state)
