@@ -935,7 +935,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.seed(rows, seeds)
 
 
-def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
