@@ -12,7 +12,7 @@ which a policy has the other seat; that policy is `agents.partners`.
 
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, TurnRules, World
 from textenv.worlds.games import Outcome, Play, TwoPlayerGame
-from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world
+from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world, reward_of
 
 __all__ = [
     "BatchedWorld",
@@ -28,4 +28,5 @@ __all__ = [
     "WorldArgument",
     "checked",
     "load_world",
+    "reward_of",
 ]
