@@ -8,6 +8,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,12 +25,17 @@ def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
     >>> wait_for(two())
     2
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))
+    future = schedule(coroutine)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def schedule(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start a coroutine on the loop; the future will have its result."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))
 
 
 def finish(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -94,6 +94,10 @@ class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
 
 
+class ToolError(TextEnvError, ValueError):
+    """A function cannot be used as a tool; the message names what is missing."""
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 
@@ -140,6 +144,10 @@ class UnsupportedModelError(ModelError):
 
 class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
+
+
+class AnnotationError(TextEnvError, ValueError):
+    """What an `annotate` hook returned is no rollout, and no arrays that fit one."""
 
 
 class UnmetNeedError(TextEnvError, ValueError):

@@ -10,7 +10,7 @@ once; ids are never made from text that was made from ids.
 """
 
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
-from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world
+from textenv.worlds.rows import OneWorldPerEpisode, WorldArgument, checked, load_world, reward_of
 
 __all__ = [
     "BatchedWorld",
@@ -22,4 +22,5 @@ __all__ = [
     "WorldArgument",
     "checked",
     "load_world",
+    "reward_of",
 ]

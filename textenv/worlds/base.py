@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +75,13 @@ class World(ABC):
 
     Attributes:
         tools: JSON schemas of functions that the agent may call; a frame tells them in the opening.
+        episode_reward: A reward of finished episodes that belongs to the world, or None; an
+            attribute of the class, or of the function that makes worlds. It is added to the
+            environment's with weight 1, and `Episode.world` is the world that it judges.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
+    episode_reward: ClassVar[Any] = None
 
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Begin an episode.
