@@ -113,7 +113,11 @@ class Algorithm(ABC):
     def value_targets(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """What the value head is fitted to: the value at rollout plus the advantage."""
         spread = advantages if advantages.dim() == 2 else advantages[:, None]
-        return (rollout.values + spread).where(rollout.mask, 0.0)
+        return (rollout.values + spread).where(self.value_mask(rollout), 0.0)
+
+    def value_mask(self, rollout: Rollout) -> Tensor:
+        """Where the value head is fitted, shape (S, L), bool: at every chosen token."""
+        return rollout.mask
 
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
         """A rollout to learn from; an algorithm that selects answers may collect more than once."""

@@ -12,10 +12,11 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from textenv.errors import SharedEnvironmentError, VocabularyMismatchError
+from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import keyed_generator
 
-_PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids")
+_PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
 
 class Collector:
@@ -59,9 +60,13 @@ class Collector:
         self._moved()
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
+        self._listening = np.zeros(rows, dtype=bool)  # the world's reply has not come
+        self._last = np.zeros(rows, dtype=np.int64)  # place of the token chosen last
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
         self._prompt_lengths = np.full(rows, -1)  # -1: the episode has no chosen token yet
+        self._turns = np.ones(rows, dtype=np.int64)  # to which the next chosen token belongs
+        self._records: list[Mapping[str, Any] | None] = [None] * rows
         # The uniform number for the choice at each place; those of an episode depend on nothing
         # but the seed and the episode.
         self._uniforms = np.empty(shape)
@@ -74,6 +79,7 @@ class Collector:
             "values": np.zeros(shape, dtype=np.float32),
             "rewards": np.zeros(shape),
             "mask_ids": np.zeros(shape, dtype=np.int64),
+            "turns": np.zeros(shape, dtype=np.int64),
         }
         # Packed action mask -> row of the mask table. Row 0 allows every token. Few masks differ,
         # so a number for each token takes the place of V bits.
@@ -87,15 +93,18 @@ class Collector:
         """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
             self._step()
-        while not (self._closed or self._open["mask"].any()):  # NEXT_STEP: every row only reset
+        # NEXT_STEP: every row only reset; or all wait for their replies.
+        while not (self._closed or self._open["mask"][~self._listening].any()):
             self._step()
         # The value of the text so far stands for the rewards that a cut episode has yet to get.
         values = self.policy.value(self._observations, self.cache).cpu().numpy()
-        for row in np.flatnonzero(self._open["mask"].any(1)).tolist():
+        # A row that waits for its reply stays open: the reply's reward belongs to its last token.
+        cut = self._open["mask"].any(1) & ~self._listening
+        for row in np.flatnonzero(cut).tolist():
             self._close(row, self._observations[row], bootstrap=float(values[row]))
         rollout = self._rollout()
-        # Nothing is open, so nothing refers to the other masks any more: the table stays small.
-        self._masks = dict(list(self._masks.items())[:1])
+        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
+            self._masks = dict(list(self._masks.items())[:1])
         return rollout
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
@@ -137,16 +146,22 @@ class Collector:
             # A full row waits for its reset, and its choice is ignored.
             uniforms=self._uniforms[self._rows, positions.clip(max=observations.shape[1] - 1)],
         )
-        # A row that only resets ignores its action, so nothing of it is written down.
-        chosen = ~self._waiting
+        # A row that only resets or waits ignores its action, so nothing of it is written down.
+        chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         self._moved()
         check_paid(rewards)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
+        if self._listening.any():
+            late = self._rows[self._listening]
+            self._open["rewards"][late, self._last[late]] += rewards[late]
+            self._scores[late] += rewards[late]
         self._observations = following
         self._action_mask = _action_mask(infos)
-        over = (terminated | truncated) & chosen
+        self._note_turns(self._rows, infos)
+        over = (terminated | truncated) & ~self._waiting
+        self._listening = np.array(infos.get("waiting", np.zeros(len(self._rows), dtype=bool)))
         if over.any():
             infos = self._end_episodes(over, terminated, infos)
         begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
@@ -154,16 +169,25 @@ class Collector:
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
 
+    def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
+        """What is chosen next in a row in which a turn has ended belongs to the turn after it."""
+        if "turn" in infos:
+            for row in rows.tolist():
+                ended = _told(infos, "turn", row)
+                if ended is not None:
+                    self._turns[row] = int(ended) + 1
+
     def _begin_episodes(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
-        """Give the episodes that have just begun their own random numbers."""
-        seeds, told = infos.get("episode_seed"), infos.get("_episode_seed")
+        """Note what is known of episodes that have just begun, and give them random numbers."""
+        self._turns[rows] = 1
+        self._note_turns(rows, infos)  # of an episode that begins behind turns
         for row in rows.tolist():
-            if seeds is not None and (told is None or told[row]):
-                number = int(seeds[row])
-            else:  # an environment that numbers nothing: the row and how many it has played
+            self._records[row] = _told(infos, "record", row)
+            number = _told(infos, "episode_seed", row)
+            if number is None:  # nothing is numbered: the row and how many it has played
                 number = int(self._episodes[row]) * len(self._rows) + row
             self._episodes[row] += 1
-            numbers = keyed_generator(self._seed, number)
+            numbers = keyed_generator(self._seed, int(number))
             self._uniforms[row] = numbers.random(self._uniforms.shape[1])
 
     def _write(
@@ -182,9 +206,11 @@ class Collector:
         self._prompt_lengths[rows] = np.where(begun < 0, at, begun)
         self._open["actions"][rows, at] = step.actions[chosen]
         self._open["mask"][rows, at] = True
+        self._last[rows] = at
         self._open["logprobs"][rows, at] = step.logprobs[chosen]
         self._open["values"][rows, at] = step.values[chosen]
         self._open["rewards"][rows, at] = rewards[chosen]
+        self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
             self._open["mask_ids"][rows, at] = [
                 self._masks.setdefault(packed.tobytes(), len(self._masks))
@@ -258,6 +284,9 @@ class Collector:
                 "scores": float(self._scores[row]),
                 "groups": -1 if group is None else int(group),
                 "prompt_lengths": int(self._prompt_lengths[row]),
+                "mid_turn": not (terminated or truncated)
+                and int(self._open["turns"][row].max()) == int(self._turns[row]),
+                "records": self._records[row],
                 "endings": {"tokens": float(self._answer_tokens[row]), **(ending or {})},
             }
         )
@@ -296,11 +325,13 @@ class Collector:
     def _rollout(self) -> Rollout:
         closed, self._closed = self._closed, []
         endings = together([c["endings"] for c in closed])
-        names = [name for name in closed[0] if name != "endings"]
+        records = [c["records"] for c in closed]
+        names = [name for name in closed[0] if name not in ("endings", "records")]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
+        arrays["turns"] = np.where(arrays["mask"], arrays["turns"], -1)
         # A Python float of the policy's, which is float32.
         arrays["bootstrap_values"] = arrays["bootstrap_values"].astype(np.float32)
-        tensors = {name: torch.from_numpy(x) for name, x in arrays.items()}
+        tensors: dict[str, Any] = {name: torch.from_numpy(x) for name, x in arrays.items()}
         # A sequence without a group gets one of its own, and so does one that is still running:
         # the environment names the group at the end.
         groups = tensors["groups"]
@@ -313,7 +344,13 @@ class Collector:
             table = torch.from_numpy(bits.astype(bool))
         else:
             del tensors["mask_ids"]
-        return Rollout(**tensors, mask_table=table, endings=endings).to(self.policy.device)
+        rollout = Rollout(
+            **tensors,
+            mask_table=table,
+            endings=endings,
+            records=None if None in records else tuple(map(dict, records)),
+        )
+        return rollout.to(self.policy.device)
 
     # ---------------------------------------------------------------- saving
 
@@ -327,20 +364,29 @@ class Collector:
             SharedEnvironmentError: Somebody else has moved the environment.
         """
         self._check_alone()
-        inner = self.envs.unwrapped
+        inner: Any = self.envs.unwrapped
+        saves = hasattr(inner, "state_dict")
+
+        def saved(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+            return columns_as_json(record) if saves and record is not None else None
+
         return {
             "observations": np.array(self._observations),
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
+            "listening": self._listening.copy(),
+            "last": self._last.copy(),
             "scores": self._scores.copy(),
             "answer_tokens": self._answer_tokens.copy(),
             "prompt_lengths": self._prompt_lengths.copy(),
             "uniforms": self._uniforms.copy(),
             "episodes": self._episodes.copy(),
+            "turns": self._turns.copy(),
+            "records": list(map(saved, self._records)),
             "open": {name: array.copy() for name, array in self._open.items()},
             "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
-            "closed": [dict(c) for c in self._closed],
-            "env": inner.state_dict() if hasattr(inner, "state_dict") else None,
+            "closed": [{**c, "records": saved(c["records"])} for c in self._closed],
+            "env": inner.state_dict() if saves else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -353,6 +399,8 @@ class Collector:
         self._observations = state["observations"]
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
+        self._listening = state.get("listening", np.zeros(len(self._rows), dtype=bool))
+        self._last = state.get("last", np.zeros(len(self._rows), dtype=np.int64))
         self._scores = state["scores"]
         self._prompt_lengths = state["prompt_lengths"]
         # Those of earlier versions lack the random numbers too: their episodes get new ones.
@@ -361,10 +409,17 @@ class Collector:
         # Checkpoints of earlier versions lack this count and the endings: both are only reported.
         unknown = np.zeros(len(self._rows), dtype=np.int64)
         self._answer_tokens = state.get("answer_tokens", unknown)
+        # Earlier versions had no conversations: everything was chosen in turn 1.
+        self._turns = state.get("turns", np.ones_like(self._answer_tokens))
+        self._records = state.get("records", [None] * len(self._rows))
+        opened = {"turns": state["open"]["mask"], **state["open"]}
         for name, array in self._open.items():  # rewards of earlier versions are float32
-            array[...] = state["open"][name]
+            array[...] = opened[name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
-        self._closed = [{**c, "endings": c.get("endings", {})} for c in state["closed"]]
+        self._closed = [
+            {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * c["mask"], **c}
+            for c in state["closed"]
+        ]
         self.cache.forget()
 
 
@@ -391,6 +446,12 @@ def _not_grown(row: int, positions: NDArray[np.int64]) -> ValueError:
         f"{positions.tolist()}; observations must grow by the chosen token, and nobody else may "
         "step or reset the environment"
     )
+
+
+def _told(infos: Mapping[str, Any], name: str, row: int) -> Any:
+    """What infos tell of a row under a name; None if they do not."""
+    values, told = infos.get(name), infos.get(f"_{name}")
+    return None if values is None or (told is not None and not told[row]) else values[row]
 
 
 def _action_mask(infos: dict[str, Any]) -> NDArray[np.bool_] | None:

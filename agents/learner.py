@@ -21,7 +21,7 @@ from agents.runs import progress
 from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
-from agents.trainer import Trainer, no_reference
+from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
 from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError, WorldError
 
@@ -44,6 +44,8 @@ class Learner(Trainer):
         kl_coef: A number, or a controller such as `AdaptiveKL` (its KL is in nats per token).
         n_steps: Environment steps of a rollout; running episodes are cut and continue next time.
         n_episodes: Instead of `n_steps`: a rollout is this many whole episodes.
+        annotate: Called with each new rollout before its advantages; what it returns goes to
+            `rollout.extra`, where an algorithm finds it: scores of a teacher or of steps.
         optimizer: Makes an optimiser from parameters and a learning rate.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
             `seed`, which is also that of the environment and of the sampling.
@@ -69,6 +71,7 @@ class Learner(Trainer):
         kl_coef: float | KLController = 0.0,
         n_steps: int | None = None,
         n_episodes: int | None = None,
+        annotate: Annotate | None = None,
         optimizer: Callable[..., Optimizer] = Adam,
         **settings: Unpack[OptimisationFields],
     ):
@@ -83,7 +86,14 @@ class Learner(Trainer):
                 f"kl_coef is {self.kl_controller.coef} but there is no reference: pass "
                 "reference=policy.frozen_copy()"
             )
-        super().__init__(policy, algorithm, reference=reference, optimizer=optimizer, **settings)
+        super().__init__(
+            policy,
+            algorithm,
+            reference=reference,
+            annotate=annotate,
+            optimizer=optimizer,
+            **settings,
+        )
         self._check_needs(envs, n_episodes)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed = self.settings.seed
@@ -290,7 +300,7 @@ class Learner(Trainer):
             "minibatches": self.generator.bit_generator.state,
             "kl": self.kl_controller.state(),
             "precision": self.precision.state_dict(),
-            "replay": [rollout.arrays() for rollout in self.replay],
+            "replay": [rollout.state_dict() for rollout in self.replay],
             "updates": self.updates_done,
             "tokens": self.tokens_done,
             "episodes": self.episodes_done,
@@ -303,7 +313,7 @@ class Learner(Trainer):
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()
-        self.replay.extend(Rollout(**arrays) for arrays in state["replay"])
+        self.replay.extend(map(Rollout.from_state_dict, state["replay"]))
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
 

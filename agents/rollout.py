@@ -9,13 +9,21 @@ Every array is aligned with the tokens: entry [s, p] belongs to the choice of to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from textenv.errors import AnnotationError
+from textenv.prompts import columns_as_json
+from textenv.records import short
+
+EXTRA = "extra."
+"""Before a name of `Rollout.extra`, where it stands beside the fields."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,13 @@ class Rollout:
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
         mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
+        turns: Number of the turn in the episode, from 1, to which each chosen token belongs, -1
+            where nobody chose, shape (S, L), int64. Without a world all are of turn 1.
+        mid_turn: The last turn is not over and goes on in the next rollout, shape (S,), bool.
+        records: The drawn prompt's record of each sequence, its text as `prompt`, S mappings; None
+            if the environment does not tell (`infos["record"]`).
+        extra: Whatever an `annotate` hook has added, such as scores of a teacher, by name; shape
+            (S,) or (S, L).
         endings: What else is known of each episode, by name, shape (S,), float64: `tokens`, chosen
             so far in the whole episode; `by_budget`, 1 if the token budget ended it and 0 if not;
             `failed`, 1 if its world failed;
@@ -73,6 +88,10 @@ class Rollout:
     value_targets: Tensor | None = None
     mask_ids: Tensor | None = None
     mask_table: Tensor | None = None
+    turns: Tensor | None = None
+    mid_turn: Tensor | None = None
+    records: tuple[Mapping[str, Any], ...] | None = None
+    extra: dict[str, Tensor] | None = None
     endings: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -139,15 +158,40 @@ class Rollout:
             groups=groups,
         )
 
+    def with_extra(self, arrays: Mapping[str, Tensor]) -> Rollout:
+        """The same with more arrays in `extra`, on this rollout's device.
+
+        Args:
+            arrays: By name, of shape (S,) or (S, L).
+
+        Raises:
+            AnnotationError: One is no tensor, or has another shape.
+        """
+        for name, array in arrays.items():
+            if not isinstance(array, Tensor) or array.shape not in (
+                self.scores.shape,
+                self.mask.shape,
+            ):
+                found = f"shape {tuple(array.shape)}" if isinstance(array, Tensor) else short(array)
+                raise AnnotationError(
+                    f"the array {name!r} is {found}; it must be a tensor of shape "
+                    f"{tuple(self.scores.shape)}, one entry for each sequence, or "
+                    f"{tuple(self.mask.shape)}, one for each token"
+                )
+        moved = {name: _to(array.detach(), self.tokens.device) for name, array in arrays.items()}
+        return dataclasses.replace(self, extra={**(self.extra or {}), **moved})
+
     def select(self, sequences: Tensor) -> Rollout:
         """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
         # Up to the last chosen token: what stands behind it is never read.
         places = torch.arange(self.mask.shape[1], device=self.mask.device)
         length = int((self.mask[sequences] * places).max()) + 1
-        parts = {}
+        parts: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and field.name != "mask_table":
+            if field.name == "records" and value is not None:
+                parts[field.name] = tuple(value[s] for s in sequences.tolist())
+            elif value is not None and field.name != "mask_table":
                 chosen = _each(value, lambda array: array[sequences])
                 parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
         return dataclasses.replace(self, **parts)
@@ -189,13 +233,16 @@ class Rollout:
             ValueError: One has a field, such as `ref_logprobs`, that another lacks.
         """
         length = max(rollout.tokens.shape[1] for rollout in rollouts)
-        endings = _cat_endings(rollouts)
+        endings, records = _cat_endings(rollouts), _cat_records(rollouts)
         tables = [r.mask_table for r in rollouts if r.mask_table is not None]
         parts: list[dict[str, Tensor]] = []
         first_group = first_mask = 0
         for rollout in rollouts:
             arrays = rollout.arrays()
-            arrays.pop("endings", None)
+            for name in ("endings", "records"):
+                arrays.pop(name, None)
+            added = arrays.pop("extra", {})
+            arrays |= {f"{EXTRA}{name}": value for name, value in added.items()}
             # Both numberings start at 0 in every rollout: shifted, they cannot be confused.
             arrays["groups"] = arrays["groups"] + first_group
             first_group = int(arrays["groups"].max()) + 1
@@ -207,24 +254,49 @@ class Rollout:
                 first_mask += len(arrays["mask_table"])
             for name, value in arrays.items():
                 if value.dim() == 2 and name != "mask_table":  # its columns are tokens to choose
-                    arrays[name] = F.pad(value, (0, length - value.shape[1]))
+                    nobody = -1 if name == "turns" else 0
+                    arrays[name] = F.pad(value, (0, length - value.shape[1]), value=nobody)
             parts.append(arrays)
             if different := set(arrays) ^ set(parts[0]):
                 raise ValueError(f"some rollouts have {sorted(different)}, others do not")
         together: dict[str, Any] = {
             name: torch.cat([part[name] for part in parts]) for name in parts[0]
         }
-        return Rollout(**together, endings=endings)
+        added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if EXTRA in n}
+        return Rollout(**together, extra=added or None, endings=endings, records=records)
 
     def arrays(self) -> dict[str, Any]:
-        """Its fields by name, without those that are None; `endings` is a dict of arrays."""
+        """Its fields by name, without those that are None; some are dicts of arrays or a tuple."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in named.items() if value is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its fields as arrays and what JSON can hold.
+
+        Raises:
+            PromptError: A record holds something that JSON cannot.
+        """
+        records = None if self.records is None else [*map(columns_as_json, self.records)]
+        return self.arrays() | {"records": records}
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Any]) -> Rollout:
+        """The rollout of which `state_dict` gave the state."""
+        records = state.get("records")
+        rollout = Rollout(**{**state, "records": None if records is None else tuple(records)})
+        if rollout.turns is not None:
+            return rollout
+        # Of an earlier version, which had no conversations: everything was chosen in turn 1.
+        none_cut = torch.zeros_like(rollout.terminated)
+        turns = torch.where(rollout.mask, 1, -1)
+        return dataclasses.replace(rollout, turns=turns, mid_turn=none_cut)
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
         arrays = self.arrays()
-        return Rollout(**{name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays})
+        records = arrays.pop("records", None)
+        moved = {name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays}
+        return Rollout(**moved, records=records)
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -251,3 +323,10 @@ def _cat_endings(rollouts: Sequence[Rollout]) -> dict[str, Tensor] | None:
         name: torch.cat([e.get(name, nan) for e, nan in zip(told, unknown, strict=True)])
         for name in names
     }
+
+
+def _cat_records(rollouts: Sequence[Rollout]) -> tuple[Mapping[str, Any], ...] | None:
+    """The records of all sequences; None if a rollout does not tell."""
+    told = [rollout.records for rollout in rollouts]
+    known = [records for records in told if records is not None]
+    return tuple(chain.from_iterable(known)) if len(known) == len(told) else None

@@ -1,9 +1,9 @@
 """Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,11 @@ from agents.optimisation.settings import Optimisation, OptimisationFields
 from agents.optimisation.trained import check_trained, optimizer_of, trained_parameters
 from agents.rollout import Rollout
 from policies import Policy, PolicyOutputs
-from textenv.errors import UnmetNeedError, VocabularyMismatchError
+from textenv.errors import AnnotationError, UnmetNeedError, VocabularyMismatchError
+from textenv.records import short
+
+Annotate: TypeAlias = Callable[[Rollout], Rollout | Mapping[str, Tensor]]
+"""From a rollout to arrays for its `extra`, shape (S,) or (S, L), or to another rollout."""
 
 
 def no_reference(algorithm: Algorithm) -> UnmetNeedError:
@@ -37,6 +41,8 @@ class Trainer:
         policy: The policy that learns.
         algorithm: PPO, DPO or any other `Algorithm`.
         reference: A frozen policy, for a KL penalty and for losses that compare with it.
+        annotate: Called with each new rollout before its advantages; what it returns goes to
+            `rollout.extra`, where an algorithm finds it: scores of a teacher or of steps.
         optimizer: Makes an optimiser from parameters and a learning rate.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `precision` and
             `seed`.
@@ -58,6 +64,7 @@ class Trainer:
         algorithm: Algorithm,
         *,
         reference: Policy | None = None,
+        annotate: Annotate | None = None,
         optimizer: Callable[..., Optimizer] = Adam,
         **settings: Unpack[OptimisationFields],
     ):
@@ -72,6 +79,7 @@ class Trainer:
                 f"{policy.vocab_size}: a reference is a frozen copy of what the policy began as"
             )
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
+        self.annotate = annotate
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
@@ -96,6 +104,7 @@ class Trainer:
             UnmetNeedError: The algorithm compares answers and no two belong to one group, or it
                 needs a reference and there is none.
             FrozenPolicyError: The choices depend on no parameter that is trained.
+            AnnotationError: See `annotated`.
         """
         rate = self.settings.rate(fraction_done)
         for group in self.optimizer.param_groups:
@@ -103,7 +112,7 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.with_reference(rollout)
+        rollout = self.annotated(self.with_reference(rollout))
         self._check_rollout(rollout)
         rollout = self.with_replay(rollout)
         advantages = self.algorithm.advantages(rollout)
@@ -122,7 +131,7 @@ class Trainer:
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
-                rollout.values, rollout.value_targets, rollout.mask
+                rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
             ).item()
         return rollout, metrics | {"learning_rate": rate}
 
@@ -164,6 +173,23 @@ class Trainer:
         if self.reference is None or rollout.ref_logprobs is not None:
             return rollout
         return replace(rollout, ref_logprobs=self.fixed_outputs(rollout, self.reference).logprobs)
+
+    def annotated(self, rollout: Rollout) -> Rollout:
+        """The rollout with what the `annotate` hook adds to it.
+
+        Raises:
+            AnnotationError: The hook returned no rollout, and no arrays that fit this one.
+        """
+        if self.annotate is None:
+            return rollout
+        added = self.annotate(rollout)
+        if isinstance(added, Rollout):
+            return added
+        if not isinstance(added, Mapping):
+            raise AnnotationError(
+                f"annotate returned {short(added)}; it must return a dict of tensors, or a Rollout"
+            )
+        return rollout.with_extra(added)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
         """The rollout and those before it, if the algorithm learns from them again.

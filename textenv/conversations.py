@@ -1,19 +1,18 @@
 """Who speaks when: the turns of every row, and what the world said to them."""
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from textenv.background import wait_for
 from textenv.episode import LENGTH, STOP
 from textenv.errors import (
     CheckpointError,
     FrameError,
     ResetOptionsError,
+    TextEnvError,
     TokenizerError,
     WorldError,
 )
@@ -26,7 +25,8 @@ from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, Reply, Turn, World, checked
+from textenv.worlds import BatchedWorld, Reply, Turn, World
+from textenv.worlds.replies import Asked, Replies
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
 """Values of `info["finish_reason"]`: the world ended it, its turns were used up, it failed."""
@@ -44,12 +44,16 @@ class Conversations:
         cuts: Whether a spent budget truncates.
         max_turns: Turns of the agent in an episode; None sets no limit.
         max_turn_tokens: Tokens of the agent in a turn; None sets no limit.
+        waits: Whether all replies are waited for, or only one if no row can go on without.
 
     Attributes:
         starts: Answer tokens before the present turn, shape (count,), int64.
         numbers: Turns that have ended, shape (count,), int64.
         rewards: Sum of what the world has paid in the episode, shape (count,), float64.
-        histories: Turns and replies so far, one list for each row.
+        histories: Turns and replies so far, one list for each row. Lists that were handed out do
+            not change: each turn makes new ones.
+        waiting: Rows whose reply has not come, shape (count,), bool.
+        some_wait: Whether there are any.
         errors: What went wrong in each row; empty if nothing did.
         appended: Ids of each row's last reply, its frame included.
     """
@@ -65,12 +69,16 @@ class Conversations:
         cuts: bool,
         max_turns: int | None,
         max_turn_tokens: int | None,
+        waits: bool = True,
     ):
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
         self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
         self._frame = frame
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
+        self._replies, self._waits = Replies(world, self.name), waits
+        self.some_wait = False
+        self.waiting = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count, dtype=np.int64)
         self.numbers = np.zeros(count, dtype=np.int64)
         self.rewards = np.zeros(count)
@@ -92,20 +100,22 @@ class Conversations:
                 "'prompt_length' says where an answer begins, and a conversation begins with its "
                 "world: give 'prompt', or 'tokens' without it"
             )
-        records = [{**start.prompt.columns, "prompt": start.prompt.text} for start in starts]
+        records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(rows.tolist(), records, rngs))
+        except TextEnvError:  # says itself what is wrong
+            raise
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(isinstance(opening, str | list | tuple | None) for opening in openings)
+        right = all(isinstance(o, str | list | tuple | Prompt | None) for o in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
                 f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
                 f"for each of {len(rows)} episodes"
             )
         return [
-            start if opening is None else Start(_prompt_of(opening, start.prompt.columns))
+            start if opening is None else Start(_prompt_of(opening, start.prompt))
             for start, opening in zip(starts, openings, strict=True)
         ]
 
@@ -113,19 +123,24 @@ class Conversations:
         """The episodes of `rows` have begun."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
+        self.histories = self.histories[:]
+        if self.some_wait:
+            self._replies.drop(rows[self.waiting[rows]].tolist())
+            self.waiting[rows] = False
+            self.some_wait = bool(self.waiting.any())
         for row in rows.tolist():
             self.histories[row], self.errors[row] = [], ""
+            self._limit_turn(row)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of the present turn, shape (count,), int64."""
         return self._texts.answer_lengths - self.starts
 
-    def spent(self) -> NDArray[np.bool_]:
-        """Whether the turn's budget is spent, shape (count,), bool."""
-        if self.max_turn_tokens is None:
-            return np.zeros(len(self.starts), dtype=bool)
-        return self.lengths >= self.max_turn_tokens
+    def _limit_turn(self, row: int) -> None:
+        if self.max_turn_tokens is not None:
+            left = self.max_turn_tokens - int(self.lengths[row])
+            self._texts.limit_turn(row, left)
 
     def turn(self, row: int, stopped: bool, until: str | None = None) -> Turn:
         """What the agent has said in its present turn.
@@ -168,7 +183,8 @@ class Conversations:
         try:
             ids = self._ids_of(outcome, stopped)
         except (TokenizerError, FrameError) as error:
-            self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
+            said = outcome.text if outcome.tokens is None else outcome.tokens
+            self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
@@ -176,66 +192,63 @@ class Conversations:
         self._texts.extend(row, ids)
         self.appended[row] = np.array(ids, dtype=np.int64)
         self.starts[row] = used + len(ids)
+        self._limit_turn(row)
         return None
 
     def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
+        if reply.tokens is not None:
+            return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
         if self._frame is not None:
             return self._frame.bridge(reply.texts, reply.role, stopped)
         return encode_answer(self._tokenizer, "".join(reply.texts))
 
-    def take_turns(
-        self, rows: NDArray[np.intp], turns: Sequence[Turn], episode_seeds: NDArray[np.int64]
-    ) -> Sequence[Reply | WorldError]:
-        """Tell the world what was said; returns each row's reply, or what went wrong there."""
+    def ask(
+        self,
+        rows: NDArray[np.intp],
+        turns: Sequence[Turn],
+        stopped: Sequence[bool],
+        episode_seeds: NDArray[np.int64],
+    ) -> None:
+        """Tell the world what was said in `rows`, where a stop token has `stopped` it or not."""
         rngs = [
             keyed_generator(seed, turn.number)
             for seed, turn in zip(episode_seeds.tolist(), turns, strict=True)
         ]
-        try:
-            given = self.world.reply(rows.tolist(), turns, rngs)
-            given = list(wait_for(given) if inspect.iscoroutine(given) else given)
-        except Exception as error:  # one call for all rows: it fails for all
-            given = [error] * len(rows)
-        if len(given) != len(rows):
-            given = [
-                WorldError(f"{self.name}.reply returned {len(given)} replies for {len(rows)} rows")
-            ] * len(rows)
-        outcomes = [self._outcome(one) for one in given]
-        for row, turn, outcome in zip(rows.tolist(), turns, outcomes, strict=True):
-            self.numbers[row] = turn.number
-            self.histories[row].append(turn)
+        self._replies.ask(rows.tolist(), turns, stopped, rngs)
+        self.waiting[rows] = self.some_wait = True
+
+    def come(self, over: NDArray[np.bool_]) -> Mapping[int, tuple[Asked, Reply | WorldError]]:
+        """The replies that have come, by row, with the turns that they follow.
+
+        Args:
+            over: Rows that cannot go on either, shape (count,), bool.
+        """
+        stuck = bool((self.waiting | over).all())
+        come = self._replies.take(wait_for_all=self._waits, wait_for_one=stuck)
+        if come:
+            self.histories = self.histories[:]
+        for row, (asked, outcome) in come.items():
+            self.waiting[row] = False
+            self.numbers[row] = asked.turn.number
+            self.histories[row] = [*self.histories[row], asked.turn]
             if isinstance(outcome, Reply):
                 self.histories[row].append(outcome)
                 self.rewards[row] += outcome.reward
             else:
                 self.errors[row] = str(outcome)
-        return outcomes
-
-    def _outcome(self, given: Any) -> Reply | WorldError:
-        if isinstance(given, WorldError):
-            return given
-        if isinstance(given, BaseException):
-            failed = WorldError(f"{self.name}.reply raised {type(given).__name__}: {given}")
-            failed.__cause__ = given
-            return failed
-        try:
-            return checked(given, self.name)
-        except WorldError as error:
-            return error
+        self.some_wait = bool(self._replies.rows)
+        return come
 
     def world_of(self, row: int) -> World | None:
         """The world of a row's episode; None if one world has all rows."""
         worlds: Mapping[int, World] = getattr(self.world, "worlds", {})
         return worlds.get(row)
 
-    def info(
-        self, rows: NDArray[np.intp], outcomes: Sequence[Reply | WorldError]
-    ) -> dict[str, Any]:
-        """What is told of turns that ended: their numbers, and what the world replied."""
+    def info(self, rows: NDArray[np.intp], replies: Mapping[int, Reply]) -> dict[str, Any]:
+        """What is told of `rows`, which go on: the turn's number, and what the world replied."""
         count = len(self.numbers)
-        replies = [outcome if isinstance(outcome, Reply) else Reply() for outcome in outcomes]
-        texts = ["".join(reply.texts) for reply in replies]
-        infos = [dict(reply.info) for reply in replies]
+        texts = ["".join(replies[row].texts) for row in rows.tolist()]
+        infos = [dict(replies[row].info) for row in rows.tolist()]
         ids = [self.appended[row] for row in rows.tolist()]
         told = {
             "turn": self.numbers.copy(),
@@ -274,6 +287,14 @@ class Conversations:
             "numbers": self.numbers.copy(),
             "rewards": self.rewards.copy(),
             "histories": [[_plain(entry) for entry in history] for history in self.histories],
+            "pending": {
+                str(row): {
+                    "turn": _plain(asked.turn),
+                    "stopped": asked.stopped,
+                    "outcome": _plain(outcome) if isinstance(outcome, Reply) else str(outcome),
+                }
+                for row, (asked, outcome) in self._replies.settled().items()
+            },
             "world": self.world.state_dict(),
         }
 
@@ -286,13 +307,45 @@ class Conversations:
         self.starts[...], self.numbers[...] = state["starts"], state["numbers"]
         self.rewards[...] = state["rewards"]
         self.histories = [_restored(history) for history in state["histories"]]
+        for row in range(len(self.starts)):
+            self._limit_turn(row)
+        self._replies.drop(self._replies.rows)
+        for name, saved in state.get("pending", {}).items():
+            row, outcome = int(name), saved["outcome"]
+            history = self.histories[row]
+            *_, turn = _restored([*map(_plain, history), saved["turn"]])
+            assert isinstance(turn, Turn)
+            said = WorldError(outcome) if isinstance(outcome, str) else Reply(**outcome["reply"])
+            self._replies.keep(row, turn, saved["stopped"], said)
+        self.waiting[...] = False
+        self.waiting[self._replies.rows] = True
+        self.some_wait = bool(self.waiting.any())
         self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _prompt_of(opening: str | Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Prompt:
+def _checked_ids(tokens: ArrayLike, vocab_size: int) -> list[int]:
+    """The ids of a reply.
+
+    Raises:
+        TokenizerError: They are none of this vocabulary.
+    """
+    ids = np.asarray(tokens)
+    if ids.size == 0:
+        return []
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TokenizerError("the tokens of a reply are integers of shape (k,)")
+    if not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise TokenizerError(f"tokens are 0 to {vocab_size - 1}")
+    said: list[int] = ids.tolist()
+    return said
+
+
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Prompt) -> Prompt:
+    if isinstance(opening, Prompt):
+        return replace(opening, columns={**drawn.columns, **opening.columns})
     if isinstance(opening, str):
-        return Prompt(opening, columns)
-    return Prompt("", columns, messages=opening)
+        return replace(drawn, text=opening, tokens=None, messages=None)
+    return replace(drawn, text="", tokens=None, messages=opening)
 
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:

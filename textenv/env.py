@@ -47,6 +47,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         self.pad_token = self._vector.pad_token
         self.stop_tokens = self._vector.stop_tokens
         self.world = self._vector.world
+        self.prompts = self._vector.prompts
         self.max_new_tokens = self._vector.max_new_tokens
         self._shown = ""
 
@@ -85,6 +86,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         """Which tokens may be chosen next, shape (V,), bool."""
         masks: NDArray[np.bool_] = self._vector.action_masks()[0]
         return masks
+
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer keeps to, as arguments of `generate`; see `TextVectorEnv.answer_rules`."""
+        return self._vector.answer_rules
 
     def render(self) -> str | None:
         """The text so far in mode `"ansi"`, else None; mode `"human"` has printed it already."""

@@ -146,6 +146,10 @@ class AdapterError(ModelError):
     """An adapter does not fit, or what was asked for needs another kind of adapter."""
 
 
+class AnnotationError(TextEnvError, ValueError):
+    """What an `annotate` hook returned is no rollout, and no arrays that fit one."""
+
+
 class UnmetNeedError(TextEnvError, ValueError):
     """An algorithm was not given what it learns from: groups, whole episodes or a reference."""
 

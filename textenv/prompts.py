@@ -7,7 +7,7 @@ Files are read whole; nothing is streamed. Chats are rendered by an environment'
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -31,6 +31,8 @@ class Prompt:
         messages: The messages of a chat (`{"role": ..., "content": ...}`) instead of the text, for
             environments with a frame; or None.
         origin: Where it was read, such as "my.jsonl:3", for messages; or empty.
+        number: Which prompt of its source it is, for sources that are told what was scored, such as
+            `textenv.curriculum.Curriculum`; None otherwise.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
@@ -43,6 +45,7 @@ class Prompt:
     tokens: NDArray[np.int64] | None = None
     messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
     origin: str = field(default="", repr=False)
+    number: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.messages is not None:
@@ -73,6 +76,11 @@ class Prompt:
         if self.messages is not None:
             return json.dumps(self.messages, sort_keys=True, default=str)
         return self.text if self.tokens is None else self.tokens.tobytes()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The columns, and the text as `prompt`: what a world and a dense reward are given."""
+        return {**self.columns, "prompt": self.text}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -106,22 +114,70 @@ class Prompt:
         Raises:
             PromptError: A column holds something that JSON cannot.
         """
-        try:
-            columns = json.loads(json.dumps(dict(self.columns), default=_plain))
-        except (TypeError, ValueError) as error:
-            raise PromptError(
-                f"the columns {short(dict(self.columns))} cannot be saved: {error}"
-            ) from error
         tokens = None if self.tokens is None else self.tokens.tolist()
-        saved = {"text": self.text, "columns": columns, "tokens": tokens}
+        saved = {"text": self.text, "columns": columns_as_json(self.columns), "tokens": tokens}
         if self.messages is not None:
             saved["messages"] = [dict(message) for message in self.messages]
+        if self.number is not None:
+            saved["number"] = self.number
         return saved
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The prompt that `to_json` wrote."""
-        return cls(data["text"], data["columns"], data["tokens"], data.get("messages"))
+        return cls(
+            data["text"],
+            data["columns"],
+            data["tokens"],
+            data.get("messages"),
+            number=data.get("number"),
+        )
+
+    def numbered(self, number: int) -> Self:
+        """The same prompt with a number."""
+        return replace(self, number=number)
+
+
+def columns_as_json(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as JSON holds them: numpy values become plain ones, tuples become lists.
+
+    Raises:
+        PromptError: One holds something that JSON cannot.
+    """
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(dict(columns), default=_plain))
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"the columns {short(dict(columns))} cannot be saved: {error}") from error
+    return saved
+
+
+class Record(Mapping[str, Any]):
+    """A prompt's record: its columns, and its text as `prompt`.
+
+    It is no dict on purpose. Gymnasium's vector environments take the dicts of their rows' infos
+    apart into one array for each key, which columns of mixed types do not fit.
+
+    >>> dict(Record(Prompt("2 + 2 =", {"answer": "4"})))
+    {'answer': '4', 'prompt': '2 + 2 ='}
+    """
+
+    __slots__ = ("_prompt",)
+
+    def __init__(self, prompt: Prompt):
+        self._prompt = prompt
+
+    def __getitem__(self, name: str) -> Any:
+        return self._prompt.text if name == "prompt" else self._prompt.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for name in self._prompt.columns if name != "prompt")
+        yield "prompt"
+
+    def __len__(self) -> int:
+        return len({*self._prompt.columns, "prompt"})
+
+    def __repr__(self) -> str:
+        return f"Record({dict(self)})"
 
 
 @runtime_checkable
@@ -171,6 +227,10 @@ class ListPrompts:
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
         """One prompt for each of `seeds`, shape (n,), uint64; the seeds must be well mixed."""
         return [self.prompts[i] for i in (seeds % np.uint64(len(self.prompts))).tolist()]
+
+    def with_prompts(self, prompts: Sequence[Prompt]) -> "ListPrompts":
+        """A source of the same kind of other prompts."""
+        return ListPrompts(prompts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and may be large

@@ -3,8 +3,12 @@
 The k-th prompt of a row is a pure function of the row's key and of k. To resume a stream, only the
 counter k must be saved. Each prompt goes to as many rows as a group has, to whichever of them start
 next. Quick rows can therefore not run ahead of slow ones and leave more and more groups unfinished.
+
+A source that is told what was scored is a function of its state too. It is asked once for each
+draw, and its state is saved with the counters.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +16,9 @@ import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from textenv.errors import PromptError
+from textenv.curriculum import AdaptivePrompts
+from textenv.errors import CheckpointError, PromptError
+from textenv.places import place_of
 from textenv.prompts import Prompt, PromptSource
 
 _MASK = 2**64 - 1
@@ -74,6 +80,10 @@ class PromptStreams:
         placed: How many times each row was started with something else, shape (count,), int64.
         draw_seeds: Equal for the episodes of one draw, shape (count,), int64.
         episode_seeds: Each episode's own seed, not negative, shape (count,), int64.
+        adaptive: Whether the source is told what was scored.
+
+    Raises:
+        PromptError: The source is told what was scored, and its state cannot be saved.
     """
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
@@ -83,6 +93,18 @@ class PromptStreams:
         self.groups = np.full(count, -1)
         self.placed = np.zeros(count, dtype=np.int64)
         self.draw_seeds, self.episode_seeds = np.zeros((2, count), dtype=np.int64)
+        self.adaptive = hasattr(source, "scored")
+        # The prompt of each group's latest draw: what an adaptive source is told between the starts
+        # of two answers to it must not change it.
+        self._latest: list[Prompt | None] = [None] * len(self.keys)
+        self._source_begin: dict[str, Any] | None = None
+        if self.adaptive:
+            if not isinstance(source, AdaptivePrompts):
+                raise PromptError(
+                    f"{type(source).__name__} is told what was scored, and its state cannot be "
+                    "saved: give it state_dict() and load_state_dict(state)"
+                )
+            self._source_begin = copy.deepcopy(source.state_dict())
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.
@@ -97,6 +119,38 @@ class PromptStreams:
                 self.keys[group] = stream_key(seed)
                 self.given[group] = 0
                 self.placed[group * self.group_size : (group + 1) * self.group_size] = 0
+        # With a seed for every row all begins anew, as Gymnasium asks: the source too.
+        everywhere = len(rows) == len(self.groups) and all(seed is not None for seed in seeds)
+        if self.adaptive and everywhere:
+            self._adaptive.load_state_dict(copy.deepcopy(self._source_begin or {}))
+
+    def scored(
+        self, rows: NDArray[np.intp], prompts: Sequence[Prompt], scores: NDArray[np.float64]
+    ) -> None:
+        """Tell the source what the episodes of `rows` were paid, those apart that it did not begin.
+
+        Raises:
+            PromptError: The source raised; its exception is the cause.
+        """
+        drawn = self.groups[rows] >= 0
+        if not drawn.any():
+            return
+        told = [
+            prompt for prompt, is_drawn in zip(prompts, drawn.tolist(), strict=True) if is_drawn
+        ]
+        try:
+            self._adaptive.scored(told, scores[drawn], self.groups[rows][drawn])
+        except Exception as error:
+            place = place_of(error, self._adaptive.scored)
+            raise PromptError(
+                f"{type(self.source).__name__}.scored raised {type(error).__name__}: {error}"
+                + (f"; in {place}" if place else "")
+            ) from error
+
+    @property
+    def _adaptive(self) -> AdaptivePrompts:
+        assert isinstance(self.source, AdaptivePrompts)
+        return self.source
 
     def leave(self, rows: NDArray[np.intp]) -> None:
         """Rows stop in the middle of an episode: their group stays incomplete, so end it."""
@@ -118,18 +172,40 @@ class PromptStreams:
             draws[place], members[place] = divmod(given[group], self.group_size)
             given[group] += 1
         seeds = list(map(draw_seed, self.keys[of].tolist(), draws.tolist()))
-        prompts = self.source.draw(np.array(seeds, dtype=np.uint64))
-        if len(prompts) != len(rows):
-            raise PromptError(
-                f"{type(self.source).__name__}.draw gave {len(prompts)} prompts for "
-                f"{len(rows)} seeds; it must give one for each"
-            )
+        if self.adaptive:
+            prompts = self._drawn_or_kept(seeds, of.tolist(), members.tolist())
+        else:
+            prompts = self._from_source(seeds)
         # Unique over all groups and draws: the draw and the group's number in one integer.
         self.groups[rows] = draws * len(self.keys) + of
         # A seed of a seed: of the answers to one draw, each has its own.
         self.draw_seeds[rows] = [seed >> 1 for seed in seeds]
         self.episode_seeds[rows] = list(map(_episode_seed, seeds, members.tolist()))
         self.given = given
+        return prompts
+
+    def _drawn_or_kept(
+        self, seeds: Sequence[int], of: Sequence[int], members: Sequence[int]
+    ) -> Sequence[Prompt]:
+        """The prompts of draws: new ones for the first members of groups, kept ones for others."""
+        firsts = [seed for seed, member in zip(seeds, members, strict=True) if member == 0]
+        new, latest = iter(self._from_source(firsts) if firsts else ()), self._latest[:]
+        prompts: list[Prompt] = []
+        for group, member in zip(of, members, strict=True):
+            kept = next(new) if member == 0 else latest[group]
+            assert kept is not None  # the first member of a draw comes before the others
+            latest[group] = kept
+            prompts.append(kept)
+        self._latest = latest
+        return prompts
+
+    def _from_source(self, seeds: Sequence[int]) -> Sequence[Prompt]:
+        prompts = self.source.draw(np.array(seeds, dtype=np.uint64))
+        if len(prompts) != len(seeds):
+            raise PromptError(
+                f"{type(self.source).__name__}.draw gave {len(prompts)} prompts for "
+                f"{len(seeds)} seeds; it must give one for each"
+            )
         return prompts
 
     def place(self, rows: NDArray[np.intp]) -> None:
@@ -144,10 +220,32 @@ class PromptStreams:
         self.groups[rows] = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next draws depend on, except the source."""
-        return {name: getattr(self, name).copy() for name in _STATE}
+        """Everything that the next draws depend on; of the source, if it is told what was scored.
+
+        Raises:
+            PromptError: The columns of a prompt hold something that JSON cannot.
+        """
+        state: dict[str, Any] = {name: getattr(self, name).copy() for name in _STATE}
+        if self.adaptive:
+            state["latest"] = [prompt and prompt.to_json() for prompt in self._latest]
+            state["source"] = self._adaptive.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` gave; the number of rows must be the same."""
+        """Restore a state that `state_dict` gave; the number of rows must be the same.
+
+        Raises:
+            CheckpointError: It was saved with a source that is told what was scored and this one is
+                not, or the other way round.
+        """
+        if self.adaptive != ("source" in state):
+            have, lack = ("this", "saved") if self.adaptive else ("saved", "this")
+            raise CheckpointError(
+                f"the {have} environment tells its prompts what was scored and the {lack} one does "
+                "not: make it with the same prompts="
+            )
         for name in _STATE:
             getattr(self, name)[...] = state[name]
+        if self.adaptive:
+            self._latest = [prompt and Prompt.from_json(prompt) for prompt in state["latest"]]
+            self._adaptive.load_state_dict(state["source"])

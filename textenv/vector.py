@@ -1,9 +1,10 @@
 """Token generation as a vectorised Gymnasium environment."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -12,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textenv.components import RewardComponents
-from textenv.conversations import Conversations
+from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
 from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import (
@@ -27,7 +28,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, Prompt, PromptSource, load_prompts
+from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -43,7 +44,9 @@ from textenv.tokenizers import (
 )
 from textenv.tokenizers.texts import certain
 from textenv.tools.world import Tool, Tools
-from textenv.worlds import Reply, WorldArgument, load_world, reward_of
+from textenv.worlds import Reply, TurnRules, WorldArgument, load_world, reward_of
+
+T = TypeVar("T")
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -77,17 +80,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`, and `episode_seed`, an integer for random numbers that belong to this
-    episode wherever it is played. At an end: `finish_reason`, `text` (the answer),
-    `reward_components` (each component's unweighted value, summed over the episode) and, if
-    `group_size > 1`, `group`. The group is equal for episodes that share one drawn prompt, and -1
-    for an episode started from options. Where a turn of a conversation ended: `turn` (its number),
-    `reply` and `reply_tokens`, the ids that were appended; at the end of one: `turns`, and
-    `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
+    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
+    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
+    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
+    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
+    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
+    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
+    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
+    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
+    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
+    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -95,7 +98,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Args:
         num_envs: Number of rows.
         prompts: A list of texts or records (`{"prompt": ..., "answer": ...}`), a `.txt` or `.jsonl`
-            file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
+            file, a callable that takes a `numpy.random.Generator` and returns a text or a record,
+            or a `PromptSource`. Of one that is told what was scored, such as
+            `textenv.curriculum.Curriculum`, the environment has a copy, `envs.prompts`: its state
+            is saved with the environment's, and a seed for every row takes it back to its
+            beginning.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
         world: What replies when a turn ends, which makes the episode a conversation: a class
@@ -122,6 +129,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
         max_turn_tokens: Token budget of one turn of a conversation; None sets none.
         reply_timeout: Seconds that an `async` reply of a world may take; None waits.
+        world_wait: `"all"` lets a step wait for all replies. With `"async"` a row whose `async`
+            reply has not come says so in `infos["waiting"]`; its action is ignored and its text
+            does not change. What other rows meanwhile do depends on how long replies take, so that
+            mode is not reproducible.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
             them start next. It must divide `num_envs`.
@@ -144,6 +155,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -169,6 +181,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: int | None = None,
         max_turn_tokens: int | None = None,
         reply_timeout: float | None = None,
+        world_wait: Literal["all", "async"] = "all",
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -200,10 +213,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             world = _world_of_tools(tools, world)
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
-        self.world = world
+        self.world, self.world_wait = world, world_wait
+        if world_wait not in self.WAITS:
+            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
+        if hasattr(self.prompts, "scored"):  # its state is this environment's
+            self.prompts = copy.deepcopy(self.prompts)
         self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens, wrapping)
         self.max_prompt_tokens = self._encoder.room
 
@@ -221,6 +238,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self.stop_strings,
         )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        self._is_stop.flags.writeable = False  # dense rewards are handed it
         if wrapping is not None:
             forbidden_tokens = [*forbidden_tokens, *wrapping.role_tokens]
         is_forbidden = forbidden_marks(
@@ -240,8 +258,27 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         own = None if replies is None else reward_of(replies)
         terms = terms if own is None else (*terms, *reward_terms(own))
         self._components = RewardComponents(terms, num_envs)
+        if world_wait == "async" and self._components.dense:
+            raise ValueError(
+                "a dense reward is asked at every step, and with world_wait='async' an episode may "
+                "end in a step that chose nothing: let the world pay, or leave world_wait out"
+            )
         self._conversations = None
         if replies is not None:
+            replies.join(
+                TurnRules(
+                    tokenizer=self.tokenizer,
+                    is_stop=self._is_stop,
+                    stop_strings=self.stop_strings,
+                    allowed=self._mask_table,
+                    min_tokens=min_new_tokens,
+                    max_tokens=max_turn_tokens,
+                    budget=max_new_tokens,
+                    rows=num_envs,
+                    length=length,
+                    frame=wrapping,
+                )
+            )
             self._conversations = Conversations(
                 replies,
                 self._texts,
@@ -251,8 +288,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 cuts=budget == "truncate",
                 max_turns=max_turns,
                 max_turn_tokens=max_turn_tokens,
+                waits=world_wait == "all",
             )
-        self._components = RewardComponents(terms, num_envs)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -284,12 +321,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
         if starts is None:
-            self._begin(rows, self._draw(rows))
+            starts = self._draw(rows)
         else:
             self._streams.place(rows)
-            self._begin(rows, starts)
+        self._begin(rows, starts)
         self.moves += 1
-        return self._texts.tokens.copy(), self._start_info(rows) | self._mask_info()
+        return self._texts.tokens.copy(), self._start_info(rows, starts) | self._mask_info()
 
     def step(
         self, actions: ArrayLike
@@ -317,23 +354,27 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # A slice selects all rows without a copy: the usual step has no row to leave out.
         moving: NDArray[np.intp] | slice = EVERY_ROW
         infos: dict[str, Any] = {}
-        if np.count_nonzero(self._over):
-            moving = (~self._over).nonzero()[0]
-            stopped &= ~self._over  # a row that only restarts ignores its action
-            infos = self._restart_waiting_rows()
+        talk, over = self._conversations, np.count_nonzero(self._over)
+        some_wait = talk is not None and talk.some_wait
+        if over or some_wait:
+            idle = self._over if talk is None else self._over | talk.waiting
+            moving = (~idle).nonzero()[0]
+            stopped &= ~idle  # a row that only restarts or waits ignores its action
+            if over:
+                infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
         until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
         ended[list(until)] = True
-        if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, until, infos)
         some_ended = np.count_nonzero(ended)
+        if talk is not None and (some_ended or some_wait):
+            return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
         rewards = np.zeros(self.num_envs)
         if self._components.dense:
-            batch = self._step_batch(moving, actions, ended)
+            batch = self._step_batch(moving, actions, ended, until)
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
             rows = ended.nonzero()[0]
@@ -351,6 +392,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def action_masks(self) -> NDArray[np.bool_]:
         """Which tokens may be chosen next, shape (num_envs, V), bool."""
         return self._masks_of(EVERY_ROW)
+
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer, or a turn, keeps to here: budget, stop tokens and masks.
+
+        They are arguments of `generate`: `policy.generate(prompts, **envs.answer_rules)` chooses
+        from the same tokens as the environment's own masks allow.
+        """
+        budget, talk = self.max_new_tokens, self._conversations
+        if talk is not None and talk.max_turn_tokens is not None:
+            budget = min(budget, talk.max_turn_tokens)
+        return {
+            "max_new_tokens": budget,
+            "stop_tokens": self.stop_tokens,
+            "min_new_tokens": self.min_new_tokens,
+            "action_masks": self._mask_table[1].copy(),
+        }
 
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
@@ -424,8 +482,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        self._begin(waiting, self._draw(waiting))
-        return self._start_info(waiting)
+        starts = self._draw(waiting)
+        self._begin(waiting, starts)
+        return self._start_info(waiting, starts)
 
     def _take_turns(
         self,
@@ -450,24 +509,32 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         assert self._conversations is not None
         talk, rewards = self._conversations, np.zeros(self.num_envs)
-        running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
         # A dense reward sees the text before anything is appended to it.
-        batch = self._step_batch(moving, actions, ended) if self._components.dense else None
-        turn_over = (ended | talk.spent()) & running
-        over, truncated = np.zeros((2, self.num_envs), dtype=bool)
-        rows = turn_over.nonzero()[0]
+        batch = None
+        if self._components.dense:
+            batch = self._step_batch(moving, actions, ended, until)
+        over, truncated, told = np.zeros((3, self.num_envs), dtype=bool)
+        rows = ended.nonzero()[0]
+        stops = stopped[rows].tolist()
+        turns = [
+            talk.turn(row, stop, until.get(row))
+            for row, stop in zip(rows.tolist(), stops, strict=True)
+        ]
+        talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
         reasons: dict[int, str] = {}
-        if len(rows):
-            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
-            outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
-            for row, outcome in zip(rows.tolist(), outcomes, strict=True):
-                if isinstance(outcome, Reply):
-                    rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
-                if end is not None:
-                    reasons[row], truncated[row] = end
-                    over[row] = True
-            infos |= masked_info(talk.info(rows, outcomes), turn_over & ~over)
+        replies: dict[int, Reply] = {}
+        for row, (asked, outcome) in talk.come(self._over).items():
+            if isinstance(outcome, Reply):
+                rewards[row] = outcome.reward
+                replies[row] = outcome
+            end = talk.end_or_go_on(row, outcome, asked.stopped)
+            if end is None:
+                told[row] = True
+            else:
+                reasons[row], truncated[row] = end
+                over[row] = True
+        if told.any():
+            infos |= masked_info(talk.info(told.nonzero()[0], replies), told)
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
@@ -475,6 +542,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if reasons:
             ends = np.array(list(reasons))
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
+        if talk.some_wait:
+            infos |= masked_info({"waiting": talk.waiting.copy()}, talk.waiting)
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
@@ -518,6 +587,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
+        if self._streams.adaptive:
+            self._tell_source(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return infos
@@ -529,9 +600,20 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        self._begin(rows, self._draw(rows))
+        starts = self._draw(rows)
+        self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
-        return infos | self._start_info(rows)
+        return infos | self._start_info(rows, starts)
+
+    def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
+        """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
+        counts = np.array([episode.finish_reason != ERROR for episode in episodes])
+        if self._components.may_abstain:
+            counts &= self._components.scored()[rows]
+        paid = self._components.paid()[rows]
+        if self._conversations is not None:
+            paid += self._conversations.rewards[rows]
+        self._streams.scored(rows[counts], _at(self._texts.prompts, rows[counts]), paid[counts])
 
     def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
         return [Start(prompt) for prompt in self._streams.draw(rows)]
@@ -550,7 +632,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             prompt = start.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
-                prompt = Prompt(text, prompt.columns, prompt_tokens)
+                prompt = replace(prompt, text=text, tokens=prompt_tokens)
             self._texts.begin(row, prompt, prompt_tokens, start.answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
@@ -564,8 +646,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows: NDArray[np.intp] | slice,
         actions: NDArray[np.int64],
         ended: NDArray[np.bool_],
+        until: Mapping[int, str],
     ) -> StepBatch:
         """Copies of everything that a dense reward sees: it may keep them."""
+        talk = self._conversations
         return StepBatch(
             tokens=np.array(self._texts.tokens[rows]),
             lengths=self._texts.lengths[rows],
@@ -573,6 +657,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions=np.array(actions[rows]),
             ended=np.array(ended[rows]),
             tokenizer=self.tokenizer,
+            prompts=_at(self._texts.prompts, rows),
+            is_stop=self._is_stop,
+            turns=() if talk is None else _at(talk.histories, rows),
+            turn_starts=None if talk is None else np.array(talk.starts[rows]),
+            until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
@@ -609,12 +698,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
-    def _start_info(self, rows: NDArray[np.intp]) -> dict[str, Any]:
-        texts = [self._texts.prompts[row].text for row in rows.tolist()]
-        prompts = object_array(self.num_envs, rows, texts)
-        begun = row_marks(self.num_envs, rows)
-        seeds = np.where(begun, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": prompts, "episode_seed": seeds}, begun)
+    def _start_info(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        texts, records = np.empty((2, self.num_envs), dtype=object)
+        for row, start in zip(rows.tolist(), starts, strict=True):
+            begun = self._texts.prompts[row]  # with a world it is what the world began with
+            texts[row] = begun.text
+            records[row] = Record(begun if self._conversations is None else start.prompt)
+        marks = row_marks(self.num_envs, rows)
+        seeds = np.where(marks, self._streams.episode_seeds, 0)
+        return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
@@ -658,6 +750,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             if len(seeds) != self.num_envs:
                 raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} rows")
         self._streams.seed(rows, seeds)
+
+
+def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:

@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.algorithms.credit import (
+    BY_COMPARISON,
+    Credit,
+    check_credit,
+    credit_field,
+    credit_function,
+)
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 class RLOO(Algorithm):
     """REINFORCE with the mean of the others as baseline (Ahmadian et al., 2024).
 
-        A_s = r_s - mean of the other r,    loss = -mean over sequences of A_s sum_t ratio_t
+        A_s = r_s - mean of the other r,    loss = -mean over sequences of sum_t ratio_t A_s
 
     arXiv:2402.14740. Use it when an answer is scored as a whole, each prompt gets two or more
     answers, and the gradient should be unbiased. The more answers to a prompt, the better the
@@ -36,13 +43,30 @@ class RLOO(Algorithm):
     log pi(a_t). The gradient is an unbiased estimate of that of the expected return, KL penalty
     included. In episodes that ran on across an update, the ratio weighs the tokens of the earlier
     policy. Left out: the clip of TRL's RLOO.
+
+    Attributes:
+        credit: What is compared in a conversation: whole ones (by_answer), or each turn with the
+            group's turns of the same number (by_turn). A function of your own takes what
+            `returns.by_turn` takes.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
+    credit: Credit = credit_field(BY_COMPARISON)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds, and a credit that does not exist."""
+        super().__post_init__()
+        check_credit(self.credit, BY_COMPARISON)
+
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Return minus the mean of the others, shape (S,)."""
-        return returns.leave_one_out(rollout.episode_returns, rollout.groups)
+        """Return minus the mean of the others, shape (S,), or (S, L) by turn."""
+        advantages: Tensor = credit_function(self.credit)(self.compare, rollout)
+        return advantages
+
+    def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
+        """Returns minus the mean of the others of their group; all are (N,)."""
+        return returns.leave_one_out(scores - penalties, groups)
 
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> Tensor:
         """Policy gradient of whole answers."""
@@ -76,18 +100,30 @@ class GRPO(Algorithm):
             careful.
         clip_high: A ratio of new to old probability above 1 + clip_high earns nothing more; None
             takes `clip`.
+        credit: What is compared in a conversation: whole ones (by_answer), or each turn with the
+            group's turns of the same number (by_turn). A function of your own takes what
+            `returns.by_turn` takes.
     """
 
     needs: ClassVar[Needs] = Needs(groups=True, whole_episodes=True)
 
     clip: float = bounded(0.2, above=0)
     clip_high: float | None = bounded(None, above=0)
+    credit: Credit = credit_field(BY_COMPARISON)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds, and a credit that does not exist."""
+        super().__post_init__()
+        check_credit(self.credit, BY_COMPARISON)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """Returns within each group, in units of the spread of its scores, shape (S,)."""
-        return returns.group_standardised_less(
-            rollout.scores, rollout.episode_penalties, rollout.groups
-        )
+        """What `credit` compares, each in its group, shape (S,), or (S, L) by turn."""
+        advantages: Tensor = credit_function(self.credit)(self.compare, rollout)
+        return advantages
+
+    def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
+        """Returns within each group, in units of the spread of its scores; all are (N,)."""
+        return returns.group_standardised_less(scores, penalties, groups)
 
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate."""
@@ -128,9 +164,9 @@ class DrGRPO(GRPO):
     divisor; choose the learning rate instead.
     """
 
-    def advantages(self, rollout: Rollout) -> Tensor:
-        """Returns minus the mean of their group, shape (S,)."""
-        return returns.group_centred(rollout.episode_returns, rollout.groups)
+    def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
+        """Returns minus the mean of their group; all are (N,)."""
+        return returns.group_centred(scores - penalties, groups)
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:
         """Sums over tokens: each token weighs the same, whatever its answer's length."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.algorithms.credit import BY_VALUES, Credit, check_credit, credit_field, credit_function
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ class PPO(Algorithm):
     answers to each prompt, `GRPO` needs none. One step on each rollout (`n_epochs` of 1 and
     `minibatch_tokens` of None) never meets the clip: that is `A2C` with standardised advantages.
 
-    Advantages come from GAE and are standardised within each minibatch, as Stable-Baselines3 and
-    CleanRL do. Left out: advantage standardisation over the whole rollout, shared clip ranges that
-    decay.
+    Advantages come from `credit` and are standardised within each minibatch, as Stable-Baselines3
+    and CleanRL do. In a conversation `credit=returns.gae_by_turn` makes a turn one step: gamma and
+    lambda act once a turn, and values are fitted where turns begin. Left out: advantage
+    standardisation over the whole rollout, shared clip ranges that decay.
 
     Attributes:
         clip: A ratio of new to old probability outside 1 - clip to 1 + clip earns nothing more;
@@ -37,9 +39,12 @@ class PPO(Algorithm):
             of return; None does not limit it.
         value_coef: Weight of the value loss; larger trains the value head faster.
         entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
-        gamma: Discount for each chosen token, 0 to 1; 1 counts late rewards in full.
+        gamma: Discount for each step of the credit, 0 to 1; 1 counts late rewards in full.
         gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
             rewards.
+        credit: What a step is: a token (gae), a turn (gae_by_turn) or the whole answer
+            (gae_by_answer). A function of your own is called with the keyword arguments of
+            `returns.gae_by_turn`; values are then fitted at every chosen token.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)
@@ -52,17 +57,35 @@ class PPO(Algorithm):
     entropy_coef: float = bounded(0.0, any_number=True)
     gamma: float = bounded(1.0, minimum=0, maximum=1)
     gae_lambda: float = bounded(0.95, minimum=0, maximum=1)
+    credit: Credit = credit_field(BY_VALUES)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds, and a credit that does not exist."""
+        super().__post_init__()
+        check_credit(self.credit, BY_VALUES)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """GAE, shape (S, L)."""
-        return returns.gae(
+        """GAE over the steps of `credit`, shape (S, L)."""
+        advantages: Tensor = credit_function(self.credit)(
             rewards=rollout.rewards,
             values=rollout.values,
             mask=rollout.mask,
             bootstrap_values=rollout.bootstrap_values,
             gamma=self.gamma,
             lam=self.gae_lambda,
+            turns=rollout.turns,
+            mid_turn=rollout.mid_turn,
         )
+        return advantages
+
+    def value_mask(self, rollout: Rollout) -> Tensor:
+        """Where the steps of `credit` begin, shape (S, L), bool: there values are read."""
+        credit = credit_function(self.credit)
+        if credit is credit_function("gae_by_turn"):
+            return returns.turn_begins(rollout.turns)
+        if credit is credit_function("gae_by_answer"):
+            return returns.answer_begins(rollout.mask)
+        return rollout.mask
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """The clipped surrogate."""
@@ -82,14 +105,15 @@ class PPO(Algorithm):
         # Per minibatch, so that the clip and the coefficients do not depend on the rewards' scale.
         advantages = returns.standardise(batch.advantages, mask)
         policy_loss = self.policy_loss(batch, outputs, advantages)
+        fitted = self.value_mask(batch)
         if self.value_clip is None:
-            value_loss = losses.value_loss(outputs.values, batch.value_targets, mask)
+            value_loss = losses.value_loss(outputs.values, batch.value_targets, fitted)
         else:
             value_loss = losses.clipped_value_loss(
                 values=outputs.values,
                 old_values=batch.values,
                 targets=batch.value_targets,
-                mask=mask,
+                mask=fitted,
                 clip=self.value_clip,
             )
         entropy = losses.masked_mean(outputs.entropies, mask)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Device, Network, Prompted
+from agents.commands.shared import Device, Masked, Network, Prompted
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -52,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Prompted):
+class Answers(Prompted, Masked):
     """How to answer.
 
     Attributes:

@@ -31,12 +31,18 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_k: Keep only this many tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
+        min_new_tokens: Shortest answer.
+        forbidden_tokens: Ids that are never chosen.
+        allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
     """
 
     max_new_tokens: int = 64
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
+    min_new_tokens: int = 0
+    forbidden_tokens: Sequence[int] = ()
+    allowed_tokens: Sequence[int] | None = None
 
 
 @dataclass

@@ -142,6 +142,7 @@ def test_table_of_the_single_environment():
         if action == "reset":
             after, info = env.reset()
             assert isinstance(info.pop("episode_seed"), int)
+            assert dict(info.pop("record")) == {"prompt": "1>"}
             result = [info]
         else:
             after, reward, terminated, truncated, info = env.step(ord(action))

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.background import wait_for
 from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 ROLES = ("user", "tool", "system")
 """Who may speak to the agent."""
@@ -48,26 +48,26 @@ class OneWorldPerEpisode(BatchedWorld):
             self.worlds[row] = world  # only now: one that cannot begin leaves the old one
         return openings
 
-    def reply(
+    def ask(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
     ) -> Sequence[Any]:
-        """Each row's reply, or the exception that its world raised."""
+        """Each row's reply, a coroutine that gives it, or the exception that its world raised."""
         given = []
         for row, turn, rng in zip(rows, turns, rngs, strict=True):
             try:
                 given.append(self.worlds[row].reply(turn, rng))
             except Exception as error:
                 given.append(error)
-        waiting = [place for place, one in enumerate(given) if inspect.isawaitable(one)]
-        if waiting:
-            answers = wait_for(self._together([given[place] for place in waiting]))
-            for place, answer in zip(waiting, answers, strict=True):
-                given[place] = answer
         return given
 
-    async def _together(self, replies: Sequence[Any]) -> Sequence[Any]:
-        limited = [asyncio.wait_for(reply, self.timeout) for reply in replies]
-        return await asyncio.gather(*limited, return_exceptions=True)
+    async def reply(
+        self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[Any]:
+        """Each row's reply, or the exception that its world raised; all run together."""
+        given = self.ask(rows, turns, rngs)
+        limited = [asyncio.wait_for(one, self.timeout) for one in given if inspect.isawaitable(one)]
+        answers = iter(await asyncio.gather(*limited, return_exceptions=True))
+        return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each row's world."""
@@ -77,9 +77,7 @@ class OneWorldPerEpisode(BatchedWorld):
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            restore(world, saved)
-            self.worlds[int(row)] = world
+            self.worlds[int(row)] = restored(self.make(), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
@@ -127,30 +125,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def state_of(world: Any) -> Any:
-    """The state of a world, or of an object in one: what `restore` restores.
-
-    Raises:
-        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
-    """
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error
-
-
-def restore(world: Any, state: Any) -> None:
-    """Give a world, or an object in one, a state that `state_of` gave."""
-    if hasattr(world, "load_state_dict"):
-        world.load_state_dict(state)
-    else:
-        vars(world).update(state)

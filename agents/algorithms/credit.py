@@ -1,0 +1,55 @@
+"""The field `credit` of algorithms: a function of `agents.returns`, its name, or one's own.
+
+Nothing here imports torch, so the command line can show the names at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from agents import returns
+from textenv.errors import OptionError
+from textenv.loading import load_function
+
+Credit: TypeAlias = str | Callable[..., Any]
+"""A function, or its name: one of those of `agents.returns`, or `module:name`."""
+
+BY_VALUES = ("gae", "gae_by_turn", "gae_by_answer")
+BY_COMPARISON = ("by_answer", "by_turn")
+
+
+def credit_field(names: tuple[str, ...]) -> Any:
+    """A field for a credit that may have these names; the first one is the default."""
+    others = {"file.py:function": "*:*"}
+    metadata = {"names": names, "others": others, "metavar": "FILE:NAME"}
+    return dataclasses.field(default=names[0], metadata=metadata)
+
+
+def check_credit(credit: Credit, names: tuple[str, ...]) -> None:
+    """Refuse a credit that is neither a function nor the name of one; for `__post_init__`.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if callable(credit) or (isinstance(credit, str) and (credit in names or ":" in credit)):
+        return
+    raise OptionError(
+        f"credit is {credit!r}; it must be a function such as returns.{names[1]}, its name (one of "
+        f"{', '.join(names)}), or file.py:function"
+    )
+
+
+def credit_function(credit: Credit) -> Callable[..., Any]:
+    """The function that a credit is, or is the name of.
+
+    Raises:
+        ObjectNotFoundError: The module or file, or the function in it, does not exist.
+    """
+    if callable(credit):
+        return credit
+    if ":" in credit:
+        return load_function(credit, "the credit", "a rollout's arrays")
+    found: Callable[..., Any] = getattr(returns, credit)
+    return found
