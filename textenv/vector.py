@@ -28,7 +28,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
+from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
 from textenv.seeding import PromptStreams
@@ -703,7 +703,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         for row, start in zip(rows.tolist(), starts, strict=True):
             begun = self._texts.prompts[row]  # with a world it is what the world began with
             texts[row] = begun.text
-            records[row] = Record(begun if self._conversations is None else start.prompt)
+            records[row] = Record(begun if self._conversations is None else _drawn(start, begun))
         marks = row_marks(self.num_envs, rows)
         seeds = np.where(marks, self._streams.episode_seeds, 0)
         return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
@@ -754,6 +754,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
 def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
+
+
+def _drawn(start: Start, begun: Prompt) -> Prompt:
+    """What was drawn, with the columns that a world has added to its record."""
+    if begun.columns is start.prompt.columns:
+        return start.prompt
+    return replace(start.prompt, columns=begun.columns)
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
