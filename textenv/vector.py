@@ -875,7 +875,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         for row, start in zip(rows.tolist(), starts, strict=True):
             begun = self._texts.prompts[row]  # with a world it is what the world began with
             texts[row] = begun.text
-            records[row] = Record(begun if talk is None else start.prompt)
+            records[row] = Record(begun if talk is None else _drawn(start, begun))
         marks = row_marks(self.num_envs, rows)
         seeds = np.where(marks, self._streams.episode_seeds, 0)
         told = masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
@@ -938,6 +938,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
 def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
+
+
+def _drawn(start: Start, begun: Prompt) -> Prompt:
+    """What was drawn, with the columns that a world has added to its record."""
+    if begun.columns is start.prompt.columns:
+        return start.prompt
+    return replace(start.prompt, columns=begun.columns)
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
