@@ -5,13 +5,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from textenv.episode import LENGTH, STOP
 from textenv.errors import (
     CheckpointError,
     FrameError,
     ResetOptionsError,
+    TextEnvError,
     TokenizerError,
     WorldError,
 )
@@ -129,9 +130,11 @@ class Conversations:
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
             openings = list(self.world.begin(self._names(rows), records, rngs))
+        except TextEnvError:  # says itself what is wrong
+            raise
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(isinstance(opening, str | list | tuple | None) for opening in openings)
+        right = all(isinstance(o, str | list | tuple | Prompt | None) for o in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
                 f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
@@ -209,7 +212,8 @@ class Conversations:
         try:
             ids = self._ids_of(outcome, stopped)
         except (TokenizerError, FrameError) as error:
-            self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
+            said = outcome.text if outcome.tokens is None else outcome.tokens
+            self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
@@ -222,6 +226,8 @@ class Conversations:
         return None
 
     def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
+        if reply.tokens is not None:
+            return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
         if self._frame is not None:
             return self._frame.bridge(reply.texts, reply.role, stopped)
         return encode_answer(self._tokenizer, "".join(reply.texts))
@@ -309,7 +315,7 @@ class Conversations:
             save_world: Whether to save the world's state.
         """
         saved = None
-        if save_world and self.borders[row] and isinstance(self.world, OneWorldPerEpisode):
+        if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
         return replace(
             start,
@@ -321,7 +327,6 @@ class Conversations:
 
     def restore(self, row: int, start: Start) -> None:
         """Bring one row to a start whose world was saved."""
-        assert isinstance(self.world, OneWorldPerEpisode)
         self.world.restore(row + self.first_row, start.world)
         self.histories[row] = history = _restored(start.history or ())
         self.borders[row] = list(start.turns)
@@ -402,7 +407,26 @@ class Conversations:
             self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _prompt_of(opening: str | Sequence[Mapping[str, Any]], drawn: Prompt) -> Prompt:
+def _checked_ids(tokens: ArrayLike, vocab_size: int) -> list[int]:
+    """The ids of a reply.
+
+    Raises:
+        TokenizerError: They are none of this vocabulary.
+    """
+    ids = np.asarray(tokens)
+    if ids.size == 0:
+        return []
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TokenizerError("the tokens of a reply are integers of shape (k,)")
+    if not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise TokenizerError(f"tokens are 0 to {vocab_size - 1}")
+    said: list[int] = ids.tolist()
+    return said
+
+
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Prompt) -> Prompt:
+    if isinstance(opening, Prompt):
+        return replace(opening, columns={**drawn.columns, **opening.columns})
     if isinstance(opening, str):
         return replace(drawn, text=opening, tokens=None, messages=None)
     return replace(drawn, text="", tokens=None, messages=opening)

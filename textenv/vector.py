@@ -50,7 +50,14 @@ from textenv.tokenizers import (
 )
 from textenv.tokenizers.texts import certain
 from textenv.tools.world import Tool, Tools
-from textenv.worlds import BatchedWorld, Reply, WorldArgument, load_world, reward_of
+from textenv.worlds import (
+    BatchedWorld,
+    Reply,
+    TurnRules,
+    WorldArgument,
+    load_world,
+    reward_of,
+)
 
 T = TypeVar("T")
 
@@ -266,7 +273,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 "a dense reward is asked at every step, and with world_wait='async' an episode may "
                 "end in a step that chose nothing: let the world pay, or leave world_wait out"
             )
-        self._load_world = partial(load_world, world, reply_timeout)
         self._talk = partial(
             Conversations,
             tokenizer=self.tokenizer,
@@ -277,6 +283,20 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             max_turn_tokens=max_turn_tokens,
             waits=world_wait == "all",
         )
+        self._rules = TurnRules(
+            tokenizer=self.tokenizer,
+            is_stop=self._is_stop,
+            stop_strings=self.stop_strings,
+            allowed=self._mask_table,
+            min_tokens=min_new_tokens,
+            max_tokens=max_turn_tokens,
+            budget=max_new_tokens,
+            rows=num_envs,
+            length=length,
+            frame=wrapping,
+        )
+        if replies is not None:
+            replies.join(self._rules)
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
@@ -489,8 +509,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
-        world = None if self.world is None else self._load_world()
-        first_row = self._first_row + self.num_envs
+        world, first_row = None, 0
+        if self._conversations is not None:
+            world = self._conversations.world.another()
+            if world is self._conversations.world:  # it tells the rows of both apart
+                first_row = self._first_row + self.num_envs
+            else:
+                world.join(replace(self._rules, rows=other.num_envs))
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 

@@ -31,7 +31,7 @@ from textenv.records import short
 from textenv.reward_adapters import Adapter
 from textenv.tools.world import Tool, Tools, ToolWorld
 from textenv.trl import messages_of
-from textenv.worlds.rows import restore, state_of
+from textenv.worlds.states import restored, state_of
 
 NO_TOOLS = ("reset", "get_reward")
 
@@ -92,7 +92,7 @@ class TRLWorld(ToolWorld):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.calls = state["calls"]
-        restore(self.environment, state["environment"])
+        restored(self.environment, state["environment"])
 
 
 class GetReward(Adapter):

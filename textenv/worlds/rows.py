@@ -13,6 +13,7 @@ from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 ROLES = ("user", "tool", "system")
 """Who may speak to the agent."""
@@ -69,6 +70,10 @@ class OneWorldPerEpisode(BatchedWorld):
         answers = iter(await asyncio.gather(*limited, return_exceptions=True))
         return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
+    def another(self) -> "OneWorldPerEpisode":
+        """Worlds made in the same way."""
+        return OneWorldPerEpisode(self.make, self.timeout)
+
     def save(self, row: int) -> Any:
         """A copy of the state of one row's world; None if it cannot be saved but replayed.
 
@@ -84,9 +89,8 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def restore(self, row: int, state: Any) -> None:
         """Make the world of a saved state in one row."""
-        world = self.make()
-        restore(world, copy.deepcopy(state))  # other worlds may be made of it
-        self.worlds[row] = world
+        # A copy, since other worlds may be made of it.
+        self.worlds[row] = restored(self.make(), copy.deepcopy(state))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each row's world, without those that are to be replayed."""
@@ -145,30 +149,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def state_of(world: Any) -> Any:
-    """The state of a world, or of an object in one: what `restore` restores.
-
-    Raises:
-        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
-    """
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error
-
-
-def restore(world: Any, state: Any) -> None:
-    """Give a world, or an object in one, a state that `state_of` gave."""
-    if hasattr(world, "load_state_dict"):
-        world.load_state_dict(state)
-    else:
-        vars(world).update(state)
