@@ -133,19 +133,18 @@ class PromptStreams:
     def scored(
         self, rows: NDArray[np.intp], prompts: Sequence[Prompt], scores: NDArray[np.float64]
     ) -> None:
-        """Tell the source what the episodes of `rows` were paid, those apart that it did not begin.
+        """Tell the source what the episodes of `rows` were paid, if it began them.
 
         Raises:
             PromptError: The source raised; its exception is the cause.
         """
-        drawn = self.groups[rows] >= 0
-        if not drawn.any():
+        groups = self.groups[rows]
+        drawn = (groups >= 0).nonzero()[0]
+        if not len(drawn):
             return
-        told = [
-            prompt for prompt, is_drawn in zip(prompts, drawn.tolist(), strict=True) if is_drawn
-        ]
+        told = [prompts[place] for place in drawn.tolist()]
         try:
-            self._adaptive.scored(told, scores[drawn], self.groups[rows][drawn])
+            self._adaptive.scored(told, scores[drawn], groups[drawn])
         except Exception as error:
             place = place_of(error, self._adaptive.scored)
             raise PromptError(

@@ -432,6 +432,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return {
             "max_new_tokens": budget,
             "stop_tokens": self.stop_tokens,
+            "stop_strings": self.stop_strings.strings,
             "min_new_tokens": self.min_new_tokens,
             "action_masks": self._mask_table[1].copy(),
         }
@@ -937,7 +938,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.seed(rows, seeds)
 
 
-def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 

@@ -89,7 +89,7 @@ class OneWorldPerEpisode(BatchedWorld):
 
     def restore(self, row: int, state: Any) -> None:
         """Make the world of a saved state in one row."""
-        # A copy, since other worlds may be made of it.
+        # A copy: other worlds may be made of it.
         self.worlds[row] = restored(self.make(), copy.deepcopy(state))
 
     def state_dict(self) -> dict[str, Any]:
