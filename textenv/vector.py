@@ -338,13 +338,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
-        starts = starts_from_options(options, len(rows), self.pad_token)
+        given = starts_from_options(options, len(rows), self.pad_token)
         # Rows in the middle of an episode leave their group for good, before others draw from it.
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
-        if starts is None:
+        if given is None:
             rows, starts = self._draw(rows)
         else:
+            starts = given
             self._streams.place(rows, starts)
         self._begin(rows, starts)
         self.moves += 1
@@ -791,7 +792,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if known is not None and begun is start:  # no world spoke, so nothing is encoded again
             prompt = replace(prompt, tokens=known.tokens, messages=None)
         ids = self._encoder.encode(prompt, f"row {row}")
-        if known is not None and not np.array_equal(ids, known.tokens):
+        if known is not None and known.tokens is not None and not np.array_equal(ids, known.tokens):
             raise ReplayError(
                 f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
                 "A world is begun anew with the start's record and draw_seed, and all it says must "
