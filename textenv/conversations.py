@@ -319,7 +319,7 @@ class Conversations:
             save_world: Whether to save the world's state.
         """
         saved = None
-        if save_world and self.borders[row] and isinstance(self.world, OneWorldPerEpisode):
+        if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
         return replace(
             start,
@@ -331,7 +331,6 @@ class Conversations:
 
     def restore(self, row: int, start: Start) -> None:
         """Bring one row to a start whose world was saved."""
-        assert isinstance(self.world, OneWorldPerEpisode)
         self.world.restore(row + self.first_row, start.world)
         self.histories[row] = history = _restored(start.history or ())
         self.borders[row] = list(start.turns)

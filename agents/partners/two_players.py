@@ -162,6 +162,10 @@ class TwoPlayers(BatchedWorld):
             )
         self._rules = rules
 
+    def another(self) -> "TwoPlayers":
+        """See `BatchedWorld.another`; both share the partner."""
+        return TwoPlayers(self.game, self.partner, seat=self.seat, temperature=self.temperature)
+
     def begin(
         self,
         rows: Sequence[int],
