@@ -401,10 +401,10 @@ class Collector:
         for name, array in self._open.items():  # rewards of earlier versions are float32
             array[...] = opened[name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
-        self._closed = [
-            {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * c["mask"], **c}
-            for c in state["closed"]
-        ]
+        self._closed = [dict(c) for c in state["closed"]]
+        for c in self._closed:
+            lacks = {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * c["mask"]}
+            c.update({name: lacks[name] for name in lacks.keys() - c.keys()})
         self.cache.forget()
 
 
