@@ -2,9 +2,9 @@
 
 The agent says up to two letters and a stop token, the world replies with a letter that it draws,
 the agent speaks once more: 98 conversations. What each turn earns is a fixed random number of 0 to
-a half, and depends on all that was said before. The best policy under a KL leash of `BETA` follows from
-soft value backups (`textenv.testing.exact.soft_optimum`); compared are the probabilities of whole
-conversations, the world's part included.
+a half and depends on all that was said before. The best policy under a KL leash of `BETA` follows
+from soft value backups (`textenv.testing.exact.soft_optimum`). Compared are the probabilities of
+whole conversations, the world's part included.
 
 All algorithms have the same network, rollouts and schedule, chosen on seed 10. A run is kept as a
 file of `--folder` and not repeated.

@@ -85,7 +85,7 @@ def default(option: Option) -> str:
     """The default in a table."""
     if option.default is MISSING:
         return "required"
-    if option.default is None or option.default is False:
+    if option.default is None or option.default is False or option.default == []:
         return ""
     value = option.default
     return f"`{' '.join(map(str, value)) if isinstance(value, list) else value}`"

@@ -12,6 +12,7 @@ from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
+from textenv.stop_strings import StopStrings
 from textenv.tokenizers import Tokenizer, decode_answer, encode_prompt
 
 
@@ -49,10 +50,12 @@ def generate_tokens(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
+    n: int = 1,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
     min_new_tokens: int = 0,
     forbidden_tokens: Sequence[int] = (),
     allowed_tokens: Sequence[int] | None = None,
@@ -67,29 +70,34 @@ def generate_tokens(
         policy: The policy that answers.
         prompts: Token ids, none of them empty.
         max_new_tokens: Token budget of an answer.
+        n: Answers to each prompt, which is encoded once for them.
         temperature: Logits are divided by it; 0 takes the likeliest token.
         top_k: Keep only this many tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
         stop_tokens: Ids that end an answer; the tokenizer's own if None, with a warning if it has
             none.
-        min_new_tokens: No stop token is chosen until the answer has this many tokens; this and the
-            next two as in `TextVectorEnv`.
+        stop_strings: Texts that end an answer, wherever tokens begin and end; the policy must have
+            a tokenizer. The ids keep what stands behind the string.
+        min_new_tokens: Nothing stops an answer until it has this many tokens; this and the next two
+            as in `TextVectorEnv`, whose `answer_rules` hold what an environment forbids.
         forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
         batch_size: How many prompts are answered at a time.
         generator: Source of random numbers; the policy's own if None.
-        on_token: Called with the prompt's number and each token of its answer, for streaming.
+        on_token: Called with the answer's number and each of its tokens, for streaming.
 
     Returns:
-        The answers' ids in the order of the prompts, a chosen stop token included.
+        The answers' ids in the order of the prompts, those to one prompt side by side, a chosen
+        stop token included.
 
     Raises:
         EmptyPromptsError: A prompt has no token.
         PromptTooLongError: A prompt and its budget do not fit the policy's context.
+        TokenizerError: There are stop strings and no tokenizer.
         ValueError: A number is out of its range.
     """
-    _check_numbers(max_new_tokens, temperature, top_k, top_p, batch_size)
+    _check_numbers(n, max_new_tokens, temperature, top_k, top_p, batch_size)
     room = policy.context - max_new_tokens + 1  # the last token of an answer is never read
     for number, prompt in enumerate(prompts):
         if len(prompt) == 0:
@@ -99,7 +107,11 @@ def generate_tokens(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones the "
                 f"policy's context of {policy.context} leaves room for {max(room, 0)}"
             )
-    stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens)
+    # Side by side: whoever begins finds the prompt in the row of the one before, so the cache reads
+    # it once.
+    prompts = [prompt for prompt in prompts for _ in range(n)]
+    stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens, stop_strings=stop_strings)
+    strings = StopStrings(stop_strings, _tokenizer_of(policy)) if stop_strings else None
     forbidden = forbidden_marks(policy.vocab_size, forbidden_tokens, allowed_tokens, stop_tokens)
     if action_masks is not None:
         forbidden |= ~action_masks
@@ -137,7 +149,13 @@ def generate_tokens(
             answers[number].append(token)
             if on_token is not None:
                 on_token(number, token)
-            if token not in stop_tokens and len(answers[number]) < max_new_tokens:
+            length = len(answers[number])
+            stopped = token in stop_tokens or (
+                strings is not None
+                and length >= min_new_tokens
+                and strings.completed(prompts[number], answers[number]) is not None
+            )
+            if not stopped and length < max_new_tokens:
                 texts[row, lengths[row]] = token
                 lengths[row] += 1
             elif waiting < len(prompts):
@@ -153,10 +171,12 @@ def generate(
     prompts: Sequence[str] | Sequence[Sequence[int]],
     max_new_tokens: int = 64,
     *,
+    n: int = 1,
     stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
     **sampling: object,
 ) -> list[str]:
-    """Answers to prompts as texts, without the stop token.
+    """Answers to prompts as texts, without the stop token and up to a stop string.
 
     An answer is what its ids add to the prompt's text: `prompt + answer` reads as all ids together.
 
@@ -164,44 +184,60 @@ def generate(
         policy: The policy that answers; it must have a tokenizer.
         prompts: Texts, or token ids.
         max_new_tokens: Token budget of an answer.
+        n: Answers to each prompt, side by side in what is returned.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        stop_strings: Texts that end an answer.
         **sampling: The other arguments of `generate_tokens`, such as `temperature` and
             `forbidden_tokens`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
     """
-    tokenizer = policy.tokenizer
-    if tokenizer is None:
-        raise TokenizerError(
-            "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
-        )
+    tokenizer = _tokenizer_of(policy)
     ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
-    stop_tokens = ends_of_answers(tokenizer, stop_tokens)
+    stop_tokens = ends_of_answers(tokenizer, stop_tokens, stop_strings=stop_strings)
     answers = generate_tokens(
         policy,
         ids,
         max_new_tokens,
+        n=n,
         stop_tokens=stop_tokens,
+        stop_strings=stop_strings,
         **sampling,  # type: ignore[arg-type]
     )
-    return [
-        decode_answer(tokenizer, p, a[:-1] if a[-1] in stop_tokens else a)
-        for p, a in zip(ids, answers, strict=True)
-    ]
+    strings = StopStrings(stop_strings, tokenizer)
+
+    def text_of(number: int, answer: list[int]) -> str:
+        prompt = ids[number // n]
+        if answer[-1] in stop_tokens:
+            return decode_answer(tokenizer, prompt, answer[:-1])
+        until = strings.completed(prompt, answer) if strings else None
+        return decode_answer(tokenizer, prompt, answer) if until is None else until
+
+    return [text_of(number, answer) for number, answer in enumerate(answers)]
+
+
+def _tokenizer_of(policy: Answerer) -> Tokenizer:
+    if policy.tokenizer is None:
+        raise TokenizerError(
+            "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens without "
+            "stop_strings"
+        )
+    return policy.tokenizer
 
 
 def _check_numbers(
+    n: int,
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     batch_size: int,
 ) -> None:
-    if max_new_tokens < 1 or batch_size < 1:
+    if n < 1 or max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
-            f"max_new_tokens is {max_new_tokens} and batch_size {batch_size}; both must be 1 or "
-            "more"
+            f"n is {n}, max_new_tokens is {max_new_tokens} and batch_size {batch_size}; all must "
+            "be 1 or more"
         )
     if temperature < 0:
         raise ValueError(f"temperature is {temperature}; it must be 0 or more")

@@ -262,7 +262,8 @@ class Policy(nn.Module):
             observations: Token ids, shape (num_rows, L), right-padded; floats are cast back.
             cache: From `new_cache`, for the same rows at every call; if None, all is encoded anew.
             temperature: Logits are divided by it.
-            action_masks: Which tokens may be chosen, shape (num_rows, V), bool.
+            action_masks: Which tokens may be chosen, shape (num_rows, V), or (V,) for all rows,
+                bool; `envs.action_masks()` are those of an environment.
             deterministic: Take the likeliest token instead of sampling.
             generator: Source of the uniform numbers, one a row; the policy's own if None.
             uniforms: The numbers themselves, in [0, 1), shape (num_rows,), float64; a row's choice
@@ -415,10 +416,10 @@ class Policy(nn.Module):
         max_new_tokens: int = 64,
         **sampling: Any,
     ) -> list[str]:
-        """Answers to `prompts`; see `policies.generation.generate`.
+        """Answers to `prompts`, `n` to each; see `policies.generation.generate`.
 
-        An environment's masks are its own: give `min_new_tokens`, `forbidden_tokens` and
-        `allowed_tokens` here too if answers are to keep to them.
+        An environment's masks are its own: `generate(prompts, **envs.answer_rules)` keeps to them,
+        and so do `min_new_tokens`, `forbidden_tokens` and `allowed_tokens` of the same values.
         """
         return generate(self, prompts, max_new_tokens, **sampling)
 

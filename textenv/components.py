@@ -63,6 +63,12 @@ class RewardComponents:
                 total += weigh(term, scores, episodes)
         return total
 
+    def paid(self) -> NDArray[np.float64]:
+        """What all terms have paid each row since its episode began, shape (count,)."""
+        weights = np.array([term.weight for term in self.terms])
+        total: NDArray[np.float64] = np.nan_to_num(self.sums) @ weights
+        return total
+
     def scored(self) -> NDArray[np.bool_]:
         """Whether any term that counts has paid or judged each row's episode, shape (count,)."""
         # A term of weight 0 is only reported, so it makes no score.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from textenv.infos import row_info
 from textenv.spec import SharedRewardSpec
+from textenv.starts import Start
 from textenv.vector import TextVectorEnv
 
 
@@ -47,6 +48,7 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         self.pad_token = self._vector.pad_token
         self.stop_tokens = self._vector.stop_tokens
         self.world = self._vector.world
+        self.prompts = self._vector.prompts
         self.max_new_tokens = self._vector.max_new_tokens
         self._shown = ""
 
@@ -86,6 +88,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         masks: NDArray[np.bool_] = self._vector.action_masks()[0]
         return masks
 
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer keeps to, as arguments of `generate`; see `TextVectorEnv.answer_rules`."""
+        return self._vector.answer_rules
+
     def render(self) -> str | None:
         """The text so far in mode `"ansi"`, else None; mode `"human"` has printed it already."""
         return self._vector.row_text(0) if self.render_mode == "ansi" else None
@@ -99,6 +106,10 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         is_longer = text.startswith(self._shown)
         print(text.removeprefix(self._shown) if is_longer else f"\n{text}", end="", flush=True)
         self._shown = text
+
+    def start_of(self, save_world: bool = True) -> Start:
+        """The text so far as a start; see `TextVectorEnv.start_of`."""
+        return self._vector.start_of(0, save_world)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the environment; see `TextVectorEnv.state_dict`."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.tokenizers import Tokenizer, decode_answer
-from textenv.worlds import Reply, Turn
+from textenv.worlds import Reply, Turn, World
 
 STOP, LENGTH = "stop", "length"
 """Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
@@ -32,6 +32,8 @@ class Episode:
         turns: Of a conversation the agent's turns and the world's replies, oldest first.
         columns: The other columns of the prompt's record, such as `answer`.
         tokenizer: Turns ids into text.
+        world: Of a conversation this episode's own `World`, whose state a reward may judge; None
+            for a `BatchedWorld`, which is not one episode's.
         until: The text before the stop string that ended the answer; None if none did.
     """
 
@@ -42,6 +44,7 @@ class Episode:
     columns: Mapping[str, Any] = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     turns: Sequence[Turn | Reply] = field(default=(), repr=False)
+    world: World | None = field(default=None, repr=False)
     until: str | None = field(default=None, repr=False)
 
     @cached_property

@@ -39,7 +39,7 @@ def cut_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
     """
     source = load_prompts(prompts)
     if isinstance(source, ListPrompts):
-        return ListPrompts([_cut(prompt, tokenizer, room) for prompt in source.prompts])
+        return source.with_prompts([_cut(prompt, tokenizer, room) for prompt in source.prompts])
     return _Cut(source, tokenizer, room)
 
 
@@ -65,13 +65,22 @@ def drop_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
             raise EmptyPromptsError(
                 f"none of {len(source.prompts)} prompts fits into {room} tokens: nothing is left"
             )
-        return ListPrompts(kept)
+        return source.with_prompts(kept)
 
     return _Fitting(source, tokenizer, room)
 
 
+class _Around:
+    """Passes what was scored on to the source within, if that listens; so does its state."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("scored", "state_dict", "load_state_dict"):
+            return getattr(self.source, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 @dataclass(frozen=True)
-class _Cut:
+class _Cut(_Around):
     """The prompts of another source, cut."""
 
     source: PromptSource
@@ -83,7 +92,7 @@ class _Cut:
 
 
 @dataclass(frozen=True)
-class _Fitting:
+class _Fitting(_Around):
     """Prompts of another source, drawn until they fit."""
 
     source: PromptSource

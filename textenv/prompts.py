@@ -31,6 +31,8 @@ class Prompt:
         messages: The messages of a chat (`{"role": ..., "content": ...}`) instead of the text, for
             environments with a frame; or None.
         origin: Where it was read, such as "my.jsonl:3", for messages; or empty.
+        number: Which prompt of its source it is, for sources that are told what was scored, such as
+            `textenv.curriculum.Curriculum`; None otherwise.
 
     Raises:
         PromptError: The text is not a string that UTF-8 can hold, the names of the columns are not
@@ -43,6 +45,7 @@ class Prompt:
     tokens: NDArray[np.int64] | None = None
     messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
     origin: str = field(default="", repr=False)
+    number: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.messages is not None:
@@ -73,6 +76,11 @@ class Prompt:
         if self.messages is not None:
             return json.dumps(self.messages, sort_keys=True, default=str)
         return self.text if self.tokens is None else self.tokens.tobytes()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The columns, and the text as `prompt`: what a world and a dense reward are given."""
+        return {**self.columns, "prompt": self.text}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -110,12 +118,24 @@ class Prompt:
         saved = {"text": self.text, "columns": columns_as_json(self.columns), "tokens": tokens}
         if self.messages is not None:
             saved["messages"] = [dict(message) for message in self.messages]
+        if self.number is not None:
+            saved["number"] = self.number
         return saved
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The prompt that `to_json` wrote."""
-        return cls(data["text"], data["columns"], data["tokens"], data.get("messages"))
+        return cls(
+            data["text"],
+            data["columns"],
+            data["tokens"],
+            data.get("messages"),
+            number=data.get("number"),
+        )
+
+    def numbered(self, number: int) -> Self:
+        """The same prompt with a number."""
+        return replace(self, number=number)
 
 
 def columns_as_json(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,6 +227,10 @@ class ListPrompts:
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
         """One prompt for each of `seeds`, shape (n,), uint64; the seeds must be well mixed."""
         return [self.prompts[i] for i in (seeds % np.uint64(len(self.prompts))).tolist()]
+
+    def with_prompts(self, prompts: Sequence[Prompt]) -> "ListPrompts":
+        """A source of the same kind of other prompts."""
+        return ListPrompts(prompts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # never changes, and may be large

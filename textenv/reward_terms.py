@@ -17,7 +17,7 @@ from textenv.episode import Episode
 from textenv.errors import RewardCountError, RewardError, RewardRaisedError, RewardValueError
 from textenv.places import defined_at, place_of
 from textenv.reward_adapters import name_of
-from textenv.tokenizers.base import Tokenizer
+from textenv.step_batch import StepBatch
 
 LARGEST = 1e15
 """Size of the largest reward. Learners compute in float32, which ends at 3e38: the squares of ten
@@ -25,31 +25,6 @@ million rewards of this size can still be summed there."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
-
-
-@dataclass(frozen=True, eq=False)
-class StepBatch:
-    """The rows that have just grown by one token, as a dense reward sees them.
-
-    Attributes:
-        tokens: Prompt and answer so far, the new token included, right-padded with the vocabulary
-            size, shape (k, L), int64.
-        lengths: Number of ids that are not padding, shape (k,), int64.
-        prompt_lengths: How many of them are the prompt, shape (k,), int64.
-        actions: The new tokens, `tokens[i, lengths[i] - 1]`, shape (k,), int64.
-        ended: Whether this was the last step of the episode, shape (k,), bool.
-        tokenizer: Turns ids into text.
-    """
-
-    tokens: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    prompt_lengths: NDArray[np.int64]
-    actions: NDArray[np.int64]
-    ended: NDArray[np.bool_]
-    tokenizer: Tokenizer
-
-    def __len__(self) -> int:
-        return len(self.actions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,17 @@
 """A reward on one made-up episode, before anything that takes long is done for it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from textenv.episode import Episode
+from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import RewardError, TokenizerError
+from textenv.masks import token_marks
 from textenv.prompts import Prompt
 from textenv.reward_terms import weigh
 from textenv.rewards import StepBatch, call_on_episodes, call_on_steps, reward_terms
-from textenv.tokenizers import Tokenizer, encode_prompt, load_tokenizer
+from textenv.tokenizers import Tokenizer, encode_prompt, load_tokenizer, stop_tokens_of
 
 ANSWER = "An answer."
 
@@ -39,6 +41,8 @@ def try_reward(reward: Any, prompt: Prompt, tokenizer: Tokenizer | str = "bytes"
         actions=ids[-1:],
         ended=np.array([True]),
         tokenizer=tokenizer,
+        prompts=[replace(prompt, text=episode.prompt)],
+        is_stop=token_marks(stop_tokens_of(tokenizer), tokenizer.vocab_size, "stop_tokens"),
     )
     try:
         for term in reward_terms(reward):
@@ -61,7 +65,7 @@ def _made_up(prompt: Prompt, tokenizer: Tokenizer) -> Episode:
         prompt=prompt.text or tokenizer.decode(list(start)),
         prompt_tokens=np.array(start, dtype=np.int64),
         tokens=np.array([*answer, *stop], dtype=np.int64),
-        finish_reason="stop" if stop else "length",
+        finish_reason=STOP if stop else LENGTH,
         columns=prompt.columns,
         tokenizer=tokenizer,
     )

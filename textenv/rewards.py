@@ -21,12 +21,12 @@ from textenv.loading import load_object
 from textenv.reward_adapters import Adapter, check_waits_for_nothing, name_of
 from textenv.reward_terms import (
     RewardTerm,
-    StepBatch,
     call_on_episodes,
     call_on_steps,
     describe_episode,
     raised,
 )
+from textenv.step_batch import StepBatch
 from textenv.trl import from_trl, from_trl_chat
 
 __all__ = [

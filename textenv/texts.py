@@ -38,6 +38,8 @@ class GrowingTexts:
         self._origins = np.arange(count) * (prompt_room + budget)
         self._next = self._origins.copy()
         self._limits = self._origins + budget
+        # Where the row is to be looked at: its limit, or before that the end of a turn's budget.
+        self._halts = self._limits.copy()
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -50,8 +52,12 @@ class GrowingTexts:
         return self._next - self._limits + self._budget
 
     def spent(self) -> NDArray[np.bool_]:
-        """Whether the answer has used up its budget, shape (count,), bool."""
-        return np.equal(self._next, self._limits)
+        """Whether the answer, or its present turn, has used up its budget, shape (count,), bool."""
+        return np.equal(self._next, self._halts)
+
+    def limit_turn(self, row: int, tokens: int) -> None:
+        """Let the budget be spent after `tokens` more tokens, if the answer's is not before."""
+        self._halts[row] = min(self._next[row] + tokens, self._limits[row])
 
     def begin(
         self,
@@ -65,7 +71,7 @@ class GrowingTexts:
         text[:length] = prompt_tokens
         text[length:] = self._pad_token
         origin = self._origins[row]
-        self._limits[row] = origin + length + self._budget
+        self._limits[row] = self._halts[row] = origin + length + self._budget
         if answer is not None:
             text[length : length + len(answer)] = answer
             length += len(answer)
@@ -109,3 +115,4 @@ class GrowingTexts:
         self.prompts = [Prompt.from_json(prompt) for prompt in state["prompts"]]
         self._next = self._origins + state["lengths"]
         self._limits = self._origins + self.prompt_lengths + self._budget
+        self._halts = self._limits.copy()

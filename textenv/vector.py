@@ -1,9 +1,11 @@
 """Token generation as a vectorised Gymnasium environment."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -12,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from textenv.components import RewardComponents
-from textenv.conversations import Conversations
+from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
 from textenv.episode import LENGTH, STOP, Episode
 from textenv.errors import (
@@ -21,16 +23,22 @@ from textenv.errors import (
     EpisodeOverError,
     InvalidRewardError,
     PromptError,
+    ReplayError,
+    ResetOptionsError,
+    ToolError,
     VocabularyMismatchError,
+    WorldError,
 )
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
-from textenv.resets import Start, rows_to_reset, starts_from_options
+from textenv.replays import check_turns, resume
+from textenv.resets import rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
-from textenv.seeding import PromptStreams
+from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
+from textenv.starts import Start
 from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
@@ -41,7 +49,17 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.worlds import Reply, WorldArgument, load_world
+from textenv.tools.world import Tool, Tools
+from textenv.worlds import (
+    BatchedWorld,
+    Reply,
+    TurnRules,
+    WorldArgument,
+    load_world,
+    reward_of,
+)
+
+T = TypeVar("T")
 
 
 class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]):
@@ -66,8 +84,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     A prompt drawn from `prompts`. `reset(options=...)` starts from anything else:
     `{"prompt": text or record}` or `{"tokens": ids}`, one for all rows or a list with one for each.
     With `"prompt_length": n` the ids after the first n count as the beginning of the answer, so an
-    observation can be continued. `"columns"` gives the reward its record. `"reset_mask"` (bool,
-    shape (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
+    observation can be continued. `"columns"` gives the reward its record. `{"start": start}` plays
+    on from a `textenv.Start`, which `start_of(row)` gives: the middle of an answer, or any place in
+    a conversation, whose world is told the same turns again. `"reset_mask"` (bool, shape
+    (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
@@ -81,11 +101,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
     for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
     turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
-    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
-    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
-    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
-    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
+    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
+    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
+    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
+    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -93,12 +114,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Args:
         num_envs: Number of rows.
         prompts: A list of texts or records (`{"prompt": ..., "answer": ...}`), a `.txt` or `.jsonl`
-            file, a callable that takes a `numpy.random.Generator`, or a `PromptSource`.
+            file, a callable that takes a `numpy.random.Generator` and returns a text or a record,
+            or a `PromptSource`. Of one that is told what was scored, such as
+            `textenv.curriculum.Curriculum`, the environment has a copy, `envs.prompts`: its state
+            is saved with the environment's, and a seed for every row takes it back to its
+            beginning.
         reward: A callable on finished episodes, `Sequence[Episode] -> Sequence[float]`, something
             made by `textenv.rewards`, or a string such as `"package.module:function"`.
         world: What replies when a turn ends, which makes the episode a conversation: a class
             derived from `textenv.World`, a `BatchedWorld`, or a string that names either. `prompts`
             and `reward` are optional then; docs/conversations.md describes it.
+        tools: Python functions that the model may call in its text, or strings such as
+            `"package.module:function"`: a world that carries out the calls. `textenv.tools.Tools`
+            makes one with other settings, for `world`.
         frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
             template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
@@ -117,6 +145,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
         max_turn_tokens: Token budget of one turn of a conversation; None sets none.
         reply_timeout: Seconds that an `async` reply of a world may take; None waits.
+        world_wait: `"all"` lets a step wait for all replies. With `"async"` a row whose `async`
+            reply has not come says so in `infos["waiting"]`; its action is ignored and its text
+            does not change. What other rows meanwhile do depends on how long replies take, so that
+            mode is not reproducible.
         group_size: How many answers each drawn prompt gets, for algorithms that compare answers to
             one prompt. This many neighbouring rows form a group; the prompt goes to whichever of
             them start next. It must divide `num_envs`.
@@ -129,6 +161,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     Raises:
         PromptError: There is no prompt, or one is too long (which one, and its length).
         TokenizerError: The tokenizer cannot be loaded.
+        ToolError: A function cannot be used as a tool, or there is a world beside the tools.
         ObjectNotFoundError: A reward or prompt source given as a string cannot be imported.
         ValueError: A number is out of its range.
     """
@@ -138,6 +171,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     BUDGETS: ClassVar = ("terminate", "truncate")
+    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -149,6 +183,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompts: PromptSource | Any = None,
         reward: Any = None,
         world: WorldArgument | None = None,
+        tools: Sequence[Tool | str] | None = None,
         frame: FrameArgument = None,
         tokenizer: Tokenizer | str | Any = "bytes",
         max_new_tokens: int = 64,
@@ -162,6 +197,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_turns: int | None = None,
         max_turn_tokens: int | None = None,
         reply_timeout: float | None = None,
+        world_wait: Literal["all", "async"] = "all",
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -189,12 +225,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
+        if tools is not None:
+            world = _world_of_tools(tools, world)
         if world is None:
             _check_answers(prompts, reward, max_turns, max_turn_tokens)
-        self.world = world
+        self.world, self.world_wait = world, world_wait
+        if world_wait not in self.WAITS:
+            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
+        if hasattr(self.prompts, "scored"):  # its state is this environment's
+            self.prompts = copy.deepcopy(self.prompts)
         self._encoder = PromptEncoder(self.tokenizer, self.prompts, max_prompt_tokens, wrapping)
         self.max_prompt_tokens = self._encoder.room
 
@@ -212,6 +254,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self.stop_strings,
         )
         self._is_stop = token_marks(self.stop_tokens, vocab_size, "stop_tokens")
+        self._is_stop.flags.writeable = False  # dense rewards are handed it
         if wrapping is not None:
             forbidden_tokens = [*forbidden_tokens, *wrapping.role_tokens]
         is_forbidden = forbidden_marks(
@@ -223,24 +266,53 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        # The whole state: arrays with one entry for each row.
-        self._streams = PromptStreams(self.prompts, num_envs, group_size)
-        self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
-        self._over = np.ones(num_envs, dtype=bool)
         terms = () if reward is None else reward_terms(reward)
-        self._components = RewardComponents(terms, num_envs)
-        self._conversations = None
-        if replies is not None:
-            self._conversations = Conversations(
-                replies,
-                self._texts,
-                self.tokenizer,
-                wrapping,
-                budget=max_new_tokens,
-                cuts=budget == "truncate",
-                max_turns=max_turns,
-                max_turn_tokens=max_turn_tokens,
+        own = None if replies is None else reward_of(replies)
+        self._terms = terms if own is None else (*terms, *reward_terms(own))
+        if world_wait == "async" and any(term.dense for term in self._terms):
+            raise ValueError(
+                "a dense reward is asked at every step, and with world_wait='async' an episode may "
+                "end in a step that chose nothing: let the world pay, or leave world_wait out"
             )
+        self._talk = partial(
+            Conversations,
+            tokenizer=self.tokenizer,
+            frame=wrapping,
+            budget=max_new_tokens,
+            cuts=budget == "truncate",
+            max_turns=max_turns,
+            max_turn_tokens=max_turn_tokens,
+            waits=world_wait == "all",
+        )
+        self._rules = TurnRules(
+            tokenizer=self.tokenizer,
+            is_stop=self._is_stop,
+            stop_strings=self.stop_strings,
+            allowed=self._mask_table,
+            min_tokens=min_new_tokens,
+            max_tokens=max_turn_tokens,
+            budget=max_new_tokens,
+            rows=num_envs,
+            length=length,
+            frame=wrapping,
+        )
+        if replies is not None:
+            replies.join(self._rules)
+        self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
+
+    def _make_rows(
+        self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
+    ) -> None:
+        """The whole state: arrays with one entry for each row."""
+        self._streams, self._first_row = streams, first_row
+        self._texts = GrowingTexts(
+            self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
+        )
+        self._over = np.ones(self.num_envs, dtype=bool)
+        self._components = RewardComponents(self._terms, self.num_envs)
+        self._conversations = None
+        if world is not None:
+            self._conversations = self._talk(world, self._texts, first_row=first_row)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -267,14 +339,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
-        starts = starts_from_options(options, len(rows), self.pad_token)
+        given = starts_from_options(options, len(rows), self.pad_token)
         # Rows in the middle of an episode leave their group for good, before others draw from it.
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
-        if starts is None:
-            starts = self._draw(rows)
+        if given is None:
+            rows, starts = self._draw(rows)
         else:
-            self._streams.place(rows)
+            starts = given
+            self._streams.place(rows, starts)
         self._begin(rows, starts)
         self.moves += 1
         return self._texts.tokens.copy(), self._start_info(rows, starts) | self._mask_info()
@@ -305,29 +378,37 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # A slice selects all rows without a copy: the usual step has no row to leave out.
         moving: NDArray[np.intp] | slice = EVERY_ROW
         infos: dict[str, Any] = {}
-        if np.count_nonzero(self._over):
-            moving = (~self._over).nonzero()[0]
-            stopped &= ~self._over  # a row that only restarts ignores its action
-            infos = self._restart_waiting_rows()
+        talk, over = self._conversations, np.count_nonzero(self._over)
+        some_wait = talk is not None and talk.some_wait
+        if over or some_wait:
+            idle = self._over if talk is None else self._over | talk.waiting
+            moving = (~idle).nonzero()[0]
+            stopped &= ~idle  # a row that only restarts or waits ignores its action
+            if over:
+                infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
         until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
         ended[list(until)] = True
-        if self._conversations is not None:
-            return self._take_turns(moving, actions, stopped, ended, until, infos)
+        if self._streams.dealt:
+            ended &= ~self._over  # rows for which no start is left
         some_ended = np.count_nonzero(ended)
+        if talk is not None and (some_ended or some_wait):
+            return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
         if some_ended:  # before the reward, which may raise: no row may then grow past its budget
             self._over |= ended
         rewards = np.zeros(self.num_envs)
         if self._components.dense:
-            batch = self._step_batch(moving, actions, ended)
+            batch = self._step_batch(moving, actions, ended, until)
             rewards[moving] = self._components.pay_step(moving, batch)
         if some_ended:
             rows = ended.nonzero()[0]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
+        if self._streams.dealt:
+            infos |= self._waiting_info()
         infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
@@ -339,6 +420,24 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     def action_masks(self) -> NDArray[np.bool_]:
         """Which tokens may be chosen next, shape (num_envs, V), bool."""
         return self._masks_of(EVERY_ROW)
+
+    @property
+    def answer_rules(self) -> dict[str, Any]:
+        """What an answer, or a turn, keeps to here: budget, stop tokens and masks.
+
+        They are arguments of `generate`: `policy.generate(prompts, **envs.answer_rules)` chooses
+        from the same tokens as the environment's own masks allow.
+        """
+        budget, talk = self.max_new_tokens, self._conversations
+        if talk is not None and talk.max_turn_tokens is not None:
+            budget = min(budget, talk.max_turn_tokens)
+        return {
+            "max_new_tokens": budget,
+            "stop_tokens": self.stop_tokens,
+            "stop_strings": self.stop_strings.strings,
+            "min_new_tokens": self.min_new_tokens,
+            "action_masks": self._mask_table[1].copy(),
+        }
 
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
@@ -355,6 +454,73 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompt_tokens = self._texts.prompt_tokens(row).tolist()
         answer = decode_answer(self.tokenizer, prompt_tokens, ids, prompt)
         return f"\x1b[2m{prompt}\x1b[0m{answer}"
+
+    def start_of(self, row: int, save_world: bool = True) -> Start:
+        """The text of one row as a start, to play on from here or anywhere else.
+
+        What follows has new random numbers; `dataclasses.replace(start, episode_seed=...)` with
+        the `episode_seed` of the infos gives it those of this episode.
+
+        Args:
+            row: Row number.
+            save_world: Whether the state of a conversation's world comes along where it can be
+                saved. Otherwise the start is played on from by telling a new world the same turns.
+
+        Raises:
+            EpisodeOverError: The row's episode is over, or none was begun, or its turn is over and
+                the reply has not come.
+        """
+        talk = self._conversations
+        if self._over[row] or (talk is not None and talk.waiting[row]):
+            raise EpisodeOverError(
+                f"row {row} has no running turn to play on from: reset it, or step until the "
+                "world's reply has come"
+            )
+        return self._start_of(row, save_world)
+
+    def _start_of(self, row: int, save_world: bool) -> Start:
+        prompt, answer = self._texts.prompts[row], self._texts.answer(row)
+        start = Start(
+            prompt,
+            answer=answer if len(answer) else None,
+            opening=Prompt(prompt.text, tokens=self._texts.prompt_tokens(row)),
+            draw_seed=int(self._streams.draw_seeds[row]),
+        )
+        talk = self._conversations
+        return start if talk is None else talk.start_of(row, start, save_world)
+
+    def playing(self, starts: Sequence[Start]) -> "TextVectorEnv":
+        """Another environment with the same arguments, whose episodes play on from given starts.
+
+        Each start is played once, in order; a row that is over takes the next one in the same step.
+        At an end `info["group"]` is the number of its start, and `episode_seed`, which each must
+        have, seeds what follows.
+        When none is left, the row waits: `infos["waiting"]` says so, its action is ignored, and its
+        observation stays. Tokenizer, reward and a `BatchedWorld` are shared, nothing else.
+
+        Args:
+            starts: At least one. There are as many rows as starts, at most `num_envs`.
+
+        Raises:
+            ResetOptionsError: There is no start.
+        """
+        if not starts:
+            raise ResetOptionsError("there is no start to play on from")
+        other = copy.copy(self)
+        other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
+        other.autoreset_mode = AutoresetMode.SAME_STEP
+        other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other.action_space = batch_space(self.single_action_space, other.num_envs)
+        other.observation_space = batch_space(self.single_observation_space, other.num_envs)
+        world, first_row = None, 0
+        if self._conversations is not None:
+            world = self._conversations.world.another()
+            if world is self._conversations.world:  # it tells the rows of both apart
+                first_row = self._first_row + self.num_envs
+            else:
+                world.join(replace(self._rules, rows=other.num_envs))
+        other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all rows as numpy arrays and plain types; `load_state_dict` restores it.
@@ -395,16 +561,38 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.load_state_dict(state["streams"])
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
+        talk = self._conversations
+        if talk is not None:
+            talk.load_state_dict(state["conversations"])
+            lost = [row for row in talk.unsaved(state["conversations"]) if not self._over[row]]
+            if lost:
+                self._replay(talk, lost)
         self._components.sums[...] = state["component_sums"]
-        if self._conversations is not None:
-            self._conversations.load_state_dict(state["conversations"])
         self.moves += 1
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions
 
+    def _replay(self, talk: Conversations, rows: Sequence[int]) -> None:
+        """Tell the worlds of `rows`, which were not saved, what they were told before."""
+        asked = talk.pending(rows)
+        starts = []
+        for row in rows:
+            start = self._start_of(row, False)
+            if row in asked:  # a turn without a reply yet is told below
+                answer = None if start.border == 0 else self._texts.answer(row)[: start.border]
+                start = replace(start, answer=answer)
+            starts.append(start)
+        self._begin(np.array(rows), starts)
+        for row, one in asked.items():
+            self._texts.extend(row, one.turn.tokens.tolist())
+            seeds = self._streams.episode_seeds[[row]]
+            talk.ask(np.array([row]), [one.turn], [one.stopped], seeds)
+
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
+        if self._streams.dealt:
+            return {}
         waiting = self._over.nonzero()[0]
         was_reset = self._texts.lengths[waiting].all()
         if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
@@ -412,7 +600,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        starts = self._draw(waiting)
+        waiting, starts = self._draw(waiting)
         self._begin(waiting, starts)
         return self._start_info(waiting, starts)
 
@@ -439,31 +627,44 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         assert self._conversations is not None
         talk, rewards = self._conversations, np.zeros(self.num_envs)
-        running = row_marks(self.num_envs, np.arange(self.num_envs)[moving])
         # A dense reward sees the text before anything is appended to it.
-        batch = self._step_batch(moving, actions, ended) if self._components.dense else None
-        turn_over = (ended | talk.spent()) & running
-        over, truncated = np.zeros((2, self.num_envs), dtype=bool)
-        rows = turn_over.nonzero()[0]
+        batch = None
+        if self._components.dense:
+            batch = self._step_batch(moving, actions, ended, until)
+        over, truncated, told = np.zeros((3, self.num_envs), dtype=bool)
+        rows = ended.nonzero()[0]
+        stops = stopped[rows].tolist()
+        turns = [
+            talk.turn(row, stop, until.get(row))
+            for row, stop in zip(rows.tolist(), stops, strict=True)
+        ]
+        talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
         reasons: dict[int, str] = {}
-        if len(rows):
-            turns = [talk.turn(row, bool(stopped[row]), until.get(row)) for row in rows.tolist()]
-            outcomes = talk.take_turns(rows, turns, self._streams.episode_seeds[rows])
-            for row, outcome in zip(rows.tolist(), outcomes, strict=True):
-                if isinstance(outcome, Reply):
-                    rewards[row] = outcome.reward
-                end = talk.end_or_go_on(row, outcome, bool(stopped[row]))
-                if end is not None:
-                    reasons[row], truncated[row] = end
-                    over[row] = True
-            infos |= masked_info(talk.info(rows, outcomes), turn_over & ~over)
+        replies: dict[int, Reply] = {}
+        for row, (asked, outcome) in talk.come(self._over).items():
+            if isinstance(outcome, Reply):
+                rewards[row] = outcome.reward
+                replies[row] = outcome
+            end = talk.end_or_go_on(row, outcome, asked.stopped)
+            if end is None:
+                told[row] = True
+            else:
+                reasons[row], truncated[row] = end
+                over[row] = True
+        if told.any():
+            infos |= masked_info(talk.info(told.nonzero()[0], replies), told)
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
             rewards[moving] += self._components.pay_step(moving, batch)
         if reasons:
             ends = np.array(list(reasons))
+            told_before = infos.get("_turn", False)
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
+            if "_turn" in infos:  # some turns ended, and other rows start behind turns
+                infos["_turn"] |= told_before
+        if talk.some_wait or self._streams.dealt:
+            infos |= self._waiting_info()
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
@@ -479,14 +680,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = np.arange(self.num_envs)[moving]
         found = {}
         for row in rows[may[rows]].tolist():
-            begin, end = self._answer_begins(row), self._texts.lengths[row]
-            if end - begin < self.min_new_tokens:
-                continue
-            ids = self._texts.tokens[row, :end].tolist()
-            text = self.stop_strings.completed(ids[:begin], ids[begin:])
+            text = self._until_string(row)
             if text is not None:
                 found[row] = text
         return found
+
+    def _until_string(self, row: int) -> str | None:
+        """The answer's text before a stop string that its last token completes, if it does."""
+        begin, end = self._answer_begins(row), self._texts.lengths[row]
+        if end - begin < self.min_new_tokens:
+            return None
+        ids = self._texts.tokens[row, :end].tolist()
+        return self.stop_strings.completed(ids[:begin], ids[begin:])
+
+    def _ended_by(self, row: int) -> tuple[bool, str | None]:
+        """Whether the last token of a turn is a stop token, and else the text before a string."""
+        stopped = bool(self._is_stop[self._texts.tokens[row, self._texts.lengths[row] - 1]])
+        return stopped, self._until_string(row) if self.stop_strings and not stopped else None
 
     def _answer_begins(self, row: int) -> int:
         """Place of the first token of the answer, or of a conversation's present turn."""
@@ -507,6 +717,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             for row, reason in zip(rows.tolist(), reasons, strict=True)
         ]
         rewards[rows] += self._components.pay_episodes(rows, episodes)
+        if self._streams.adaptive:
+            self._tell_source(rows, episodes)
         infos = self._end_info(rows, ended, episodes)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             return infos
@@ -518,34 +730,89 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        starts = self._draw(rows)
+        rows, starts = self._draw(rows)
         self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
         return infos | self._start_info(rows, starts)
 
-    def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
-        return [Start(prompt) for prompt in self._streams.draw(rows)]
+    def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
+        """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
+        counts = np.array([episode.finish_reason != ERROR for episode in episodes])
+        if self._components.may_abstain:
+            counts &= self._components.scored()[rows]
+        paid = self._components.paid()[rows]
+        if self._conversations is not None:
+            paid += self._conversations.rewards[rows]
+        self._streams.scored(rows[counts], _at(self._texts.prompts, rows[counts]), paid[counts])
+
+    def _draw(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Sequence[Start]]:
+        """The next starts, and the rows that they are for: all, or the first if few are left."""
+        drawn = self._streams.draw(rows)
+        starts = [one if isinstance(one, Start) else Start(one) for one in drawn]
+        return rows[: len(starts)], starts
 
     def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
         """Fill `rows` with their first tokens."""
+        if not len(rows):
+            return
+        talk = self._conversations
         # Everything is checked before the first row changes: an error leaves the state as it was.
-        if self._conversations is not None:
-            starts = self._conversations.opened(rows, starts, self._streams.draw_seeds[rows])
-        numbered = list(zip(rows.tolist(), starts, strict=True))
-        ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
-        for row, start in numbered:
-            if start.answer is not None:
-                check_answer(start.answer, f"row {row}", self.max_new_tokens, self._is_stop)
-        for (row, start), prompt_tokens in zip(numbered, ids, strict=True):
-            prompt = start.prompt
+        opened = starts
+        if talk is not None:
+            opened = talk.opened(rows, starts, self._streams.draw_seeds[rows])
+        numbered = list(zip(rows.tolist(), starts, opened, strict=True))
+        ids = [self._first_ids(row, start, begun) for row, start, begun in numbered]
+        for row, start, _ in numbered:
+            self._check_start(start, f"row {row}")
+        for (row, start, begun), prompt_tokens in zip(numbered, ids, strict=True):
+            prompt = begun.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
-                prompt = Prompt(text, prompt.columns, prompt_tokens)
-            self._texts.begin(row, prompt, prompt_tokens, start.answer)
+                prompt = replace(prompt, text=text, tokens=prompt_tokens)
+            answer = None if start.turns else start.answer
+            self._texts.begin(row, prompt, prompt_tokens, answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
+        if talk is not None:
+            talk.started(rows, starts)
+            try:
+                resume(talk, self._texts, rows.tolist(), starts, self._ended_by)
+            except WorldError:
+                self._over[rows] = True  # no text to go on from: they must be reset
+                raise
+
+    def _first_ids(self, row: int, start: Start, begun: Start) -> NDArray[np.int64]:
+        """The ids that an episode begins with, shape (prompt_length,), int64.
+
+        Args:
+            row: Row number.
+            start: What was asked for.
+            begun: What it became, with what a world says first as its prompt.
+        """
+        prompt, known = begun.prompt, start.opening
+        if known is not None and begun is start:  # no world spoke, so nothing is encoded again
+            prompt = replace(prompt, tokens=known.tokens, messages=None)
+        ids = self._encoder.encode(prompt, f"row {row}")
+        if known is not None and known.tokens is not None and not np.array_equal(ids, known.tokens):
+            raise ReplayError(
+                f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
+                "A world is begun anew with the start's record and draw_seed, and all it says must "
+                "follow from them"
+            )
+        return ids
+
+    def _check_start(self, start: Start, name: str) -> None:
+        """Refuse a start that leaves nothing to choose, or turns without a world."""
+        if start.answer is not None:
+            budget, border = self.max_new_tokens, start.border
+            check_answer(start.answer, name, budget, self._is_stop, border)
         if self._conversations is not None:
-            self._conversations.started(rows)
+            check_turns(self._conversations, start, name)
+        elif start.turns:
+            raise ResetOptionsError(
+                f"{name}: the start has {len(start.turns)} turns of a conversation, and this "
+                "environment has no world="
+            )
 
     # ---------------------------------------------------------------- what goes to the outside
 
@@ -554,8 +821,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows: NDArray[np.intp] | slice,
         actions: NDArray[np.int64],
         ended: NDArray[np.bool_],
+        until: Mapping[int, str],
     ) -> StepBatch:
         """Copies of everything that a dense reward sees: it may keep them."""
+        talk = self._conversations
         return StepBatch(
             tokens=np.array(self._texts.tokens[rows]),
             lengths=self._texts.lengths[rows],
@@ -563,6 +832,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             actions=np.array(actions[rows]),
             ended=np.array(ended[rows]),
             tokenizer=self.tokenizer,
+            prompts=_at(self._texts.prompts, rows),
+            is_stop=self._is_stop,
+            turns=() if talk is None else _at(talk.histories, rows),
+            turn_starts=None if talk is None else np.array(talk.starts[rows]),
+            until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
@@ -577,6 +851,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             columns=prompt.columns,
             tokenizer=self.tokenizer,
             turns=() if talk is None else tuple(talk.histories[row]),
+            world=None if talk is None else talk.world_of(row),
             until=until,
         )
 
@@ -594,19 +869,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info |= more
         if self._components.may_abstain:
             info["scored"] = ended & self._components.scored()
-        if self.group_size > 1:
+        if self._streams.names_groups:
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
     def _start_info(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        talk = self._conversations
         texts, records = np.empty((2, self.num_envs), dtype=object)
         for row, start in zip(rows.tolist(), starts, strict=True):
             begun = self._texts.prompts[row]  # with a world it is what the world began with
             texts[row] = begun.text
-            records[row] = Record(begun if self._conversations is None else start.prompt)
+            records[row] = Record(begun if talk is None else _drawn(start, begun))
         marks = row_marks(self.num_envs, rows)
         seeds = np.where(marks, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
+        told = masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
+        if talk is not None and talk.numbers[rows].any():  # it goes on behind these turns
+            told |= masked_info({"turn": talk.numbers.copy()}, marks & (talk.numbers > 0))
+        return told
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
@@ -620,6 +899,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             return {}
         every_row = np.ones(self.num_envs, dtype=bool)
         return masked_info({"action_mask": self.action_masks()}, every_row)
+
+    def _waiting_info(self) -> dict[str, Any]:
+        """Rows whose action will be ignored: no reply is there yet, or no start is left."""
+        talk, waiting = self._conversations, np.zeros(self.num_envs, dtype=bool)
+        if talk is not None:
+            waiting |= talk.waiting
+        if self._streams.dealt:
+            waiting |= self._over
+        return masked_info({"waiting": waiting}, waiting)
 
     # ---------------------------------------------------------------- checks
 
@@ -652,6 +940,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.seed(rows, seeds)
 
 
+def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
+
+
+def _drawn(start: Start, begun: Prompt) -> Prompt:
+    """What was drawn, with the columns that a world has added to its record."""
+    if begun.columns is start.prompt.columns:
+        return start.prompt
+    return replace(start.prompt, columns=begun.columns)
+
+
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
     """Check the arguments of an environment without a world."""
     if prompts is None:
@@ -663,6 +962,15 @@ def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
             "max_turns and max_turn_tokens are about turns, which only a conversation with a "
             "world= has; max_new_tokens bounds an answer"
         )
+
+
+def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
+    if world is not None:
+        raise ToolError(
+            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
+            "class derived from textenv.tools.ToolWorld does"
+        )
+    return Tools(tools)
 
 
 def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Sampling
+from agents.commands.shared import Machine, Masked, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling):
+class Answers(Sampling, Masked):
     """How to answer.
 
     Attributes:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Sampling
+from agents.commands.shared import OWN_FUNCTION, Machine, Masked, Prompted, Sampling
 
 JUDGES = ("afinn", "textblob", "chinese")
 """Keys of `agents.evaluation.JUDGES`, which is not imported here: it needs torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Prompted, Sampling):
+class Answers(Prompted, Sampling, Masked):
     """What to answer, and how.
 
     Attributes:

@@ -219,10 +219,11 @@ def _as_one_class(groups: Sequence[Group], settings: type) -> type:
 def _annotated(option: Option) -> Any:
     """The option's type with what tyro is to know of it."""
     # What is not given is not worth a word; other defaults are shown.
-    hint = "" if option.default is None or option.default is False else None
+    nothing = option.default is None or option.default is False or option.default == []
+    hint = "" if nothing else None
     if option.metadata.get("positional"):
         hint = "(required)"
-    elif isinstance(option.default, list):
+    elif isinstance(option.default, list) and option.default:
         hint = f"(default: {' '.join(map(str, option.default))})"
     # Tyro shows the names of a Literal by itself.
     names = f" Takes {option.choices}." if "names" in option.metadata else ""

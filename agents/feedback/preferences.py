@@ -226,19 +226,18 @@ def sample_answers(
             finished += 1
             on_answers(finished)
 
-    # Answers to one prompt stand side by side, so that the cache reads the prompt once.
-    asked = [ids for ids in encoded for _ in range(k)]
     answers = generate_tokens(
         policy,
-        asked,
+        encoded,
         max_new_tokens,
+        n=k,
         temperature=temperature,
         generator=np.random.default_rng(seed),
         on_token=count,
     )
     texts = iter(
-        decode_answer(tokenizer, prompt, answer[:-1] if answer[-1] in stops else answer)
-        for prompt, answer in zip(asked, answers, strict=True)
+        decode_answer(tokenizer, encoded[number // k], a[:-1] if a[-1] in stops else a)
+        for number, a in enumerate(answers)
     )
     return [list(islice(texts, k)) for _ in prompts]
 

@@ -7,6 +7,7 @@ import numpy as np
 from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
+from agents.jobs.environments import rules_of
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
 from policies import Policy, load_policy
@@ -44,7 +45,13 @@ def run(settings: ChatSettings) -> None:
     limit = talk_options.refuse_above
     voice = Voice(
         policy,
-        Sampling(longest, answers.temperature, answers.top_k, answers.top_p),
+        Sampling(
+            longest,
+            answers.temperature,
+            answers.top_k,
+            answers.top_p,
+            **rules_of(answers, policy, longest),
+        ),
         np.random.default_rng(settings.machine.seed),
         None if limit is None else refuse_toxic(profanity_words(), limit),
     )

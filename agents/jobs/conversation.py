@@ -31,12 +31,20 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_k: Keep only this many tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
+        min_new_tokens: Shortest answer.
+        forbidden_tokens: Ids that are never chosen.
+        allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
+        stop_strings: Texts that end an answer.
     """
 
     max_new_tokens: int = 64
     temperature: float = 0.8
     top_k: int | None = None
     top_p: float | None = None
+    min_new_tokens: int = 0
+    forbidden_tokens: Sequence[int] = ()
+    allowed_tokens: Sequence[int] | None = None
+    stop_strings: Sequence[str] = ()
 
 
 @dataclass
@@ -89,7 +97,7 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer, prompt)
+        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings)
         stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 

@@ -4,11 +4,15 @@ from typing import Any
 
 from rich.console import Console
 
-from policies import Policy
+from agents.commands.shared import Masked
+from policies import Policy, tokenizer_of
 from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.encoding import PromptEncoder
-from textenv.errors import PromptTooLongError
+from textenv.errors import OptionError, PromptTooLongError
 from textenv.long_prompts import cut_long, drop_long
+from textenv.masks import forbidden_marks, mask_table, token_marks
+from textenv.stop_strings import StopStrings
+from textenv.tokenizers import stop_tokens_of
 
 LONG = {"cut": cut_long, "drop": drop_long}
 
@@ -69,6 +73,35 @@ def room_for_prompts(policy: Policy, max_new_tokens: int) -> int:
     return room
 
 
+def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, Any]:
+    """What may be chosen, as arguments of an environment and of `generate`.
+
+    Raises:
+        OptionError: A token is not in the vocabulary of `policy`, or nothing is left to choose.
+    """
+    shortest, vocab_size = masks.min_new_tokens, policy.vocab_size
+    if shortest > max_new_tokens:
+        raise OptionError(
+            f"--min-new-tokens {shortest} is more than an answer may have, {max_new_tokens}"
+        )
+    rules: dict[str, Any] = {
+        "min_new_tokens": shortest,
+        "forbidden_tokens": tuple(masks.forbidden_tokens),
+        "allowed_tokens": tuple(masks.allowed_tokens) or None,
+        "stop_strings": tuple(masks.stop_strings),
+    }
+    stops = stop_tokens_of(policy.tokenizer)
+    try:
+        forbidden = forbidden_marks(
+            vocab_size, rules["forbidden_tokens"], rules["allowed_tokens"], stops
+        )
+        mask_table(token_marks(stops, vocab_size, "stop_tokens"), forbidden, shortest)
+        StopStrings(rules["stop_strings"], tokenizer_of(policy))
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    return rules
+
+
 def environment_for(
     policy: Policy,
     prompts: Any,
@@ -76,6 +109,7 @@ def environment_for(
     *,
     rows: int,
     max_new_tokens: int,
+    masks: Masked,
     group_size: int = 1,
 ) -> TextVectorEnv:
     """An environment of `policy`'s vocabulary, whose context limits the prompts.
@@ -86,10 +120,12 @@ def environment_for(
         reward: The same.
         rows: Answers written at a time.
         max_new_tokens: Longest answer.
+        masks: Which tokens may be chosen.
         group_size: Answers to each drawn prompt.
 
     Raises:
         PromptTooLongError: The answers leave no room for a prompt.
+        OptionError: The masks do not fit the policy.
     """
     return TextVectorEnv(
         rows,
@@ -99,4 +135,5 @@ def environment_for(
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=room_for_prompts(policy, max_new_tokens),
         group_size=group_size,
+        **rules_of(masks, policy, max_new_tokens),
     )

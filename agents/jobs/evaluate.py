@@ -21,7 +21,7 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
-from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
+from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts, rules_of
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
@@ -62,6 +62,7 @@ def run(settings: EvaluateSettings) -> None:
             try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
     for policy in named.values():
+        rules_of(wanted, policy, wanted.max_new_tokens)  # refused before anything is answered
         room = room_for_prompts(policy, wanted.max_new_tokens)
         fitting = fit_prompts(ListPrompts(asked), policy, room, wanted.long_prompts, console)
         assert isinstance(fitting, ListPrompts)  # made from one
@@ -81,6 +82,7 @@ def run(settings: EvaluateSettings) -> None:
             scored,
             rows=min(wanted.rows, len(asked)),
             max_new_tokens=wanted.max_new_tokens,
+            masks=wanted,
         )
 
     with Stages(console).bar("Answers", len(named) * len(asked), "answers") as advance:

@@ -266,7 +266,7 @@ def split_prompts(
         lambda different: max(different // 10, FEWEST_TO_SPLIT // 2),
         mixed,
     )
-    return ListPrompts(training), _spread(held_out, count), True
+    return source.with_prompts(training), _spread(held_out, count), True
 
 
 def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
@@ -287,5 +287,6 @@ def environment_of(
         reward,
         rows=answers.rows,
         max_new_tokens=answers.max_new_tokens,
+        masks=answers,
         group_size=group_size,
     )

@@ -31,8 +31,8 @@ class TextVecEnv(VecEnv):
         envs: A vector environment in the SAME_STEP autoreset mode, which is the default of ours.
 
     Raises:
-        ValueError: The autoreset mode is another one. SB3 expects that a row restarts in the step
-            that ends it.
+        ValueError: The autoreset mode is another one (SB3 expects that a row restarts in the step
+            that ends it), or rows may wait for their world.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]):
@@ -41,6 +41,11 @@ class TextVecEnv(VecEnv):
             raise ValueError(
                 f"the autoreset mode is {mode}; Stable-Baselines3 restarts a row in the step that "
                 "ends it: make the environment with autoreset_mode=AutoresetMode.SAME_STEP"
+            )
+        if getattr(envs.unwrapped, "world_wait", "all") != "all":
+            raise ValueError(
+                "world_wait is 'async': Stable-Baselines3 would learn from actions of rows that "
+                "wait, which are ignored; leave world_wait out"
             )
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)

@@ -5,14 +5,12 @@ at each step. In the update, observations that begin alike, such as all of one e
 once. Everything else is CleanRL's code for any environment, the array of observations included.
 Left out: clipping of the value loss, evaluation, logging to files.
 
-Run: python examples/drivers/cleanrl_ppo.py [total_tokens]
+Run: python examples/drivers/cleanrl_ppo.py [total_tokens] [world]
 """
-
-import sys
 
 import numpy as np
 import torch
-from task import NETWORK, make_envs
+from task import NETWORK, TASK, arguments, make_envs
 from torch import nn
 
 from policies import TransformerPolicy
@@ -30,10 +28,10 @@ vf_coef = 0.5
 max_grad_norm = 0.5
 
 
-def train(total_tokens: int, seed: int = 0) -> float:
+def train(total_tokens: int, seed: int = 0, task: dict = TASK) -> float:
     """Train a small transformer; returns the mean return of the last update's episodes."""
     rng = np.random.default_rng(seed)
-    envs = make_envs(num_envs)
+    envs = make_envs(num_envs, task)
     agent = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
     optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate, eps=1e-5)
 
@@ -127,4 +125,4 @@ def train(total_tokens: int, seed: int = 0) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
+    train(**arguments())

@@ -1,12 +1,10 @@
 """Our own PPO: the learner collects rollouts and takes the steps.
 
-Run: python examples/drivers/own_ppo.py [total_tokens]
+Run: python examples/drivers/own_ppo.py [total_tokens] [world]
 """
 
-import sys
-
 import torch
-from task import NETWORK, make_envs
+from task import NETWORK, TASK, arguments, make_envs
 
 from agents import PPO, Learner
 from policies import TransformerPolicy
@@ -15,9 +13,9 @@ num_envs, num_steps = 32, 32
 learning_rate = 3e-3
 
 
-def train(total_tokens: int, seed: int = 0) -> float:
+def train(total_tokens: int, seed: int = 0, task: dict = TASK) -> float:
     """Train a small transformer; returns the mean score of the last update's episodes."""
-    envs = make_envs(num_envs)
+    envs = make_envs(num_envs, task)
     policy = TransformerPolicy.for_env(envs, seed=seed, **NETWORK)
     learner = Learner(
         policy,
@@ -35,4 +33,4 @@ def train(total_tokens: int, seed: int = 0) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
+    train(**arguments())

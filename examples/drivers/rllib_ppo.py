@@ -5,10 +5,9 @@ must restart at the step after their end (`NEXT_STEP`): RLlib takes any observat
 the start of an episode and does not look at the autoreset mode. Its runner copies the weights from
 the learner after each update; the policy's cache notices that by itself.
 
-Run: python examples/drivers/rllib_ppo.py [total_tokens]
+Run: python examples/drivers/rllib_ppo.py [total_tokens] [world]
 """
 
-import sys
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
-from task import NETWORK, TASK
+from task import NETWORK, TASK, arguments
 from torch import Tensor
 
 from policies import TransformerConfig, TransformerPolicy
@@ -60,14 +59,15 @@ class TextModule(TorchRLModule, ValueFunctionAPI):
         return self.policy.value_head(hidden).squeeze(-1)
 
 
-def train(total_tokens: int, seed: int = 0) -> float:
+def train(total_tokens: int, seed: int = 0, task: dict = TASK) -> float:
     """Train a small transformer; returns the mean return of the last update's episodes."""
     batch_size = num_envs * num_steps
+    letters = task.get("max_turns", task["max_new_tokens"])  # that are chosen in an episode
     config = (
         PPOConfig()
         .environment(
             "textenv:textenv/Generate-v0",
-            env_config=TASK | {"autoreset_mode": AutoresetMode.NEXT_STEP},
+            env_config=task | {"autoreset_mode": AutoresetMode.NEXT_STEP},
         )
         .env_runners(
             num_env_runners=0,
@@ -91,7 +91,7 @@ def train(total_tokens: int, seed: int = 0) -> float:
             grad_clip=0.5,
         )
         .debugging(seed=seed)
-        .reporting(metrics_num_episodes_for_smoothing=batch_size // TASK["max_new_tokens"])
+        .reporting(metrics_num_episodes_for_smoothing=batch_size // letters)
     )
     algorithm = config.build_algo()
     tokens, mean_return = 0, float("nan")
@@ -106,4 +106,4 @@ def train(total_tokens: int, seed: int = 0) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
+    train(**arguments())

@@ -1,15 +1,13 @@
 """Stable-Baselines3's PPO from the released package, with cached decoding and one pass over a text.
 
-Run: python examples/drivers/sb3_ppo.py [total_tokens]
+Run: python examples/drivers/sb3_ppo.py [total_tokens] [world]
 """
-
-import sys
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from task import NETWORK, make_envs
+from task import NETWORK, TASK, arguments, make_envs
 
 from agents.sb3 import SB3TokenPolicy, TrajectoryBuffer, to_vec_env
 
@@ -32,11 +30,11 @@ class Report(BaseCallback):
         print(f"{self.num_timesteps:7d} tokens  return {np.mean(self.returns):.3f}")
 
 
-def train(total_tokens: int, seed: int = 0) -> float:
+def train(total_tokens: int, seed: int = 0, task: dict = TASK) -> float:
     """Train a small transformer; returns the mean return of the last update's episodes."""
     model = PPO(
         SB3TokenPolicy,
-        to_vec_env(make_envs(num_envs)),
+        to_vec_env(make_envs(num_envs, task)),
         rollout_buffer_class=TrajectoryBuffer,
         n_steps=num_steps,
         batch_size=256,
@@ -54,4 +52,4 @@ def train(total_tokens: int, seed: int = 0) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
+    train(**arguments())

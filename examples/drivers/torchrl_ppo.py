@@ -5,14 +5,12 @@ TorchRL prefers a vector whose finished rows wait to be reset, so the environmen
 such as `prompt`.) It stores every observation of a rollout. In the rollout the policy's cache
 encodes one token at each step. In the update, observations that begin alike are encoded once.
 
-Run: python examples/drivers/torchrl_ppo.py [total_tokens]
+Run: python examples/drivers/torchrl_ppo.py [total_tokens] [world]
 """
-
-import sys
 
 import torch
 from gymnasium.vector import AutoresetMode
-from task import NETWORK, make_envs
+from task import NETWORK, TASK, arguments, make_envs
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torch.distributions import Categorical
@@ -50,10 +48,10 @@ class ReadText(nn.Module):
         return hidden, self.policy.choices(hidden)
 
 
-def train(total_tokens: int, seed: int = 0) -> float:
+def train(total_tokens: int, seed: int = 0, task: dict = TASK) -> float:
     """Train a small transformer; returns the mean return of the last update's episodes."""
     torch.manual_seed(seed)
-    envs = make_envs(num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    envs = make_envs(num_envs, task, autoreset_mode=AutoresetMode.DISABLED)
     env = GymWrapper(envs, categorical_action_encoding=True)
     check_env_specs(env)
     env.set_seed(seed)
@@ -111,8 +109,7 @@ def train(total_tokens: int, seed: int = 0) -> float:
                 loss.backward()
                 nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
                 optimizer.step()
-        # Rewards are paid at the end of an episode, all at once.
-        mean_return = float(data["next", "reward"][data["next", "done"]].mean())
+        mean_return = float(data["next", "reward"].sum() / data["next", "done"].sum())
         print(f"{update * batch_size:7d} tokens  return {mean_return:.3f}")
     collector.shutdown()
     return mean_return
@@ -120,4 +117,4 @@ def train(total_tokens: int, seed: int = 0) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 30_000)
+    train(**arguments())

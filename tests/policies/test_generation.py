@@ -6,6 +6,7 @@ import torch
 from letters import Letters
 
 from policies import TransformerConfig, TransformerPolicy, generate, generate_tokens
+from textenv import load_tokenizer
 from textenv.errors import (
     EmptyPromptsError,
     NoStopTokenWarning,
@@ -208,3 +209,141 @@ def test_numbers_out_of_range(policy, numbers):
     ((name, value),) = numbers.items()
     with pytest.raises(ValueError, match=rf"{name} (is )?{value}"):
         generate_tokens(policy, PROMPTS, **({"max_new_tokens": 5} | numbers))
+
+
+# --- several answers, and the rules of an environment ---------------------------------------------
+
+
+def test_several_answers_to_each_prompt_stand_side_by_side(policy):
+    alone = generate_tokens(
+        policy, [p for p in PROMPTS for _ in range(3)], 9, generator=np.random.default_rng(4)
+    )
+    together = generate_tokens(policy, PROMPTS, 9, n=3, generator=np.random.default_rng(4))
+    assert together == alone and len({tuple(a) for a in together[:3]}) > 1
+    texts = policy.generate(["bcd", "e"], 9, n=4, generator=np.random.default_rng(0))
+    ids = generate_tokens(policy, [[1, 2, 3], [4]], 9, n=4, generator=np.random.default_rng(0))
+    shown = [policy.tokenizer.decode(a[:-1] if a[-1] == STOP else a) for a in ids]
+    assert texts == shown and len(texts) == 8
+    with pytest.raises(ValueError, match="n is 0"):
+        policy.generate(["a"], n=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
+def test_answers_to_one_prompt_encode_it_once(monkeypatch, batch_size):
+    policy = make_policy(Letters(VOCAB - 1, stop=True), context=64)
+    made = []
+    new_cache = policy.new_cache
+    monkeypatch.setattr(policy, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(VOCAB - 1, size=(5, 40)).tolist()
+    answers = generate_tokens(policy, prompts, 12, n=8, batch_size=batch_size, generator=rng)
+    # The last token of a prompt is read for each answer: its hidden state is what is asked for.
+    # Rows that wait for the others to finish read their last token again.
+    chosen = sum(len(answer) - 1 for answer in answers)
+    idle = 12 * batch_size
+    assert made[0].encoded_tokens <= 5 * 39 + 5 * 8 + chosen + idle
+    assert made[0].encoded_tokens >= 5 * 39 + 5 * 8 + chosen
+
+
+RULES = {"min_new_tokens": 2, "forbidden_tokens": [0, 3], "stop_tokens": [5, STOP]}
+
+
+def rules_env(**more):
+    from textenv import TextEnv
+
+    def nothing(episodes):
+        return [0.0] * len(episodes)
+
+    arguments = {"prompts": ["b", "eg"], "reward": nothing, "max_new_tokens": 7, **RULES, **more}
+    return TextEnv(tokenizer=Letters(VOCAB - 1, stop=True), **arguments)
+
+
+@pytest.mark.parametrize("more", [{}, {"allowed_tokens": [2, 4, 6]}])
+def test_generation_under_an_environments_rules_is_the_environments_loop(policy, more):
+    env = rules_env(**more)
+    prompts = ["b", "eg", "cc", "f"] * 3
+    answers = []
+    generator = np.random.default_rng(7)
+    for prompt in prompts:
+        observation, info = env.reset(options={"prompt": prompt})
+        chosen, over = [], False
+        while not over:
+            step = policy.act(
+                observation[None], action_masks=info["action_mask"][None], generator=generator
+            )
+            chosen.append(int(step.actions[0]))
+            observation, _, terminated, truncated, info = env.step(step.actions[0])
+            over = terminated or truncated
+        answers.append(chosen)
+    ids = [[ord(c) - ord("a") for c in prompt] for prompt in prompts]
+    same = generate_tokens(
+        policy, ids, **env.answer_rules, batch_size=1, generator=np.random.default_rng(7)
+    )
+    assert same == answers
+    assert {a[-1] for a in answers} & {5, STOP} and not {t for a in answers for t in a} & {0, 3}
+
+
+def test_a_turn_has_its_own_budget_in_the_rules():
+    from textenv import Reply, TextVectorEnv, World
+
+    class Silent(World):
+        def reply(self, turn, rng):
+            return Reply()
+
+    envs = TextVectorEnv(
+        1,
+        prompts=["b"],
+        world=Silent,
+        max_new_tokens=30,
+        max_turn_tokens=4,
+        tokenizer=Letters(VOCAB - 1, stop=True),
+    )
+    assert envs.answer_rules["max_new_tokens"] == 4
+    assert envs.answer_rules["stop_tokens"] == (STOP,)
+
+
+def test_masked_logprobs_are_those_of_what_may_be_chosen(policy):
+    mask = np.zeros(VOCAB, dtype=bool)
+    mask[[1, 4, STOP]] = True
+    texts = np.full((6, 5), policy.pad_token)
+    texts[:, :2] = [2, 3]
+    step = policy.act(texts, action_masks=mask, generator=np.random.default_rng(0))
+    with torch.no_grad():
+        hidden = policy.hidden_states(torch.tensor([2, 3]), torch.tensor([2]))[-1:]
+        logits = policy.logits(hidden)[0]
+    expected = (logits - logits[mask].logsumexp(0)).numpy()
+    np.testing.assert_allclose(step.logprobs, expected[step.actions], atol=1e-5)
+    assert set(step.actions.tolist()) <= {1, 4, STOP}
+
+
+def test_stop_strings_end_answers_as_in_an_environment():
+    config = TransformerConfig(vocab_size=257, context=32, n_layer=1, n_head=2, n_embd=8)
+    policy = TransformerPolicy(config, tokenizer=load_tokenizer("bytes"), seed=0)
+    prompts = ["a", "bb", "ccc"] * 8
+    options = {"max_new_tokens": 12, "stop_tokens": (), "stop_strings": ["e", "th"]}
+    options["allowed_tokens"] = [*b"the "]
+    ids = generate_tokens(
+        policy, [[*p.encode()] for p in prompts], generator=np.random.default_rng(1), **options
+    )
+    texts = policy.generate(prompts, generator=np.random.default_rng(1), **options)
+    ended = 0
+    for answer, text in zip(ids, texts, strict=True):
+        whole = bytes(answer).decode()
+        ends = [whole.find(string) for string in ("e", "th") if string in whole]
+        assert text == (whole[: min(ends)] if ends else whole)
+        # Nothing is chosen behind the token that completes a string.
+        assert "e" not in whole[:-1] and "th" not in whole[:-1]
+        assert ends or len(answer) == 12
+        ended += bool(ends)
+    assert ended > 10
+
+
+def test_stop_strings_wait_for_the_shortest_answer_and_need_a_tokenizer():
+    config = TransformerConfig(vocab_size=257, context=32, n_layer=1, n_head=2, n_embd=8)
+    policy = TransformerPolicy(config, tokenizer=load_tokenizer("bytes"), seed=0)
+    options = {"max_new_tokens": 6, "stop_tokens": (), "allowed_tokens": [ord("e")]}
+    (text,) = policy.generate(["a"], stop_strings=["e"], min_new_tokens=3, **options)
+    assert text == "ee"  # the string that counts is the one that the third token completes
+    policy.tokenizer = None
+    with pytest.raises(TokenizerError, match="without stop_strings"):
+        generate_tokens(policy, [[1]], stop_strings=["e"], **options)

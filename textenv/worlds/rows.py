@@ -1,6 +1,7 @@
 """The worlds of the rows: made from what a user gives, asked together, their replies checked."""
 
 import asyncio
+import copy
 import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.background import wait_for
 from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 ROLES = ("user", "tool", "system")
 """Who may speak to the agent."""
@@ -48,41 +49,59 @@ class OneWorldPerEpisode(BatchedWorld):
             self.worlds[row] = world  # only now: one that cannot begin leaves the old one
         return openings
 
-    def reply(
+    def ask(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
     ) -> Sequence[Any]:
-        """Each row's reply, or the exception that its world raised."""
+        """Each row's reply, a coroutine that gives it, or the exception that its world raised."""
         given = []
         for row, turn, rng in zip(rows, turns, rngs, strict=True):
             try:
                 given.append(self.worlds[row].reply(turn, rng))
             except Exception as error:
                 given.append(error)
-        waiting = [place for place, one in enumerate(given) if inspect.isawaitable(one)]
-        if waiting:
-            answers = wait_for(self._together([given[place] for place in waiting]))
-            for place, answer in zip(waiting, answers, strict=True):
-                given[place] = answer
         return given
 
-    async def _together(self, replies: Sequence[Any]) -> Sequence[Any]:
-        limited = [asyncio.wait_for(reply, self.timeout) for reply in replies]
-        return await asyncio.gather(*limited, return_exceptions=True)
+    async def reply(
+        self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
+    ) -> Sequence[Any]:
+        """Each row's reply, or the exception that its world raised; all run together."""
+        given = self.ask(rows, turns, rngs)
+        limited = [asyncio.wait_for(one, self.timeout) for one in given if inspect.isawaitable(one)]
+        answers = iter(await asyncio.gather(*limited, return_exceptions=True))
+        return [next(answers) if inspect.isawaitable(one) else one for one in given]
+
+    def another(self) -> "OneWorldPerEpisode":
+        """Worlds made in the same way."""
+        return OneWorldPerEpisode(self.make, self.timeout)
+
+    def save(self, row: int) -> Any:
+        """A copy of the state of one row's world; None if it cannot be saved but replayed.
+
+        Raises:
+            WorldError: It can be neither saved nor replayed.
+        """
+        try:
+            return copy.deepcopy(state_of(self.worlds[row]))
+        except WorldError:
+            if self.worlds[row].replayable:
+                return None
+            raise
+
+    def restore(self, row: int, state: Any) -> None:
+        """Make the world of a saved state in one row."""
+        # A copy: other worlds may be made of it.
+        self.worlds[row] = restored(self.make(), copy.deepcopy(state))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each row's world."""
-        return {str(row): _state_of(world) for row, world in self.worlds.items()}
+        """The state of each row's world, without those that are to be replayed."""
+        states = {str(row): self.save(row) for row in self.worlds}
+        return {row: state for row, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            if hasattr(world, "load_state_dict"):
-                world.load_state_dict(saved)
-            else:
-                vars(world).update(saved)
-            self.worlds[int(row)] = world
+            self.restore(int(row), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
@@ -105,6 +124,11 @@ def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
     return OneWorldPerEpisode(found, timeout)
 
 
+def reward_of(world: BatchedWorld) -> Any:
+    """The reward that belongs to a world (see `World.episode_reward`), or None."""
+    return getattr(getattr(world, "make", world), "episode_reward", None)
+
+
 def checked(reply: Any, world: str) -> Reply:
     """A reply that can be used.
 
@@ -125,17 +149,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def _state_of(world: World) -> Any:
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import DPO, PPO, Learner, PPOPtx, Trainer
+from agents.commands.shared import Masked
 from agents.evaluation import evaluate
 from agents.feedback import (
     Ranking,
@@ -300,7 +301,12 @@ class Recipe:
         """Where a policy answers prompts."""
         s = self.settings
         return environment_for(
-            policy, list(prompts), reward, rows=s.ppo_rows, max_new_tokens=s.max_new_tokens
+            policy,
+            list(prompts),
+            reward,
+            rows=s.ppo_rows,
+            max_new_tokens=s.max_new_tokens,
+            masks=Masked(),
         )
 
     def evaluation_prompts(self) -> list[Prompt]:

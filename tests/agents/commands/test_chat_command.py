@@ -179,3 +179,14 @@ def test_a_model_of_hugging_face_is_asked_with_its_own_template(tmp_path):
     result = run(str(tmp_path / "policy"), "--max-new-tokens", "2", "--system", "be", typed="hi\n")
     assert result.exit_code == 0, result.output
     assert "refuses messages of the roles system, user: no system" in result.output
+
+
+def test_answers_keep_to_the_masks(folder):
+    options = ["--plain", "--temperature", "3", "--max-new-tokens", "6", "--min-new-tokens", "3"]
+    result = run(folder, *options, "--allowed-tokens", "122", typed="abc\nabc\nabc\n")
+    assert result.exit_code == 0, result.output
+    said = [line.removeprefix("> ") for line in result.output.splitlines() if "z" in line]
+    assert len(said) == 3
+    assert all(set(line) == {"z"} and 3 <= len(line) <= 6 for line in said), said
+    refused = run(folder, "--forbidden-tokens", "257", typed="")
+    assert refused.exit_code == 2 and "forbidden_tokens holds 257" in refused.output

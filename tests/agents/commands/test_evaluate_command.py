@@ -194,3 +194,20 @@ def test_answers_that_fill_the_context(folder):
     result = run_command("eval", *arguments)
     assert result.exit_code == 1
     assert "leave no room" in " ".join(result.output.split())
+
+
+def test_policies_answer_under_the_masks_they_are_given(folder):
+    (folder / "my.py").write_text(
+        MINE
+        + "def only_a(episodes):\n"
+        + "    return [float(e.text == 'a' * len(e.text) and len(e.text) >= 2) for e in episodes]\n"
+    )
+    masks = ("--allowed-tokens", "97", "--min-new-tokens", "2", "--json", "out.json")
+    result = run("one", "two", "--reward", "my.py:only_a", *masks)
+    assert result.exit_code == 0, result.output
+    assert [row["reward"]["mean"] for row in json.loads((folder / "out.json").read_text())] == [
+        1,
+        1,
+    ]
+    refused = run("one", "--reward", "my.py:length", "--allowed-tokens", "300")
+    assert refused.exit_code == 2 and "allowed_tokens holds 300" in refused.output

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents.algorithms.names import ALGORITHMS
 from agents.runs.loggers import LOGGERS
+from agents.runs.state_files import read_state
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 
@@ -34,6 +35,16 @@ def broken(episodes):
 
 def endless(rng):
     return f"number {rng.integers(1000)}:"
+
+def sums(rng):
+    a = int(rng.integers(9))
+    return {"prompt": f"{a}=", "answer": str(a)}
+
+def right(episodes):
+    return [e.text.startswith(e.columns["answer"]) for e in episodes]
+
+from textenv.curriculum import Curriculum, hard
+again = Curriculum([f"prompt {n}" for n in range(50)], hard, full_score=2.0)
 """
 SMALL = ["--tokens", "600", "--rows", "4", "--max-new-tokens", "8", "--eval-answers", "12"]
 
@@ -184,9 +195,40 @@ def test_prompts_from_a_function(folder):
     assert result.exit_code == 0, result.output
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(folder):
-    assert run(*own()).exit_code == 0
-    stopped = run(*own("my.py:interrupted"))
+def test_records_from_a_function(folder):
+    result = run(*own("my.py:right", "my.py:sums"))
+    assert result.exit_code == 0, result.output
+
+
+def test_answers_keep_to_the_masks_before_while_and_after(folder):
+    allowed = [option for c in "abe" for option in ("--allowed-tokens", str(ord(c)))]
+    result = run(*own(), *allowed, "--forbidden-tokens", str(ord("b")), "--min-new-tokens", "2")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    assert json.loads((made / "config.json").read_text())["allowed_tokens"] == [97, 98, 101]
+    for sample in map(json.loads, (made / "samples.jsonl").read_text().splitlines()):
+        assert set(sample["text"]) <= set("ae") and len(sample["text"]) >= 2
+    assert run("--resume", str(made), "--tokens", "700").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-new-tokens", "9"], "--min-new-tokens 9 is more than an answer may have, 8"),
+        (["--forbidden-tokens", "300"], "forbidden_tokens holds 300; tokens are 0 to 256"),
+        (["--allowed-tokens", "7", "--forbidden-tokens", "7", "--min-new-tokens", "1"], "no token"),
+    ],
+)
+def test_masks_that_cannot_be(folder, options, message):
+    result = run(*own(), *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+    assert run_folders(folder) == []
+
+
+@pytest.mark.parametrize("prompts", ["my.jsonl", "my.py:again"])
+def test_an_interrupted_run_goes_on_bit_for_bit(folder, prompts):
+    assert run(*own(prompts=prompts)).exit_code == 0
+    stopped = run(*own("my.py:interrupted", prompts))
     assert stopped.exit_code == 130, stopped.output
     whole, part = run_folders(folder)
     relative = str(part.relative_to(folder))
@@ -200,6 +242,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(folder):
     assert all(weights[name].equal(same[name]) for name in weights)
     texts = [(made / "samples.jsonl").read_text() for made in (whole, part)]
     assert texts[0] == texts[1]
+    state = read_state(part / "checkpoint", "learner")["runtime"]["collector"]["env"]["streams"]
+    assert ("source" in state) == (prompts == "my.py:again")
+    if "source" in state:  # a tenth, but at least 20, are held out; the rest is still a curriculum
+        assert state["source"]["counts"].sum() > 20 and len(state["source"]["counts"]) == 30
 
 
 def test_ctrl_c_in_the_last_evaluation_says_how_to_go_on(folder):

@@ -13,6 +13,8 @@ from agents import PPO, AdaptiveKL, Learner, OffPolicyGradient
 from agents.runs.learner_checkpoint import save_learner
 from agents.runs.state_files import _put_arrays, _take_arrays
 from policies import TransformerPolicy
+from textenv import ListPrompts
+from textenv.curriculum import Curriculum
 from textenv.errors import (
     CheckpointError,
     RewardCountError,
@@ -24,6 +26,7 @@ from textenv.rewards import dense
 from textenv.vector import TextVectorEnv
 
 torch.set_num_threads(1)
+PROMPTS = ["a", "bcd", "dd", {"prompt": "ab", "answer": "x"}]
 GROUPS_AND_MASKS = {"group_size": 4, "min_new_tokens": 2, "forbidden_tokens": [3]}
 
 
@@ -35,7 +38,7 @@ def make_learner(env_options=None, algorithm=None, **options):
     """A new learner in a new environment; the same whenever it is called."""
     env_options = {"num_envs": 8, "reward": share_of_a, "letters": 6} | (env_options or {})
     envs = TextVectorEnv(
-        prompts=["a", "bcd", "dd", {"prompt": "ab", "answer": "x"}],
+        prompts=(env_options.pop("source", ListPrompts))(PROMPTS),
         max_new_tokens=7,
         tokenizer=Letters(env_options.pop("letters"), stop=True),
         **env_options,
@@ -95,8 +98,9 @@ def assert_same_state(one, other):
         GROUPS_AND_MASKS,
         {"autoreset_mode": "NextStep"},
         {"budget": "truncate"},
+        {"source": Curriculum, "group_size": 4},
     ],
-    ids=["dense", "groups and masks", "next step", "truncate"],
+    ids=["dense", "groups and masks", "next step", "truncate", "curriculum"],
 )
 @pytest.mark.parametrize("length", [{"n_steps": 10}, {"n_episodes": 12}], ids=["steps", "episodes"])
 def test_a_resumed_run_continues_bit_for_bit(tmp_path, length, env_options):
