@@ -26,6 +26,7 @@ def run(script, *arguments):
         ("02_reward.py", (), "reward"),
         ("03_ppo.py", ("8000",), "8192 tokens"),
         ("08_world.py", ("3000",), "games: "),
+        ("09_tool.py", ("2000", "200"), "with the calculator, "),
         ("04_algorithm.py", ("5",), "Ranked"),
         ("05_feedback.py", ("4000",), "vowels an answer"),
     ],

@@ -30,7 +30,7 @@ from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
 from textenv.resets import Start, rows_to_reset, starts_from_options
-from textenv.rewards import StepBatch, reward_terms
+from textenv.rewards import StepBatch, terms_of_all
 from textenv.seeding import PromptStreams
 from textenv.spec import SharedRewardSpec
 from textenv.stop_strings import StopStrings
@@ -254,9 +254,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams = PromptStreams(self.prompts, num_envs, group_size)
         self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
         self._over = np.ones(num_envs, dtype=bool)
-        terms = () if reward is None else reward_terms(reward)
         own = None if replies is None else reward_of(replies)
-        terms = terms if own is None else (*terms, *reward_terms(own))
+        terms = terms_of_all(given for given in (reward, own) if given is not None)
         self._components = RewardComponents(terms, num_envs)
         if world_wait == "async" and self._components.dense:
             raise ValueError(
