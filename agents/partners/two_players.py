@@ -42,6 +42,11 @@ class _Table:
         return not self.play.over and self.play.to_move != self.seat
 
     @property
+    def room(self) -> int:
+        """Tokens that the partner may say."""
+        return self.play.room(1 - self.seat)
+
+    @property
     def view(self) -> list[int]:
         """What the agent has read."""
         return self.play.views[self.seat]
@@ -64,14 +69,16 @@ class _Turn:
 
     Attributes:
         text: What it has read and said, padded, shape (length of an observation,), int64.
-        read: Tokens of it that it has read.
+        view: The tokens that it has read.
+        room: How many it may say.
     """
 
     row: int
     table: _Table
     rng: np.random.Generator
     text: NDArray[np.int64]
-    read: int
+    view: list[int]
+    room: int
     tokens: list[int] = field(default_factory=list)
 
 
@@ -155,6 +162,10 @@ class TwoPlayers(BatchedWorld):
             )
         self._rules = rules
 
+    def another(self) -> "TwoPlayers":
+        """See `BatchedWorld.another`; both share the partner."""
+        return TwoPlayers(self.game, self.partner, seat=self.seat, temperature=self.temperature)
+
     def begin(
         self,
         rows: Sequence[int],
@@ -201,7 +212,7 @@ class TwoPlayers(BatchedWorld):
                 continue
             table.read += len(turn.tokens)
             try:
-                table.play.said(turn.tokens, numbers[row])
+                table.play.said(turn.tokens.tolist(), numbers[row])
             except Exception as error:
                 failed[row] = error
         failed |= self._play_on({r: t for r, t in tables.items() if r not in failed}, numbers)
@@ -230,12 +241,8 @@ class TwoPlayers(BatchedWorld):
         failed: dict[int, Exception] = {}
 
         def turns_of(rows: Sequence[int]) -> list[_Turn]:
-            some = [(row, tables[row]) for row in rows if row not in failed]
-            return [
-                self._turn(row, table, rngs[row])
-                for row, table in some
-                if table.partner_moves and table.play.room(1 - table.seat) > 0
-            ]
+            able = [row for row in rows if tables[row].partner_moves and tables[row].room > 0]
+            return [self._turn(row, tables[row], rngs[row]) for row in able]
 
         speaking = turns_of(list(tables))
         while speaking:
@@ -257,12 +264,10 @@ class TwoPlayers(BatchedWorld):
         view = table.play.views[1 - table.seat]
         text = np.full(self.rules.length, table.policy.pad_token, dtype=np.int64)
         text[: len(view)] = view
-        return _Turn(row, table, rng, text, len(view))
+        return _Turn(row, table, rng, text, view, table.room)
 
     def _is_over(self, turn: _Turn) -> bool:
-        play, seat = turn.table.play, 1 - turn.table.seat
-        over = self.rules.ends(play.views[seat], turn.tokens)
-        return over or len(turn.tokens) >= play.room(seat)
+        return len(turn.tokens) >= turn.room or self.rules.ends(turn.view, turn.tokens)
 
     def _choose(self, speaking: Sequence[_Turn]) -> None:
         """One more token for each turn, by each policy for all of its rows together."""
@@ -281,7 +286,7 @@ class TwoPlayers(BatchedWorld):
                 uniforms=np.array([turn.rng.random() for turn in turns]),
             ).actions
             for turn, token in zip(turns, chosen.tolist(), strict=True):
-                turn.text[turn.read + len(turn.tokens)] = token
+                turn.text[len(turn.view) + len(turn.tokens)] = token
                 turn.tokens.append(token)
 
     def _policy(self, number: int | None) -> Policy:

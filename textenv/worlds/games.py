@@ -150,8 +150,7 @@ class Play:
             TokenizerError: The vocabulary lacks a character of what the game says.
         """
         seat, rules = self.to_move, self.rules
-        ids = [int(token) for token in tokens]
-        text = rules.text(self.views[seat], ids)
+        text = rules.text(self.views[seat], tokens)
         try:
             given = self.game.move(seat, text, rng)
         except Exception as error:
@@ -160,7 +159,7 @@ class Play:
         outcome = self._checked(given)
         for reader, told in enumerate(self._to_each(outcome.text, "move")):
             if reader == seat or not outcome.hidden:
-                self.views[reader].extend(ids)
+                self.views[reader].extend(tokens)
             self.views[reader].extend(encode_answer(rules.tokenizer, told))
         first, second = self.rewards
         self.rewards = (first + outcome.rewards[0], second + outcome.rewards[1])
