@@ -35,7 +35,7 @@ from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_ma
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
-from textenv.rewards import StepBatch, reward_terms
+from textenv.rewards import StepBatch, terms_of_all
 from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
 from textenv.starts import Start
@@ -266,9 +266,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        terms = () if reward is None else reward_terms(reward)
         own = None if replies is None else reward_of(replies)
-        self._terms = terms if own is None else (*terms, *reward_terms(own))
+        self._terms = terms_of_all(given for given in (reward, own) if given is not None)
         if world_wait == "async" and any(term.dense for term in self._terms):
             raise ValueError(
                 "a dense reward is asked at every step, and with world_wait='async' an episode may "

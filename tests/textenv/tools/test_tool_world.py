@@ -11,6 +11,7 @@ import pytest
 
 from textenv import Reply, TextEnv, TextVectorEnv, World
 from textenv.errors import InvalidRewardError, ObjectNotFoundError, ToolError
+from textenv.frames import ChatTemplate
 from textenv.testing import check_text_env
 from textenv.tools import Tools, ToolWorld, calculator, calls_of, describe, python_calls
 
@@ -237,6 +238,18 @@ def test_a_call_in_the_last_turn_is_carried_out_and_the_budget_ends_it():
     assert calls_of(seen[0])[0]["result"] == "8" and seen[0].text == "double(4)"
 
 
+def test_a_frame_tells_the_schemas_and_frames_each_result():
+    envs = with_tools(frame=ChatTemplate(), max_prompt_tokens=600, max_new_tokens=300)
+    observations, _ = envs.reset(seed=0)
+    opening = shown(envs, observations[0])
+    assert opening.endswith("User: 2*21=\nAssistant:")
+    for schema in Tools([double, fail]).tools:
+        assert json.dumps(schema) in opening
+    observations, *_ = say(envs, "[double(1), fail(2)]")
+    said = shown(envs, observations[0]).removeprefix(opening)
+    assert said == "[double(1), fail(2)]|\nTool: 2\nerror: no 2\nAssistant:"
+
+
 # ---------------------------------------------------------------- making it
 
 
@@ -287,8 +300,10 @@ def test_what_cannot_be_given_is_refused_by_name():
 
 def test_a_world_may_have_tools_of_its_own():
     class Questions(ToolWorld):
+        tools = TOOLS.tools
+
         def __init__(self):
-            super().__init__(TOOLS, TOOLS.functions)
+            super().__init__(TOOLS)
 
         def begin(self, record, rng):
             return f"{record['prompt']}?"
@@ -361,6 +376,12 @@ def test_a_reward_of_a_world_stands_beside_the_environments():
     assert rewards[0] == 1.5
     told = infos["final_info"]["reward_components"]
     assert {"right", "episode_reward", "world"} < told.keys()
+
+    def episode_reward(episodes):
+        return [0.0] * len(episodes)
+
+    with pytest.raises(InvalidRewardError, match="under a name that is taken"):
+        TextVectorEnv(1, world=Paying, **options | {"reward": episode_reward})
 
     class Wrong(Paying):
         episode_reward = 3
