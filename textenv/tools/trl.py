@@ -67,6 +67,8 @@ class TRLWorld(ToolWorld):
         environment: The object.
     """
 
+    replayable = False  # its tools may act on something outside
+
     def __init__(self, settings: Tools, environment: Any):
         super().__init__(settings, _tools_of(environment))
         self.environment = environment

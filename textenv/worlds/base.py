@@ -137,16 +137,20 @@ class World(ABC):
                 return Reply(f"You said {turn.text!r}.", reward=float(len(turn.text)))
 
     Attributes that JSON can hold are saved with the environment's state. A world with others has
-    `state_dict` and `load_state_dict(state)`.
+    `state_dict` and `load_state_dict(state)`, or is replayed: a new one is begun and told the same
+    turns. All that it does must then follow from its record, the turns and the generators.
 
     Attributes:
         tools: JSON schemas of functions that the agent may call; a frame tells them in the opening.
+        replayable: False for a world that may not be told turns again, such as one that acts on a
+            real server; one that is neither saved nor replayed cannot be resumed.
         episode_reward: A reward of finished episodes that belongs to the world, or None; an
             attribute of the class, or of the function that makes worlds. It is added to the
             environment's with weight 1, and `Episode.world` is the world that it judges.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
+    replayable: bool = True
     episode_reward: ClassVar[Any] = None
 
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
@@ -177,14 +181,18 @@ class World(ABC):
 class BatchedWorld(ABC):
     """One world for all rows; its methods take lists with one entry for each row that waits.
 
-    It keeps what it remembers of an episode by the number of its row. `state_dict` and
-    `load_state_dict(state)` save that; a world without them cannot be saved.
+    It keeps what it remembers of an episode by the number of its row, which may be above
+    `num_envs`: another environment that plays on from starts has rows of its own. `state_dict` and
+    `load_state_dict(state)` save what it remembers, `save(row)` and `restore(row, state)` that of
+    one row; a world without them is replayed, as in `World`.
 
     Attributes:
         tools: As of `World`.
+        replayable: As of `World`.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
+    replayable: bool = True
 
     def join(self, rules: TurnRules) -> None:  # noqa: B027  (most worlds need not know)
         """Called once, when an environment takes this world, with what holds there."""

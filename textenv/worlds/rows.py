@@ -1,6 +1,7 @@
 """The worlds of the rows: made from what a user gives, asked together, their replies checked."""
 
 import asyncio
+import copy
 import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -69,15 +70,34 @@ class OneWorldPerEpisode(BatchedWorld):
         answers = iter(await asyncio.gather(*limited, return_exceptions=True))
         return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
+    def save(self, row: int) -> Any:
+        """A copy of the state of one row's world; None if it cannot be saved but replayed.
+
+        Raises:
+            WorldError: It can be neither saved nor replayed.
+        """
+        try:
+            return copy.deepcopy(state_of(self.worlds[row]))
+        except WorldError:
+            if self.worlds[row].replayable:
+                return None
+            raise
+
+    def restore(self, row: int, state: Any) -> None:
+        """Make the world of a saved state in one row."""
+        # A copy: other worlds may be made of it.
+        self.worlds[row] = restored(self.make(), copy.deepcopy(state))
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of each row's world."""
-        return {str(row): state_of(world) for row, world in self.worlds.items()}
+        """The state of each row's world, without those that are to be replayed."""
+        states = {str(row): self.save(row) for row in self.worlds}
+        return {row: state for row, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            self.worlds[int(row)] = restored(self.make(), saved)
+            self.restore(int(row), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:

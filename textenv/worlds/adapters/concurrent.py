@@ -15,6 +15,7 @@ from textenv.worlds.adapters.stepped import (
     Rows,
     SteppedWorld,
     seed_of,
+    step_seed,
 )
 from textenv.worlds.base import Reply, Turn
 
@@ -71,7 +72,7 @@ class ConcurrentWorld(SteppedWorld):
 
     async def reply(self, rows: Rows, turns: Sequence[Turn], rngs: Generators) -> Any:
         """Step each row's environment, all at the same time."""
-        seeds = [seed_of({}, rng) for rng in rngs]
+        seeds = [step_seed(rng) for rng in rngs]
         texts = [turn.text for turn in turns]
         return await asyncio.gather(*map(self._step_row, rows, texts, seeds))
 

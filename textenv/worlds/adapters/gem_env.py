@@ -1,10 +1,11 @@
 """Environments of GEM as worlds: they read and write text already."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from textenv.imports import optional
-from textenv.worlds.adapters.global_numbers import seeded
+from textenv.worlds.adapters.step_numbers import global_numbers_kept, seed_global_numbers
 from textenv.worlds.adapters.stepped import SteppedWorld, plain
 from textenv.worlds.base import Reply
 
@@ -40,23 +41,21 @@ class GemWorld(SteppedWorld):
         describe: Callable[[str, Mapping[str, Any]], str] = with_suffix,
         read: Callable[[str], str] = str,
     ):
-        make = _maker(env) if isinstance(env, str) else env
-
-        def make_quietly() -> Any:
-            with seeded(0):  # many are reset when they are made
-                return make()
-
-        super().__init__(make_quietly)
+        super().__init__(_maker(env) if isinstance(env, str) else env)
         self._describe, self._read = describe, read
-        self._make()  # says now if there is no such environment
+        with self._numbers_kept():  # many are reset when they are made
+            self._make()  # says now if there is no such environment
+
+    def _numbers_kept(self) -> AbstractContextManager[None]:
+        return global_numbers_kept()
 
     def _reset(self, env: Any, seed: int, options: Mapping[str, Any]) -> str:
-        with seeded(seed):
-            return self._describe(*env.reset(seed=seed, **options))
+        seed_global_numbers(seed)
+        return self._describe(*env.reset(seed=seed, **options))
 
     def _step(self, env: Any, text: str, seed: int) -> Reply:
-        with seeded(seed):
-            observation, reward, terminated, truncated, info = env.step(self._read(text))
+        seed_global_numbers(seed)
+        observation, reward, terminated, truncated, info = env.step(self._read(text))
         return Reply(
             self._describe(observation, info),
             float(reward),

@@ -9,7 +9,7 @@ import gymnasium as gym
 
 from textenv.errors import WorldError
 from textenv.records import short
-from textenv.seeding import keyed_generator
+from textenv.worlds.adapters.step_numbers import Rekeyed
 from textenv.worlds.adapters.stepped import SteppedWorld, plain
 from textenv.worlds.base import Reply
 
@@ -60,7 +60,7 @@ class GymnasiumWorld(SteppedWorld):
         penalty: float = 0.0,
     ):
         super().__init__(partial(gym.make, env) if isinstance(env, str) else env)
-        self._describe, self._read = describe, read
+        self._describe, self._read, self._numbers = describe, read, Rekeyed()
         self._unreadable = Reply(unreadable, reward=penalty, info={"unreadable": True})
         space = self._make().action_space
         if read is read_number and not isinstance(space, gym.spaces.Discrete):
@@ -77,7 +77,7 @@ class GymnasiumWorld(SteppedWorld):
         action = self._read(text)
         if action is None or not env.action_space.contains(action):
             return self._unreadable
-        env.unwrapped.np_random = keyed_generator(seed, 0)
+        env.unwrapped.np_random = self._numbers.of(seed)
         observation, reward, terminated, truncated, info = env.step(action)
         return Reply(
             self._describe(observation),

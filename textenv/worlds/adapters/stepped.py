@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,11 +69,16 @@ class SteppedWorld(BatchedWorld):
 
     def begin(self, rows: Rows, records: Records, rngs: Generators) -> Sequence[str]:
         """Reset each row's environment; see `BatchedWorld.begin`."""
-        for row, record, rng in zip(rows, records, rngs, strict=True):
-            before = self._played.pop(row, None)  # if the reset fails, nobody steps it
-            env = self._make() if before is None else before.env
-            self._begin(row, Played(env, seed_of(record, rng), self._options(record)))
+        with self._numbers_kept():
+            for row, record, rng in zip(rows, records, rngs, strict=True):
+                before = self._played.pop(row, None)  # if the reset fails, nobody steps it
+                env = self._make() if before is None else before.env
+                self._begin(row, Played(env, seed_of(record, rng), self._options(record)))
         return [self._played[row].said for row in rows]
+
+    def _numbers_kept(self) -> AbstractContextManager[None]:
+        """Put around resets and steps, for environments that draw from the process's generators."""
+        return nullcontext()
 
     def _options(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the reset gets beside its seed."""
@@ -84,10 +90,11 @@ class SteppedWorld(BatchedWorld):
 
     def reply(self, rows: Rows, turns: Sequence[Turn], rngs: Generators) -> Any:
         """Step each row's environment; a row whose environment raised gets the exception."""
-        return [
-            self._moved(row, turn.text, seed_of({}, rng))
-            for row, turn, rng in zip(rows, turns, rngs, strict=True)
-        ]
+        with self._numbers_kept():
+            return [
+                self._moved(row, turn.text, step_seed(rng))
+                for row, turn, rng in zip(rows, turns, rngs, strict=True)
+            ]
 
     def _moved(self, row: int, text: str, seed: int) -> Reply | Exception:
         """One step of one row, written down."""
@@ -120,16 +127,25 @@ class SteppedWorld(BatchedWorld):
         """
         before = dict(self._played)
         self._played.clear()
-        for row, saved in ((int(row), saved) for row, saved in state.items()):
-            env = before[row].env if row in before else self._make()
-            self._begin(row, Played(env, saved["seed"], saved["options"]))
-            for text, seed in saved["moves"]:
-                failed = self._moved(row, text, seed)
-                if isinstance(failed, Exception):
-                    raise WorldError(
-                        f"row {row}: playing a saved episode again raised {failed}"
-                    ) from failed
-            check_repeated(row, saved["said"], self._played[row].said)
+        with self._numbers_kept():
+            for row, saved in state.items():
+                env = before[int(row)].env if int(row) in before else self._make()
+                self._play_again(int(row), env, saved)
+
+    def _play_again(self, row: int, env: Any, saved: Mapping[str, Any]) -> None:
+        self._begin(row, Played(env, saved["seed"], saved["options"]))
+        for text, seed in saved["moves"]:
+            failed = self._moved(row, text, seed)
+            if isinstance(failed, Exception):
+                raise WorldError(
+                    f"row {row}: playing a saved episode again raised {failed}"
+                ) from failed
+        check_repeated(row, saved["said"], self._played[row].said)
+
+
+def step_seed(rng: np.random.Generator) -> int:
+    """A seed for one step, 0 to 2**31 - 1; the quickest way to draw one."""
+    return int(rng.bit_generator.random_raw()) >> 33
 
 
 def seed_of(record: Mapping[str, Any], rng: np.random.Generator) -> int:
@@ -154,7 +170,5 @@ def check_repeated(row: int, saved: str, said: str) -> None:
 
 def plain(info: Mapping[str, Any]) -> dict[str, Any]:
     """The entries that can be saved: texts, numbers and flags."""
-    scalars = {
-        key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()
-    }
+    scalars = {k: v.item() if isinstance(v, np.generic) else v for k, v in info.items()}
     return {k: v for k, v in scalars.items() if isinstance(v, str | int | float | bool)}

@@ -1,6 +1,7 @@
 """Games of TextArena as worlds: against a partner, or against itself."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,8 +10,8 @@ from textenv.errors import WorldError
 from textenv.imports import optional
 from textenv.records import short
 from textenv.seeding import keyed_generator
-from textenv.worlds.adapters.global_numbers import seeded
-from textenv.worlds.adapters.stepped import Generators, Records, Rows, SteppedWorld, seed_of
+from textenv.worlds.adapters.step_numbers import global_numbers_kept, seed_global_numbers
+from textenv.worlds.adapters.stepped import Generators, Records, Rows, SteppedWorld, step_seed
 from textenv.worlds.base import Reply, Turn
 
 Talk: TypeAlias = list[dict[str, str]]
@@ -96,8 +97,12 @@ class TextArenaWorld(SteppedWorld):
             raise WorldError(f"seat is {seat}; the game has the seats 0 to {num_players - 1}")
         make = _maker(game) if isinstance(game, str) else game
         super().__init__(lambda: _Game(make(), num_players, describe, read))
-        self._make()  # says now if there is no such game
+        with self._numbers_kept():
+            self._make()  # says now if there is no such game
         self._partner, self._seat, self._num_players = partner, seat, num_players
+
+    def _numbers_kept(self) -> AbstractContextManager[None]:
+        return global_numbers_kept()
 
     def _seat_of(self, seed: int) -> int:
         if self._seat is not None:
@@ -136,15 +141,16 @@ class TextArenaWorld(SteppedWorld):
             for place, row in enumerate(rows)
             if row in self._played and self._played[row].env.waits_for_partner
         ]:
-            seeds = [seed_of({}, rngs[place]) for place in waiting]
             talks = [self._played[rows[place]].env.talk for place in waiting]
-            for place, move, seed in zip(waiting, self._moves(talks, seeds), seeds, strict=True):
-                replies[place] = self._moved(rows[place], move, seed)
+            moves = self._moves(talks, [rngs[place] for place in waiting])
+            with self._numbers_kept():
+                for place, move in zip(waiting, moves, strict=True):
+                    replies[place] = self._moved(rows[place], move, step_seed(rngs[place]))
         return replies
 
-    def _moves(self, talks: Sequence[Talk], seeds: Sequence[int]) -> Sequence[str]:
+    def _moves(self, talks: Sequence[Talk], rngs: Generators) -> Sequence[str]:
         assert self._partner is not None
-        moves = list(self._partner(talks, [keyed_generator(seed, 1) for seed in seeds]))
+        moves = list(self._partner(talks, rngs))
         if len(moves) != len(talks) or not all(isinstance(move, str) for move in moves):
             raise WorldError(
                 f"the partner returned {short(moves)}; it must return a text for each of "
@@ -179,10 +185,10 @@ class _Game:
         return not self.over and self.agent is not None and self.seat != self.agent
 
     def reset(self, seed: int) -> None:
-        with seeded(seed):
-            self._env.reset(num_players=self._players, seed=seed)
-            self.talks, self.over = [[] for _ in range(self._players)], False
-            self._listen()
+        seed_global_numbers(seed)
+        self._env.reset(num_players=self._players, seed=seed)
+        self.talks, self.over = [[] for _ in range(self._players)], False
+        self._listen()
 
     def _listen(self) -> None:
         self.seat, messages = self._env.get_observation()
@@ -190,12 +196,12 @@ class _Game:
 
     def step(self, text: str, seed: int) -> Reply:
         self.talk.append({"role": "assistant", "content": text})
-        with seeded(seed):
-            self.over, _ = self._env.step(self._read(text))
-            if not self.over:
-                self._listen()
-                return Reply(self.told, info={"seat": self.seat})
-            rewards, info = self._env.close()
+        seed_global_numbers(seed)
+        self.over, _ = self._env.step(self._read(text))
+        if not self.over:
+            self._listen()
+            return Reply(self.told, info={"seat": self.seat})
+        rewards, info = self._env.close()
         paid = self.seat if self.agent is None else self.agent
         return Reply(
             reward=float(rewards[paid]),

@@ -89,7 +89,7 @@ def test_a_tool_of_gem_inside():
     envs = play(GemWorld(make), max_turn_tokens=64)
     _, infos = envs.reset(seed=0)
     assert "python" in infos["prompt"][0].lower()
-    _, rewards, terminated, _, infos = say(envs, "<python>print(40+2)</python>")
+    *_, terminated, _, infos = say(envs, "<python>print(40+2)</python>")
     assert not terminated[0] and "42" in infos["reply"][0]
 
 

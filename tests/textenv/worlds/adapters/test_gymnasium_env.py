@@ -57,8 +57,8 @@ def test_a_row_is_the_environment_itself(name):
         played = envs._conversations.world._played[0]
         turn = envs._conversations.numbers[0] + 1
         # What the row's step draws from, found from outside: the turn's generator, then its seed.
-        drawn = keyed_generator(int(envs._streams.episode_seeds[0]), int(turn)).integers(2**31)
-        env.unwrapped.np_random = keyed_generator(int(drawn), 0)
+        drawn = keyed_generator(int(envs._streams.episode_seeds[0]), int(turn)).integers(2**63)
+        env.unwrapped.np_random = keyed_generator(int(drawn) >> 32, 0)
         observation, reward, terminated, truncated, _ = env.step(action)
         _, rewards, ended, cut, infos = say(envs, str(action))
         assert rewards[0] == reward and (ended[0], cut[0]) == (terminated, truncated)

@@ -9,7 +9,7 @@ import pytest
 from textenv import TextVectorEnv
 from textenv.errors import WorldError
 from textenv.worlds.adapters import TextArenaWorld, one_by_one
-from textenv.worlds.adapters.global_numbers import seeded
+from textenv.worlds.adapters.step_numbers import global_numbers_kept, seed_global_numbers
 
 textarena = pytest.importorskip("textarena", reason='needs pip install "textenv[textarena]"')
 STOP = 256
@@ -170,9 +170,10 @@ def test_rows_do_not_disturb_one_another_nor_the_rest_of_the_process():
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]
 
 
-def test_numbers_are_those_of_the_seed_also_after_an_exception():
+def test_the_process_keeps_its_numbers_after_an_exception():
     before = random.getstate()
-    with pytest.raises(KeyError), seeded(1):
+    with pytest.raises(KeyError), global_numbers_kept():
+        seed_global_numbers(1)
         raise KeyError
     assert random.getstate() == before
 

@@ -168,7 +168,7 @@ def test_what_cannot_be_played(words):
         VerifiersWorld(Endless(vf.TasksetConfig()))
     assert len(VerifiersWorld(Endless(vf.TasksetConfig()).take(3)).tasks) == 3
     for kind, needs in ((Stopping, "@vf.stop"), (Running, "a runtime for passes")):
-        with pytest.raises(WorldError, match=f"{kind.__name__} needs {needs}, and here is one"):
+        with pytest.raises(WorldError, match=rf"{kind.__name__} needs {needs}, and here"):
             VerifiersWorld([kind(vf.TaskData(prompt="p"))])
     with pytest.raises(WorldError, match="there are no tasks"):
         VerifiersWorld()
