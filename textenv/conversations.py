@@ -319,7 +319,7 @@ class Conversations:
             save_world: Whether to save the world's state.
         """
         saved = None
-        if save_world and self.borders[row]:
+        if save_world and self.borders[row] and hasattr(self.world, "save"):
             saved = self.world.save(row + self.first_row)
         return replace(
             start,
@@ -331,7 +331,8 @@ class Conversations:
 
     def restore(self, row: int, start: Start) -> None:
         """Bring one row to a start whose world was saved."""
-        self.world.restore(row + self.first_row, start.world)
+        world: Any = self.world
+        world.restore(row + self.first_row, start.world)
         self.histories[row] = history = _restored(start.history or ())
         self.borders[row] = list(start.turns)
         self.starts[row], self.numbers[row] = start.border, len(start.turns)
@@ -438,7 +439,8 @@ def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Promp
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:
     if isinstance(entry, Reply):
-        return {"reply": asdict(entry)}
+        tokens = None if entry.tokens is None else np.asarray(entry.tokens).tolist()
+        return {"reply": asdict(replace(entry, tokens=None)) | {"tokens": tokens}}
     return {
         "text": entry.text,
         "tokens": entry.tokens.tolist(),

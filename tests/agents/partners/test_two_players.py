@@ -1,6 +1,8 @@
 """A policy in the other seat: what each seat reads, by ids, and who is paid what."""
 
 import copy
+import json
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -15,8 +17,14 @@ from agents.evaluation import evaluate
 from agents.partners import Pool, TwoPlayers, exploitability, turn_probabilities
 from policies import Policy, Step, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextEnv, TextVectorEnv, Turn
-from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.errors import (
+    PromptTooLongError,
+    ReplayError,
+    VocabularyMismatchError,
+    WorldError,
+)
 from textenv.frames import ChatTemplate
+from textenv.starts import Start
 from textenv.testing import check_text_env
 from textenv.testing.games import GameTree
 from textenv.tokenizers import CharacterTokenizer
@@ -532,3 +540,34 @@ def test_a_policy_is_evaluated_by_seat(seat):
     players.partner = BestInNim()
     found = evaluate(policy_for(envs), envs, [Prompt("87"[seat])] * 10)
     assert found.scores.tolist() == [-1.0] * 10
+
+
+def test_a_game_is_played_on_from_any_turn():
+    """With its state, whoever the partner is by now; without, it is replayed on the same turns."""
+    envs, players = chat(4)
+    learner = policy_for(envs, seed=1)
+    observations, _ = envs.reset(seed=0)
+    while envs._conversations.numbers[2] < 2:
+        observations, *_ = envs.step(learner.act(observations).actions)
+    row = observations[2].copy()
+    starts = [envs.start_of(2, save_world=save) for save in (True, False)]
+    assert starts[0].world is not None and starts[1].world is None
+    starts = [Start.from_json(json.loads(json.dumps(start.to_json()))) for start in starts]
+    tables = [players._tables[2]]
+    for start in starts:
+        other = envs.playing([replace(start, episode_seed=5)])
+        again, _ = other.reset()
+        np.testing.assert_array_equal(again[0], row)
+        table = players._tables[4]  # the first row behind those of the environment
+        assert table.play.state_dict()["game"] == tables[0].play.state_dict()["game"]
+        assert (table.play.views, table.seat, table.paid) == (
+            tables[0].play.views,
+            tables[0].seat,
+            tables[0].paid,
+        )
+        for _ in range(8):
+            again, *_ = other.step(learner.act(again, deterministic=True).actions)
+    players.partner = strong(policy_for(envs, seed=7), seed=7)
+    with pytest.raises(ReplayError, match="TwoPlayers replied differently to turn"):
+        envs.playing([replace(starts[1], episode_seed=5)]).reset()
+    envs.playing([replace(starts[0], episode_seed=5)]).reset()
