@@ -1,6 +1,7 @@
 """A policy in the other seat: what each seat reads, by ids, and who is paid what."""
 
 import copy
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +15,12 @@ from agents import PPO, Collector, Learner
 from agents.partners import Pool, TwoPlayers, exploitability, turn_probabilities
 from policies import Policy, Step, TransformerConfig, TransformerPolicy
 from textenv import TextEnv, TextVectorEnv, Turn
-from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.errors import (
+    PromptTooLongError,
+    ReplayError,
+    VocabularyMismatchError,
+    WorldError,
+)
 from textenv.frames import ChatTemplate
 from textenv.testing import check_text_env
 from textenv.testing.games import GameTree
@@ -521,3 +527,27 @@ def test_a_policy_of_several_tokens_a_turn():
     assert exploitability(policy, players, [{"prompt": "a"}]) == pytest.approx(
         short.mean(), abs=1e-5
     )
+
+
+# ---------------------------------------------------------------- play on from anywhere
+
+
+def test_a_game_is_played_on_with_the_same_weights_and_refused_with_others():
+    envs, players = nim(group_size=2)
+    players.partner = policy = policy_for(envs)
+    collector = Collector(policy, envs, seed=0)
+    rollout = collector.collect_episodes(8)
+    places = rollout.mask.nonzero().tolist()
+    starts = [
+        replace(rollout.start(s, p), episode_seed=rollout.starts[s].episode_seed) for s, p in places
+    ]
+    again = collector.collect_from(starts)
+    for number, (s, p) in enumerate(places):
+        end = int(rollout.mask[s].nonzero()[-1]) + 1
+        assert (again.tokens[number, :end] == rollout.tokens[s, :end]).all()
+        assert (again.rewards[number, p:end] == rollout.rewards[s, p:end]).all()
+    assert max(len(start.turns) for start in starts) > 1
+    strong(policy, seed=5)
+    with pytest.raises(ReplayError):
+        collector.collect_from(starts)
+    assert len(collector.collect_episodes(8)) == 8  # the running games go on
