@@ -114,7 +114,8 @@ class Conversations:
         opened = list(starts)
         for place, start in enumerate(starts):
             if start.world is not None and start.opening is not None:
-                opened[place] = Start(replace(start.opening, columns=start.prompt.columns))
+                text, ids = start.opening
+                opened[place] = Start(Prompt(text, start.prompt.columns, ids))
         if anew:
             said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
             for place, opening in zip(anew, said, strict=True):
@@ -319,7 +320,7 @@ class Conversations:
             save_world: Whether to save the world's state.
         """
         saved = None
-        if save_world and self.borders[row] and hasattr(self.world, "save"):
+        if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
         return replace(
             start,
@@ -331,8 +332,7 @@ class Conversations:
 
     def restore(self, row: int, start: Start) -> None:
         """Bring one row to a start whose world was saved."""
-        world: Any = self.world
-        world.restore(row + self.first_row, start.world)
+        self.world.restore(row + self.first_row, start.world)
         self.histories[row] = history = _restored(start.history or ())
         self.borders[row] = list(start.turns)
         self.starts[row], self.numbers[row] = start.border, len(start.turns)

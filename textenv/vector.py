@@ -32,13 +32,13 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
+from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, terms_of_all
 from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
-from textenv.starts import Start
+from textenv.starts import OpeningText, Start
 from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
@@ -482,7 +482,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         start = Start(
             prompt,
             answer=answer if len(answer) else None,
-            opening=Prompt(prompt.text, tokens=self._texts.prompt_tokens(row)),
+            opening=OpeningText(prompt.text, self._texts.prompt_tokens(row)),
             draw_seed=int(self._streams.draw_seeds[row]),
         )
         talk = self._conversations
@@ -792,7 +792,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if known is not None and begun is start:  # no world spoke, so nothing is encoded again
             prompt = replace(prompt, tokens=known.tokens, messages=None)
         ids = self._encoder.encode(prompt, f"row {row}")
-        if known is not None and known.tokens is not None and not np.array_equal(ids, known.tokens):
+        if known is not None and not np.array_equal(ids, known.tokens):
             raise ReplayError(
                 f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
                 "A world is begun anew with the start's record and draw_seed, and all it says must "
