@@ -32,7 +32,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
+from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, terms_of_all
