@@ -301,7 +301,7 @@ class Rollout:
             name: torch.cat([part[name] for part in parts]) for name in parts[0]
         }
         added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if EXTRA in n}
-        told = {name: _cat_told(rollouts, name) for name in TOLD}
+        told: dict[str, Any] = {name: _cat_told(rollouts, name) for name in TOLD}
         return Rollout(**together, extra=added or None, endings=endings, **told)
 
     def arrays(self) -> dict[str, Any]:

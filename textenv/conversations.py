@@ -295,13 +295,17 @@ class Conversations:
         return told
 
     def end_info(self, ended: NDArray[np.bool_]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of the rows that `ended`: what the world has paid, and how many turns there were."""
+        """Of the rows that `ended`: what the world has paid and said of it, and how many turns."""
         paid = masked_info({"world": np.where(ended, self.rewards, 0.0)}, ended)
         told: dict[str, Any] = {"turns": np.where(ended, self.numbers, 0)}
         rows = ended.nonzero()[0]
         errors = [self.errors[row] for row in rows.tolist()]
         if any(errors):
             told["world_error"] = object_array(len(ended), rows, errors)
+        lasts = [self.histories[row][-1] if self.histories[row] else None for row in rows.tolist()]
+        infos = [dict(last.info) if isinstance(last, Reply) else {} for last in lasts]
+        if any(infos):
+            told["world_info"] = object_array(len(ended), rows, infos)
         return paid, told
 
     # ---------------------------------------------------------------- saving
@@ -315,7 +319,7 @@ class Conversations:
             save_world: Whether to save the world's state.
         """
         saved = None
-        if save_world and self.borders[row] and hasattr(self.world, "save"):
+        if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
         return replace(
             start,
@@ -327,8 +331,7 @@ class Conversations:
 
     def restore(self, row: int, start: Start) -> None:
         """Bring one row to a start whose world was saved."""
-        world: Any = self.world
-        world.restore(row + self.first_row, start.world)
+        self.world.restore(row + self.first_row, start.world)
         self.histories[row] = history = _restored(start.history or ())
         self.borders[row] = list(start.turns)
         self.starts[row], self.numbers[row] = start.border, len(start.turns)

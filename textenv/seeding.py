@@ -109,8 +109,10 @@ class PromptStreams:
                 )
             self._source_begin = copy.deepcopy(source.state_dict())
 
-    dealt = False
-    """Whether nothing is left to draw."""
+    @property
+    def dealt(self) -> bool:
+        """Whether nothing is left to draw."""
+        return False
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.

@@ -101,11 +101,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
     for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
     turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
-    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
-    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
-    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
-    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
+    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
+    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
+    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
+    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -273,7 +274,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 "a dense reward is asked at every step, and with world_wait='async' an episode may "
                 "end in a step that chose nothing: let the world pay, or leave world_wait out"
             )
-        self._load_world = partial(load_world, world, reply_timeout)
         self._talk = partial(
             Conversations,
             tokenizer=self.tokenizer,
@@ -284,21 +284,20 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             max_turn_tokens=max_turn_tokens,
             waits=world_wait == "all",
         )
+        self._rules = TurnRules(
+            tokenizer=self.tokenizer,
+            is_stop=self._is_stop,
+            stop_strings=self.stop_strings,
+            allowed=self._mask_table,
+            min_tokens=min_new_tokens,
+            max_tokens=max_turn_tokens,
+            budget=max_new_tokens,
+            rows=num_envs,
+            length=length,
+            frame=wrapping,
+        )
         if replies is not None:
-            replies.join(
-                TurnRules(
-                    tokenizer=self.tokenizer,
-                    is_stop=self._is_stop,
-                    stop_strings=self.stop_strings,
-                    allowed=self._mask_table,
-                    min_tokens=min_new_tokens,
-                    max_tokens=max_turn_tokens,
-                    budget=max_new_tokens,
-                    rows=num_envs,
-                    length=length,
-                    frame=wrapping,
-                )
-            )
+            replies.join(self._rules)
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
@@ -340,13 +339,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
-        starts = starts_from_options(options, len(rows), self.pad_token)
+        given = starts_from_options(options, len(rows), self.pad_token)
         # Rows in the middle of an episode leave their group for good, before others draw from it.
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
-        if starts is None:
+        if given is None:
             rows, starts = self._draw(rows)
         else:
+            starts = given
             self._streams.place(rows, starts)
         self._begin(rows, starts)
         self.moves += 1
@@ -512,8 +512,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
-        world = None if self.world is None else self._load_world()
-        first_row = self._first_row + self.num_envs
+        world, first_row = None, 0
+        if self._conversations is not None:
+            world = self._conversations.world.another()
+            if world is self._conversations.world:  # it tells the rows of both apart
+                first_row = self._first_row + self.num_envs
+            else:
+                world.join(replace(self._rules, rows=other.num_envs))
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 
@@ -788,7 +793,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if known is not None and begun is start:  # no world spoke, so nothing is encoded again
             prompt = replace(prompt, tokens=known.tokens, messages=None)
         ids = self._encoder.encode(prompt, f"row {row}")
-        if known is not None and not np.array_equal(ids, known.tokens):
+        if known is not None and known.tokens is not None and not np.array_equal(ids, known.tokens):
             raise ReplayError(
                 f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
                 "A world is begun anew with the start's record and draw_seed, and all it says must "

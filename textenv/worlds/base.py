@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from textenv.errors import WorldError
 from textenv.frames import Frame
 from textenv.prompts import Prompt
 from textenv.stop_strings import StopStrings
@@ -196,6 +197,26 @@ class BatchedWorld(ABC):
 
     def join(self, rules: TurnRules) -> None:  # noqa: B027  (most worlds need not know)
         """Called once, when an environment takes this world, with what holds there."""
+
+    def another(self) -> "BatchedWorld":
+        """The world of another environment with the same arguments, which plays on from starts.
+
+        By default it is this one: the other environment's rows have other numbers. Override it in a
+        world that knows how many rows there are.
+        """
+        return self
+
+    def save(self, row: int) -> Any:
+        """The state of one row, for `restore` to put into any; None if it is to be replayed."""
+        return None
+
+    def restore(self, row: int, state: Any) -> None:
+        """Put a state that `save` gave into a row.
+
+        Raises:
+            WorldError: This world saves no rows.
+        """
+        raise WorldError(f"{type(self).__name__} has save(row), and lacks restore(row, state)")
 
     def begin(
         self,

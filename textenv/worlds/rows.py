@@ -70,6 +70,10 @@ class OneWorldPerEpisode(BatchedWorld):
         answers = iter(await asyncio.gather(*limited, return_exceptions=True))
         return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
+    def another(self) -> "OneWorldPerEpisode":
+        """Worlds made in the same way."""
+        return OneWorldPerEpisode(self.make, self.timeout)
+
     def save(self, row: int) -> Any:
         """A copy of the state of one row's world; None if it cannot be saved but replayed.
 
