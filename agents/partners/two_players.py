@@ -280,8 +280,7 @@ class TwoPlayers(BatchedWorld):
             masks = self.rules.allowed[(lengths >= self.rules.min_tokens).astype(np.intp)]
             chosen = policy.act(
                 np.stack([turn.text for turn in turns]),
-                # Rows of another environment that plays on are numbered behind those of this one.
-                self._cache(policy).some(np.array([t.row % self.rules.rows for t in turns])),
+                self._cache(policy).some(np.array([turn.row for turn in turns])),
                 temperature=self.temperature,
                 action_masks=None if masks.all() else masks,
                 uniforms=np.array([turn.rng.random() for turn in turns]),

@@ -553,18 +553,14 @@ def test_a_game_is_played_on_from_any_turn():
     starts = [envs.start_of(2, save_world=save) for save in (True, False)]
     assert starts[0].world is not None and starts[1].world is None
     starts = [Start.from_json(json.loads(json.dumps(start.to_json()))) for start in starts]
-    tables = [players._tables[2]]
+    own = players._tables[2]
     for start in starts:
         other = envs.playing([replace(start, episode_seed=5)])
         again, _ = other.reset()
         np.testing.assert_array_equal(again[0], row)
-        table = players._tables[4]  # the first row behind those of the environment
-        assert table.play.state_dict()["game"] == tables[0].play.state_dict()["game"]
-        assert (table.play.views, table.seat, table.paid) == (
-            tables[0].play.views,
-            tables[0].seat,
-            tables[0].paid,
-        )
+        (table,) = other._conversations.world._tables.values()
+        assert table.play.state_dict() == own.play.state_dict()
+        assert (table.seat, table.paid, table.read) == (own.seat, own.paid, own.read)
         for _ in range(8):
             again, *_ = other.step(learner.act(again, deterministic=True).actions)
     players.partner = strong(policy_for(envs, seed=7), seed=7)
