@@ -150,9 +150,11 @@ class ToolWorld(World):
         self.calls += 1
         try:
             result = self._functions[call.name](**arguments)
+            if inspect.isawaitable(result):
+                return _awaited(call, result)
+            return Outcome(call, str(result))  # which may raise too
         except Exception as error:
             return _raised(call, error)
-        return _awaited(call, result) if inspect.isawaitable(result) else Outcome(call, str(result))
 
     async def _when_all_are_there(self, outcomes: Sequence[Any]) -> Reply:
         """The reply once the `async` tools have returned; they run together."""

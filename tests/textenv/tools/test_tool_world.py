@@ -153,6 +153,20 @@ def test_what_goes_wrong_is_told_to_the_model(said, told, kind):
     assert terminated[0]
 
 
+def test_a_result_that_cannot_be_written_is_an_error_too():
+    def power(exponent: int) -> int:
+        """A power of ten.
+
+        Args:
+            exponent: The exponent.
+        """
+        return 10**exponent  # Python writes no more than 4,300 digits
+
+    envs = with_tools(tools=[power])
+    envs.reset(seed=0)
+    assert say(envs, "power(5000)")[-1]["reply"][0].startswith("error: Exceeds the limit")
+
+
 def test_calls_beyond_the_limit_are_not_carried_out():
     envs = with_tools(tools=Tools([double], max_calls=2), max_new_tokens=400)
     envs.reset(seed=0)
