@@ -114,7 +114,8 @@ class Conversations:
         opened = list(starts)
         for place, start in enumerate(starts):
             if start.world is not None and start.opening is not None:
-                opened[place] = Start(replace(start.opening, columns=start.prompt.columns))
+                text, ids = start.opening
+                opened[place] = Start(Prompt(text, start.prompt.columns, ids))
         if anew:
             said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
             for place, opening in zip(anew, said, strict=True):

@@ -35,10 +35,10 @@ from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_ma
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
-from textenv.rewards import StepBatch, reward_terms
+from textenv.rewards import StepBatch, terms_of_all
 from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
-from textenv.starts import Start
+from textenv.starts import OpeningText, Start
 from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
@@ -266,9 +266,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        terms = () if reward is None else reward_terms(reward)
         own = None if replies is None else reward_of(replies)
-        self._terms = terms if own is None else (*terms, *reward_terms(own))
+        self._terms = terms_of_all(given for given in (reward, own) if given is not None)
         if world_wait == "async" and any(term.dense for term in self._terms):
             raise ValueError(
                 "a dense reward is asked at every step, and with world_wait='async' an episode may "
@@ -483,7 +482,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         start = Start(
             prompt,
             answer=answer if len(answer) else None,
-            opening=Prompt(prompt.text, tokens=self._texts.prompt_tokens(row)),
+            opening=OpeningText(prompt.text, self._texts.prompt_tokens(row)),
             draw_seed=int(self._streams.draw_seeds[row]),
         )
         talk = self._conversations
@@ -793,7 +792,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if known is not None and begun is start:  # no world spoke, so nothing is encoded again
             prompt = replace(prompt, tokens=known.tokens, messages=None)
         ids = self._encoder.encode(prompt, f"row {row}")
-        if known is not None and known.tokens is not None and not np.array_equal(ids, known.tokens):
+        if known is not None and not np.array_equal(ids, known.tokens):
             raise ReplayError(
                 f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
                 "A world is begun anew with the start's record and draw_seed, and all it says must "

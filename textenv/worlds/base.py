@@ -158,7 +158,8 @@ class World(ABC):
         """Begin an episode.
 
         Args:
-            record: The drawn prompt's columns, and its text as `prompt`; secrets may be among them.
+            record: The drawn prompt's columns, and as `prompt` its text, or its messages if it has
+                them; secrets may be among the columns.
             rng: Random numbers of the draw: the same for all episodes of a group, so that answers
                 to one opening can be compared.
 

@@ -567,3 +567,27 @@ def test_a_game_is_played_on_from_any_turn():
     with pytest.raises(ReplayError, match="TwoPlayers replied differently to turn"):
         envs.playing([replace(starts[1], episode_seed=5)]).reset()
     envs.playing([replace(starts[0], episode_seed=5)]).reset()
+
+
+# ---------------------------------------------------------------- play on from anywhere
+
+
+def test_a_game_is_played_on_with_the_same_weights_and_refused_with_others():
+    envs, players = nim(group_size=2)
+    players.partner = policy = policy_for(envs)
+    collector = Collector(policy, envs, seed=0)
+    rollout = collector.collect_episodes(8)
+    places = rollout.mask.nonzero().tolist()
+    starts = [
+        replace(rollout.start(s, p), episode_seed=rollout.starts[s].episode_seed) for s, p in places
+    ]
+    again = collector.collect_from(starts)
+    for number, (s, p) in enumerate(places):
+        end = int(rollout.mask[s].nonzero()[-1]) + 1
+        assert (again.tokens[number, :end] == rollout.tokens[s, :end]).all()
+        assert (again.rewards[number, p:end] == rollout.rewards[s, p:end]).all()
+    assert max(len(start.turns) for start in starts) > 1
+    strong(policy, seed=5)
+    with pytest.raises(ReplayError):
+        collector.collect_from(starts)
+    assert len(collector.collect_episodes(8)) == 8  # the running games go on
