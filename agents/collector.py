@@ -178,14 +178,7 @@ class Collector:
         observations = self._observations
         # Counted before the step: observations are padded, so this is where the token will stand.
         positions = (observations != self.policy.pad_token).sum(1)
-        step = self.policy.act(
-            observations,
-            self.cache,
-            temperature=self.temperature,
-            action_masks=self._action_mask,
-            # A full row waits for its reset, and its choice is ignored.
-            uniforms=self._uniforms[self._rows, positions.clip(max=observations.shape[1] - 1)],
-        )
+        step = self._choose(positions)
         # A row that only resets or waits ignores its action, so nothing of it is written down.
         chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
@@ -208,6 +201,35 @@ class Collector:
         self._begin_episodes((begun & ~self._listening).nonzero()[0], infos)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
+
+    def _choose(self, positions: NDArray[np.int64]) -> Step:
+        """The policy's choice in every row that may choose; 0 in those that wait for a reply."""
+        # A full row waits for its reset, and its choice is ignored.
+        places = positions.clip(max=self._observations.shape[1] - 1)
+        uniforms = self._uniforms[self._rows, places]
+        if not self._listening.any():
+            return self.policy.act(
+                self._observations,
+                self.cache,
+                temperature=self.temperature,
+                action_masks=self._action_mask,
+                uniforms=uniforms,
+            )
+        rows = (~self._listening).nonzero()[0]
+        count = len(self._rows)
+        step = Step(np.zeros(count, np.int64), *np.zeros((2, count), np.float32))
+        if len(rows):
+            mask = self._action_mask
+            some = self.policy.act(
+                self._observations[rows],
+                self.cache.some(rows),
+                temperature=self.temperature,
+                action_masks=None if mask is None else mask[rows],
+                uniforms=uniforms[rows],
+            )
+            for all_rows, chosen in zip(step, some, strict=True):
+                all_rows[rows] = chosen
+        return step
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
         """What is chosen next in a row in which a turn has ended belongs to the turn after it."""

@@ -260,7 +260,7 @@ def main() -> None:
     """Train and print."""
     parser = command_line(__doc__ or "")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tokens", type=int, default=600_000)
+    parser.add_argument("--tokens", type=int, default=400_000)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows: Iterator[dict[str, Any]] = (learn(seed, arguments.tokens) for seed in arguments.seeds)

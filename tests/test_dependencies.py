@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OWN = {"textenv", "policies", "agents"}
-NAMED_OTHERWISE = {"mlflow": ["mlflow-skinny"]}
+NAMED_OTHERWISE = {"mlflow": ["mlflow-skinny"], "gem": ["gem-llm"]}
 """Packages of modules that need not be installed for this test."""
 NOT_PINNED = {
     "ray": "asks for an older gymnasium than the rest, so it has an environment of its own",

@@ -296,13 +296,17 @@ class Conversations:
         return told
 
     def end_info(self, ended: NDArray[np.bool_]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of the rows that `ended`: what the world has paid, and how many turns there were."""
+        """Of the rows that `ended`: what the world has paid and said of it, and how many turns."""
         paid = masked_info({"world": np.where(ended, self.rewards, 0.0)}, ended)
         told: dict[str, Any] = {"turns": np.where(ended, self.numbers, 0)}
         rows = ended.nonzero()[0]
         errors = [self.errors[row] for row in rows.tolist()]
         if any(errors):
             told["world_error"] = object_array(len(ended), rows, errors)
+        lasts = [self.histories[row][-1] if self.histories[row] else None for row in rows.tolist()]
+        infos = [dict(last.info) if isinstance(last, Reply) else {} for last in lasts]
+        if any(infos):
+            told["world_info"] = object_array(len(ended), rows, infos)
         return paid, told
 
     # ---------------------------------------------------------------- saving
@@ -318,9 +322,12 @@ class Conversations:
         saved = None
         if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
+        drawn = self.drawn[row]
+        if saved is not None:  # `begin`, which may add columns, will not be called
+            drawn = replace(drawn, columns=start.prompt.columns)
         return replace(
             start,
-            prompt=self.drawn[row],
+            prompt=drawn,
             turns=tuple(self.borders[row]),
             history=[_plain(entry) for entry in self.histories[row]],
             world=saved,

@@ -32,7 +32,7 @@ from textenv.errors import (
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
+from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
 from textenv.rewards import StepBatch, reward_terms
@@ -101,11 +101,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
     for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
     turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, and `world_error` if its world failed. With rewards that
-    may abstain (those of TRL), `scored` is False for an episode to which none applies: its reward
-    is 0 and means nothing. If some tokens may not be chosen, `action_mask` comes for every row
-    after every reset and step. Ids that stand for no token are masked too, but do not make it come.
-    Infos have the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
+    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
+    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
+    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
+    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
+    `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -878,7 +879,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         for row, start in zip(rows.tolist(), starts, strict=True):
             begun = self._texts.prompts[row]  # with a world it is what the world began with
             texts[row] = begun.text
-            records[row] = Record(begun if talk is None else start.prompt)
+            records[row] = Record(begun if talk is None else _drawn(start, begun))
         marks = row_marks(self.num_envs, rows)
         seeds = np.where(marks, self._streams.episode_seeds, 0)
         told = masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
@@ -941,6 +942,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
 def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
+
+
+def _drawn(start: Start, begun: Prompt) -> Prompt:
+    """What was drawn, with the columns that a world has added to its record."""
+    if begun.columns is start.prompt.columns:
+        return start.prompt
+    return replace(start.prompt, columns=begun.columns)
 
 
 def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:

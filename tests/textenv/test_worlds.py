@@ -93,6 +93,21 @@ def test_the_world_ends_the_episode():
     assert text(envs, envs._texts.tokens[0]) == "q>"  # the next episode has begun
 
 
+def test_the_info_of_the_last_reply_is_told_at_the_end():
+    class Telling(World):
+        def reply(self, turn, rng):
+            return Reply("more", terminated=turn.number == 2, info={"number": turn.number})
+
+    for mode in modes():
+        envs = talk(2, Telling, max_turns=3, max_new_tokens=64, autoreset_mode=mode)
+        envs.reset(seed=0)
+        *_, (_, _, terminated, _, infos) = say(envs, "a.b.", "cdc.")
+        ends = infos["final_info"] if mode is AutoresetMode.SAME_STEP else infos
+        assert terminated.tolist() == [True, False]
+        assert ends["world_info"].tolist() == [{"number": 2}, None]
+        assert infos["reply_info"].tolist() == [None, {"number": 1}]  # the other row goes on
+
+
 def modes():
     return [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
 

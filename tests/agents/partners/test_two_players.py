@@ -12,9 +12,10 @@ from letters import Letters
 from small_games import Nim, Pennies, best_in_nim, for_seat
 
 from agents import PPO, Collector, Learner
+from agents.evaluation import evaluate
 from agents.partners import Pool, TwoPlayers, exploitability, turn_probabilities
 from policies import Policy, Step, TransformerConfig, TransformerPolicy
-from textenv import TextEnv, TextVectorEnv, Turn
+from textenv import Prompt, TextEnv, TextVectorEnv, Turn
 from textenv.errors import (
     PromptTooLongError,
     ReplayError,
@@ -215,6 +216,7 @@ def test_random_games(mode, limits):
         text = rollout.tokens[row]
         turn, score = games[tuple(text[text != envs.pad_token].tolist())]
         assert rollout.scores[row].item() == pytest.approx(score)
+        assert rollout.records[row]["seat"] in (0, 1)
         own = [entry for entry in turn.history if isinstance(entry, Turn)] + [turn]
         ids = np.concatenate([entry.tokens for entry in own])
         assert text[rollout.mask[row]].tolist() == ids.tolist()  # and nothing of the partner's
@@ -527,6 +529,15 @@ def test_a_policy_of_several_tokens_a_turn():
     assert exploitability(policy, players, [{"prompt": "a"}]) == pytest.approx(
         short.mean(), abs=1e-5
     )
+
+
+@pytest.mark.parametrize("seat", [0, 1])
+def test_a_policy_is_evaluated_by_seat(seat):
+    """Of 8 the first seat cannot win, of 7 the second: the best player never loses there."""
+    envs, players = nim(4, seat=seat)
+    players.partner = BestInNim()
+    found = evaluate(policy_for(envs), envs, [Prompt("87"[seat])] * 10)
+    assert found.scores.tolist() == [-1.0] * 10
 
 
 # ---------------------------------------------------------------- play on from anywhere

@@ -62,7 +62,8 @@ class TextArenaWorld(SteppedWorld):
     The reply to a move is what the next seat is told, so a seat can read what others were told:
     this is for games without secrets. When the game ends, the reward of the seat that moved last is
     paid; in a game of two where one wins what the other loses, the rest of the moves are worth its
-    negative. `reply_info` says whose turn is next (`seat`), and at the end all `rewards`.
+    negative. `reply_info` says whose turn is next (`seat`), and `world_info` at the end has all
+    `rewards`.
 
     A move that breaks the rules is the game's matter: most tell the player once and then let it
     lose.

@@ -27,8 +27,8 @@ class VerifiersWorld(ConcurrentWorld):
     Without an environment a task is one answer, like verifiers' own `SingleAgentEnv`. With one, its
     `run(task, agents)` is the other side of the conversation: each `interaction.turn(message)` is
     what the agent is told, and the turn's text is the segment that it waits for. Afterwards the
-    task is scored, and the sum of its weighted rewards is paid; `reply_info` has them by name, with
-    the metrics.
+    task is scored, and the sum of its weighted rewards is paid; `world_info` at the end has them by
+    name, with the metrics.
 
     Everything runs in this process. So tools on servers, containers, rewards that read a runtime,
     `@vf.stop` and seats other than the agent's are refused by name, and `setup` and `finalize` get

@@ -74,7 +74,7 @@ def test_winning_and_breaking_the_rules():
     assert "attempted an invalid move" in infos["reply"][1]  # told once
     _, rewards, terminated, _, infos = say(envs, "2 5", "9 9")
     assert rewards.tolist() == [1.0, -1.0] and terminated.all()
-    first, second = infos["reply_info"]
+    first, second = infos["final_info"]["world_info"]
     assert first["rewards"] == {"0": 1.0, "1": -1.0} and not first["invalid_move"]
     assert second["rewards"] == {"0": -1.0, "1": 1.0} and second["invalid_move"]
     assert second["reason"] == "Pile index 9 is out of range." and second["seat"] == 0
@@ -84,7 +84,9 @@ def test_a_partner_that_breaks_the_rules_loses():
     envs = play(TextArenaWorld("Nim-v0", partner=one_by_one(lambda text, rng: "no")))
     envs.reset(seed=0)
     _, rewards, terminated, _, infos = say(envs, "0 1")
-    assert rewards[0] == 1.0 and terminated[0] and infos["reply_info"][0]["invalid_move"]
+    assert (
+        rewards[0] == 1.0 and terminated[0] and infos["final_info"]["world_info"][0]["invalid_move"]
+    )
 
 
 def test_the_seat_is_drawn_for_the_group_and_the_partner_may_begin():
@@ -140,8 +142,8 @@ def test_a_game_against_itself_pays_the_seat_that_moved_last():
             assert infos["reply"][0].startswith("Welcome to Nim, Player 1!")
     _, rewards, terminated, _, infos = say(envs, "2 1")
     assert rewards[0] == 1.0 and terminated[0]
-    assert infos["reply_info"][0]["seat"] == 1
-    assert infos["reply_info"][0]["rewards"] == {"1": 1.0, "0": -1.0}
+    assert infos["final_info"]["world_info"][0]["seat"] == 1
+    assert infos["final_info"]["world_info"][0]["rewards"] == {"1": 1.0, "0": -1.0}
 
 
 def test_a_draw_pays_nothing():
@@ -150,7 +152,7 @@ def test_a_draw_pays_nothing():
     for cell in "012435768":
         _, rewards, terminated, _, infos = say(envs, cell)
     assert rewards[0] == 0 and terminated[0]
-    assert infos["reply_info"][0]["reason"] == "The game is a draw!"
+    assert infos["final_info"]["world_info"][0]["reason"] == "The game is a draw!"
 
 
 # ---------------------------------------------------------------- random numbers

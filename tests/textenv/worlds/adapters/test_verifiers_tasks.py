@@ -64,7 +64,7 @@ def test_a_task_is_one_answer_and_its_rewards_are_paid(tasks):
     _, rewards, terminated, truncated, infos = say(envs, "ba", "cd!")
     assert rewards == pytest.approx([2.0 - 0.2, -0.3])  # weights 2 and 1
     assert terminated.all() and not truncated.any()
-    assert infos["reply_info"][0] == {
+    assert infos["final_info"]["world_info"][0] == {
         "rewards": {"right": 2.0, "short": -0.2},
         "metrics": {"turns": 1.0},
     }
@@ -99,17 +99,17 @@ def test_an_environment_has_turns_and_judges_at_the_end(env):
     envs = play(VerifiersWorld(env=env), 2)
     _, infos = start(envs, 0, 1)
     _, rewards, terminated, _, infos = say(envs, "x", "dc")
-    assert infos["reply"].tolist() == ["No (1).", ""]
+    assert infos["reply"].tolist() == ["No (1).", None]
     assert rewards == pytest.approx([0.0, 2.0 - 0.2 - 0.0])
     assert terminated.tolist() == [False, True]
-    assert infos["reply_info"][1]["rewards"]["again"] == 0.0
+    assert infos["final_info"]["world_info"][1]["rewards"]["again"] == 0.0
     start(envs, 0, 1)  # both begin anew; the unfinished run is given up
     say(envs, "x", "x")
     _, _, terminated, _, infos = say(envs, "y", "y")
     assert infos["reply"].tolist() == ["No (2).", "No (2)."] and not terminated.any()
     _, rewards, terminated, _, infos = say(envs, "z", "dc")
     assert rewards == pytest.approx([-0.1 - 1.0, 2.0 - 0.2 - 1.0]) and terminated.all()
-    assert infos["reply_info"][1]["metrics"] == {"turns": 3.0}
+    assert infos["final_info"]["world_info"][1]["metrics"] == {"turns": 3.0}
 
 
 def test_a_limit_of_turns_ends_the_interaction_and_the_task_is_scored(env):
@@ -181,5 +181,5 @@ def test_what_cannot_be_played(words):
 
 
 def test_the_environment_needs_the_tasks_prompts(tasks):
-    with pytest.raises(WorldError, match="names no task: give the environment prompts=world.prom"):
+    with pytest.raises(WorldError, match="names no task: give the environment prompts="):
         play(VerifiersWorld(tasks), prompts=["hello"]).reset(seed=0)
