@@ -114,7 +114,8 @@ class Conversations:
         opened = list(starts)
         for place, start in enumerate(starts):
             if start.world is not None and start.opening is not None:
-                opened[place] = Start(replace(start.opening, columns=start.prompt.columns))
+                text, ids = start.opening
+                opened[place] = Start(Prompt(text, start.prompt.columns, ids))
         if anew:
             said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
             for place, opening in zip(anew, said, strict=True):
@@ -321,9 +322,12 @@ class Conversations:
         saved = None
         if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
+        drawn = self.drawn[row]
+        if saved is not None:  # `begin`, which may add columns, will not be called
+            drawn = replace(drawn, columns=start.prompt.columns)
         return replace(
             start,
-            prompt=self.drawn[row],
+            prompt=drawn,
             turns=tuple(self.borders[row]),
             history=[_plain(entry) for entry in self.histories[row]],
             world=saved,
@@ -438,7 +442,8 @@ def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Promp
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:
     if isinstance(entry, Reply):
-        return {"reply": asdict(entry)}
+        tokens = None if entry.tokens is None else np.asarray(entry.tokens).tolist()
+        return {"reply": asdict(replace(entry, tokens=None)) | {"tokens": tokens}}
     return {
         "text": entry.text,
         "tokens": entry.tokens.tolist(),

@@ -30,6 +30,13 @@ class PastTurn(NamedTuple):
     seed: int
 
 
+class OpeningText(NamedTuple):
+    """What an episode begins with, as text and as ids, shape (n,), int64."""
+
+    text: str
+    tokens: Ids
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
     """Where an episode starts.
@@ -42,8 +49,8 @@ class Start:
         prompt: The prompt that was drawn, with its record.
         answer: The ids behind the opening, shape (k,), int64: the agent's and the world's. None if
             there are none yet.
-        opening: What the episode begins with, as text and ids; None encodes the prompt, or what
-            the world says first.
+        opening: What the episode begins with; None encodes the prompt, or what the world says
+            first.
         turns: The turns of a conversation that have ended, oldest first.
         draw_seed: Seed of the random numbers of the draw, which a world begins with.
         episode_seed: Seed of the random numbers of all that follows. None gives the episode a new
@@ -59,7 +66,7 @@ class Start:
 
     prompt: Prompt
     answer: Ids | None = None
-    opening: Prompt | None = None
+    opening: OpeningText | None = None
     turns: Sequence[PastTurn] = ()
     draw_seed: int | None = None
     episode_seed: int | None = None
@@ -79,7 +86,7 @@ class Start:
             turns: Of the turns that have ended since, the place in `tokens` where the agent's ids
                 end, and that where the world's end.
         """
-        assert self.opening is not None and self.opening.tokens is not None
+        assert self.opening is not None
         begin, seed = len(self.opening.tokens), self.episode_seed or 0
         ended = [PastTurn(end - begin, border - begin, seed) for end, border in turns]
         return replace(
@@ -100,7 +107,7 @@ class Start:
         return {
             "prompt": self.prompt.to_json(),
             "answer": None if self.answer is None else self.answer.tolist(),
-            "opening": self.opening and self.opening.to_json(),
+            "opening": self.opening and [self.opening.text, self.opening.tokens.tolist()],
             "turns": [list(turn) for turn in self.turns],
             "draw_seed": self.draw_seed,
             "episode_seed": self.episode_seed,
@@ -112,10 +119,12 @@ class Start:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The start that `to_json` wrote."""
         answer, opening = data["answer"], data["opening"]
+        if opening is not None:
+            opening = OpeningText(opening[0], np.array(opening[1], dtype=np.int64))
         return cls(
             prompt=Prompt.from_json(data["prompt"]),
             answer=None if answer is None else np.array(answer, dtype=np.int64),
-            opening=None if opening is None else Prompt.from_json(opening),
+            opening=opening,
             turns=[PastTurn(*turn) for turn in data["turns"]],
             draw_seed=data["draw_seed"],
             episode_seed=data["episode_seed"],

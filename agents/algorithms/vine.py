@@ -69,7 +69,8 @@ class VinePPO(Algorithm):
         begins = returns.turn_begins(self.steps(rollout))
         starts = [rollout.start(sequence, place) for sequence, place in begins.nonzero().tolist()]
         earned = collect_from(starts, self.continuations).episode_returns
-        values = rollout.values.new_zeros(rollout.values.shape)
+        # As exact as the rewards that they are compared with.
+        values = rollout.rewards.new_zeros(rollout.rewards.shape)
         # An answer to which the reward does not apply says nothing of the text before it.
         values[begins] = earned.view(-1, self.continuations).nanmean(1).to(values.dtype)
         return dataclasses.replace(rollout, values=values)

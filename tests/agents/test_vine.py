@@ -26,13 +26,14 @@ from agents.collector import Collector
 from policies import TransformerPolicy
 from textenv import Prompt, Reply, Start, TextVectorEnv, World
 from textenv.errors import OptionError, UnmetNeedError
+from textenv.starts import OpeningText
 
 torch.set_num_threads(1)
 
 
 def known(rollout):
     """The rollout with what a collector knows: where its sequences start, and their turns."""
-    start = Start(Prompt("a"), opening=Prompt("a", tokens=np.array([0])), episode_seed=0)
+    start = Start(Prompt("a"), opening=OpeningText("a", np.array([0])), episode_seed=0)
     turns = torch.where(rollout.mask, 1, -1)
     return replace(rollout, starts=(start,) * len(rollout), turns=turns)
 
@@ -90,7 +91,7 @@ def by_hand():
     mask = turns >= 0
     rewards = torch.tensor([[0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 2.0]]).double()
     log = Rollout.from_log(torch.arange(8)[None], mask, torch.tensor([2.5]), torch.tensor([0]))
-    start = Start(Prompt("a"), opening=Prompt("a", tokens=np.array([0])), episode_seed=4)
+    start = Start(Prompt("a"), opening=OpeningText("a", np.array([0])), episode_seed=4)
     return replace(log, turns=turns, rewards=rewards, starts=(start,))
 
 

@@ -471,3 +471,34 @@ def test_options_that_are_no_starts():
         envs.playing([])
     with pytest.raises(EpisodeOverError, match="row 1 has no running turn"):
         talk(2).start_of(1)
+
+
+class Seated(World):
+    """Adds what it has drawn to the record."""
+
+    def begin(self, record, rng):
+        assert "seat" not in record
+        self.seat = int(rng.integers(100))
+        return Prompt("o", {"seat": self.seat})
+
+    def reply(self, turn, rng):
+        return Reply("k", terminated=turn.number == 2)
+
+
+@pytest.mark.parametrize("save_world", [True, False])
+def test_what_a_world_adds_to_its_record_is_still_there(save_world):
+    seen = []
+
+    def reward(episodes):
+        seen.extend(dict(e.columns) for e in episodes)
+        return [0.0] * len(episodes)
+
+    envs = talk(world=Seated, reward=reward)
+    _, infos = envs.reset(seed=0)
+    say(envs, "a.")
+    start = envs.start_of(0, save_world)
+    say(envs, "b.")
+    _, again = envs.reset(options={"start": through_json(start)})
+    say(envs, "b.")
+    assert seen[0] == seen[1] and "seat" in seen[0]
+    assert dict(infos["record"][0]) == dict(again["record"][0])
