@@ -442,7 +442,8 @@ def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Promp
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:
     if isinstance(entry, Reply):
-        return {"reply": asdict(entry)}
+        tokens = None if entry.tokens is None else np.asarray(entry.tokens).tolist()
+        return {"reply": asdict(replace(entry, tokens=None)) | {"tokens": tokens}}
     return {
         "text": entry.text,
         "tokens": entry.tokens.tolist(),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,6 +13,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from textenv.arguments import (
+    check_answers,
+    check_episode_steps,
+    check_numbers,
+    check_waiting,
+    check_words,
+    world_of_tools,
+)
 from textenv.components import RewardComponents
 from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
@@ -21,11 +29,8 @@ from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
-    InvalidRewardError,
-    PromptError,
     ReplayError,
     ResetOptionsError,
-    ToolError,
     VocabularyMismatchError,
     WorldError,
 )
@@ -35,7 +40,7 @@ from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_ma
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
 from textenv.resets import rows_to_reset, starts_from_options
-from textenv.rewards import StepBatch, reward_terms
+from textenv.rewards import StepBatch, terms_of_all
 from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
 from textenv.starts import OpeningText, Start
@@ -49,7 +54,7 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.tools.world import Tool, Tools
+from textenv.tools.world import Tool
 from textenv.worlds import (
     BatchedWorld,
     Reply,
@@ -170,8 +175,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "render_modes": ["ansi"],
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
-    BUDGETS: ClassVar = ("terminate", "truncate")
-    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -203,17 +206,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         render_mode: str | None = None,
         max_episode_steps: None = None,
     ):
-        _check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
-        if max_episode_steps is not None:
-            raise ValueError(
-                f"max_episode_steps is {max_episode_steps}; every step is a token, so give "
-                f"max_new_tokens={max_episode_steps}, and budget='truncate' for a spent budget to "
-                "set `truncated`"
-            )
-        if budget not in self.BUDGETS:
-            raise ValueError(f"budget is {budget!r}; it must be one of {self.BUDGETS}")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode is {render_mode!r}; a vector of texts knows 'ansi' only")
+        check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        check_words(budget=budget, render_mode=render_mode, world_wait=world_wait)
+        check_episode_steps(max_episode_steps)
         self.num_envs = num_envs
         self.group_size = group_size
         self.budget = budget
@@ -226,12 +221,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if tools is not None:
-            world = _world_of_tools(tools, world)
+            world = world_of_tools(tools, world)
         if world is None:
-            _check_answers(prompts, reward, max_turns, max_turn_tokens)
+            check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
-        if world_wait not in self.WAITS:
-            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -266,14 +259,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        terms = () if reward is None else reward_terms(reward)
         own = None if replies is None else reward_of(replies)
-        self._terms = terms if own is None else (*terms, *reward_terms(own))
-        if world_wait == "async" and any(term.dense for term in self._terms):
-            raise ValueError(
-                "a dense reward is asked at every step, and with world_wait='async' an episode may "
-                "end in a step that chose nothing: let the world pay, or leave world_wait out"
-            )
+        self._terms = terms_of_all(given for given in (reward, own) if given is not None)
+        check_waiting(world_wait, self._terms)
         self._talk = partial(
             Conversations,
             tokenizer=self.tokenizer,
@@ -949,42 +937,3 @@ def _drawn(start: Start, begun: Prompt) -> Prompt:
     if begun.columns is start.prompt.columns:
         return start.prompt
     return replace(start.prompt, columns=begun.columns)
-
-
-def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
-    """Check the arguments of an environment without a world."""
-    if prompts is None:
-        raise PromptError("there are no prompts: give prompts=, or a world= that begins episodes")
-    if reward is None:
-        raise InvalidRewardError("there is no reward: give reward=, or a world= that pays")
-    if any(budget is not None for budget in budgets):
-        raise ValueError(
-            "max_turns and max_turn_tokens are about turns, which only a conversation with a "
-            "world= has; max_new_tokens bounds an answer"
-        )
-
-
-def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
-    if world is not None:
-        raise ToolError(
-            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
-            "class derived from textenv.tools.ToolWorld does"
-        )
-    return Tools(tools)
-
-
-def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
-    for value in (num_envs, max_new_tokens, min_new, group_size):
-        if not isinstance(value, int | np.integer):
-            raise ValueError(
-                f"num_envs, max_new_tokens, min_new_tokens and group_size must be whole numbers; "
-                f"one is {value!r}"
-            )
-    if num_envs < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"num_envs is {num_envs} and max_new_tokens {max_new_tokens}; both must be 1 or more"
-        )
-    if not 0 <= min_new <= max_new_tokens:
-        raise ValueError(f"min_new_tokens is {min_new}; it must be within 0..{max_new_tokens}")
-    if group_size < 1 or num_envs % group_size:
-        raise ValueError(f"group_size {group_size} does not divide num_envs {num_envs}")

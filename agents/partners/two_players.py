@@ -334,16 +334,7 @@ class TwoPlayers(BatchedWorld):
 
         The present weights are the learner's; a frozen partner is made again like the reward.
         """
-        tables = {
-            str(row): {
-                "play": table.play.state_dict(),
-                "seat": table.seat,
-                "number": table.number,
-                "read": table.read,
-                "paid": table.paid,
-            }
-            for row, table in self._tables.items()
-        }
+        tables = {str(row): self.save(row) for row in self._tables}
         pool = self.partner.state_dict() if isinstance(self.partner, Pool) else None
         return {"tables": tables, "pool": pool}
 
@@ -357,6 +348,21 @@ class TwoPlayers(BatchedWorld):
         self._caches.clear()
         self._tables = {}
         for row, saved in state["tables"].items():
-            play = restored(Play(self.game(), self.rules), saved["play"])
-            policy = self._policy(saved["number"])
-            self._tables[int(row)] = _Table(**{**saved, "play": play}, policy=policy)
+            self.restore(int(row), saved)
+
+    def save(self, row: int) -> dict[str, Any]:
+        """The state of one row's play."""
+        table = self._tables[row]
+        return {
+            "play": table.play.state_dict(),
+            "seat": table.seat,
+            "number": table.number,
+            "read": table.read,
+            "paid": table.paid,
+        }
+
+    def restore(self, row: int, state: Mapping[str, Any]) -> None:
+        """Play on from a saved state in one row."""
+        play = restored(Play(self.game(), self.rules), state["play"])
+        policy = self._policy(state["number"])
+        self._tables[row] = _Table(**{**state, "play": play}, policy=policy)

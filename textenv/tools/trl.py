@@ -31,6 +31,7 @@ from textenv.records import short
 from textenv.reward_adapters import Adapter
 from textenv.tools.world import Tool, Tools, ToolWorld
 from textenv.trl import messages_of
+from textenv.worlds.base import Opening
 from textenv.worlds.states import restored, state_of
 
 NO_TOOLS = ("reset", "get_reward")
@@ -73,11 +74,11 @@ class TRLWorld(ToolWorld):
         super().__init__(settings, _tools_of(environment))
         self.environment = environment
 
-    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Reset it; what it says stands behind the prompt."""
-        # TRL gives the prompt as messages.
-        columns = {**record, "prompt": messages_of(record)}
-        said = self.environment.reset(**columns)
+        prompt = record["prompt"]
+        messages = messages_of(record) if isinstance(prompt, str) else prompt
+        said = self.environment.reset(**{**record, "prompt": messages})  # messages, as TRL gives it
         if said is None:
             return None
         if not isinstance(said, str):
@@ -85,7 +86,10 @@ class TRLWorld(ToolWorld):
                 f"{type(self.environment).__name__}.reset returned {short(said)}; textenv reads "
                 "text: it must be a str or None"
             )
-        return f"{record['prompt']}{said}"
+        if isinstance(prompt, str):
+            return prompt + said
+        *before, last = messages
+        return [*before, {**last, "content": last["content"] + said}]
 
     def state_dict(self) -> dict[str, Any]:
         """The object's attributes, or its own `state_dict()`."""

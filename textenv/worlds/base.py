@@ -158,7 +158,8 @@ class World(ABC):
         """Begin an episode.
 
         Args:
-            record: The drawn prompt's columns, and its text as `prompt`; secrets may be among them.
+            record: The drawn prompt's columns, and as `prompt` its text, or its messages if it has
+                them; secrets may be among the columns.
             rng: Random numbers of the draw: the same for all episodes of a group, so that answers
                 to one opening can be compared.
 
@@ -184,8 +185,8 @@ class BatchedWorld(ABC):
 
     It keeps what it remembers of an episode by the number of its row, which may be above
     `num_envs`: another environment that plays on from starts has rows of its own. `state_dict` and
-    `load_state_dict(state)` save what it remembers; a world without them is replayed, as in
-    `World`.
+    `load_state_dict(state)` save what it remembers, `save(row)` and `restore(row, state)` that of
+    one row; a world without them is replayed, as in `World`.
 
     Attributes:
         tools: As of `World`.

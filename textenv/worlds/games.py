@@ -5,6 +5,7 @@ seat chose stands there as it was chosen. Who plays a seat is none of its busine
 learner has one and `agents.partners` the other; `textenv.testing.games` tries all moves of both.
 """
 
+import copy
 import math
 import numbers
 from abc import ABC, abstractmethod
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from textenv.errors import WorldError
 from textenv.records import short
@@ -167,14 +167,14 @@ class Play:
         self.to_move = 1 - seat if outcome.to_move is None else outcome.to_move
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as numpy arrays and plain types.
+        """The state as plain types.
 
         Raises:
             WorldError: The game has attributes that JSON cannot hold.
         """
         return {
             "game": state_of(self.game),
-            "views": [np.array(view, dtype=np.int64) for view in self.views],
+            "views": [list(view) for view in self.views],
             "openings": list(self.openings),
             "to_move": self.to_move,
             "rewards": list(self.rewards),
@@ -183,9 +183,8 @@ class Play:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` gave."""
-        restored(self.game, state["game"])
-        views: list[NDArray[np.int64]] = state["views"]
-        self.views = (views[0].tolist(), views[1].tolist())
+        restored(self.game, copy.deepcopy(state["game"]))  # others may be restored from it
+        self.views = (list(state["views"][0]), list(state["views"][1]))
         self.openings = (state["openings"][0], state["openings"][1])
         self.rewards = (state["rewards"][0], state["rewards"][1])
         self.to_move, self.over = state["to_move"], state["over"]

@@ -1,6 +1,7 @@
 """A policy in the other seat: what each seat reads, by ids, and who is paid what."""
 
 import copy
+import json
 from dataclasses import replace
 
 import gymnasium as gym
@@ -23,6 +24,7 @@ from textenv.errors import (
     WorldError,
 )
 from textenv.frames import ChatTemplate
+from textenv.starts import Start
 from textenv.testing import check_text_env
 from textenv.testing.games import GameTree
 from textenv.tokenizers import CharacterTokenizer
@@ -538,6 +540,33 @@ def test_a_policy_is_evaluated_by_seat(seat):
     players.partner = BestInNim()
     found = evaluate(policy_for(envs), envs, [Prompt("87"[seat])] * 10)
     assert found.scores.tolist() == [-1.0] * 10
+
+
+def test_a_game_is_played_on_from_any_turn():
+    """With its state, whoever the partner is by now; without, it is replayed on the same turns."""
+    envs, players = chat(4)
+    learner = policy_for(envs, seed=1)
+    observations, _ = envs.reset(seed=0)
+    while envs._conversations.numbers[2] < 2:
+        observations, *_ = envs.step(learner.act(observations).actions)
+    row = observations[2].copy()
+    starts = [envs.start_of(2, save_world=save) for save in (True, False)]
+    assert starts[0].world is not None and starts[1].world is None
+    starts = [Start.from_json(json.loads(json.dumps(start.to_json()))) for start in starts]
+    own = players._tables[2]
+    for start in starts:
+        other = envs.playing([replace(start, episode_seed=5)])
+        again, _ = other.reset()
+        np.testing.assert_array_equal(again[0], row)
+        (table,) = other._conversations.world._tables.values()
+        assert table.play.state_dict() == own.play.state_dict()
+        assert (table.seat, table.paid, table.read) == (own.seat, own.paid, own.read)
+        for _ in range(8):
+            again, *_ = other.step(learner.act(again, deterministic=True).actions)
+    players.partner = strong(policy_for(envs, seed=7), seed=7)
+    with pytest.raises(ReplayError, match="TwoPlayers replied differently to turn"):
+        envs.playing([replace(starts[1], episode_seed=5)]).reset()
+    envs.playing([replace(starts[0], episode_seed=5)]).reset()
 
 
 # ---------------------------------------------------------------- play on from anywhere

@@ -8,6 +8,7 @@ import pytest
 
 from textenv import TextVectorEnv
 from textenv.errors import RewardRaisedError, ToolError, WorldError
+from textenv.frames import ChatTemplate
 from textenv.rewards import from_trl, from_trl_chat
 from textenv.tools import from_trl_environment
 
@@ -133,6 +134,25 @@ def test_reset_gets_the_columns_and_what_it_says_stands_behind_the_prompt():
     envs.reset(seed=0)
     say(envs, "no")
     assert seen == [{"place": "hill", "prompt": [{"role": "user", "content": "Dig!"}]}]
+
+
+def test_a_prompt_of_messages_keeps_them():
+    seen = []
+
+    def reward(episodes):
+        seen.extend(episode.world.environment.columns["prompt"] for episode in episodes)
+        return [0.0]
+
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Dig!"}]
+    rows = [{"prompt": messages, "place": "hill"}]
+    options = {"frame": ChatTemplate(), "max_prompt_tokens": 1000, "autoreset_mode": "Disabled"}
+    envs = environment(Treasure, prompts=rows, reward=reward, **options)
+    observations, _ = envs.reset(seed=0)
+    opening = bytes(observations[0][observations[0] < 256].tolist()).decode()
+    assert opening.startswith("Be kind.")
+    assert opening.endswith("User: Dig! It is at hill.\nAssistant:")
+    say(envs, "no")
+    assert seen == [messages]
 
 
 def test_get_reward_is_one_more_reward_whatever_ends_the_episode():

@@ -62,7 +62,7 @@ def test_a_play_is_saved():
     play = Play.opened(Kuhn, rules_of("123pb"), {"cards": "31"}, RNG)
     play.said([3], RNG)
     state = play.state_dict()
-    json.dumps(state["game"])
+    state = json.loads(json.dumps(state))
     again = restored(Play(Kuhn(), play.rules), state)
     for one in (play, again):
         one.said([4], RNG)
