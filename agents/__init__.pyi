@@ -19,6 +19,7 @@ from .algorithms import (
     REINFORCEPlusPlus,
     RewardWeightedRegression,
     SoftQLearning,
+    VinePPO,
 )
 from .collector import Collector
 from .kl import AdaptiveKL, FixedKL
@@ -59,6 +60,7 @@ __all__ = [
     "TensorBoardLogger",
     "Trainer",
     "Update",
+    "VinePPO",
     "losses",
     "preference_losses",
     "returns",

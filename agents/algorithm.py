@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agents.optimisation.precision import Precision
     from agents.rollout import Rollout
     from policies import Policy, PolicyOutputs
+    from textenv.starts import Start
 
 Metrics: TypeAlias = "dict[str, Tensor]"
 
@@ -122,6 +123,18 @@ class Algorithm(ABC):
     def gather(self, collect: Callable[[], Rollout]) -> Rollout:
         """A rollout to learn from; an algorithm that selects answers may collect more than once."""
         return collect()
+
+    def look_ahead(
+        self, rollout: Rollout, collect_from: Callable[[Sequence[Start], int], Rollout]
+    ) -> Rollout:
+        """The rollout with what continuations of its texts tell, for algorithms that play some.
+
+        Args:
+            rollout: A rollout of the learner's, KL penalty included.
+            collect_from: Plays on from starts, such as `rollout.start(sequence, position)`, as
+                often as said; see `Collector.collect_from`. The tokens count in the training's.
+        """
+        return rollout
 
     def step(self, trainer: StepTaker, batch: Rollout) -> tuple[PolicyOutputs, Metrics]:
         """One optimiser step on a minibatch.

@@ -1,6 +1,8 @@
 """Stepping a policy through a vector environment and writing down what it chose."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from numpy.typing import NDArray
 from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
-from textenv.errors import SharedEnvironmentError, VocabularyMismatchError
+from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
-from textenv.seeding import keyed_generator
+from textenv.seeding import draw_seed, keyed_generator, stream_key
+from textenv.starts import Start
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
@@ -71,6 +74,7 @@ class Collector:
         # but the seed and the episode.
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
+        self._starts: list[Start | None] = [None] * rows
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -85,6 +89,7 @@ class Collector:
         # so a number for each token takes the place of V bits.
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
+        self._continued = 0
         self.world_error = ""  # what went wrong in the last conversation whose world failed
 
     # ---------------------------------------------------------------- collecting
@@ -102,6 +107,8 @@ class Collector:
         cut = self._open["mask"].any(1) & ~self._listening
         for row in np.flatnonzero(cut).tolist():
             self._close(row, self._observations[row], bootstrap=float(values[row]))
+            if (start := self._starts[row]) is not None:  # the next sequence starts here
+                self._starts[row] = self._start_of(row, start.episode_seed)
         rollout = self._rollout()
         if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
             self._masks = dict(list(self._masks.items())[:1])
@@ -133,19 +140,45 @@ class Collector:
         self._closed = ready[n_episodes:] + early
         return rollout
 
+    def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
+        """Answers that play on from given starts; the running episodes go on as if nothing was.
+
+        The starts are played in an environment of their own, made with the arguments of `envs`. A
+        sequence's score and rewards are what the continuation earned.
+
+        Args:
+            starts: Where to start; `rollout.start(sequence, position)` and `envs.start_of(row)`
+                give some, `Start(prompt)` is that of a prompt. Those without an `episode_seed` get
+                one from the collector's seed and the number of continuations before.
+            n: How many answers each of them gets.
+
+        Returns:
+            A rollout of `len(starts) * n` whole episodes: the n answers of the first start, then
+            those of the second, and so on. The group of an answer is the number of its start.
+
+        Raises:
+            UnmetNeedError: The environment cannot play on from anywhere.
+            ResetOptionsError: There is no start, or one leaves nothing to choose.
+            ReplayError: A world did not reply as before, or may not be told turns again.
+        """
+        key = draw_seed(int(stream_key(self._seed)), -1)
+        queue = []
+        for start in starts:
+            for _ in range(n):
+                seed = start.episode_seed
+                if seed is None:
+                    seed = draw_seed(key, self._continued) >> 1
+                self._continued += 1
+                queue.append(replace(start, episode_seed=seed))
+        rollout = play_from(self.policy, self.envs, queue, self.temperature, self._seed)
+        return replace(rollout, groups=rollout.groups // n)
+
     def _step(self) -> None:
         self._check_alone()
         observations = self._observations
         # Counted before the step: observations are padded, so this is where the token will stand.
         positions = (observations != self.policy.pad_token).sum(1)
-        step = self.policy.act(
-            observations,
-            self.cache,
-            temperature=self.temperature,
-            action_masks=self._action_mask,
-            # A full row waits for its reset, and its choice is ignored.
-            uniforms=self._uniforms[self._rows, positions.clip(max=observations.shape[1] - 1)],
-        )
+        step = self._choose(positions)
         # A row that only resets or waits ignores its action, so nothing of it is written down.
         chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
@@ -165,9 +198,38 @@ class Collector:
         if over.any():
             infos = self._end_episodes(over, terminated, infos)
         begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
-        self._begin_episodes(begun.nonzero()[0], infos)
+        self._begin_episodes((begun & ~self._listening).nonzero()[0], infos)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
+
+    def _choose(self, positions: NDArray[np.int64]) -> Step:
+        """The policy's choice in every row that may choose; 0 in those that wait for a reply."""
+        # A full row waits for its reset, and its choice is ignored.
+        places = positions.clip(max=self._observations.shape[1] - 1)
+        uniforms = self._uniforms[self._rows, places]
+        if not self._listening.any():
+            return self.policy.act(
+                self._observations,
+                self.cache,
+                temperature=self.temperature,
+                action_masks=self._action_mask,
+                uniforms=uniforms,
+            )
+        rows = (~self._listening).nonzero()[0]
+        count = len(self._rows)
+        step = Step(np.zeros(count, np.int64), *np.zeros((2, count), np.float32))
+        if len(rows):
+            mask = self._action_mask
+            some = self.policy.act(
+                self._observations[rows],
+                self.cache.some(rows),
+                temperature=self.temperature,
+                action_masks=None if mask is None else mask[rows],
+                uniforms=uniforms[rows],
+            )
+            for all_rows, chosen in zip(step, some, strict=True):
+                all_rows[rows] = chosen
+        return step
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
         """What is chosen next in a row in which a turn has ended belongs to the turn after it."""
@@ -187,8 +249,20 @@ class Collector:
             if number is None:  # nothing is numbered: the row and how many it has played
                 number = int(self._episodes[row]) * len(self._rows) + row
             self._episodes[row] += 1
-            numbers = keyed_generator(self._seed, int(number))
-            self._uniforms[row] = numbers.random(self._uniforms.shape[1])
+            self._starts[row] = self._start_of(row, int(number))
+            self._uniforms[row] = self._numbers_for(row, int(number))
+
+    def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
+        """The random numbers of episode `number`, which begins in `row`, one for each place."""
+        return keyed_generator(self._seed, number).random(self._uniforms.shape[1])
+
+    def _start_of(self, row: int, episode_seed: int | None) -> Start | None:
+        """The text of a row as a start, if the environment can play on from one."""
+        envs: Any = self.envs.unwrapped
+        if not hasattr(envs, "start_of"):
+            return None
+        start: Start = envs.start_of(row, save_world=False)
+        return replace(start, episode_seed=episode_seed)
 
     def _write(
         self,
@@ -245,6 +319,7 @@ class Collector:
                 not terminated[row],
                 group,
                 ending_of(ends, row),
+                str(ends["text"][row]) if "text" in ends else "",
             )
             self._scores[row] = 0.0
             self._answer_tokens[row] = 0
@@ -268,6 +343,7 @@ class Collector:
         truncated: bool = False,
         group: int | None = None,
         ending: Mapping[str, float] | None = None,
+        text: str = "",
     ) -> None:
         """Turn a row's arrays into a sequence and clear them."""
         # Compared with the text itself, so that no action is learned at a wrong place.
@@ -288,6 +364,8 @@ class Collector:
                 and int(self._open["turns"][row].max()) == int(self._turns[row]),
                 "records": self._records[row],
                 "endings": {"tokens": float(self._answer_tokens[row]), **(ending or {})},
+                "start": self._starts[row],
+                "text": text,
             }
         )
         for array in self._open.values():
@@ -311,9 +389,9 @@ class Collector:
             raise SharedEnvironmentError(
                 f"the environment {type(self.envs.unwrapped).__name__} was stepped or reset by "
                 "somebody else since this learner's last step, so its episodes are not those that "
-                "the learner is in the middle of. Two learners, a learner and an evaluation, and a "
-                "learner and a loop of yours each need an environment of their own: make another "
-                "one with the same arguments. To go on with this one, make the learner anew"
+                "the learner is in the middle of. Two learners, and a learner and a loop of yours, "
+                "each need an environment of their own: make another one with the same arguments. "
+                "To go on with this one, make the learner anew"
             )
 
     # ---------------------------------------------------------------- the rollout
@@ -325,8 +403,9 @@ class Collector:
     def _rollout(self) -> Rollout:
         closed, self._closed = self._closed, []
         endings = together([c["endings"] for c in closed])
-        records = [c["records"] for c in closed]
-        names = [name for name in closed[0] if name not in ("endings", "records")]
+        told = ("records", "start", "text")
+        records, starts, texts = (tuple(c[name] for c in closed) for name in told)
+        names = [name for name in closed[0] if name not in ("endings", *told)]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
         arrays["turns"] = np.where(arrays["mask"], arrays["turns"], -1)
         # A Python float of the policy's, which is float32.
@@ -349,6 +428,8 @@ class Collector:
             mask_table=table,
             endings=endings,
             records=None if None in records else tuple(map(dict, records)),
+            starts=None if None in starts else starts,
+            texts=texts,
         )
         return rollout.to(self.policy.device)
 
@@ -385,7 +466,12 @@ class Collector:
             "records": list(map(saved, self._records)),
             "open": {name: array.copy() for name, array in self._open.items()},
             "masks": [np.frombuffer(mask, np.uint8).copy() for mask in self._masks],
-            "closed": [{**c, "records": saved(c["records"])} for c in self._closed],
+            "closed": [
+                {**c, "records": saved(c["records"]), "start": _plain(c["start"])}
+                for c in self._closed
+            ],
+            "starts": [_plain(start) for start in self._starts],
+            "continued": self._continued,
             "env": inner.state_dict() if saves else None,
         }
 
@@ -416,11 +502,87 @@ class Collector:
         for name, array in self._open.items():  # rewards of earlier versions are float32
             array[...] = opened[name]
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
-        self._closed = [
-            {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * c["mask"], **c}
-            for c in state["closed"]
-        ]
+        self._closed = [_restored_sequence(saved) for saved in state["closed"]]
+        self._starts = [_restored(s) for s in state.get("starts", [None] * len(self._rows))]
+        self._continued = state.get("continued", 0)
         self.cache.forget()
+
+
+def _restored_sequence(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A sequence that was saved; those of earlier versions lack some of it."""
+    lacking = {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * saved["mask"]}
+    lacking |= {"start": None, "text": ""}
+    sequence = {**saved, **{name: lacking[name] for name in lacking.keys() - saved.keys()}}
+    return {**sequence, "start": _restored(sequence["start"])}
+
+
+def play_from(
+    policy: Policy,
+    envs: VectorEnv[Any, Any, Any],
+    starts: Sequence[Start],
+    temperature: float = 1.0,
+    seed: int = 0,
+    uniforms: NDArray[np.float64] | None = None,
+) -> Rollout:
+    """One answer from each start, in the order of the starts; `envs` itself is left alone.
+
+    Args:
+        policy: The policy that answers.
+        envs: A `TextVectorEnv`, wrapped or not, whose arguments are used.
+        starts: Where to start, each with its `episode_seed`.
+        temperature: Logits are divided by this before sampling.
+        seed: Seed of the choices, with the episode's own.
+        uniforms: Random numbers for the choices instead, in [0, 1), one row for each start, from
+            its first choice on; shape (len(starts), k) with k places or more for an answer.
+
+    Raises:
+        UnmetNeedError: `envs` cannot play on from anywhere.
+        ResetOptionsError: There is no start, or one leaves nothing to choose.
+        ReplayError: A world did not reply as before, or may not be told turns again.
+    """
+    inner: Any = envs.unwrapped
+    if not hasattr(inner, "playing"):
+        raise UnmetNeedError(
+            f"{type(inner).__name__} cannot play on from anywhere: only a textenv.TextVectorEnv can"
+        )
+    # Wrappers are copied around the new environment: their rewards and masks hold there too.
+    made: Any = copy.deepcopy(envs, {id(inner): inner.playing(starts)})
+    if uniforms is None:
+        collector = Collector(policy, made, temperature, seed)
+    else:
+        numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
+        collector = _GivenNumbers(policy, made, temperature, numbers)
+    rollout = collector.collect_episodes(len(starts))
+    return rollout.select(rollout.groups.argsort())
+
+
+class _GivenNumbers(Collector):
+    """A collector whose episodes use given random numbers from their first choice on."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        envs: VectorEnv[Any, Any, Any],
+        temperature: float,
+        numbers: Mapping[int | None, NDArray[np.float64]],
+    ):
+        self._numbers = numbers
+        super().__init__(policy, envs, temperature)
+
+    def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
+        placed = np.zeros(self._uniforms.shape[1])
+        begin = int((self._observations[row] != self.policy.pad_token).sum())
+        given = self._numbers[number][: len(placed) - begin]
+        placed[begin : begin + len(given)] = given
+        return placed
+
+
+def _plain(start: Start | None) -> dict[str, Any] | None:
+    return None if start is None else start.to_json()
+
+
+def _restored(start: Mapping[str, Any] | None) -> Start | None:
+    return None if start is None else Start.from_json(start)
 
 
 def _check_fit(policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:

@@ -1,7 +1,7 @@
 """The learner: collect a rollout, get its advantages, take optimiser steps, repeat."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -24,6 +24,7 @@ from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
 from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError, WorldError
+from textenv.starts import Start
 
 UNSCORED_ROLLOUTS = 5
 """After this many rollouts without one score that teaches something, the learner gives up."""
@@ -185,14 +186,8 @@ class Learner(Trainer):
         except (PromptError, WorldError):  # nothing that JSON can hold: no reason not to train
             self._rollout_start = None
         self._played.clear()
-        rollout = self.algorithm.gather(self._play)
-        if self.reference is None:
-            return rollout
-        begin = self._now()
-        rollout = self.with_reference(rollout)
-        rollout = self._penalised(rollout, rollout.logprobs)
-        self._reference_seconds = self._now() - begin
-        return rollout
+        rollout = self._with_penalty(self.algorithm.gather(self._play))
+        return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
         """As the trainer's; the KL penalty of past rollouts becomes that of the present policy.
@@ -204,6 +199,16 @@ class Learner(Trainer):
         if self.reference is None or together.present_logprobs is None:
             return together
         return self._penalised(together, together.present_logprobs)
+
+    def _with_penalty(self, rollout: Rollout) -> Rollout:
+        """A new rollout with the reference's log-probabilities and the KL penalty, if any."""
+        if self.reference is None:
+            return rollout
+        begin = self._now()
+        rollout = self.with_reference(rollout)
+        rollout = self._penalised(rollout, rollout.logprobs)
+        self._reference_seconds += self._now() - begin
+        return rollout
 
     def _penalised(self, rollout: Rollout, logprobs: Tensor) -> Rollout:
         """The rollout with the KL penalty of these log-probabilities in its rewards."""
@@ -237,6 +242,13 @@ class Learner(Trainer):
             "one of every group: return a number where the reward applies, or draw more prompts "
             "to which it does"
         )
+
+    def _play_from(self, starts: Sequence[Start], n: int) -> Rollout:
+        """Continuations, with the KL penalty in their rewards; their tokens are counted."""
+        rollout = self.collector.collect_from(starts, n)
+        # They are no episodes of the environment's own: their scores are in no mean.
+        self._played.append(Played(rollout.num_tokens, rollout.scores[:0].cpu(), {}))
+        return self._with_penalty(rollout)
 
     def _check_worlds(self) -> None:
         """Refuse a rollout in which every episode that ended did so because its world failed."""

@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textenv.errors import AnnotationError
+from textenv.errors import AnnotationError, UnmetNeedError
 from textenv.prompts import columns_as_json
 from textenv.records import short
+from textenv.starts import Start
 
 EXTRA = "extra."
 """Before a name of `Rollout.extra`, where it stands beside the fields."""
+
+TOLD = ("records", "starts", "texts")
+"""Fields with one entry for each sequence that is no number."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class Rollout:
             `failed`, 1 if its world failed;
             `component.NAME`, what each component of a sum of rewards paid, unweighted. NaN where it
             is not known, such as the end of an episode that goes on.
+        starts: Where each sequence starts, with the seeds of its random numbers, S of them; None
+            from an environment that cannot play on from anywhere.
+        texts: What the environment says the answer is in words, S of them; empty while it runs.
     """
 
     tokens: Tensor
@@ -93,6 +100,8 @@ class Rollout:
     records: tuple[Mapping[str, Any], ...] | None = None
     extra: dict[str, Tensor] | None = None
     endings: dict[str, Tensor] | None = None
+    starts: tuple[Start, ...] | None = None
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -132,6 +141,36 @@ class Rollout:
         if self.mask_ids is None or self.mask_table is None:
             return None
         return self.mask_table[self.mask_ids[self.mask]]
+
+    def start(self, sequence: int, position: int) -> Start:
+        """The text before a choice, as a start; `collector.collect_from` plays on from it.
+
+        Args:
+            sequence: Number of the sequence.
+            position: Place of a token that was chosen in this rollout.
+
+        Raises:
+            ValueError: The token there was not chosen in this rollout.
+            UnmetNeedError: The environment cannot play on from anywhere.
+        """
+        if self.starts is None:
+            raise UnmetNeedError(
+                "the rollout does not know how its episodes start: collect it from a TextVectorEnv"
+            )
+        chosen = self.mask[sequence].cpu().numpy()
+        if not chosen[position]:
+            raise ValueError(
+                f"position {position} of sequence {sequence} is none of those chosen in this "
+                f"rollout, {chosen.nonzero()[0].tolist()}"
+            )
+        assert self.turns is not None  # as it knows its starts
+        places = chosen[: position + 1].nonzero()[0]
+        turn_of = self.turns[sequence].cpu().numpy()[places]
+        # Where the agent's ids of a turn end, and where those of the next begin.
+        ends = (turn_of[1:] > turn_of[:-1]).nonzero()[0]
+        turns = [(int(places[e]) + 1, int(places[e + 1])) for e in ends.tolist()]
+        ids = self.tokens[sequence, :position].cpu().numpy()
+        return self.starts[sequence].grown(ids, turns)
 
     @staticmethod
     def from_log(tokens: Tensor, mask: Tensor, scores: Tensor, groups: Tensor) -> Rollout:
@@ -189,7 +228,7 @@ class Rollout:
         parts: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "records" and value is not None:
+            if isinstance(value, tuple):
                 parts[field.name] = tuple(value[s] for s in sequences.tolist())
             elif value is not None and field.name != "mask_table":
                 chosen = _each(value, lambda array: array[sequences])
@@ -233,14 +272,13 @@ class Rollout:
             ValueError: One has a field, such as `ref_logprobs`, that another lacks.
         """
         length = max(rollout.tokens.shape[1] for rollout in rollouts)
-        endings, records = _cat_endings(rollouts), _cat_records(rollouts)
+        endings = _cat_endings(rollouts)
         tables = [r.mask_table for r in rollouts if r.mask_table is not None]
         parts: list[dict[str, Tensor]] = []
         first_group = first_mask = 0
         for rollout in rollouts:
             arrays = rollout.arrays()
-            for name in ("endings", "records"):
-                arrays.pop(name, None)
+            arrays.pop("endings", None)
             added = arrays.pop("extra", {})
             arrays |= {f"{EXTRA}{name}": value for name, value in added.items()}
             # Both numberings start at 0 in every rollout: shifted, they cannot be confused.
@@ -262,16 +300,17 @@ class Rollout:
         together: dict[str, Any] = {
             name: torch.cat([part[name] for part in parts]) for name in parts[0]
         }
-        added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if EXTRA in n}
-        return Rollout(**together, extra=added or None, endings=endings, records=records)
+        added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if n.startswith(EXTRA)}
+        told: dict[str, Any] = {name: _cat_told(rollouts, name) for name in TOLD}
+        return Rollout(**together, extra=added or None, endings=endings, **told)
 
     def arrays(self) -> dict[str, Any]:
-        """Its fields by name, without those that are None; some are dicts of arrays or a tuple."""
+        """Its arrays by name, without those that are None; some are dicts of arrays."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in named.items() if value is not None}
+        return {n: value for n, value in named.items() if not isinstance(value, tuple | None)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Its fields as arrays and what JSON can hold.
+        """Its arrays and records; where its sequences start, and their texts, are left out.
 
         Raises:
             PromptError: A record holds something that JSON cannot.
@@ -294,9 +333,8 @@ class Rollout:
     def to(self, device: torch.device | str) -> Rollout:
         """The same on another device."""
         arrays = self.arrays()
-        records = arrays.pop("records", None)
         moved = {name: _each(arrays[name], lambda a: _to(a, device)) for name in arrays}
-        return Rollout(**moved, records=records)
+        return dataclasses.replace(self, **moved)
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -325,8 +363,8 @@ def _cat_endings(rollouts: Sequence[Rollout]) -> dict[str, Tensor] | None:
     }
 
 
-def _cat_records(rollouts: Sequence[Rollout]) -> tuple[Mapping[str, Any], ...] | None:
-    """The records of all sequences; None if a rollout does not tell."""
-    told = [rollout.records for rollout in rollouts]
+def _cat_told(rollouts: Sequence[Rollout], name: str) -> tuple[Any, ...] | None:
+    """What is told of all sequences, such as their records; None if a rollout does not tell."""
+    told = [getattr(rollout, name) for rollout in rollouts]
     known = [records for records in told if records is not None]
     return tuple(chain.from_iterable(known)) if len(known) == len(told) else None

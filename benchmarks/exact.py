@@ -118,6 +118,7 @@ LEASHED = {
         "DrGRPO": (algorithms.DrGRPO(), 100),
         "REINFORCE++": (algorithms.REINFORCEPlusPlus(), 100),
         "OffPolicyGradient": (algorithms.OffPolicyGradient(), 100),
+        "VinePPO": (algorithms.VinePPO(continuations=4, step_tokens=1), 60),
     }.items()
 } | {"SoftQLearning": Setting(algorithms.SoftQLearning(beta=BETA), learning_rate=6e-3, updates=60)}
 """Algorithms with a KL leash of `BETA`, compared with the closed form."""

@@ -6,8 +6,9 @@ names the tokens that are left. A reset, a jump of ten tokens or a branch need n
 contents differ. Nothing stale can be read, since what does not match is encoded again.
 """
 
+import copy
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,15 +81,28 @@ class PrefixCache:
         self.store = store
         self.encoded_tokens = 0
         self._tokens = np.full((num_rows, capacity), _NOTHING, dtype=np.int64)
-        self._all_rows = np.arange(num_rows)
+        self._rows, self._partial = np.arange(num_rows), False
         self._weights = list(weights)
         self._version = self._weights_version()
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and capacity."""
-        rows, capacity = self._tokens.shape
-        return rows, capacity
+        return len(self._rows), self._tokens.shape[1]
+
+    def some(self, rows: NDArray[np.int64]) -> Self:
+        """A cache for observations of `rows` alone, which shares what it holds with this one.
+
+        For a policy that speaks in some rows while the others wait: those keep what was encoded of
+        them and cost nothing. It counts its own encoded tokens.
+
+        Args:
+            rows: Numbers of rows of this cache, each once, shape (k,), int64.
+        """
+        self._drop_if_weights_changed()
+        view = copy.copy(self)
+        view._rows, view._partial, view.encoded_tokens = self._rows[rows], True, 0
+        return view
 
     def forget(self) -> None:
         """Forget what has been encoded."""
@@ -120,6 +134,10 @@ class PrefixCache:
             lengths: Tokens in each row, shape (num_rows,), at least 1.
         """
         self._drop_if_weights_changed()
+        if self._partial:  # rows that do not take part have nothing new
+            some, ends = observations, lengths
+            observations, lengths = self._tokens.copy(), np.ones(len(self._tokens), dtype=np.int64)
+            observations[self._rows], lengths[self._rows] = some, ends
         # The last token is always encoded anew, since its hidden state is what is asked for.
         starts = np.minimum(common_prefix(observations, self._tokens), lengths - 1)
         # Rows with one new token have nothing to gain from others: most steps end here.
@@ -132,7 +150,7 @@ class PrefixCache:
                 self._remember(plan, lengths - 1)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
-        plan = self._plan(observations, lengths, starts, self._all_rows)
+        plan = self._plan(observations, lengths, starts, self._rows)
         yield plan
         self._remember(plan, lengths)
 

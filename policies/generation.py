@@ -12,6 +12,7 @@ from policies.cache import PrefixCache
 from policies.sampling import keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
+from textenv.stop_strings import StopStrings
 from textenv.tokenizers import Tokenizer, decode_answer, encode_prompt
 
 
@@ -54,6 +55,7 @@ def generate_tokens(
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
     min_new_tokens: int = 0,
     forbidden_tokens: Sequence[int] = (),
     allowed_tokens: Sequence[int] | None = None,
@@ -74,8 +76,10 @@ def generate_tokens(
         top_p: Keep only the likeliest tokens that together reach this probability.
         stop_tokens: Ids that end an answer; the tokenizer's own if None, with a warning if it has
             none.
-        min_new_tokens: No stop token is chosen until the answer has this many tokens; this and the
-            next two as in `TextVectorEnv`, whose `answer_rules` hold what an environment forbids.
+        stop_strings: Texts that end an answer, wherever tokens begin and end; the policy must have
+            a tokenizer. The ids keep what stands behind the string.
+        min_new_tokens: Nothing stops an answer until it has this many tokens; this and the next two
+            as in `TextVectorEnv`, whose `answer_rules` hold what an environment forbids.
         forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
@@ -90,6 +94,7 @@ def generate_tokens(
     Raises:
         EmptyPromptsError: A prompt has no token.
         PromptTooLongError: A prompt and its budget do not fit the policy's context.
+        TokenizerError: There are stop strings and no tokenizer.
         ValueError: A number is out of its range.
     """
     _check_numbers(n, max_new_tokens, temperature, top_k, top_p, batch_size)
@@ -105,7 +110,8 @@ def generate_tokens(
     # Side by side: whoever begins finds the prompt in the row of the one before, so the cache reads
     # it once.
     prompts = [prompt for prompt in prompts for _ in range(n)]
-    stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens)
+    stop_tokens = ends_of_answers(policy.tokenizer, stop_tokens, stop_strings=stop_strings)
+    strings = StopStrings(stop_strings, _tokenizer_of(policy)) if stop_strings else None
     forbidden = forbidden_marks(policy.vocab_size, forbidden_tokens, allowed_tokens, stop_tokens)
     if action_masks is not None:
         forbidden |= ~action_masks
@@ -143,7 +149,13 @@ def generate_tokens(
             answers[number].append(token)
             if on_token is not None:
                 on_token(number, token)
-            if token not in stop_tokens and len(answers[number]) < max_new_tokens:
+            length = len(answers[number])
+            stopped = token in stop_tokens or (
+                strings is not None
+                and length >= min_new_tokens
+                and strings.completed(prompts[number], answers[number]) is not None
+            )
+            if not stopped and length < max_new_tokens:
                 texts[row, lengths[row]] = token
                 lengths[row] += 1
             elif waiting < len(prompts):
@@ -161,9 +173,10 @@ def generate(
     *,
     n: int = 1,
     stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
     **sampling: object,
 ) -> list[str]:
-    """Answers to prompts as texts, without the stop token.
+    """Answers to prompts as texts, without the stop token and up to a stop string.
 
     An answer is what its ids add to the prompt's text: `prompt + answer` reads as all ids together.
 
@@ -173,31 +186,44 @@ def generate(
         max_new_tokens: Token budget of an answer.
         n: Answers to each prompt, side by side in what is returned.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        stop_strings: Texts that end an answer.
         **sampling: The other arguments of `generate_tokens`, such as `temperature` and
             `forbidden_tokens`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
     """
-    tokenizer = policy.tokenizer
-    if tokenizer is None:
-        raise TokenizerError(
-            "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens"
-        )
+    tokenizer = _tokenizer_of(policy)
     ids = [encode_prompt(tokenizer, p) if isinstance(p, str) else p for p in prompts]
-    stop_tokens = ends_of_answers(tokenizer, stop_tokens)
+    stop_tokens = ends_of_answers(tokenizer, stop_tokens, stop_strings=stop_strings)
     answers = generate_tokens(
         policy,
         ids,
         max_new_tokens,
         n=n,
         stop_tokens=stop_tokens,
+        stop_strings=stop_strings,
         **sampling,  # type: ignore[arg-type]
     )
-    return [
-        decode_answer(tokenizer, ids[number // n], a[:-1] if a[-1] in stop_tokens else a)
-        for number, a in enumerate(answers)
-    ]
+    strings = StopStrings(stop_strings, tokenizer)
+
+    def text_of(number: int, answer: list[int]) -> str:
+        prompt = ids[number // n]
+        if answer[-1] in stop_tokens:
+            return decode_answer(tokenizer, prompt, answer[:-1])
+        until = strings.completed(prompt, answer) if strings else None
+        return decode_answer(tokenizer, prompt, answer) if until is None else until
+
+    return [text_of(number, answer) for number, answer in enumerate(answers)]
+
+
+def _tokenizer_of(policy: Answerer) -> Tokenizer:
+    if policy.tokenizer is None:
+        raise TokenizerError(
+            "this policy has no tokenizer: set policy.tokenizer, or use generate_tokens without "
+            "stop_strings"
+        )
+    return policy.tokenizer
 
 
 def _check_numbers(

@@ -26,6 +26,8 @@ def run(script, *arguments):
         ("02_reward.py", (), "reward"),
         ("03_ppo.py", ("8000",), "8192 tokens"),
         ("08_world.py", ("3000",), "games: "),
+        ("09_tool.py", ("2000", "200"), "with the calculator, "),
+        ("10_self_play.py", ("3000",), "after\ntakes "),
         ("04_algorithm.py", ("5",), "Ranked"),
         ("05_feedback.py", ("4000",), "vowels an answer"),
     ],
@@ -82,8 +84,7 @@ def test_a_real_model_and_a_verifier(tiny_llama):
 
 def test_every_example_is_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert {name[:2] for name in names} == {"01", "02", "03", "04", "05", "06", "07", "08"}
-    assert len(names) == 8
+    assert sorted(name[:2] for name in names) == [f"{number:02}" for number in range(1, 11)]
 
 
 @pytest.mark.parametrize(

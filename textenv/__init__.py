@@ -6,6 +6,7 @@ from textenv.env import TextEnv
 from textenv.episode import Episode
 from textenv.prompts import FunctionPrompts, ListPrompts, Prompt, PromptSource, load_prompts
 from textenv.registration import register_environments
+from textenv.starts import Start
 from textenv.tokenizers import Tokenizer, load_tokenizer
 from textenv.vector import TextVectorEnv
 from textenv.worlds import BatchedWorld, Reply, Turn, World
@@ -21,6 +22,7 @@ __all__ = [
     "Prompt",
     "PromptSource",
     "Reply",
+    "Start",
     "TextEnv",
     "TextVectorEnv",
     "Tokenizer",

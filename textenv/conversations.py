@@ -5,13 +5,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from textenv.episode import LENGTH, STOP
 from textenv.errors import (
     CheckpointError,
     FrameError,
     ResetOptionsError,
+    TextEnvError,
     TokenizerError,
     WorldError,
 )
@@ -19,12 +20,12 @@ from textenv.frames import Frame
 from textenv.infos import masked_info, object_array
 from textenv.prompts import Prompt
 from textenv.records import short
-from textenv.resets import Start
 from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
+from textenv.starts import PastTurn, Start
 from textenv.texts import GrowingTexts
 from textenv.tokenizers import Tokenizer, decode_answer, encode_answer
-from textenv.worlds import BatchedWorld, Reply, Turn, World
+from textenv.worlds import BatchedWorld, OneWorldPerEpisode, Opening, Reply, Turn, World
 from textenv.worlds.replies import Asked, Replies
 
 WORLD, TURNS, ERROR = "world", "turns", "error"
@@ -54,6 +55,9 @@ class Conversations:
         waiting: Rows whose reply has not come, shape (count,), bool.
         some_wait: Whether there are any.
         errors: What went wrong in each row; empty if nothing did.
+        drawn: The prompt that each row's episode was drawn with.
+        borders: Where each row's turns have ended, oldest first.
+        first_row: What the world calls the first row, if another environment asks it too.
         appended: Ids of each row's last reply, its frame included.
     """
 
@@ -69,13 +73,15 @@ class Conversations:
         max_turns: int | None,
         max_turn_tokens: int | None,
         waits: bool = True,
+        first_row: int = 0,
     ):
+        self.first_row = first_row
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
         self._texts, self._tokenizer, self._budget, self._cuts = texts, tokenizer, budget, cuts
         self._frame = frame
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
-        self._replies, self._waits = Replies(world, self.name), waits
+        self._replies, self._waits = Replies(world, self.name, first_row), waits
         self.some_wait = False
         self.waiting = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count, dtype=np.int64)
@@ -83,6 +89,9 @@ class Conversations:
         self.rewards = np.zeros(count)
         self.histories: list[list[Turn | Reply]] = [[] for _ in range(count)]
         self.errors = [""] * count
+        self.drawn = [Prompt("")] * count
+        self.borders: list[list[PastTurn]] = [[] for _ in range(count)]
+        self._reply_seeds = np.zeros(count, dtype=np.int64)
         self.appended = [np.empty(0, dtype=np.int64)] * count
 
     def opened(
@@ -90,34 +99,57 @@ class Conversations:
     ) -> Sequence[Start]:
         """Begin episodes; returns their starts with the texts that the world begins with.
 
+        A start whose world was saved needs no new one.
+
         Raises:
             ResetOptionsError: A start is in the middle of an answer.
             WorldError: The world raised, or returned something else than a text or None.
         """
-        if any(start.answer is not None for start in starts):
+        if any(start.answer is not None and start.opening is None for start in starts):
             raise ResetOptionsError(
                 "'prompt_length' says where an answer begins, and a conversation begins with its "
                 "world: give 'prompt', or 'tokens' without it"
             )
+        anew = [place for place, start in enumerate(starts) if start.world is None]
+        opened = list(starts)
+        for place, start in enumerate(starts):
+            if start.world is not None and start.opening is not None:
+                text, ids = start.opening
+                opened[place] = Start(Prompt(text, start.prompt.columns, ids))
+        if anew:
+            said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
+            for place, opening in zip(anew, said, strict=True):
+                if opening is not None:
+                    opened[place] = Start(_prompt_of(opening, starts[place].prompt))
+        return opened
+
+    def _begun(
+        self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
+    ) -> Sequence[Opening]:
+        """What the world begins with in `rows`."""
         records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
-            openings = list(self.world.begin(rows.tolist(), records, rngs))
+            openings = list(self.world.begin(self._names(rows), records, rngs))
+        except TextEnvError:  # says itself what is wrong
+            raise
         except Exception as error:
             raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(isinstance(opening, str | list | tuple | None) for opening in openings)
+        right = all(isinstance(o, str | list | tuple | Prompt | None) for o in openings)
         if len(openings) != len(rows) or not right:
             raise WorldError(
                 f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
                 f"for each of {len(rows)} episodes"
             )
-        return [
-            start if opening is None else Start(_prompt_of(opening, start.prompt))
-            for start, opening in zip(starts, openings, strict=True)
-        ]
+        return openings
 
-    def started(self, rows: NDArray[np.intp]) -> None:
-        """The episodes of `rows` have begun."""
+    def _names(self, rows: NDArray[np.intp]) -> list[int]:
+        """What the world calls these rows."""
+        names: list[int] = (rows + self.first_row).tolist()
+        return names
+
+    def started(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        """The episodes of `rows` have begun with the openings of `starts`."""
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
         self.histories = self.histories[:]
@@ -125,8 +157,9 @@ class Conversations:
             self._replies.drop(rows[self.waiting[rows]].tolist())
             self.waiting[rows] = False
             self.some_wait = bool(self.waiting.any())
-        for row in rows.tolist():
+        for row, start in zip(rows.tolist(), starts, strict=True):
             self.histories[row], self.errors[row] = [], ""
+            self.drawn[row], self.borders[row] = start.prompt, []
             self._limit_turn(row)
 
     @property
@@ -180,7 +213,8 @@ class Conversations:
         try:
             ids = self._ids_of(outcome, stopped)
         except (TokenizerError, FrameError) as error:
-            self.errors[row] = f"{self.name}.reply returned {short(outcome.text)}: {error}"
+            said = outcome.text if outcome.tokens is None else outcome.tokens
+            self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
         used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
@@ -188,10 +222,13 @@ class Conversations:
         self._texts.extend(row, ids)
         self.appended[row] = np.array(ids, dtype=np.int64)
         self.starts[row] = used + len(ids)
+        self.borders[row].append(PastTurn(used, used + len(ids), int(self._reply_seeds[row])))
         self._limit_turn(row)
         return None
 
     def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
+        if reply.tokens is not None:
+            return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
         if self._frame is not None:
             return self._frame.bridge(reply.texts, reply.role, stopped)
         return encode_answer(self._tokenizer, "".join(reply.texts))
@@ -210,15 +247,20 @@ class Conversations:
         ]
         self._replies.ask(rows.tolist(), turns, stopped, rngs)
         self.waiting[rows] = self.some_wait = True
+        self._reply_seeds[rows] = episode_seeds
 
-    def come(self, over: NDArray[np.bool_]) -> Mapping[int, tuple[Asked, Reply | WorldError]]:
+    def come(
+        self, over: NDArray[np.bool_], rows: Sequence[int] | None = None
+    ) -> Mapping[int, tuple[Asked, Reply | WorldError]]:
         """The replies that have come, by row, with the turns that they follow.
 
         Args:
             over: Rows that cannot go on either, shape (count,), bool.
+            rows: Wait for the replies of these rows, and for no other; None takes what has come.
         """
         stuck = bool((self.waiting | over).all())
-        come = self._replies.take(wait_for_all=self._waits, wait_for_one=stuck)
+        waits = self._waits or rows is not None
+        come = self._replies.take(wait_for_all=waits, wait_for_one=stuck, rows=rows)
         if come:
             self.histories = self.histories[:]
         for row, (asked, outcome) in come.items():
@@ -269,18 +311,67 @@ class Conversations:
 
     # ---------------------------------------------------------------- saving
 
+    def start_of(self, row: int, start: Start, save_world: bool) -> Start:
+        """The start of one row's text with its turns, and its world's state if that can be saved.
+
+        Args:
+            row: Row number.
+            start: Its text and its seeds.
+            save_world: Whether to save the world's state.
+        """
+        saved = None
+        if save_world and self.borders[row]:
+            saved = self.world.save(row + self.first_row)
+        drawn = self.drawn[row]
+        if saved is not None:  # `begin`, which may add columns, will not be called
+            drawn = replace(drawn, columns=start.prompt.columns)
+        return replace(
+            start,
+            prompt=drawn,
+            turns=tuple(self.borders[row]),
+            history=[_plain(entry) for entry in self.histories[row]],
+            world=saved,
+        )
+
+    def restore(self, row: int, start: Start) -> None:
+        """Bring one row to a start whose world was saved."""
+        self.world.restore(row + self.first_row, start.world)
+        self.histories[row] = history = _restored(start.history or ())
+        self.borders[row] = list(start.turns)
+        self.starts[row], self.numbers[row] = start.border, len(start.turns)
+        self.rewards[row] = sum(e.reward for e in history if isinstance(e, Reply))
+        assert start.answer is not None
+        self._texts.extend(row, start.answer.tolist())
+        self._limit_turn(row)
+
+    def pending(self, rows: Sequence[int]) -> Mapping[int, Asked]:
+        """What the worlds of `rows` were told and have not replied to, by row."""
+        return {row: asked for row, asked in self._replies.asked.items() if row in rows}
+
+    def unsaved(self, state: Mapping[str, Any]) -> list[int]:
+        """Rows whose world is not in a state that `state_dict` gave, so it must be replayed."""
+        saved = state["world"]
+        if isinstance(self.world, OneWorldPerEpisode):
+            return [row for row in range(len(self.numbers)) if str(row) not in saved]
+        return list(range(len(self.numbers))) if saved is None else []
+
     def state_dict(self) -> dict[str, Any]:
         """The state as numpy arrays and plain types.
 
+        A world whose state cannot be saved is left out; it is replayed from its turns.
+
         Raises:
-            WorldError: The world's state cannot be saved.
+            WorldError: The world can be neither saved nor replayed.
         """
-        if not hasattr(self.world, "state_dict"):
+        saves = hasattr(self.world, "state_dict")
+        if not saves and not self.world.replayable:
             raise WorldError(
                 f"{self.name} keeps its state to itself: give it state_dict() and "
                 "load_state_dict(state)"
             )
         return {
+            "drawn": [prompt.to_json() for prompt in self.drawn],
+            "borders": [[list(turn) for turn in turns] for turns in self.borders],
             "starts": self.starts.copy(),
             "numbers": self.numbers.copy(),
             "rewards": self.rewards.copy(),
@@ -293,7 +384,7 @@ class Conversations:
                 }
                 for row, (asked, outcome) in self._replies.settled().items()
             },
-            "world": self.world.state_dict(),
+            "world": self.world.state_dict() if saves else None,  # type: ignore[attr-defined]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -305,6 +396,8 @@ class Conversations:
         self.starts[...], self.numbers[...] = state["starts"], state["numbers"]
         self.rewards[...] = state["rewards"]
         self.histories = [_restored(history) for history in state["histories"]]
+        self.drawn = [Prompt.from_json(prompt) for prompt in state["drawn"]]
+        self.borders = [[PastTurn(*turn) for turn in turns] for turns in state["borders"]]
         for row in range(len(self.starts)):
             self._limit_turn(row)
         self._replies.drop(self._replies.rows)
@@ -318,10 +411,30 @@ class Conversations:
         self.waiting[...] = False
         self.waiting[self._replies.rows] = True
         self.some_wait = bool(self.waiting.any())
-        self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
+        if state["world"] is not None:
+            self.world.load_state_dict(state["world"])  # type: ignore[attr-defined]
 
 
-def _prompt_of(opening: str | Sequence[Mapping[str, Any]], drawn: Prompt) -> Prompt:
+def _checked_ids(tokens: ArrayLike, vocab_size: int) -> list[int]:
+    """The ids of a reply.
+
+    Raises:
+        TokenizerError: They are none of this vocabulary.
+    """
+    ids = np.asarray(tokens)
+    if ids.size == 0:
+        return []
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TokenizerError("the tokens of a reply are integers of shape (k,)")
+    if not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise TokenizerError(f"tokens are 0 to {vocab_size - 1}")
+    said: list[int] = ids.tolist()
+    return said
+
+
+def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Prompt) -> Prompt:
+    if isinstance(opening, Prompt):
+        return replace(opening, columns={**drawn.columns, **opening.columns})
     if isinstance(opening, str):
         return replace(drawn, text=opening, tokens=None, messages=None)
     return replace(drawn, text="", tokens=None, messages=opening)
@@ -329,7 +442,8 @@ def _prompt_of(opening: str | Sequence[Mapping[str, Any]], drawn: Prompt) -> Pro
 
 def _plain(entry: Turn | Reply) -> dict[str, Any]:
     if isinstance(entry, Reply):
-        return {"reply": asdict(entry)}
+        tokens = None if entry.tokens is None else np.asarray(entry.tokens).tolist()
+        return {"reply": asdict(replace(entry, tokens=None)) | {"tokens": tokens}}
     return {
         "text": entry.text,
         "tokens": entry.tokens.tolist(),

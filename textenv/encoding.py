@@ -127,7 +127,11 @@ class PromptEncoder:
 
 
 def check_answer(
-    answer: NDArray[np.int64], name: str, budget: int, is_stop: NDArray[np.bool_]
+    answer: NDArray[np.int64],
+    name: str,
+    budget: int,
+    is_stop: NDArray[np.bool_],
+    border: int = 0,
 ) -> None:
     """Refuse the beginning of an answer if it leaves nothing to generate; errors call it `name`.
 
@@ -136,6 +140,7 @@ def check_answer(
         name: The row it is for.
         budget: Tokens that an answer may have.
         is_stop: Tokens that end an answer, shape (V,), bool.
+        border: Where the present turn of a conversation begins; earlier ones have ended.
 
     Raises:
         ResetOptionsError: The answer is as long as the budget, has a stop token, or has an id
@@ -146,7 +151,8 @@ def check_answer(
             f"{name}: the answer begun already has the token {outside[0]}; tokens are 0 to "
             f"{len(is_stop) - 1}"
         )
-    if (stops := answer[is_stop[answer]]).size:
+    turn = answer[border:]
+    if (stops := turn[is_stop[turn]]).size:
         raise ResetOptionsError(
             f"{name}: the answer begun already has the stop token {stops[0]}: nothing is left to "
             "generate"

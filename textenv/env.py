@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from textenv.infos import row_info
 from textenv.spec import SharedRewardSpec
+from textenv.starts import Start
 from textenv.vector import TextVectorEnv
 
 
@@ -105,6 +106,10 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         is_longer = text.startswith(self._shown)
         print(text.removeprefix(self._shown) if is_longer else f"\n{text}", end="", flush=True)
         self._shown = text
+
+    def start_of(self, save_world: bool = True) -> Start:
+        """The text so far as a start; see `TextVectorEnv.start_of`."""
+        return self._vector.start_of(0, save_world)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the environment; see `TextVectorEnv.state_dict`."""

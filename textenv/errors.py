@@ -94,6 +94,10 @@ class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
 
 
+class ReplayError(WorldError):
+    """A world may not be told turns again, or replied to them in another way than before."""
+
+
 class ToolError(TextEnvError, ValueError):
     """A function cannot be used as a tool; the message names what is missing."""
 

@@ -79,8 +79,9 @@ class Prompt:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The columns, and the text as `prompt`: what a world and a dense reward are given."""
-        return {**self.columns, "prompt": self.text}
+        """The columns, and as `prompt` the text or the messages: for worlds and dense rewards."""
+        given = self.text if self.messages is None else [dict(one) for one in self.messages]
+        return {**self.columns, "prompt": given}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

@@ -1,7 +1,7 @@
-"""Where an episode starts: a prompt, or any prefix of token ids."""
+"""Where an episode starts, as the options of a reset say it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,19 +9,8 @@ from numpy.typing import NDArray
 
 from textenv.errors import PromptError, ResetOptionsError
 from textenv.prompts import ListPrompts, Prompt
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """The beginning of an episode.
-
-    Attributes:
-        prompt: The prompt.
-        answer: Ids of the beginning of an answer, shape (answer_length,), int64, or None.
-    """
-
-    prompt: Prompt
-    answer: NDArray[np.int64] | None = None
+from textenv.records import short
+from textenv.starts import Start
 
 
 def rows_to_reset(mask: Any, count: int) -> NDArray[np.intp]:
@@ -47,8 +36,8 @@ def starts_from_options(
     """The starts that reset options ask for, or None if they ask for nothing.
 
     Args:
-        options: `prompt`, or `tokens` with or without `prompt_length` and `columns`, as
-            `TextVectorEnv` describes them.
+        options: `prompt`, or `start`, or `tokens` with or without `prompt_length` and `columns`,
+            as `TextVectorEnv` describes them.
         count: Number of rows to start; one value serves them all, a list has one for each row.
         pad_token: Padding at the right end of `tokens` is dropped, so observations can be passed.
 
@@ -58,19 +47,22 @@ def starts_from_options(
     """
     # Options that nobody reads would be a silent mistake, so every combination has to make sense.
     extras = {"prompt_length", "columns"}
-    unknown = set(options) - {"prompt", "tokens"} - extras
-    if unknown or {"prompt", "tokens"} <= set(options) or (options and set(options) <= extras):
+    kinds = {"prompt", "start", "tokens"} & set(options)
+    if set(options) - kinds - extras or len(kinds) > 1 or (options and not kinds):
         raise ResetOptionsError(
             f"reset options {sorted(map(str, options))} cannot be used: give 'prompt', or 'tokens' "
-            "with or without 'prompt_length' and 'columns'; 'reset_mask' may come with either"
+            "with or without 'prompt_length' and 'columns', or 'start'; 'reset_mask' may come with "
+            "any of them"
+        )
+    if "tokens" not in kinds and extras & set(options):
+        raise ResetOptionsError(
+            "'prompt_length' and 'columns' belong to 'tokens'; give a prompt with columns as a "
+            "record, {'prompt': text, 'answer': ...}"
         )
     if "prompt" in options:
-        if extras & set(options):
-            raise ResetOptionsError(
-                "'prompt_length' and 'columns' belong to 'tokens'; give a prompt with columns as a "
-                "record, {'prompt': text, 'answer': ...}"
-            )
         return [Start(prompt) for prompt in _prompts(options["prompt"], count)]
+    if "start" in options:
+        return _starts(options["start"], count)
     if "tokens" not in options:
         return None
     # "One value" looks different for each option: a flat list of ids, a number, a dict.
@@ -83,6 +75,17 @@ def starts_from_options(
         _start(number, *parts, pad_token)
         for number, parts in enumerate(zip(rows, lengths, columns, strict=True))
     ]
+
+
+def _starts(given: Any, count: int) -> list[Start]:
+    starts = _one_a_row(given, count, "start", is_one=lambda one: isinstance(one, Start))
+    for row, start in enumerate(starts):
+        if not isinstance(start, Start):
+            raise ResetOptionsError(
+                f"options['start'], row {row}: {short(start)} is no textenv.Start; "
+                "envs.start_of(row) and Start.from_json(data) give one"
+            )
+    return list(starts)
 
 
 def _prompts(given: Any, count: int) -> Sequence[Prompt]:

@@ -12,7 +12,7 @@ reward model would be copied with them. A deep copy of an adapter is the adapter
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 from textenv.episode import Episode
@@ -43,6 +43,7 @@ __all__ = [
     "per_text",
     "reward_terms",
     "shared",
+    "terms_of_all",
     "weighted",
 ]
 
@@ -188,6 +189,23 @@ def reward_terms(reward: Reward) -> tuple[RewardTerm, ...]:
         return resolved.terms
     check_waits_for_nothing(resolved)
     return (RewardTerm(name_of(resolved), 1.0, resolved, isinstance(resolved, Dense)),)
+
+
+def terms_of_all(rewards: Iterable[Reward]) -> tuple[RewardTerm, ...]:
+    """The summands of several rewards, each of weight 1.
+
+    Raises:
+        InvalidRewardError: One is not a reward, or two summands have one name.
+        ObjectNotFoundError: One is a string that does not name an object.
+    """
+    terms = [term for reward in rewards for term in reward_terms(reward)]
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names):
+        raise InvalidRewardError(
+            f"the world brings a reward under a name that is taken: {names}; name yours otherwise, "
+            "with textenv.rewards.weighted(name=(1.0, reward))"
+        )
+    return tuple(terms)
 
 
 def _resolve(reward: Any) -> Any:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from textenv.curriculum import AdaptivePrompts
 from textenv.errors import CheckpointError, PromptError
 from textenv.places import place_of
-from textenv.prompts import Prompt, PromptSource
+from textenv.prompts import NoPrompts, Prompt, PromptSource
+from textenv.starts import Start
 
 _MASK = 2**64 - 1
 _STATE = ("keys", "given", "groups", "placed", "draw_seeds", "episode_seeds")
@@ -80,6 +81,7 @@ class PromptStreams:
         placed: How many times each row was started with something else, shape (count,), int64.
         draw_seeds: Equal for the episodes of one draw, shape (count,), int64.
         episode_seeds: Each episode's own seed, not negative, shape (count,), int64.
+        names_groups: Whether `groups` are worth telling.
         adaptive: Whether the source is told what was scored.
 
     Raises:
@@ -88,6 +90,7 @@ class PromptStreams:
 
     def __init__(self, source: PromptSource, count: int, group_size: int):
         self.source, self.group_size = source, group_size
+        self.names_groups = group_size > 1
         self.keys = np.array([stream_key(None) for _ in range(count // group_size)])
         self.given = np.zeros(count // group_size, dtype=np.int64)
         self.groups = np.full(count, -1)
@@ -105,6 +108,11 @@ class PromptStreams:
                     "saved: give it state_dict() and load_state_dict(state)"
                 )
             self._source_begin = copy.deepcopy(source.state_dict())
+
+    @property
+    def dealt(self) -> bool:
+        """Whether nothing is left to draw."""
+        return False
 
     def seed(self, rows: NDArray[np.intp], seeds: Sequence[int | None]) -> None:
         """Restart the streams of `rows`; where the seed is None the stream continues.
@@ -127,19 +135,18 @@ class PromptStreams:
     def scored(
         self, rows: NDArray[np.intp], prompts: Sequence[Prompt], scores: NDArray[np.float64]
     ) -> None:
-        """Tell the source what the episodes of `rows` were paid, those apart that it did not begin.
+        """Tell the source what the episodes of `rows` were paid, if it began them.
 
         Raises:
             PromptError: The source raised; its exception is the cause.
         """
-        drawn = self.groups[rows] >= 0
-        if not drawn.any():
+        groups = self.groups[rows]
+        drawn = (groups >= 0).nonzero()[0]
+        if not len(drawn):
             return
-        told = [
-            prompt for prompt, is_drawn in zip(prompts, drawn.tolist(), strict=True) if is_drawn
-        ]
+        told = [prompts[place] for place in drawn.tolist()]
         try:
-            self._adaptive.scored(told, scores[drawn], self.groups[rows][drawn])
+            self._adaptive.scored(told, scores[drawn], groups[drawn])
         except Exception as error:
             place = place_of(error, self._adaptive.scored)
             raise PromptError(
@@ -158,7 +165,7 @@ class PromptStreams:
         # Rounded up to the next whole group: the rows that come next get a new prompt.
         self.given[of] = -(-self.given[of] // self.group_size) * self.group_size
 
-    def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt]:
+    def draw(self, rows: NDArray[np.intp]) -> Sequence[Prompt | Start]:
         """The next prompts of `rows`.
 
         Raises:
@@ -208,8 +215,8 @@ class PromptStreams:
             )
         return prompts
 
-    def place(self, rows: NDArray[np.intp]) -> None:
-        """Note that `rows` start with something else than a draw."""
+    def place(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        """Note that `rows` start with something else than a draw; a start may name its seeds."""
         for row in rows.tolist():
             group, member = divmod(row, self.group_size)
             # Draws are numbered from 0 up; these streams of single rows are numbered below.
@@ -218,6 +225,14 @@ class PromptStreams:
             self.draw_seeds[row] = self.episode_seeds[row]  # nobody shares such a start
         self.placed[rows] += 1
         self.groups[rows] = -1
+        self._adopt(rows, starts)
+
+    def _adopt(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
+        for row, start in zip(rows.tolist(), starts, strict=True):
+            if start.draw_seed is not None:
+                self.draw_seeds[row] = start.draw_seed
+            if start.episode_seed is not None:
+                self.episode_seeds[row] = start.episode_seed
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next draws depend on; of the source, if it is told what was scored.
@@ -249,3 +264,33 @@ class PromptStreams:
         if self.adaptive:
             self._latest = [prompt and Prompt.from_json(prompt) for prompt in state["latest"]]
             self._adaptive.load_state_dict(state["source"])
+
+
+class GivenStarts(PromptStreams):
+    """Deals out a list of starts, each once, to whichever rows start next.
+
+    The group of an episode is the number of its start in the list.
+
+    Args:
+        starts: The starts, each with its `episode_seed`.
+        count: Number of rows.
+    """
+
+    def __init__(self, starts: Sequence[Start], count: int):
+        super().__init__(NoPrompts(), count, 1)
+        self.starts, self.names_groups = starts, True
+
+    @property
+    def dealt(self) -> bool:
+        """Whether nothing is left to deal out."""
+        return int(self.given.sum()) >= len(self.starts)
+
+    def draw(self, rows: NDArray[np.intp]) -> Sequence[Start]:
+        """The next starts, for the first of `rows`; fewer than `rows` if no more are left."""
+        first = int(self.given.sum())
+        starts = self.starts[first : first + len(rows)]
+        rows = rows[: len(starts)]
+        self.given[rows] += 1
+        self.groups[rows] = first + np.arange(len(rows))
+        self._adopt(rows, starts)
+        return starts

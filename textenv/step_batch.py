@@ -52,7 +52,7 @@ class StepBatch:
 
     @cached_property
     def records(self) -> Sequence[Mapping[str, Any]]:
-        """Each row's record: the columns of its prompt, such as `answer`, and its text `prompt`."""
+        """Each row's record: the columns, such as `answer`, and as `prompt` what it began with."""
         return [prompt.record for prompt in self.prompts]
 
     @cached_property

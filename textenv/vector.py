@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -12,6 +13,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from textenv.arguments import (
+    check_answers,
+    check_episode_steps,
+    check_numbers,
+    check_waiting,
+    check_words,
+    world_of_tools,
+)
 from textenv.components import RewardComponents
 from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
@@ -20,19 +29,21 @@ from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
-    InvalidRewardError,
-    PromptError,
-    ToolError,
+    ReplayError,
+    ResetOptionsError,
     VocabularyMismatchError,
+    WorldError,
 )
 from textenv.frames import FrameArgument, load_frame
 from textenv.infos import masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
-from textenv.prompts import NoPrompts, PromptSource, Record, load_prompts
-from textenv.resets import Start, rows_to_reset, starts_from_options
-from textenv.rewards import StepBatch, reward_terms
-from textenv.seeding import PromptStreams
+from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
+from textenv.replays import check_turns, resume
+from textenv.resets import rows_to_reset, starts_from_options
+from textenv.rewards import StepBatch, terms_of_all
+from textenv.seeding import GivenStarts, PromptStreams
 from textenv.spec import SharedRewardSpec
+from textenv.starts import OpeningText, Start
 from textenv.stop_strings import StopStrings
 from textenv.texts import EVERY_ROW, GrowingTexts
 from textenv.tokenizers import (
@@ -43,8 +54,15 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.tools.world import Tool, Tools
-from textenv.worlds import Reply, WorldArgument, load_world, reward_of
+from textenv.tools.world import Tool
+from textenv.worlds import (
+    BatchedWorld,
+    Reply,
+    TurnRules,
+    WorldArgument,
+    load_world,
+    reward_of,
+)
 
 T = TypeVar("T")
 
@@ -71,8 +89,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     A prompt drawn from `prompts`. `reset(options=...)` starts from anything else:
     `{"prompt": text or record}` or `{"tokens": ids}`, one for all rows or a list with one for each.
     With `"prompt_length": n` the ids after the first n count as the beginning of the answer, so an
-    observation can be continued. `"columns"` gives the reward its record. `"reset_mask"` (bool,
-    shape (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
+    observation can be continued. `"columns"` gives the reward its record. `{"start": start}` plays
+    on from a `textenv.Start`, which `start_of(row)` gives: the middle of an answer, or any place in
+    a conversation, whose world is told the same turns again. `"reset_mask"` (bool, shape
+    (num_envs,)) limits the reset to some rows; lists then have one entry for each of those.
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
@@ -155,8 +175,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "render_modes": ["ansi"],
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
-    BUDGETS: ClassVar = ("terminate", "truncate")
-    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -188,17 +206,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         render_mode: str | None = None,
         max_episode_steps: None = None,
     ):
-        _check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
-        if max_episode_steps is not None:
-            raise ValueError(
-                f"max_episode_steps is {max_episode_steps}; every step is a token, so give "
-                f"max_new_tokens={max_episode_steps}, and budget='truncate' for a spent budget to "
-                "set `truncated`"
-            )
-        if budget not in self.BUDGETS:
-            raise ValueError(f"budget is {budget!r}; it must be one of {self.BUDGETS}")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode is {render_mode!r}; a vector of texts knows 'ansi' only")
+        check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        check_words(budget=budget, render_mode=render_mode, world_wait=world_wait)
+        check_episode_steps(max_episode_steps)
         self.num_envs = num_envs
         self.group_size = group_size
         self.budget = budget
@@ -211,12 +221,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if tools is not None:
-            world = _world_of_tools(tools, world)
+            world = world_of_tools(tools, world)
         if world is None:
-            _check_answers(prompts, reward, max_turns, max_turn_tokens)
+            check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
-        if world_wait not in self.WAITS:
-            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -251,32 +259,48 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
 
-        # The whole state: arrays with one entry for each row.
-        self._streams = PromptStreams(self.prompts, num_envs, group_size)
-        self._texts = GrowingTexts(num_envs, self.max_prompt_tokens, max_new_tokens, self.pad_token)
-        self._over = np.ones(num_envs, dtype=bool)
-        terms = () if reward is None else reward_terms(reward)
         own = None if replies is None else reward_of(replies)
-        terms = terms if own is None else (*terms, *reward_terms(own))
-        self._components = RewardComponents(terms, num_envs)
-        if world_wait == "async" and self._components.dense:
-            raise ValueError(
-                "a dense reward is asked at every step, and with world_wait='async' an episode may "
-                "end in a step that chose nothing: let the world pay, or leave world_wait out"
-            )
-        self._conversations = None
+        self._terms = terms_of_all(given for given in (reward, own) if given is not None)
+        check_waiting(world_wait, self._terms)
+        self._talk = partial(
+            Conversations,
+            tokenizer=self.tokenizer,
+            frame=wrapping,
+            budget=max_new_tokens,
+            cuts=budget == "truncate",
+            max_turns=max_turns,
+            max_turn_tokens=max_turn_tokens,
+            waits=world_wait == "all",
+        )
+        self._rules = TurnRules(
+            tokenizer=self.tokenizer,
+            is_stop=self._is_stop,
+            stop_strings=self.stop_strings,
+            allowed=self._mask_table,
+            min_tokens=min_new_tokens,
+            max_tokens=max_turn_tokens,
+            budget=max_new_tokens,
+            rows=num_envs,
+            length=length,
+            frame=wrapping,
+        )
         if replies is not None:
-            self._conversations = Conversations(
-                replies,
-                self._texts,
-                self.tokenizer,
-                wrapping,
-                budget=max_new_tokens,
-                cuts=budget == "truncate",
-                max_turns=max_turns,
-                max_turn_tokens=max_turn_tokens,
-                waits=world_wait == "all",
-            )
+            replies.join(self._rules)
+        self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
+
+    def _make_rows(
+        self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
+    ) -> None:
+        """The whole state: arrays with one entry for each row."""
+        self._streams, self._first_row = streams, first_row
+        self._texts = GrowingTexts(
+            self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
+        )
+        self._over = np.ones(self.num_envs, dtype=bool)
+        self._components = RewardComponents(self._terms, self.num_envs)
+        self._conversations = None
+        if world is not None:
+            self._conversations = self._talk(world, self._texts, first_row=first_row)
 
     # ---------------------------------------------------------------- the Gymnasium interface
 
@@ -303,14 +327,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         options = dict(options or {})
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
-        starts = starts_from_options(options, len(rows), self.pad_token)
+        given = starts_from_options(options, len(rows), self.pad_token)
         # Rows in the middle of an episode leave their group for good, before others draw from it.
         self._streams.leave(rows[~self._over[rows]])
         self._seed(rows, seed)
-        if starts is None:
-            starts = self._draw(rows)
+        if given is None:
+            rows, starts = self._draw(rows)
         else:
-            self._streams.place(rows)
+            starts = given
+            self._streams.place(rows, starts)
         self._begin(rows, starts)
         self.moves += 1
         return self._texts.tokens.copy(), self._start_info(rows, starts) | self._mask_info()
@@ -354,6 +379,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # Of rows that a stop string has ended, the text before it.
         until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
         ended[list(until)] = True
+        if self._streams.dealt:
+            ended &= ~self._over  # rows for which no start is left
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
             return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
@@ -368,6 +395,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
+        if self._streams.dealt:
+            infos |= self._waiting_info()
         infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
@@ -393,6 +422,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return {
             "max_new_tokens": budget,
             "stop_tokens": self.stop_tokens,
+            "stop_strings": self.stop_strings.strings,
             "min_new_tokens": self.min_new_tokens,
             "action_masks": self._mask_table[1].copy(),
         }
@@ -412,6 +442,73 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         prompt_tokens = self._texts.prompt_tokens(row).tolist()
         answer = decode_answer(self.tokenizer, prompt_tokens, ids, prompt)
         return f"\x1b[2m{prompt}\x1b[0m{answer}"
+
+    def start_of(self, row: int, save_world: bool = True) -> Start:
+        """The text of one row as a start, to play on from here or anywhere else.
+
+        What follows has new random numbers; `dataclasses.replace(start, episode_seed=...)` with
+        the `episode_seed` of the infos gives it those of this episode.
+
+        Args:
+            row: Row number.
+            save_world: Whether the state of a conversation's world comes along where it can be
+                saved. Otherwise the start is played on from by telling a new world the same turns.
+
+        Raises:
+            EpisodeOverError: The row's episode is over, or none was begun, or its turn is over and
+                the reply has not come.
+        """
+        talk = self._conversations
+        if self._over[row] or (talk is not None and talk.waiting[row]):
+            raise EpisodeOverError(
+                f"row {row} has no running turn to play on from: reset it, or step until the "
+                "world's reply has come"
+            )
+        return self._start_of(row, save_world)
+
+    def _start_of(self, row: int, save_world: bool) -> Start:
+        prompt, answer = self._texts.prompts[row], self._texts.answer(row)
+        start = Start(
+            prompt,
+            answer=answer if len(answer) else None,
+            opening=OpeningText(prompt.text, self._texts.prompt_tokens(row)),
+            draw_seed=int(self._streams.draw_seeds[row]),
+        )
+        talk = self._conversations
+        return start if talk is None else talk.start_of(row, start, save_world)
+
+    def playing(self, starts: Sequence[Start]) -> "TextVectorEnv":
+        """Another environment with the same arguments, whose episodes play on from given starts.
+
+        Each start is played once, in order; a row that is over takes the next one in the same step.
+        At an end `info["group"]` is the number of its start, and `episode_seed`, which each must
+        have, seeds what follows.
+        When none is left, the row waits: `infos["waiting"]` says so, its action is ignored, and its
+        observation stays. Tokenizer, reward and a `BatchedWorld` are shared, nothing else.
+
+        Args:
+            starts: At least one. There are as many rows as starts, at most `num_envs`.
+
+        Raises:
+            ResetOptionsError: There is no start.
+        """
+        if not starts:
+            raise ResetOptionsError("there is no start to play on from")
+        other = copy.copy(self)
+        other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
+        other.autoreset_mode = AutoresetMode.SAME_STEP
+        other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other.action_space = batch_space(self.single_action_space, other.num_envs)
+        other.observation_space = batch_space(self.single_observation_space, other.num_envs)
+        world, first_row = None, 0
+        if self._conversations is not None:
+            world = self._conversations.world.another()
+            if world is self._conversations.world:  # it tells the rows of both apart
+                first_row = self._first_row + self.num_envs
+            else:
+                world.join(replace(self._rules, rows=other.num_envs))
+        other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all rows as numpy arrays and plain types; `load_state_dict` restores it.
@@ -452,16 +549,38 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.load_state_dict(state["streams"])
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
+        talk = self._conversations
+        if talk is not None:
+            talk.load_state_dict(state["conversations"])
+            lost = [row for row in talk.unsaved(state["conversations"]) if not self._over[row]]
+            if lost:
+                self._replay(talk, lost)
         self._components.sums[...] = state["component_sums"]
-        if self._conversations is not None:
-            self._conversations.load_state_dict(state["conversations"])
         self.moves += 1
         return self._texts.tokens.copy()
 
     # ---------------------------------------------------------------- transitions
 
+    def _replay(self, talk: Conversations, rows: Sequence[int]) -> None:
+        """Tell the worlds of `rows`, which were not saved, what they were told before."""
+        asked = talk.pending(rows)
+        starts = []
+        for row in rows:
+            start = self._start_of(row, False)
+            if row in asked:  # a turn without a reply yet is told below
+                answer = None if start.border == 0 else self._texts.answer(row)[: start.border]
+                start = replace(start, answer=answer)
+            starts.append(start)
+        self._begin(np.array(rows), starts)
+        for row, one in asked.items():
+            self._texts.extend(row, one.turn.tokens.tolist())
+            seeds = self._streams.episode_seeds[[row]]
+            talk.ask(np.array([row]), [one.turn], [one.stopped], seeds)
+
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
+        if self._streams.dealt:
+            return {}
         waiting = self._over.nonzero()[0]
         was_reset = self._texts.lengths[waiting].all()
         if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
@@ -469,7 +588,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 f"rows {waiting.tolist()} have no running episode: call reset() first, or "
                 "reset(options={'reset_mask': mask}) for those rows alone"
             )
-        starts = self._draw(waiting)
+        waiting, starts = self._draw(waiting)
         self._begin(waiting, starts)
         return self._start_info(waiting, starts)
 
@@ -528,9 +647,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rewards[moving] += self._components.pay_step(moving, batch)
         if reasons:
             ends = np.array(list(reasons))
+            told_before = infos.get("_turn", False)
             infos |= self._finish(ends, over, list(reasons.values()), rewards)
-        if talk.some_wait:
-            infos |= masked_info({"waiting": talk.waiting.copy()}, talk.waiting)
+            if "_turn" in infos:  # some turns ended, and other rows start behind turns
+                infos["_turn"] |= told_before
+        if talk.some_wait or self._streams.dealt:
+            infos |= self._waiting_info()
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
@@ -546,14 +668,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = np.arange(self.num_envs)[moving]
         found = {}
         for row in rows[may[rows]].tolist():
-            begin, end = self._answer_begins(row), self._texts.lengths[row]
-            if end - begin < self.min_new_tokens:
-                continue
-            ids = self._texts.tokens[row, :end].tolist()
-            text = self.stop_strings.completed(ids[:begin], ids[begin:])
+            text = self._until_string(row)
             if text is not None:
                 found[row] = text
         return found
+
+    def _until_string(self, row: int) -> str | None:
+        """The answer's text before a stop string that its last token completes, if it does."""
+        begin, end = self._answer_begins(row), self._texts.lengths[row]
+        if end - begin < self.min_new_tokens:
+            return None
+        ids = self._texts.tokens[row, :end].tolist()
+        return self.stop_strings.completed(ids[:begin], ids[begin:])
+
+    def _ended_by(self, row: int) -> tuple[bool, str | None]:
+        """Whether the last token of a turn is a stop token, and else the text before a string."""
+        stopped = bool(self._is_stop[self._texts.tokens[row, self._texts.lengths[row] - 1]])
+        return stopped, self._until_string(row) if self.stop_strings and not stopped else None
 
     def _answer_begins(self, row: int) -> int:
         """Place of the first token of the answer, or of a conversation's present turn."""
@@ -587,7 +718,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        starts = self._draw(rows)
+        rows, starts = self._draw(rows)
         self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
         return infos | self._start_info(rows, starts)
@@ -602,29 +733,74 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             paid += self._conversations.rewards[rows]
         self._streams.scored(rows[counts], _at(self._texts.prompts, rows[counts]), paid[counts])
 
-    def _draw(self, rows: NDArray[np.intp]) -> list[Start]:
-        return [Start(prompt) for prompt in self._streams.draw(rows)]
+    def _draw(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Sequence[Start]]:
+        """The next starts, and the rows that they are for: all, or the first if few are left."""
+        drawn = self._streams.draw(rows)
+        starts = [one if isinstance(one, Start) else Start(one) for one in drawn]
+        return rows[: len(starts)], starts
 
     def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
         """Fill `rows` with their first tokens."""
+        if not len(rows):
+            return
+        talk = self._conversations
         # Everything is checked before the first row changes: an error leaves the state as it was.
-        if self._conversations is not None:
-            starts = self._conversations.opened(rows, starts, self._streams.draw_seeds[rows])
-        numbered = list(zip(rows.tolist(), starts, strict=True))
-        ids = [self._encoder.encode(start.prompt, f"row {row}") for row, start in numbered]
-        for row, start in numbered:
-            if start.answer is not None:
-                check_answer(start.answer, f"row {row}", self.max_new_tokens, self._is_stop)
-        for (row, start), prompt_tokens in zip(numbered, ids, strict=True):
-            prompt = start.prompt
+        opened = starts
+        if talk is not None:
+            opened = talk.opened(rows, starts, self._streams.draw_seeds[rows])
+        numbered = list(zip(rows.tolist(), starts, opened, strict=True))
+        ids = [self._first_ids(row, start, begun) for row, start, begun in numbered]
+        for row, start, _ in numbered:
+            self._check_start(start, f"row {row}")
+        for (row, start, begun), prompt_tokens in zip(numbered, ids, strict=True):
+            prompt = begun.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
                 text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
                 prompt = replace(prompt, text=text, tokens=prompt_tokens)
-            self._texts.begin(row, prompt, prompt_tokens, start.answer)
+            answer = None if start.turns else start.answer
+            self._texts.begin(row, prompt, prompt_tokens, answer)
         self._over[rows] = False
         self._components.sums[rows] = 0.0
+        if talk is not None:
+            talk.started(rows, starts)
+            try:
+                resume(talk, self._texts, rows.tolist(), starts, self._ended_by)
+            except WorldError:
+                self._over[rows] = True  # no text to go on from: they must be reset
+                raise
+
+    def _first_ids(self, row: int, start: Start, begun: Start) -> NDArray[np.int64]:
+        """The ids that an episode begins with, shape (prompt_length,), int64.
+
+        Args:
+            row: Row number.
+            start: What was asked for.
+            begun: What it became, with what a world says first as its prompt.
+        """
+        prompt, known = begun.prompt, start.opening
+        if known is not None and begun is start:  # no world spoke, so nothing is encoded again
+            prompt = replace(prompt, tokens=known.tokens, messages=None)
+        ids = self._encoder.encode(prompt, f"row {row}")
+        if known is not None and not np.array_equal(ids, known.tokens):
+            raise ReplayError(
+                f"row {row}: the world began with {prompt.text!r}, the start with {known.text!r}. "
+                "A world is begun anew with the start's record and draw_seed, and all it says must "
+                "follow from them"
+            )
+        return ids
+
+    def _check_start(self, start: Start, name: str) -> None:
+        """Refuse a start that leaves nothing to choose, or turns without a world."""
+        if start.answer is not None:
+            budget, border = self.max_new_tokens, start.border
+            check_answer(start.answer, name, budget, self._is_stop, border)
         if self._conversations is not None:
-            self._conversations.started(rows)
+            check_turns(self._conversations, start, name)
+        elif start.turns:
+            raise ResetOptionsError(
+                f"{name}: the start has {len(start.turns)} turns of a conversation, and this "
+                "environment has no world="
+            )
 
     # ---------------------------------------------------------------- what goes to the outside
 
@@ -681,19 +857,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             info |= more
         if self._components.may_abstain:
             info["scored"] = ended & self._components.scored()
-        if self.group_size > 1:
+        if self._streams.names_groups:
             info["group"] = np.where(ended, self._streams.groups, -1)
         return masked_info(info, ended)
 
     def _start_info(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        talk = self._conversations
         texts, records = np.empty((2, self.num_envs), dtype=object)
         for row, start in zip(rows.tolist(), starts, strict=True):
             begun = self._texts.prompts[row]  # with a world it is what the world began with
             texts[row] = begun.text
-            records[row] = Record(begun if self._conversations is None else start.prompt)
+            records[row] = Record(begun if talk is None else _drawn(start, begun))
         marks = row_marks(self.num_envs, rows)
         seeds = np.where(marks, self._streams.episode_seeds, 0)
-        return masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
+        told = masked_info({"prompt": texts, "record": records, "episode_seed": seeds}, marks)
+        if talk is not None and talk.numbers[rows].any():  # it goes on behind these turns
+            told |= masked_info({"turn": talk.numbers.copy()}, marks & (talk.numbers > 0))
+        return told
 
     def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
         # Two rows of a table serve all texts: too short to stop, or not.
@@ -707,6 +887,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             return {}
         every_row = np.ones(self.num_envs, dtype=bool)
         return masked_info({"action_mask": self.action_masks()}, every_row)
+
+    def _waiting_info(self) -> dict[str, Any]:
+        """Rows whose action will be ignored: no reply is there yet, or no start is left."""
+        talk, waiting = self._conversations, np.zeros(self.num_envs, dtype=bool)
+        if talk is not None:
+            waiting |= talk.waiting
+        if self._streams.dealt:
+            waiting |= self._over
+        return masked_info({"waiting": waiting}, waiting)
 
     # ---------------------------------------------------------------- checks
 
@@ -739,44 +928,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.seed(rows, seeds)
 
 
-def _at(values: list[T], rows: NDArray[np.intp] | slice) -> list[T]:
+def _at(values: Sequence[T], rows: NDArray[np.intp] | slice) -> Sequence[T]:
     return values[rows] if isinstance(rows, slice) else [values[row] for row in rows.tolist()]
 
 
-def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
-    """Check the arguments of an environment without a world."""
-    if prompts is None:
-        raise PromptError("there are no prompts: give prompts=, or a world= that begins episodes")
-    if reward is None:
-        raise InvalidRewardError("there is no reward: give reward=, or a world= that pays")
-    if any(budget is not None for budget in budgets):
-        raise ValueError(
-            "max_turns and max_turn_tokens are about turns, which only a conversation with a "
-            "world= has; max_new_tokens bounds an answer"
-        )
-
-
-def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
-    if world is not None:
-        raise ToolError(
-            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
-            "class derived from textenv.tools.ToolWorld does"
-        )
-    return Tools(tools)
-
-
-def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
-    for value in (num_envs, max_new_tokens, min_new, group_size):
-        if not isinstance(value, int | np.integer):
-            raise ValueError(
-                f"num_envs, max_new_tokens, min_new_tokens and group_size must be whole numbers; "
-                f"one is {value!r}"
-            )
-    if num_envs < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"num_envs is {num_envs} and max_new_tokens {max_new_tokens}; both must be 1 or more"
-        )
-    if not 0 <= min_new <= max_new_tokens:
-        raise ValueError(f"min_new_tokens is {min_new}; it must be within 0..{max_new_tokens}")
-    if group_size < 1 or num_envs % group_size:
-        raise ValueError(f"group_size {group_size} does not divide num_envs {num_envs}")
+def _drawn(start: Start, begun: Prompt) -> Prompt:
+    """What was drawn, with the columns that a world has added to its record."""
+    if begun.columns is start.prompt.columns:
+        return start.prompt
+    return replace(start.prompt, columns=begun.columns)

@@ -8,6 +8,7 @@ from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
 from agents.algorithms.trpo import TRPO
+from agents.algorithms.vine import VinePPO
 
 __all__ = [
     "A2C",
@@ -28,4 +29,5 @@ __all__ = [
     "REINFORCEPlusPlus",
     "RewardWeightedRegression",
     "SoftQLearning",
+    "VinePPO",
 ]

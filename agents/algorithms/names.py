@@ -11,6 +11,7 @@ from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
 from agents.algorithms.trpo import TRPO
+from agents.algorithms.vine import VinePPO
 from textenv.errors import OptionError
 from textenv.loading import load_object
 
@@ -33,6 +34,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "rloo": RLOO,
     "soft-q-learning": SoftQLearning,
     "trpo": TRPO,
+    "vine-ppo": VinePPO,
 }
 
 

@@ -64,11 +64,14 @@ class Masked:
         forbidden_tokens: An id that is never chosen. May be given several times.
         allowed_tokens: An id that may be chosen: then no other one is, but those given too and
             those that end an answer. May be given several times.
+        stop_strings: A text that ends an answer, wherever tokens begin and end; it is not part of
+            the answer. May be given several times.
     """
 
     min_new_tokens: int = setting(0, minimum=0)
     forbidden_tokens: list[int] = setting([], minimum=0)
     allowed_tokens: list[int] = setting([], minimum=0)
+    stop_strings: list[str] = setting([])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,9 @@ class Task:
 
     Attributes:
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
-            file.py:function. Of 40 different ones or more, a tenth but at least 20 are held out to
-            be measured on. Openings of speeches if not given.
+            file.py:name, which is a function, a list or a curriculum. Of 40 different ones or more,
+            a tenth but at least 20 are held out to be measured on. Openings of speeches if not
+            given.
         reward: Your reward, a function of a list of episodes: file.py:function or
             package.module:function. How positive an answer sounds if not given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.

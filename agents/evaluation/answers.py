@@ -3,20 +3,20 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from agents.collector import play_from
 from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
-from agents.runs.endings import is_scored
 from agents.runs.samples import Sample
 from policies import Policy, PolicyOutputs
-from textenv import Prompt, TextVectorEnv
+from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.seeding import keyed_generator
+from textenv.starts import Start
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def evaluate(
 
     Args:
         policy: The policy that answers; its own random numbers are not used.
-        envs: An environment with any number of rows, in SAME_STEP mode; its own prompts are not
-            used.
+        envs: An environment, whose arguments are used but for the prompts; its running episodes go
+            on as they were.
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL.
         temperature: Logits are divided by this, in sampling and in the log-probabilities.
@@ -110,7 +110,7 @@ def evaluate(
         on_answers: Called with the number of answers so far after each batch.
 
     Raises:
-        ValueError: There are no prompts, or `envs` is in another autoreset mode.
+        ValueError: There are no prompts.
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
     """
@@ -160,78 +160,38 @@ def answer_prompts(
     temperature: float,
     generators: Sequence[np.random.Generator],
 ) -> Answers:
-    """Answer at most `envs.num_envs` prompts, one in each row.
-
-    Spare rows repeat prompts; their answers are dropped.
+    """Answer each of `prompts` once.
 
     Args:
         policy: The policy that answers; its own random numbers are not used.
-        envs: An environment in SAME_STEP mode.
+        envs: An environment, whose arguments are used; its running episodes go on as they were.
         prompts: At least one prompt.
         temperature: Logits are divided by this.
-        generators: Source of each prompt's random numbers.
+        generators: Source of each prompt's random numbers, those of a world's replies included.
 
     Raises:
-        ValueError: `envs` is in another autoreset mode than SAME_STEP.
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
     """
-    if envs.autoreset_mode is not AutoresetMode.SAME_STEP:
-        raise ValueError(f"envs has the autoreset mode {envs.autoreset_mode}; it must be SAME_STEP")
-    count, rows = len(prompts), envs.num_envs
-    padded = [prompts[row % count] for row in range(rows)]
-    observations, infos = envs.reset(seed=0, options={"prompt": padded})
-    texts = infos["prompt"]
-    cache = policy.new_cache(*observations.shape)
-    running = np.arange(rows) < count
-    uniforms = np.stack(
-        [generators[row % count].random(envs.max_new_tokens) for row in range(rows)]
+    uniforms = np.stack([generator.random(envs.max_new_tokens) for generator in generators])
+    starts = [
+        Start(prompt, episode_seed=int(generator.integers(2**63)))
+        for prompt, generator in zip(ListPrompts(prompts).prompts, generators, strict=True)
+    ]
+    rollout = play_from(policy, envs, starts, temperature, uniforms=uniforms)
+    tokens, mask, rewards = (
+        x.cpu().numpy() for x in (rollout.tokens, rollout.mask, rollout.rewards)
     )
-    scores = np.zeros(rows)
-    finals: list[Any] = [None] * rows
-    samples: list[Any] = [None] * rows
-    token_rewards, mask = np.zeros(observations.shape), np.zeros(observations.shape, dtype=bool)
-    masks: list[NDArray[np.bool_]] = []
-    chosen: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
-    for number in range(envs.max_new_tokens):
-        if not running.any():
-            break
-        allowed = infos.get("action_mask")
-        step = policy.act(
-            observations,
-            cache,
-            temperature=temperature,
-            action_masks=allowed,
-            uniforms=uniforms[:, number],
-        )
-        of, at = running.nonzero()[0], (observations != policy.pad_token).sum(1)[running]
-        observations, rewards, terminated, truncated, infos = envs.step(step.actions)
-        mask[of, at], token_rewards[of, at] = True, rewards[of]
-        if allowed is not None:
-            masks.append(allowed[of])
-            chosen.append((of, at))
-        scores[running] += rewards[running]
-        for row in np.flatnonzero(running & (terminated | truncated)):
-            finals[row] = infos["final_obs"][row]
-            ends: dict[str, Any] = infos["final_info"]
-            score = float(scores[row]) if is_scored(ends, int(row)) else math.nan
-            samples[row] = Sample(str(texts[row]), str(ends["text"][row]), score)
-            running[row] = False
-    tokens = np.stack(finals[:count])
+    allowed, scores = rollout.action_masks, rollout.scores.tolist()
+    assert rollout.starts is not None and rollout.texts is not None
+    begun = [start.opening.text for start in rollout.starts if start.opening is not None]
     return Answers(
-        samples[:count], tokens, mask[:count], token_rewards[:count], _in_order(masks, chosen)
+        [Sample(*said) for said in zip(begun, rollout.texts, scores, strict=True)],
+        tokens,
+        mask,
+        rewards,
+        None if allowed is None else allowed.cpu().numpy(),
     )
-
-
-def _in_order(
-    masks: list[NDArray[np.bool_]], chosen: list[tuple[NDArray[np.intp], NDArray[np.int64]]]
-) -> NDArray[np.bool_] | None:
-    """The action masks of all steps, row by row and place by place; None without any."""
-    if not masks:
-        return None
-    of, at = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
-    ordered: NDArray[np.bool_] = np.concatenate(masks)[np.lexsort((at, of))]
-    return ordered
 
 
 @torch.inference_mode()

@@ -34,6 +34,7 @@ class Sampling:
         min_new_tokens: Shortest answer.
         forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
+        stop_strings: Texts that end an answer.
     """
 
     max_new_tokens: int = 64
@@ -43,6 +44,7 @@ class Sampling:
     min_new_tokens: int = 0
     forbidden_tokens: Sequence[int] = ()
     allowed_tokens: Sequence[int] | None = None
+    stop_strings: Sequence[str] = ()
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer, prompt)
+        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings)
         stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 

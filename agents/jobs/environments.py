@@ -5,12 +5,13 @@ from typing import Any
 from rich.console import Console
 
 from agents.commands.shared import Masked
-from policies import Policy
+from policies import Policy, tokenizer_of
 from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.encoding import PromptEncoder
 from textenv.errors import OptionError, PromptTooLongError
 from textenv.long_prompts import cut_long, drop_long
 from textenv.masks import forbidden_marks, mask_table, token_marks
+from textenv.stop_strings import StopStrings
 from textenv.tokenizers import stop_tokens_of
 
 LONG = {"cut": cut_long, "drop": drop_long}
@@ -83,10 +84,11 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
         raise OptionError(
             f"--min-new-tokens {shortest} is more than an answer may have, {max_new_tokens}"
         )
-    rules = {
+    rules: dict[str, Any] = {
         "min_new_tokens": shortest,
         "forbidden_tokens": tuple(masks.forbidden_tokens),
         "allowed_tokens": tuple(masks.allowed_tokens) or None,
+        "stop_strings": tuple(masks.stop_strings),
     }
     stops = stop_tokens_of(policy.tokenizer)
     try:
@@ -94,6 +96,7 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
             vocab_size, rules["forbidden_tokens"], rules["allowed_tokens"], stops
         )
         mask_table(token_marks(stops, vocab_size, "stop_tokens"), forbidden, shortest)
+        StopStrings(rules["stop_strings"], tokenizer_of(policy))
     except ValueError as error:
         raise OptionError(str(error)) from error
     return rules

@@ -35,7 +35,7 @@ def token_traces(
 
     Args:
         policy: The policy that answers; its own random numbers are not used.
-        envs: Any number of rows, in SAME_STEP mode; its own prompts are not used.
+        envs: An environment, whose arguments are used but for the prompts.
         prompts: At least one.
         reference: The policy for the KL, which is left out without it.
         temperature: Logits are divided by this before sampling and in the log-probabilities.
@@ -43,7 +43,6 @@ def token_traces(
         title: Title of each trace, in front of its score.
 
     Raises:
-        ValueError: `envs` is in another autoreset mode.
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
     """

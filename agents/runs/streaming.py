@@ -21,10 +21,18 @@ class TextStream:
     Args:
         tokenizer: Decodes the tokens.
         prompt_tokens: Ids of the prompt.
+        stop_strings: Texts that end the answer: neither they nor what follows is given out, and
+            what may become one is held back.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: Sequence[int] = ()):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_tokens: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+    ):
         self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
+        self._stop_strings = stop_strings
         self._prompt = certain(decode_prompt(tokenizer, prompt_tokens))
         self.tokens: list[int] = []
         self._shown = 0
@@ -32,14 +40,22 @@ class TextStream:
     def push(self, token: int) -> str:
         """Take the next token; gives the text that is certain now; it may be empty."""
         self.tokens.append(token)
-        return self._show(certain(self._text()))
+        text = certain(self._text())
+        return self._show(text[: len(text) - self._held_back(text)])
 
     def finish(self) -> str:
         """The rest of the text; an incomplete character becomes U+FFFD."""
         return self._show(self._text())
 
     def _text(self) -> str:
-        return decode_answer(self.tokenizer, self.prompt_tokens, self.tokens, self._prompt)
+        text = decode_answer(self.tokenizer, self.prompt_tokens, self.tokens, self._prompt)
+        ends = [text.find(string) for string in self._stop_strings if string in text]
+        return text[: min(ends)] if ends else text
+
+    def _held_back(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a stop string."""
+        beginnings = [s[:n] for s in self._stop_strings for n in range(1, len(s))]
+        return max((len(one) for one in beginnings if text.endswith(one)), default=0)
 
     def _show(self, text: str) -> str:
         new = text[self._shown :]

@@ -134,7 +134,9 @@ def test_a_policy_learns_to_listen(algorithm):
 
 
 class Together(BatchedWorld):
-    """Keeps nothing that could be saved."""
+    """Keeps nothing that could be saved, and may not be replayed."""
+
+    replayable = False
 
     def reply(self, rows, turns, rngs):
         return [Reply("d", reward=float(turn.text == "a")) for turn in turns]

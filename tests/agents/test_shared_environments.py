@@ -43,11 +43,6 @@ def by_another_collector(envs):
     Collector(make_policy(), envs)
 
 
-def by_an_evaluation(envs):
-    policy = make_policy()
-    evaluate(policy, envs, ["a"] * 4, reference=policy)
-
-
 def by_a_reset(envs):
     envs.reset(seed=0)
 
@@ -63,7 +58,6 @@ def by_restoring(envs):
 ALL = [
     by_another_learner,
     by_another_collector,
-    by_an_evaluation,
     by_a_reset,
     by_a_step,
     by_restoring,
@@ -114,6 +108,14 @@ def test_a_learner_that_was_made_later_goes_on(tmp_path):
 
 def bits(update):
     return update.rollout.tokens.tolist(), update.rollout.logprobs.tolist()
+
+
+def test_an_evaluation_leaves_the_learners_environment_as_it_was():
+    alone, examined = make_learner(), make_learner()
+    alone.update()
+    examined.update()
+    assert len(evaluate(make_policy(), examined.envs, ["a"] * 5).samples) == 5
+    assert bits(alone.update()) == bits(examined.update())
 
 
 def test_a_policy_that_answers_between_updates_changes_no_choice():

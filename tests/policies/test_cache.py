@@ -435,3 +435,50 @@ def test_changed_weights_are_encoded_anew():
     adam(policy)
     policy.last_hidden(padded([[0, 1, 2, 3]]), cache)
     assert cache.encoded_tokens == 8
+
+
+# --- some rows ------------------------------------------------------------------------------------
+
+some_st = st.lists(st.tuples(event_st, st.sets(st.integers(0, ROWS - 1), min_size=1)), max_size=15)
+
+
+@given(events=some_st, start=st.lists(tokens_st, min_size=ROWS, max_size=ROWS))
+@settings(max_examples=40, deadline=None)
+def test_some_rows_of_a_cache_agree_with_uncached_passes(events, start):
+    """Whoever takes part, in whatever order, the results are those of a pass without a cache."""
+    texts = [list(text) for text in start]
+    cache = BASE.new_cache(ROWS, CAPACITY)
+    for (event, row, other, tokens), rows in events:
+        event(texts, row, other, tokens)
+        some = np.array(sorted(rows, reverse=row % 2 == 0))
+        hidden = BASE.last_hidden(padded([texts[i] for i in some]), cache.some(some))
+        expected = uncached(BASE, [texts[i] for i in some])
+        torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)
+    assert_agrees(BASE, cache, texts)
+
+
+def test_rows_that_wait_cost_nothing_and_keep_what_they_have():
+    texts = [[i, 1, 2, 3, i] for i in range(ROWS)]
+    cache = BASE.new_cache(ROWS, CAPACITY)
+    assert_agrees(BASE, cache, texts)
+    whole = cache.encoded_tokens
+    some = cache.some(np.array([1, 3]))
+    for step in range(4):
+        for row in (1, 3):
+            texts[row].append(step)
+        BASE.last_hidden(padded([texts[1], texts[3]]), some)
+    assert (some.shape, some.encoded_tokens) == ((2, CAPACITY), 2 * 4)
+    assert_agrees(BASE, cache, texts)
+    assert cache.encoded_tokens == whole + ROWS
+
+
+def test_some_rows_notice_changed_weights():
+    policy = strong_policy()
+    texts = [[i, 1, 2] for i in range(ROWS)]
+    cache = policy.new_cache(ROWS, CAPACITY)
+    assert_agrees(policy, cache, texts)
+    some = cache.some(np.array([2]))
+    adam(policy)
+    hidden = policy.last_hidden(padded(texts[2:3]), some)
+    torch.testing.assert_close(hidden, uncached(policy, texts[2:3]), atol=1e-5, rtol=0)
+    assert_agrees(policy, cache, texts)

@@ -6,6 +6,7 @@ import torch
 from letters import Letters
 
 from policies import TransformerConfig, TransformerPolicy, generate, generate_tokens
+from textenv import load_tokenizer
 from textenv.errors import (
     EmptyPromptsError,
     NoStopTokenWarning,
@@ -313,3 +314,36 @@ def test_masked_logprobs_are_those_of_what_may_be_chosen(policy):
     expected = (logits - logits[mask].logsumexp(0)).numpy()
     np.testing.assert_allclose(step.logprobs, expected[step.actions], atol=1e-5)
     assert set(step.actions.tolist()) <= {1, 4, STOP}
+
+
+def test_stop_strings_end_answers_as_in_an_environment():
+    config = TransformerConfig(vocab_size=257, context=32, n_layer=1, n_head=2, n_embd=8)
+    policy = TransformerPolicy(config, tokenizer=load_tokenizer("bytes"), seed=0)
+    prompts = ["a", "bb", "ccc"] * 8
+    options = {"max_new_tokens": 12, "stop_tokens": (), "stop_strings": ["e", "th"]}
+    options["allowed_tokens"] = [*b"the "]
+    ids = generate_tokens(
+        policy, [[*p.encode()] for p in prompts], generator=np.random.default_rng(1), **options
+    )
+    texts = policy.generate(prompts, generator=np.random.default_rng(1), **options)
+    ended = 0
+    for answer, text in zip(ids, texts, strict=True):
+        whole = bytes(answer).decode()
+        ends = [whole.find(string) for string in ("e", "th") if string in whole]
+        assert text == (whole[: min(ends)] if ends else whole)
+        # Nothing is chosen behind the token that completes a string.
+        assert "e" not in whole[:-1] and "th" not in whole[:-1]
+        assert ends or len(answer) == 12
+        ended += bool(ends)
+    assert ended > 10
+
+
+def test_stop_strings_wait_for_the_shortest_answer_and_need_a_tokenizer():
+    config = TransformerConfig(vocab_size=257, context=32, n_layer=1, n_head=2, n_embd=8)
+    policy = TransformerPolicy(config, tokenizer=load_tokenizer("bytes"), seed=0)
+    options = {"max_new_tokens": 6, "stop_tokens": (), "allowed_tokens": [ord("e")]}
+    (text,) = policy.generate(["a"], stop_strings=["e"], min_new_tokens=3, **options)
+    assert text == "ee"  # the string that counts is the one that the third token completes
+    policy.tokenizer = None
+    with pytest.raises(TokenizerError, match="without stop_strings"):
+        generate_tokens(policy, [[1]], stop_strings=["e"], **options)

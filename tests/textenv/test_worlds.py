@@ -227,6 +227,8 @@ def test_a_saved_conversation_goes_on(world):
 
 
 class Opaque(World):
+    replayable = False
+
     def begin(self, record, rng):
         self.lock = object()
         return "o"
@@ -308,6 +310,8 @@ def test_a_reply_that_takes_too_long_ends_its_row_alone():
 
 
 class Together(BatchedWorld):
+    replayable = False
+
     def __init__(self):
         self.calls = []
 

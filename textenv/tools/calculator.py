@@ -2,9 +2,13 @@
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from textenv.records import short
+
+ALLOWED = "only numbers, + - * / // % ** and ( ) are allowed"
 MAX_CHARACTERS = 1000
 MAX_BITS = 4000
 """Size of the largest numerator or denominator, about 1,200 digits: no sum takes long."""
@@ -12,6 +16,7 @@ MAX_BITS = 4000
 _SIGNS = str.maketrans(
     {"^": "**", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", ",": ""}
 )
+_WRITTEN = re.compile(r"[\d.eE+\-*/%()\s]*", re.ASCII)
 _OPERATORS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction | int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -48,11 +53,13 @@ def value_of(expression: str) -> Fraction:
     """
     if len(expression) > MAX_CHARACTERS:
         raise ValueError(f"the expression is longer than {MAX_CHARACTERS} characters")
+    written = expression.translate(_SIGNS).strip()
+    if not _WRITTEN.fullmatch(written):
+        raise ValueError(f"{ALLOWED}, not {short(expression)}")
     try:
-        tree = ast.parse(expression.translate(_SIGNS).strip(), mode="eval")
-        return _value(tree.body)
+        return _value(ast.parse(written, mode="eval").body)
     except SyntaxError as error:
-        raise ValueError(f"this is not an arithmetic expression: {expression}") from error
+        raise ValueError(f"this is not an arithmetic expression: {short(expression)}") from error
     except (RecursionError, MemoryError) as error:
         raise ValueError("the expression is nested too deeply") from error
 
@@ -71,7 +78,7 @@ def _value(node: ast.expr) -> Fraction:
             if not right and isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod):
                 raise ZeroDivisionError("division by zero")
             return _bounded(Fraction(_OPERATORS[type(node.op)](left, right)))
-    raise ValueError(f"only numbers, + - * / // % ** and ( ) are allowed, not {ast.unparse(node)}")
+    raise ValueError(f"{ALLOWED}, not {short(ast.unparse(node))}")
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:

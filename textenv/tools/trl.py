@@ -31,7 +31,8 @@ from textenv.records import short
 from textenv.reward_adapters import Adapter
 from textenv.tools.world import Tool, Tools, ToolWorld
 from textenv.trl import messages_of
-from textenv.worlds.rows import restore, state_of
+from textenv.worlds.base import Opening
+from textenv.worlds.states import restored, state_of
 
 NO_TOOLS = ("reset", "get_reward")
 
@@ -67,15 +68,17 @@ class TRLWorld(ToolWorld):
         environment: The object.
     """
 
+    replayable = False  # its tools may act on something outside
+
     def __init__(self, settings: Tools, environment: Any):
         super().__init__(settings, _tools_of(environment))
         self.environment = environment
 
-    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+    def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Reset it; what it says stands behind the prompt."""
-        # TRL gives the prompt as messages.
-        columns = {**record, "prompt": messages_of(record)}
-        said = self.environment.reset(**columns)
+        prompt = record["prompt"]
+        messages = messages_of(record) if isinstance(prompt, str) else prompt
+        said = self.environment.reset(**{**record, "prompt": messages})  # messages, as TRL gives it
         if said is None:
             return None
         if not isinstance(said, str):
@@ -83,7 +86,10 @@ class TRLWorld(ToolWorld):
                 f"{type(self.environment).__name__}.reset returned {short(said)}; textenv reads "
                 "text: it must be a str or None"
             )
-        return f"{record['prompt']}{said}"
+        if isinstance(prompt, str):
+            return prompt + said
+        *before, last = messages
+        return [*before, {**last, "content": last["content"] + said}]
 
     def state_dict(self) -> dict[str, Any]:
         """The object's attributes, or its own `state_dict()`."""
@@ -92,7 +98,7 @@ class TRLWorld(ToolWorld):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.calls = state["calls"]
-        restore(self.environment, state["environment"])
+        restored(self.environment, state["environment"])
 
 
 class GetReward(Adapter):

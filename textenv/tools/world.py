@@ -1,5 +1,6 @@
 """A world that carries out the calls of tools that a model writes, and returns their results."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,13 +40,14 @@ class Tools:
 
     `tools=[...]` of an environment is `world=Tools([...])`; use this for other settings.
 
-    A turn without a call is the answer and ends the episode, as the world's (`finish_reason` is
-    `"world"`); `reward=` then judges `Episode.text`. After a turn with calls each call's result is
-    returned, in the calls' order, with the role `"tool"`: each is a message of its own in a frame;
-    without one they follow each other as they are. What goes wrong in a call is told to the
-    model as text that begins with `error:`, and the episode goes on: an unknown tool, arguments of
-    another type, a tool that raises, JSON that cannot be read. Plain tools run one after the other,
-    `async` ones of all rows together, within the environment's `reply_timeout`.
+    A turn without a call, whole or cut by its budget, is the answer and ends the episode as the
+    world's (`finish_reason` is `"world"`); `reward=` then judges `Episode.text`. After a turn with
+    calls each call's result is returned, in the calls' order, with the role `"tool"`: each is a
+    message of its own in a frame; without one they follow each other as they are. What goes wrong
+    in a call is told to the model as text that begins with `error:`, and the episode goes on: an
+    unknown tool, arguments of another type, a tool that raises, JSON that cannot be read. Plain
+    tools run one after the other, `async` ones of all rows together, within the environment's
+    `reply_timeout`.
 
     Args:
         functions: Functions or methods with type hints and a docstring (see
@@ -88,7 +90,7 @@ class Tools:
 
     def __call__(self) -> "ToolWorld":
         """A world for one episode."""
-        return ToolWorld(self, self.functions)
+        return ToolWorld(self)
 
     def __repr__(self) -> str:
         return f"Tools({', '.join(self.schemas)})"
@@ -97,16 +99,28 @@ class Tools:
 class ToolWorld(World):
     """The tools in one episode; made by `Tools`.
 
+    Derive from it for an opening of one's own:
+
+        class Questions(ToolWorld):
+            tools = SETTINGS.tools  # which a frame tells
+
+            def __init__(self):
+                super().__init__(SETTINGS)
+
+            def begin(self, record, rng):
+                return f"Use the calculator. {record['prompt']}"
+
     Args:
-        settings: What has made it.
-        functions: The tools by name.
+        settings: Parser, limits and schemas.
+        functions: The tools by name; those of the settings if None.
 
     Attributes:
         calls: Calls that were carried out.
     """
 
-    def __init__(self, settings: Tools, functions: Mapping[str, Tool]):
-        self._settings, self._functions = settings, functions
+    def __init__(self, settings: Tools, functions: Mapping[str, Tool] | None = None):
+        self._settings = settings
+        self._functions = settings.functions if functions is None else functions
         self.calls = 0
 
     def reply(self, turn: Turn, rng: np.random.Generator) -> Any:
@@ -136,14 +150,14 @@ class ToolWorld(World):
         self.calls += 1
         try:
             result = self._functions[call.name](**arguments)
+            if inspect.isawaitable(result):
+                return _awaited(call, result)
+            return Outcome(call, str(result))  # which may raise too
         except Exception as error:
             return _raised(call, error)
-        return _awaited(call, result) if inspect.isawaitable(result) else Outcome(call, str(result))
 
     async def _when_all_are_there(self, outcomes: Sequence[Any]) -> Reply:
         """The reply once the `async` tools have returned; they run together."""
-        import asyncio
-
         waiting = [place for place, one in enumerate(outcomes) if inspect.isawaitable(one)]
         there = list(outcomes)
         results = await asyncio.gather(*(outcomes[place] for place in waiting))

@@ -38,16 +38,20 @@ class Replies:
     Args:
         world: What replies.
         name: What messages call it.
+        first_row: What the world calls the first row.
+
+    Attributes:
+        asked: What has not been taken, by row.
     """
 
-    def __init__(self, world: BatchedWorld, name: str):
-        self._world, self._name = world, name
-        self._asked: dict[int, Asked] = {}
+    def __init__(self, world: BatchedWorld, name: str, first_row: int = 0):
+        self._world, self._name, self._first_row = world, name, first_row
+        self.asked: dict[int, Asked] = {}
 
     @property
     def rows(self) -> Sequence[int]:
         """Rows whose reply has not been taken."""
-        return list(self._asked)
+        return list(self.asked)
 
     def ask(
         self,
@@ -69,11 +73,12 @@ class Replies:
                 given = [self._miscounted(len(given), len(rows))] * len(rows)
             futures = [(self._future(one), None) for one in given]
         for row, turn, stop, (future, place) in zip(rows, turns, stopped, futures, strict=True):
-            self._asked[row] = Asked(turn, stop, future, place)
+            self.asked[row] = Asked(turn, stop, future, place)
 
     def _ask(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
     ) -> Sequence[Any] | Future[Any]:
+        rows = [row + self._first_row for row in rows]
         if isinstance(self._world, OneWorldPerEpisode):
             return self._world.ask(rows, turns, rngs)
         given = self._world.reply(rows, turns, rngs)
@@ -88,25 +93,31 @@ class Replies:
         return future
 
     def take(
-        self, *, wait_for_all: bool, wait_for_one: bool = False
+        self,
+        *,
+        wait_for_all: bool,
+        wait_for_one: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> Mapping[int, tuple[Asked, Reply | WorldError]]:
         """What has come, by row; it is not kept any longer.
 
         Args:
             wait_for_all: Wait until all have come.
             wait_for_one: Wait until at least one has.
+            rows: Look at these rows alone.
         """
-        late = {asked.future for asked in self._asked.values() if not asked.future.done()}
-        nothing = len({asked.future for asked in self._asked.values()}) == len(late)
+        of = self.asked if rows is None else {row: self.asked[row] for row in rows}
+        late = {asked.future for asked in of.values() if not asked.future.done()}
+        nothing = len({asked.future for asked in of.values()}) == len(late)
         if late and (wait_for_all or (wait_for_one and nothing)):
             try:
                 wait(late, return_when=ALL_COMPLETED if wait_for_all else FIRST_COMPLETED)
             except BaseException:  # an interrupted wait: nobody will come for them
                 self.drop(self.rows)
                 raise
-        come = {row: asked for row, asked in self._asked.items() if asked.future.done()}
+        come = {row: asked for row, asked in of.items() if asked.future.done()}
         for row in come:
-            del self._asked[row]
+            del self.asked[row]
         return {row: (asked, self._outcome(asked)) for row, asked in come.items()}
 
     def settled(self) -> Mapping[int, tuple[Asked, Reply | WorldError]]:
@@ -118,12 +129,12 @@ class Replies:
 
     def keep(self, row: int, turn: Turn, stopped: bool, outcome: Reply | WorldError) -> None:
         """Hold a reply that has come until it is taken."""
-        self._asked[row] = Asked(turn, stopped, self._future(outcome), None)
+        self.asked[row] = Asked(turn, stopped, self._future(outcome), None)
 
     def drop(self, rows: Sequence[int]) -> None:
         """Nobody waits for these rows any more."""
         for row in rows:
-            asked = self._asked.pop(row, None)
+            asked = self.asked.pop(row, None)
             if asked is not None and asked.place is None:
                 asked.future.cancel()
 

@@ -1,6 +1,7 @@
 """The worlds of the rows: made from what a user gives, asked together, their replies checked."""
 
 import asyncio
+import copy
 import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from textenv.errors import WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
+from textenv.worlds.states import restored, state_of
 
 ROLES = ("user", "tool", "system")
 """Who may speak to the agent."""
@@ -68,17 +70,38 @@ class OneWorldPerEpisode(BatchedWorld):
         answers = iter(await asyncio.gather(*limited, return_exceptions=True))
         return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
+    def another(self) -> "OneWorldPerEpisode":
+        """Worlds made in the same way."""
+        return OneWorldPerEpisode(self.make, self.timeout)
+
+    def save(self, row: int) -> Any:
+        """A copy of the state of one row's world; None if it cannot be saved but replayed.
+
+        Raises:
+            WorldError: It can be neither saved nor replayed.
+        """
+        try:
+            return copy.deepcopy(state_of(self.worlds[row]))
+        except WorldError:
+            if self.worlds[row].replayable:
+                return None
+            raise
+
+    def restore(self, row: int, state: Any) -> None:
+        """Make the world of a saved state in one row."""
+        # A copy: other worlds may be made of it.
+        self.worlds[row] = restored(self.make(), copy.deepcopy(state))
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of each row's world."""
-        return {str(row): state_of(world) for row, world in self.worlds.items()}
+        """The state of each row's world, without those that are to be replayed."""
+        states = {str(row): self.save(row) for row in self.worlds}
+        return {row: state for row, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the worlds of a saved state."""
         self.worlds = {}
         for row, saved in state.items():
-            world = self.make()
-            restore(world, saved)
-            self.worlds[int(row)] = world
+            self.restore(int(row), saved)
 
 
 def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
@@ -126,30 +149,3 @@ def checked(reply: Any, world: str) -> Reply:
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
     return reply
-
-
-def state_of(world: Any) -> Any:
-    """The state of a world, or of an object in one: what `restore` restores.
-
-    Raises:
-        WorldError: It has attributes that JSON cannot hold, and no `state_dict`.
-    """
-    from textenv.prompts import Prompt
-
-    if hasattr(world, "state_dict"):
-        return world.state_dict()
-    try:  # a prompt's columns are saved by the same rules
-        return Prompt("", vars(world)).to_json()["columns"]
-    except Exception as error:
-        raise WorldError(
-            f"{type(world).__name__} has attributes that JSON cannot hold: give it state_dict() "
-            f"and load_state_dict(state); {error}"
-        ) from error
-
-
-def restore(world: Any, state: Any) -> None:
-    """Give a world, or an object in one, a state that `state_of` gave."""
-    if hasattr(world, "load_state_dict"):
-        world.load_state_dict(state)
-    else:
-        vars(world).update(state)

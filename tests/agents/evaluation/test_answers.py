@@ -115,12 +115,18 @@ def test_numbers_by_hand():
     assert set(result.numbers()) >= {"score", "score_low", "score_high", "kl_per_token"}
 
 
-def test_refuses_no_prompts_and_other_modes(policy):
+def test_refuses_no_prompts(policy):
     with pytest.raises(ValueError, match="no prompts"):
         evaluate(policy, environment(), [])
-    envs = environment(autoreset_mode=AutoresetMode.NEXT_STEP)
-    with pytest.raises(ValueError, match="SAME_STEP"):
-        evaluate(policy, envs, PROMPTS)
+
+
+def test_the_mode_and_the_running_episodes_of_the_environment_do_not_matter(policy):
+    expected = evaluate(policy, environment(), PROMPTS).samples
+    for mode in AutoresetMode:
+        envs = environment(autoreset_mode=mode)
+        observations, _ = envs.reset(seed=3)
+        assert evaluate(policy, envs, PROMPTS).samples == expected
+        assert (envs.step([1, 2])[0][:, : len("unused")] == observations[:, : len("unused")]).all()
 
 
 def test_rewards_stand_at_the_tokens_that_were_paid_for(policy):

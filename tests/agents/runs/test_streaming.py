@@ -62,3 +62,15 @@ def test_vocabularies_of_longer_tokens():
 def test_control_characters_are_spelt_out_but_for_lines():
     assert visible("a\tb\n中") == "a\tb\n中"
     assert visible("\x1b[2J\x00\x07") == "\\x1b[2J\\x00\\x07"
+
+
+@pytest.mark.parametrize("said", ["say STOP it", "say ST OP", "STO", "a STSTOP x"])
+def test_a_stream_ends_at_a_stop_string_and_holds_back_its_beginning(said):
+    stream = TextStream(BYTES, stop_strings=["STOP", " it"])
+    expected = said.partition("STOP")[0]  # all of it, if none comes
+    shown = ""
+    for token in said.encode():
+        shown += stream.push(token)
+        assert expected.startswith(shown)  # nothing is given out that has to be taken back
+    shown += stream.finish()
+    assert shown == expected

@@ -11,6 +11,7 @@ import pytest
 
 from textenv import Reply, TextEnv, TextVectorEnv, World
 from textenv.errors import InvalidRewardError, ObjectNotFoundError, ToolError
+from textenv.frames import ChatTemplate
 from textenv.testing import check_text_env
 from textenv.tools import Tools, ToolWorld, calculator, calls_of, describe, python_calls
 
@@ -152,6 +153,20 @@ def test_what_goes_wrong_is_told_to_the_model(said, told, kind):
     assert terminated[0]
 
 
+def test_a_result_that_cannot_be_written_is_an_error_too():
+    def power(exponent: int) -> int:
+        """A power of ten.
+
+        Args:
+            exponent: The exponent.
+        """
+        return 10**exponent  # Python writes no more than 4,300 digits
+
+    envs = with_tools(tools=[power])
+    envs.reset(seed=0)
+    assert say(envs, "power(5000)")[-1]["reply"][0].startswith("error: Exceeds the limit")
+
+
 def test_calls_beyond_the_limit_are_not_carried_out():
     envs = with_tools(tools=Tools([double], max_calls=2), max_new_tokens=400)
     envs.reset(seed=0)
@@ -237,6 +252,18 @@ def test_a_call_in_the_last_turn_is_carried_out_and_the_budget_ends_it():
     assert calls_of(seen[0])[0]["result"] == "8" and seen[0].text == "double(4)"
 
 
+def test_a_frame_tells_the_schemas_and_frames_each_result():
+    envs = with_tools(frame=ChatTemplate(), max_prompt_tokens=600, max_new_tokens=300)
+    observations, _ = envs.reset(seed=0)
+    opening = shown(envs, observations[0])
+    assert opening.endswith("User: 2*21=\nAssistant:")
+    for schema in Tools([double, fail]).tools:
+        assert json.dumps(schema) in opening
+    observations, *_ = say(envs, "[double(1), fail(2)]")
+    said = shown(envs, observations[0]).removeprefix(opening)
+    assert said == "[double(1), fail(2)]|\nTool: 2\nerror: no 2\nAssistant:"
+
+
 # ---------------------------------------------------------------- making it
 
 
@@ -287,8 +314,10 @@ def test_what_cannot_be_given_is_refused_by_name():
 
 def test_a_world_may_have_tools_of_its_own():
     class Questions(ToolWorld):
+        tools = TOOLS.tools
+
         def __init__(self):
-            super().__init__(TOOLS, TOOLS.functions)
+            super().__init__(TOOLS)
 
         def begin(self, record, rng):
             return f"{record['prompt']}?"
@@ -361,6 +390,12 @@ def test_a_reward_of_a_world_stands_beside_the_environments():
     assert rewards[0] == 1.5
     told = infos["final_info"]["reward_components"]
     assert {"right", "episode_reward", "world"} < told.keys()
+
+    def episode_reward(episodes):
+        return [0.0] * len(episodes)
+
+    with pytest.raises(InvalidRewardError, match="under a name that is taken"):
+        TextVectorEnv(1, world=Paying, **options | {"reward": episode_reward})
 
     class Wrong(Paying):
         episode_reward = 3

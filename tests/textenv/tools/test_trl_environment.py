@@ -1,11 +1,14 @@
 """TRL environment classes as worlds, unmodified, beside what TRL's own trainer does."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
 from textenv import TextVectorEnv
 from textenv.errors import RewardRaisedError, ToolError, WorldError
+from textenv.frames import ChatTemplate
 from textenv.rewards import from_trl, from_trl_chat
 from textenv.tools import from_trl_environment
 
@@ -131,6 +134,25 @@ def test_reset_gets_the_columns_and_what_it_says_stands_behind_the_prompt():
     envs.reset(seed=0)
     say(envs, "no")
     assert seen == [{"place": "hill", "prompt": [{"role": "user", "content": "Dig!"}]}]
+
+
+def test_a_prompt_of_messages_keeps_them():
+    seen = []
+
+    def reward(episodes):
+        seen.extend(episode.world.environment.columns["prompt"] for episode in episodes)
+        return [0.0]
+
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Dig!"}]
+    rows = [{"prompt": messages, "place": "hill"}]
+    options = {"frame": ChatTemplate(), "max_prompt_tokens": 1000, "autoreset_mode": "Disabled"}
+    envs = environment(Treasure, prompts=rows, reward=reward, **options)
+    observations, _ = envs.reset(seed=0)
+    opening = bytes(observations[0][observations[0] < 256].tolist()).decode()
+    assert opening.startswith("Be kind.")
+    assert opening.endswith("User: Dig! It is at hill.\nAssistant:")
+    say(envs, "no")
+    assert seen == [messages]
 
 
 def test_get_reward_is_one_more_reward_whatever_ends_the_episode():
@@ -279,3 +301,128 @@ def test_chat_rewards_get_every_message_of_a_conversation():
             {"role": "assistant", "content": "Done."},
         ]
     ]
+
+
+# ---------------------------------------------------------------- beside TRL itself
+
+
+def call(name, **arguments):
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+@pytest.fixture(scope="module")
+def qwen():
+    """A tokenizer of bytes with TRL's own copy of Qwen3's template."""
+    trl = pytest.importorskip("trl", reason="TRL is one of the benchmarks' peers")
+    pytest.importorskip("datasets", reason="TRL needs it")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, **special, additional_special_tokens=["<|im_start|>"]
+    )
+    templates = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (templates / "qwen3.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+def trls_rollout(tokenizer, factory, said, folder, monkeypatch):
+    """What TRL's GRPO trainer makes of an episode in which the model says what is in `said`."""
+    import torch
+    from datasets import Dataset
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from trl import GRPOConfig, GRPOTrainer
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen3Config(vocab_size=len(tokenizer), bos_token_id=None, **shape, **heads, **ends)
+    rows = [{"prompt": [{"role": "user", "content": "Dig!"}], "place": "hill"}] * 2
+    trainer = GRPOTrainer(
+        model=Qwen3ForCausalLM(config),
+        train_dataset=Dataset.from_list(rows),
+        args=GRPOConfig(
+            output_dir=str(folder),
+            num_generations=2,
+            per_device_train_batch_size=2,
+            max_completion_length=600,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+        ),
+        processing_class=tokenizer,
+        environment_factory=factory,
+    )
+    turns, seen = iter(said), {"tools": trainer.tools}
+
+    def says(prompts, *args, **kwargs):
+        ids = [*tokenizer(next(turns))["input_ids"], tokenizer.eos_token_id]
+        return [list(ids) for _ in prompts], None
+
+    judge = trainer._calculate_rewards
+
+    def judged(inputs, prompts, completions, ids):
+        seen["completion"] = completions[0]
+        seen["rewards"] = judge(inputs, prompts, completions, ids)[0].tolist()
+        return torch.tensor([seen["rewards"]] * 2)
+
+    monkeypatch.setattr(trainer, "_generate_single_turn", says)
+    monkeypatch.setattr(trainer, "_calculate_rewards", judged)
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(rows)
+    seen["ids"] = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)[0].tolist()
+    seen["chosen"] = batch["tool_mask"][0].tolist()
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers', trl's, and what the template rewrites
+def test_an_episode_has_the_ids_that_trls_trainer_makes(qwen, tmp_path, monkeypatch):
+    from transformers.utils import get_json_schema
+
+    from textenv.tokenizers import HuggingFaceTokenizer
+
+    said = [call("dig", where="beach") + "\n" + call("add", a=1, b=2), "Nothing there."]
+    theirs = trls_rollout(qwen, Treasure, said, tmp_path, monkeypatch)
+    envs = environment(
+        Treasure,
+        frame="chat",
+        tokenizer=HuggingFaceTokenizer(qwen, "tiny"),
+        max_prompt_tokens=3000,
+        max_new_tokens=600,
+        autoreset_mode="Disabled",
+    )
+    assert list(envs.world.tools) == [get_json_schema(tool) for tool in theirs["tools"]]
+    observations, _ = envs.reset(seed=0)
+    begin = int((observations[0] != envs.pad_token).sum())
+    chosen = []
+    for text in said:
+        for token in [*qwen(text)["input_ids"], qwen.eos_token_id]:
+            chosen.append(int((observations[0] != envs.pad_token).sum()) - begin)
+            observations, rewards, terminated, *_ = envs.step([token])
+    ids = observations[0][observations[0] != envs.pad_token].tolist()
+    assert ids == theirs["ids"]
+    assert chosen == [place for place, mark in enumerate(theirs["chosen"]) if mark]
+    assert terminated[0] and rewards.tolist() == theirs["rewards"] == [-1.0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_trl_tells_errors_and_async_results_otherwise(qwen, tmp_path, monkeypatch):
+    said = [
+        "\n".join([call("ask", who="owl"), call("dig", where="sea"), call("dig", where="hill")]),
+        "Found.",
+    ]
+    theirs = trls_rollout(qwen, Treasure, said, tmp_path, monkeypatch)
+    told = [m["content"] for m in theirs["completion"] if m["role"] == "tool"]
+    assert told == ["{'error': 'too wet'}", "gold", "{'said': 'owl'}"]
+    envs = environment(Treasure, max_new_tokens=400)
+    envs.reset(seed=0)
+    *_, infos = say(envs, said[0])
+    ours = [one["result"] for one in infos["reply_info"][0]["calls"]]
+    assert ours == ["{'said': 'owl'}", "error: too wet", "gold"]  # in the order of the calls
+    assert say(envs, said[1])[1].tolist() == theirs["rewards"] == [1.0]
