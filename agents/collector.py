@@ -236,8 +236,8 @@ class Collector:
         if "turn" in infos:
             for row in rows.tolist():
                 ended = _told(infos, "turn", row)
-                if ended is not None:
-                    self._turns[row] = int(ended) + 1
+                if isinstance(ended, int | np.integer):  # else the name of a player, or such
+                    self._turns[row] = ended + 1
 
     def _begin_episodes(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
         """Note what is known of episodes that have just begun, and give them random numbers."""
