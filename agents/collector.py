@@ -284,10 +284,11 @@ class Collector:
         self._open["rewards"][rows, at] = rewards[chosen]
         self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
-            self._open["mask_ids"][rows, at] = [
-                self._masks.setdefault(packed.tobytes(), len(self._masks))
-                for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
-            ]
+            masks = np.asarray(self._action_mask)
+            shared = masks.strides[0] == 0  # one in memory for all rows
+            packed = np.packbits(masks[:1] if shared else masks[chosen], axis=1)
+            numbers = [self._masks.setdefault(one.tobytes(), len(self._masks)) for one in packed]
+            self._open["mask_ids"][rows, at] = numbers
         self._scores[chosen] += rewards[chosen]
         self._answer_tokens += chosen
 
