@@ -215,20 +215,18 @@ class Collector:
                 action_masks=self._action_mask,
                 uniforms=uniforms,
             )
-        rows = (~self._listening).nonzero()[0]
-        count = len(self._rows)
-        step = Step(np.zeros(count, np.int64), *np.zeros((2, count), np.float32))
+        rows, count = (~self._listening).nonzero()[0], len(self._rows)
+        none = np.zeros(count, np.float32)
+        step = Step(np.zeros(count, np.int64), none, none.copy())
         if len(rows):
             mask = self._action_mask
-            some = self.policy.act(
+            step.actions[rows], step.logprobs[rows], step.values[rows] = self.policy.act(
                 self._observations[rows],
                 self.cache.some(rows),
                 temperature=self.temperature,
                 action_masks=None if mask is None else mask[rows],
                 uniforms=uniforms[rows],
             )
-            for all_rows, chosen in zip(step, some, strict=True):
-                all_rows[rows] = chosen
         return step
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
