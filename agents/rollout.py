@@ -300,7 +300,7 @@ class Rollout:
         together: dict[str, Any] = {
             name: torch.cat([part[name] for part in parts]) for name in parts[0]
         }
-        added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if EXTRA in n}
+        added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if n.startswith(EXTRA)}
         told: dict[str, Any] = {name: _cat_told(rollouts, name) for name in TOLD}
         return Rollout(**together, extra=added or None, endings=endings, **told)
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from textenv.starts import Start
 
 
+ANSWERS_AT_ONCE = 2048
+"""Continuations that are in memory together."""
+
+
 @dataclass(frozen=True)
 class VinePPO(Algorithm):
     """PPO whose values are the means of continuations (Kazemnejad et al., 2024).
@@ -68,11 +72,16 @@ class VinePPO(Algorithm):
         """The rollout with the mean return of continuations as the value where a step begins."""
         begins = returns.turn_begins(self.steps(rollout))
         starts = [rollout.start(sequence, place) for sequence, place in begins.nonzero().tolist()]
-        earned = collect_from(starts, self.continuations).episode_returns
+        means: list[float] = []
+        # In parts: nothing but the returns is kept of so many answers.
+        part = max(ANSWERS_AT_ONCE // self.continuations, 1)
+        for begin in range(0, len(starts), part):
+            played = collect_from(starts[begin : begin + part], self.continuations)
+            # An answer to which the reward does not apply says nothing of the text before it.
+            means += played.episode_returns.view(-1, self.continuations).nanmean(1).tolist()
         # As exact as the rewards that they are compared with.
         values = rollout.rewards.new_zeros(rollout.rewards.shape)
-        # An answer to which the reward does not apply says nothing of the text before it.
-        values[begins] = earned.view(-1, self.continuations).nanmean(1).to(values.dtype)
+        values[begins] = values.new_tensor(means)
         return dataclasses.replace(rollout, values=values)
 
     def advantages(self, rollout: Rollout) -> Tensor:

@@ -1,7 +1,7 @@
 """What the options of `textenv train` name: algorithm, reward, policies, prompts, environments."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def algorithm_class(settings: TrainSettings) -> type[Algorithm]:
         )
     if settings.task.ptx_text is not None:
         check_there([settings.task.ptx_text], "text")
+    else:  # made here once, so that a field it refuses is found before the long work
+        _made(settings, made, settings.algorithm.fields)
     return made
 
 
@@ -89,6 +91,10 @@ def make_algorithm(settings: TrainSettings, made: type[Algorithm], policy: Polic
             )
         window = min(values["ptx_window"], policy.context, len(stream) - 1)
         values |= {"stream": stream, "ptx_window": window}
+    return _made(settings, made, values)
+
+
+def _made(settings: TrainSettings, made: type[Algorithm], values: Mapping[str, Any]) -> Algorithm:
     try:
         return made(**values)
     except ValueError as error:

@@ -73,14 +73,14 @@ class SteppedWorld(BatchedWorld):
             for row, record, rng in zip(rows, records, rngs, strict=True):
                 before = self._played.pop(row, None)  # if the reset fails, nobody steps it
                 env = self._make() if before is None else before.env
-                self._begin(row, Played(env, seed_of(record, rng), self._options(record)))
+                self._begin(row, Played(env, seed_of(record, rng), self._reset_columns(record)))
         return [self._played[row].said for row in rows]
 
     def _numbers_kept(self) -> AbstractContextManager[None]:
         """Put around resets and steps, for environments that draw from the process's generators."""
         return nullcontext()
 
-    def _options(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _reset_columns(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the reset gets beside its seed."""
         return record.get("reset_options") or {}
 

@@ -83,7 +83,7 @@ class VerifiersWorld(ConcurrentWorld):
             lambda: _Play(self._env, self._seat, self._max_turns, self._opening),
         )
 
-    def _options(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _reset_columns(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         if "task" not in record:
             raise WorldError("the record names no task: give the environment prompts=world.prompts")
         return {"task": int(record["task"])}
