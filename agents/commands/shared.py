@@ -57,7 +57,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """Which tokens may be chosen.
+    r"""Which tokens may be chosen.
 
     Attributes:
         min_new_tokens: Shortest answer: no token that ends one is chosen before.
@@ -65,7 +65,7 @@ class Masked:
         allowed_tokens: An id that may be chosen: then no other one is, but those given too and
             those that end an answer. May be given several times.
         stop_strings: A text that ends an answer, wherever tokens begin and end; it is not part of
-            the answer. May be given several times.
+            the answer. In bash a line end is $'\n'. May be given several times.
     """
 
     min_new_tokens: int = setting(0, minimum=0)
@@ -98,7 +98,8 @@ class Conversation(Framed):
         world: What replies when a turn ends: a class derived from textenv.World, a function that
             makes one, or a BatchedWorld; file.py:World or package.module:World. It may begin
             without --prompts and pay without --reward.
-        tools: A function that the policy may call in its text. May be given several times.
+        tools: A function that the policy may call in its text: file.py:function, or
+            textenv.tools:calculator. May be given several times.
         max_turns: Turns of a conversation; --max-new-tokens, replies included, is the limit if not
             given.
         max_turn_tokens: Longest turn, in tokens.

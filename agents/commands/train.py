@@ -130,8 +130,8 @@ class TrainSettings:
     and keeps the GPT for the next time.
 
     With --prompts, --reward or --policy, one or all of them: the same with your own. With --world
-    or --tools an answer is a conversation. With
-    --algorithm NAME another algorithm; its options are in the help of --algorithm NAME --help.
+    or --tools an answer is a conversation. With --algorithm NAME another algorithm; its options are
+    in the help of --algorithm NAME --help.
     """
 
     task: Task = Task()

@@ -303,6 +303,9 @@ def test_tools_are_told_by_a_frame_and_answer(folder):
     ]
     result = run_command("eval", "wide", *given, "--frame", "my.py:template", *SMALL)
     assert result.exit_code == 0, result.output
+    assert train("--config", run / "config.json").exit_code == 0
+    first, second = ((made / "samples.jsonl").read_text() for made in runs(folder))
+    assert first == second
 
 
 def test_chats_are_read_in_the_form_that_the_policy_has_learned(folder):
