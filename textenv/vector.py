@@ -378,9 +378,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
-        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
-        ended[list(until)] = True
-        if self._streams.dealt:
+        until: dict[int, str] = {}
+        if self.stop_strings.strings:
+            until = self._until_strings(moving, actions, stopped)
+            ended[list(until)] = True
+        if over and self._streams.dealt:
             ended &= ~self._over  # rows for which no start is left
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
@@ -396,9 +398,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
-        if self._streams.dealt:
+        if (over or some_ended) and self._streams.dealt:
             infos |= self._waiting_info()
-        infos |= self._mask_info()
+        if self._masked:
+            infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
