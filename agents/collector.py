@@ -165,6 +165,8 @@ class Collector:
         key = draw_seed(int(stream_key(self._seed)), -1)
         queue = []
         for start in starts:
+            if start.draw_seed is None:  # a draw of its own, which its n answers share
+                start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
             for copied in range(n):
                 seed = start.episode_seed
                 if seed is None:
@@ -287,10 +289,11 @@ class Collector:
         self._open["rewards"][rows, at] = rewards[chosen]
         self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
-            self._open["mask_ids"][rows, at] = [
-                self._masks.setdefault(packed.tobytes(), len(self._masks))
-                for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
-            ]
+            masks = np.asarray(self._action_mask)
+            shared = masks.strides[0] == 0  # one in memory for all rows
+            packed = np.packbits(masks[:1] if shared else masks[chosen], axis=1)
+            numbers = [self._masks.setdefault(one.tobytes(), len(self._masks)) for one in packed]
+            self._open["mask_ids"][rows, at] = numbers
         self._scores[chosen] += rewards[chosen]
         self._answer_tokens += chosen
 
@@ -528,6 +531,27 @@ def play_from(
 ) -> Rollout:
     """One answer from each start, in the order of the starts; `envs` itself is left alone.
 
+    Args and errors are those of `collector_from`.
+    """
+    collector = collector_from(policy, envs, starts, temperature, seed, uniforms)
+    return in_order(collector.collect_episodes(len(starts)))
+
+
+def in_order(rollout: Rollout) -> Rollout:
+    """The answers of a rollout in the order of the starts that they play on from."""
+    return rollout.select(rollout.groups.argsort())
+
+
+def collector_from(
+    policy: Policy,
+    envs: VectorEnv[Any, Any, Any],
+    starts: Sequence[Start],
+    temperature: float = 1.0,
+    seed: int = 0,
+    uniforms: NDArray[np.float64] | None = None,
+) -> Collector:
+    """A collector of one answer from each start; `envs` itself is left alone.
+
     Args:
         policy: The policy that answers.
         envs: A `TextVectorEnv`, wrapped or not, whose arguments are used.
@@ -550,12 +574,9 @@ def play_from(
     # Wrappers are copied around the new environment: their rewards and masks hold there too.
     made: Any = copy.deepcopy(envs, {id(inner): inner.playing(starts)})
     if uniforms is None:
-        collector = Collector(policy, made, temperature, seed)
-    else:
-        numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
-        collector = _GivenNumbers(policy, made, temperature, numbers)
-    rollout = collector.collect_episodes(len(starts))
-    return rollout.select(rollout.groups.argsort())
+        return Collector(policy, made, temperature, seed)
+    numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
+    return _GivenNumbers(policy, made, temperature, numbers)
 
 
 class _GivenNumbers(Collector):

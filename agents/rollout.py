@@ -141,7 +141,10 @@ class Rollout:
         """What could be chosen at each chosen token, (num_tokens, V), in the mask's order."""
         if self.mask_ids is None or self.mask_table is None:
             return None
-        return self.mask_table[self.mask_ids[self.mask]]
+        numbers = self.mask_ids[self.mask]
+        if len(numbers) and bool((numbers == numbers[0]).all()):  # not copied for each token
+            return self.mask_table[numbers[0]].expand(len(numbers), -1)
+        return self.mask_table[numbers]
 
     def start(self, sequence: int, position: int) -> Start:
         """The text before a choice, as a start; `collector.collect_from` plays on from it.
