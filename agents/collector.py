@@ -150,7 +150,8 @@ class Collector:
             starts: Where to start; `rollout.start(sequence, position)` and `envs.start_of(row)`
                 give some, `Start(prompt)` is that of a prompt. Those without an `episode_seed` get
                 one from the collector's seed and the number of continuations before.
-            n: How many answers each of them gets.
+            n: How many answers each of them gets. If a start has an `episode_seed`, its first
+                answer is that episode's, and each of the others has a seed made of it.
 
         Returns:
             A rollout of `len(starts) * n` whole episodes: the n answers of the first start, then
@@ -166,10 +167,12 @@ class Collector:
         for start in starts:
             if start.draw_seed is None:  # a draw of its own, which its n answers share
                 start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
-            for _ in range(n):
+            for copied in range(n):
                 seed = start.episode_seed
                 if seed is None:
                     seed = draw_seed(key, self._continued) >> 1
+                elif copied:
+                    seed = draw_seed(seed, copied) >> 1
                 self._continued += 1
                 queue.append(replace(start, episode_seed=seed))
         rollout = play_from(self.policy, self.envs, queue, self.temperature, self._seed)
@@ -308,7 +311,8 @@ class Collector:
                 # Without the cache: this text is over, and the row's entry belongs to the next.
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
-            if not is_scored(ends, row):
+            ending = ending_of(ends, row)
+            if not is_scored(ends, row) or "failed" in ending:  # says nothing of the answer
                 self._scores[row] = np.nan
             if "world_error" in ends and ends["world_error"][row]:
                 self.world_error = str(ends["world_error"][row])
@@ -319,7 +323,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                ending_of(ends, row),
+                ending,
                 str(ends["text"][row]) if "text" in ends else "",
             )
             self._scores[row] = 0.0

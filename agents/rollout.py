@@ -48,7 +48,8 @@ class Rollout:
         terminated: The episode ended and was scored, shape (S,), bool.
         truncated: The episode was cut short, shape (S,), bool. If neither is set, it is running.
         scores: Sum of the environment's rewards over the whole episode so far, shape (S,), float64;
-            NaN if the reward applies to no part of it. The learner drops such episodes.
+            NaN if the reward applies to no part of it, or its world failed. The learner drops
+            such episodes.
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
         prompt_lengths: Tokens before the episode's first chosen one, which may be in an earlier
             rollout, shape (S,), int64; used to show the texts to people.

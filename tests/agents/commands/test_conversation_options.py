@@ -59,6 +59,12 @@ class Talks(Guess):
         return [{"role": "user", "content": "guess"}]
 
 
+class Moody(Guess):
+    def begin(self, record, rng):
+        super().begin(record, rng)
+        return "?" if len(DRAWN) <= 6 else "-"
+
+
 class Nim(TwoPlayerGame):
     def begin(self, record, rng):
         self.left = 5
@@ -232,6 +238,23 @@ def test_a_group_shares_its_world(folder):
     drawn = Counter(Counter(load_object(f"{folder / 'my.py'}:DRAWN")).values())
     assert set(drawn) <= {1, 2, 3, 4} and drawn[4] >= 3  # those of evaluations: before and after
     assert drawn[1] + drawn[3] <= 1
+
+
+def test_evaluations_on_the_way_change_nothing(folder):
+    given = ["--policy", "player", *GAME, *LEARN, "--max-new-tokens", "5"]  # cuts conversations
+    assert train(*given).exit_code == 0
+    assert train(*given, "--eval-every", "1").exit_code == 0
+    weights, same = (
+        load_file(made / "checkpoint" / "policy" / "policy.safetensors") for made in runs(folder)
+    )
+    assert all(weights[name].equal(same[name]) for name in weights)
+    assert len((runs(folder)[1] / "evaluations.csv").read_text().splitlines()) > 2
+
+
+def test_a_world_that_begins_otherwise_after_training_is_shown_with_both_openings(folder):
+    result = train("--policy", "player", *GAME, *LEARN, "--world", "my.py:Moody")
+    assert result.exit_code == 0, result.output
+    assert {sample["prompt"] for sample in samples_of(runs(folder)[0])} == {"? / -"}
 
 
 def test_a_game_for_two_is_played_by_the_policy_alone(folder):
