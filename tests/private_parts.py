@@ -134,6 +134,10 @@ PARTS = [
     ),
     Part("numba.core.cgutils", "loops inside a function that is written in LLVM"),
     Part("numba.core.event", "hears of the first function that is compiled"),
+    Part(
+        "transformers.utils.chat_template_utils.render_jinja_template",
+        "renders a chat template whose tokenizer is of the tokenizers library",
+    ),
     Part("transformers.PreTrainedConfig._attn_implementation", "which attention a model uses"),
     Part("transformers.PreTrainedConfig._name_or_path", "where a model is from", configuration),
     Part(

@@ -322,9 +322,12 @@ class Conversations:
         saved = None
         if save_world and self.borders[row]:
             saved = self.world.save(row + self.first_row)
+        drawn = self.drawn[row]
+        if saved is not None:  # `begin`, which may add columns, will not be called
+            drawn = replace(drawn, columns=start.prompt.columns)
         return replace(
             start,
-            prompt=self.drawn[row],
+            prompt=drawn,
             turns=tuple(self.borders[row]),
             history=[_plain(entry) for entry in self.histories[row]],
             world=saved,

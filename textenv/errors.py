@@ -50,6 +50,18 @@ class FrameError(PromptError):
     """Messages cannot be framed: there is no template, or it has no form for them."""
 
 
+class UnframedError(FrameError):
+    """Messages are to be read where there is no frame.
+
+    Attributes:
+        which: Where they come from.
+    """
+
+    def __init__(self, which: str, way_out: str):
+        super().__init__(f"{which}: {way_out}")
+        self.which = which
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 

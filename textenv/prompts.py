@@ -83,6 +83,18 @@ class Prompt:
         given = self.text if self.messages is None else [dict(one) for one in self.messages]
         return {**self.columns, "prompt": given}
 
+    @property
+    def last_text(self) -> str:
+        """The text, or that of the last message of a chat."""
+        return self.text if self.messages is None else str(self.messages[-1]["content"])
+
+    def with_last_text(self, text: str) -> Self:
+        """The same prompt with another `last_text`."""
+        if self.messages is None:
+            return replace(self, text=text)
+        *before, last = self.messages
+        return replace(self, text="", messages=[*before, {**last, "content": text}])
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """A prompt from a record with a `prompt` (text) or `tokens` (ids); the rest are columns.

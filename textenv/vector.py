@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,6 +13,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from textenv.arguments import (
+    check_answers,
+    check_episode_steps,
+    check_numbers,
+    check_waiting,
+    check_words,
+    world_of_tools,
+)
 from textenv.components import RewardComponents
 from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
@@ -21,11 +29,8 @@ from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
-    InvalidRewardError,
-    PromptError,
     ReplayError,
     ResetOptionsError,
-    ToolError,
     VocabularyMismatchError,
     WorldError,
 )
@@ -49,7 +54,7 @@ from textenv.tokenizers import (
     unused_tokens_of,
 )
 from textenv.tokenizers.texts import certain
-from textenv.tools.world import Tool, Tools
+from textenv.tools.world import Tool
 from textenv.worlds import (
     BatchedWorld,
     Reply,
@@ -170,8 +175,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         "render_modes": ["ansi"],
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
-    BUDGETS: ClassVar = ("terminate", "truncate")
-    WAITS: ClassVar = ("all", "async")
     moves = 0
     """How often it was stepped, reset or restored: a learner sees whether it is alone with it."""
     spec: Any = SharedRewardSpec()
@@ -203,17 +206,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         render_mode: str | None = None,
         max_episode_steps: None = None,
     ):
-        _check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
-        if max_episode_steps is not None:
-            raise ValueError(
-                f"max_episode_steps is {max_episode_steps}; every step is a token, so give "
-                f"max_new_tokens={max_episode_steps}, and budget='truncate' for a spent budget to "
-                "set `truncated`"
-            )
-        if budget not in self.BUDGETS:
-            raise ValueError(f"budget is {budget!r}; it must be one of {self.BUDGETS}")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode is {render_mode!r}; a vector of texts knows 'ansi' only")
+        check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        check_words(budget=budget, render_mode=render_mode, world_wait=world_wait)
+        check_episode_steps(max_episode_steps)
         self.num_envs = num_envs
         self.group_size = group_size
         self.budget = budget
@@ -226,12 +221,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self.tokenizer = load_tokenizer(tokenizer)
         self.pad_token = vocab_size = self.tokenizer.vocab_size
         if tools is not None:
-            world = _world_of_tools(tools, world)
+            world = world_of_tools(tools, world)
         if world is None:
-            _check_answers(prompts, reward, max_turns, max_turn_tokens)
+            check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
-        if world_wait not in self.WAITS:
-            raise ValueError(f"world_wait is {world_wait!r}; it must be one of {self.WAITS}")
         replies = None if world is None else load_world(world, reply_timeout)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
@@ -265,14 +258,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # These come with no info by themselves: a mask of V entries a row is dear, and a policy
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
+        self._shared_mask = np.broadcast_to(self._mask_table[1], (num_envs, vocab_size))
 
         own = None if replies is None else reward_of(replies)
         self._terms = terms_of_all(given for given in (reward, own) if given is not None)
-        if world_wait == "async" and any(term.dense for term in self._terms):
-            raise ValueError(
-                "a dense reward is asked at every step, and with world_wait='async' an episode may "
-                "end in a step that chose nothing: let the world pay, or leave world_wait out"
-            )
+        check_waiting(world_wait, self._terms)
         self._talk = partial(
             Conversations,
             tokenizer=self.tokenizer,
@@ -388,9 +378,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
-        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
-        ended[list(until)] = True
-        if self._streams.dealt:
+        until: dict[int, str] = {}
+        if self.stop_strings.strings:
+            until = self._until_strings(moving, actions, stopped)
+            ended[list(until)] = True
+        if over and self._streams.dealt:
             ended &= ~self._over  # rows for which no start is left
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
@@ -406,9 +398,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
-        if self._streams.dealt:
+        if (over or some_ended) and self._streams.dealt:
             infos |= self._waiting_info()
-        infos |= self._mask_info()
+        if self._masked:
+            infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -417,8 +410,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return observations, rewards, ended, np.zeros(self.num_envs, dtype=bool), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which tokens may be chosen next, shape (num_envs, V), bool."""
-        return self._masks_of(EVERY_ROW)
+        """Which tokens may be chosen next, shape (num_envs, V), bool; read-only."""
+        # Two rows of a table serve all texts: too short to stop, or not. Where all have the same
+        # one it is not copied: with 150,000 tokens that takes longer than the rest of the step.
+        if self.min_new_tokens == 0:
+            return self._shared_mask
+        talk = self._conversations
+        lengths = self._texts.answer_lengths if talk is None else talk.lengths
+        may_stop = lengths >= self.min_new_tokens
+        if may_stop.all():
+            return self._shared_mask
+        masks = self._mask_table[may_stop.astype(np.intp)]
+        masks.flags.writeable = False
+        return masks
 
     @property
     def answer_rules(self) -> dict[str, Any]:
@@ -509,6 +513,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
         other.autoreset_mode = AutoresetMode.SAME_STEP
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other._shared_mask = self._shared_mask[: other.num_envs]
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
         world, first_row = None, 0
@@ -724,7 +729,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
-            masks[rows] = self._masks_of(rows)
+            masks[rows] = self.action_masks()[rows]
             infos |= masked_info({"action_mask": masks}, ended)
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
@@ -886,13 +891,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             told |= masked_info({"turn": talk.numbers.copy()}, marks & (talk.numbers > 0))
         return told
 
-    def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
-        # Two rows of a table serve all texts: too short to stop, or not.
-        talk = self._conversations
-        lengths = self._texts.answer_lengths if talk is None else talk.lengths
-        may_stop = lengths[rows] >= self.min_new_tokens
-        return self._mask_table[may_stop.astype(np.intp)]
-
     def _mask_info(self) -> dict[str, Any]:
         if not self._masked:
             return {}
@@ -948,42 +946,3 @@ def _drawn(start: Start, begun: Prompt) -> Prompt:
     if begun.columns is start.prompt.columns:
         return start.prompt
     return replace(start.prompt, columns=begun.columns)
-
-
-def _check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
-    """Check the arguments of an environment without a world."""
-    if prompts is None:
-        raise PromptError("there are no prompts: give prompts=, or a world= that begins episodes")
-    if reward is None:
-        raise InvalidRewardError("there is no reward: give reward=, or a world= that pays")
-    if any(budget is not None for budget in budgets):
-        raise ValueError(
-            "max_turns and max_turn_tokens are about turns, which only a conversation with a "
-            "world= has; max_new_tokens bounds an answer"
-        )
-
-
-def _world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
-    if world is not None:
-        raise ToolError(
-            "tools= is a world of its own: leave out world=, or give your world the tools, as a "
-            "class derived from textenv.tools.ToolWorld does"
-        )
-    return Tools(tools)
-
-
-def _check_numbers(num_envs: int, max_new_tokens: int, min_new: int, group_size: int) -> None:
-    for value in (num_envs, max_new_tokens, min_new, group_size):
-        if not isinstance(value, int | np.integer):
-            raise ValueError(
-                f"num_envs, max_new_tokens, min_new_tokens and group_size must be whole numbers; "
-                f"one is {value!r}"
-            )
-    if num_envs < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"num_envs is {num_envs} and max_new_tokens {max_new_tokens}; both must be 1 or more"
-        )
-    if not 0 <= min_new <= max_new_tokens:
-        raise ValueError(f"min_new_tokens is {min_new}; it must be within 0..{max_new_tokens}")
-    if group_size < 1 or num_envs % group_size:
-        raise ValueError(f"group_size {group_size} does not divide num_envs {num_envs}")

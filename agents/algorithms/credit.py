@@ -32,13 +32,16 @@ def check_credit(credit: Credit, names: tuple[str, ...]) -> None:
 
     Raises:
         OptionError: It is something else.
+        ObjectNotFoundError: The module or file, or the function in it, does not exist.
     """
-    if callable(credit) or (isinstance(credit, str) and (credit in names or ":" in credit)):
+    if callable(credit) or credit in names:
         return
-    raise OptionError(
-        f"credit is {credit!r}; it must be a function such as returns.{names[1]}, its name (one of "
-        f"{', '.join(names)}), or file.py:function"
-    )
+    if not isinstance(credit, str) or ":" not in credit:
+        raise OptionError(
+            f"credit is {credit!r}; it must be a function such as returns.{names[1]}, its name "
+            f"(one of {', '.join(names)}), or file.py:function"
+        )
+    credit_function(credit)  # found or missed now, and not after the first rollout
 
 
 def credit_function(credit: Credit) -> Callable[..., Any]:

@@ -329,7 +329,7 @@ def test_names_that_do_not_exist(algorithm, known):
         with pytest.raises(OptionError, match=rf"credit is {wrong!r}; .*returns\.{known}"):
             algorithm(credit=wrong)
     with pytest.raises(ObjectNotFoundError, match="no 'gea'"):
-        algorithm(credit="agents.returns:gea").advantages(two_conversations())
+        algorithm(credit="agents.returns:gea")
 
 
 def test_explained_variance_is_that_of_the_values_that_are_fitted():

@@ -270,11 +270,11 @@ def test_the_first_step_of_ppo(algorithm, credit, beta):
     compare(torch.stack(estimates), expected)
 
 
-def compare(estimates, expected):
+def compare(estimates, expected, share=0.1):
     """Means within three standard errors, which are small beside what is estimated."""
     error = estimates.std(0) / len(estimates) ** 0.5
     assert ((estimates.mean(0) - expected).abs() < 3 * error).all()
-    assert error[-1] < 0.1 * expected[-1].abs()
+    assert error[-1] < share * expected[-1].abs()
 
 
 # --- the whole way from the environment -----------------------------------------------------------
@@ -297,9 +297,9 @@ def test_what_the_learner_collects(algorithm):
     directions = directions / directions.norm(dim=1, keepdim=True)
     envs = TextVectorEnv(256, world=tasks.Chat, group_size=4, **tasks.OPTIONS)
     learner = Learner(
-        POLICY, envs, algorithm, reference=REFERENCE, kl_coef=BETA, n_episodes=512, seed=3
+        POLICY, envs, algorithm, reference=REFERENCE, kl_coef=BETA, n_episodes=256, seed=3
     )
     estimates = [
-        directions @ flat_gradient(loss_of(algorithm, learner.collect())) for _ in range(20)
+        directions @ flat_gradient(loss_of(algorithm, learner.collect())) for _ in range(12)
     ]
-    compare(torch.stack(estimates), directions @ expected)
+    compare(torch.stack(estimates), directions @ expected, share=0.2)

@@ -23,17 +23,19 @@ def ends(name, seed, tokens):
     return curve[0][1], curve[-1][1]
 
 
-@pytest.mark.parametrize("name", ["PPO", "PPO by turn", "RLOO", "GRPO"])
-def test_a_short_training_comes_most_of_the_way(name):
-    before, after = ends(name, seed=0, tokens=40_000)
-    assert before > 0.3
-    assert after < 0.2
+@pytest.mark.parametrize(
+    ("name", "after"), [("PPO", 0.1), ("PPO by turn", 0.1), ("RLOO", 0.16), ("GRPO", 0.12)]
+)
+def test_a_short_training_comes_part_of_the_way(name, after):
+    """A sixth of the tokens."""
+    found = ends(name, seed=0, tokens=40_000)
+    assert found[0] > 0.2 and found[1] < after
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", tasks.ALGORITHMS)
+@pytest.mark.parametrize("name", ["PPO", "PPO by turn", "RLOO", "GRPO"])
 def test_a_whole_training_ends_at_the_best_policy(name, seed):
     before, after = ends(name, seed, tasks.CHOSEN)
-    assert before > 0.3
+    assert before > 0.19
     assert after <= tasks.TARGET

@@ -56,6 +56,7 @@ def sequences(rollout):
             rollout.tokens[s, : last + 1].tolist(),
             rollout.mask[s].nonzero().flatten().tolist(),
             rollout.rewards[s][rollout.mask[s]].tolist(),
+            rollout.turns[s][rollout.mask[s]].tolist(),
             float(rollout.scores[s]),
             bool(rollout.terminated[s]),
         )

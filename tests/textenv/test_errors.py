@@ -76,7 +76,7 @@ def test_arguments(arguments, error, message):
         ({"num_envs": 0}, "num_envs is 0"),
         ({"num_envs": 4, "group_size": 3}, "group_size 3 does not divide num_envs 4"),
         ({"num_envs": 4, "group_size": 0}, "group_size 0 does not divide"),
-        ({"num_envs": 4, "render_mode": "human"}, "'human'; a vector of texts knows 'ansi' only"),
+        ({"num_envs": 4, "render_mode": "human"}, r"'human'; it must be one of \(None, 'ansi'\)"),
         ({"num_envs": 4, "autoreset_mode": "sometimes"}, "'sometimes' is not a valid"),
         ({"num_envs": 4.0}, r"must be whole numbers; one is 4\.0"),
         ({"num_envs": 4, "max_new_tokens": "8"}, "must be whole numbers; one is '8'"),

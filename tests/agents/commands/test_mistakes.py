@@ -114,6 +114,10 @@ def test_the_names_on_the_command_line_are_those_that_exist():
         (["train", "--logger", "tensorbord"], "tensorboard, wandb, mlflow or trackio; did you"),
         (["train", "--precision", "fp16"], "must be float32, bfloat16 or float16"),
         (["train", "--algorithm", "nosuch"], "There are a2c, best-of-n"),
+        (
+            ["train", "--credit", "gae_turn"],
+            "it must be gae, gae_by_turn, gae_by_answer or file.py",
+        ),
         (["recipe", "--size", "huge"], "must be small, medium or large"),
         (["recipe", "--language", "fr"], "must be en or zh"),
         (["reward-model", "--loss", "pair"], "must be kwise, pairwise or plackett-luce"),
@@ -274,6 +278,10 @@ def test_a_file_that_cannot_be_written_at_the_end_is_one_line_too(folder, monkey
         (
             [*TRAIN, *OWN, "--prompts", "my.py:broken_prompts"],
             BROKEN_PROMPTS,
+        ),
+        (
+            [*TRAIN, *OWN, "--credit", "my.py:number"],
+            "the credit my.py:number is 3, not a function of a rollout's arrays",
         ),
         (
             [*PREFERENCES, "--prompts", "my.py:broken_prompts", "--labeller", "my.py:labeller"],

@@ -18,6 +18,7 @@ from agents.commands.options import Choice, groups_of, options_of
 from agents.commands.parsing import from_flat, parse, to_flat
 from agents.commands.train import TrainSettings, complete
 from agents.optimisation.settings import Optimisation, OptimisationFields
+from textenv.errors import OptionError
 
 ROOT = Path(__file__).parents[3]
 FLAWS = ("Of ", "None ")
@@ -73,6 +74,16 @@ def test_an_algorithm_is_chosen_with_its_own_fields():
     assert settings.answers.group_size == 8
     made = ALGORITHMS["grpo"](**settings.algorithm.fields)
     assert made == ALGORITHMS["grpo"](clip_high=0.3)
+
+
+def test_credit_is_chosen_by_name():
+    settings = settings_of("--credit", "gae_by_turn")
+    assert ALGORITHMS["ppo"](**settings.algorithm.fields).credit == "gae_by_turn"
+    assert settings_of("--algorithm", "rloo").algorithm.fields["credit"] == "by_answer"
+    own = settings_of("--credit", "agents.returns:gae_by_answer").algorithm.fields
+    assert ALGORITHMS["ppo"](**own).credit == "agents.returns:gae_by_answer"
+    with pytest.raises(OptionError, match=r"--credit is 'by_turn'; .* did you mean gae_by_turn"):
+        settings_of("--credit", "by_turn")
 
 
 def test_the_job_has_other_defaults_than_the_class():

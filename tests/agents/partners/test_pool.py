@@ -109,8 +109,7 @@ def test_a_state_of_another_kind_of_partner_is_refused():
             one.envs.load_state_dict(other.envs.state_dict())
 
 
-@pytest.mark.parametrize("form", [present, Pool])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("form", "seed"), [(present, 0), (present, 1), (present, 2), (Pool, 0)])
 def test_self_play_finds_the_best_play(form, seed):
     learner, players = learner_for(form, seed, n_episodes=128, learning_rate=3e-3)
     assert exploitability(learner.policy, players, HEAPS) > 0.4

@@ -49,7 +49,7 @@ class ConcurrentWorld(SteppedWorld):
             Played(
                 self._make() if old is None else old.env,
                 seed_of(record, rng),
-                self._options(record),
+                self._reset_columns(record),
             )
             for old, record, rng in zip(olds, records, rngs, strict=True)
         ]

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,8 +12,9 @@ from textenv.errors import WorldError
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Reply, Turn
 
-Rows, Records = Sequence[int], Sequence[Mapping[str, Any]]
-Generators = Sequence[np.random.Generator]
+Rows: TypeAlias = Sequence[int]
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+Generators: TypeAlias = Sequence[np.random.Generator]
 
 
 @dataclass
@@ -73,14 +74,14 @@ class SteppedWorld(BatchedWorld):
             for row, record, rng in zip(rows, records, rngs, strict=True):
                 before = self._played.pop(row, None)  # if the reset fails, nobody steps it
                 env = self._make() if before is None else before.env
-                self._begin(row, Played(env, seed_of(record, rng), self._options(record)))
+                self._begin(row, Played(env, seed_of(record, rng), self._reset_columns(record)))
         return [self._played[row].said for row in rows]
 
     def _numbers_kept(self) -> AbstractContextManager[None]:
         """Put around resets and steps, for environments that draw from the process's generators."""
         return nullcontext()
 
-    def _options(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _reset_columns(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the reset gets beside its seed."""
         return record.get("reset_options") or {}
 
@@ -164,7 +165,7 @@ def check_repeated(row: int, saved: str, said: str) -> None:
         raise WorldError(
             f"row {row}: played again with the same seed and turns, the environment said "
             f"{short(said)} where it had said {short(saved)}. Something in it depends on more than "
-            "its seed, so its episodes cannot be saved: save between episodes, or seed it"
+            "its seed, so its episodes cannot be saved: draw all its random numbers from there"
         )
 
 

@@ -83,7 +83,7 @@ class VerifiersWorld(ConcurrentWorld):
             lambda: _Play(self._env, self._seat, self._max_turns, self._opening),
         )
 
-    def _options(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _reset_columns(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         if "task" not in record:
             raise WorldError("the record names no task: give the environment prompts=world.prompts")
         return {"task": int(record["task"])}
@@ -192,7 +192,8 @@ class _Play:
         return Episode(env=info, task=_described(task), traces=self.traces)
 
     def _paid(self) -> Reply:
-        rewards, metrics = {}, {}
+        rewards: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for trace in self.traces:
             rewards |= {name: one.value for name, one in trace.rewards.items() if one is not None}
             metrics |= {name: one for name, one in trace.metrics.items() if one is not None}
