@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,18 @@ def textenv_side(
 
 def trl_side(folder: Path, steps: int, rows: int, **setting: Any) -> Callable[[], Round]:
     """Steps of TRL's trainer on a new copy of the model, the first step left out."""
-    return lambda: steps_of_trl(folder, steps + 1, rows, **setting)[1:]
+    seeds = count(SEED)  # or each call would play the same
+    return lambda: steps_of_trl(folder, steps + 1, rows, next(seeds), **setting)[1:]
 
 
 def steps_of_trl(
-    folder: Path, steps: int, rows: int, *, dtype: torch.dtype = torch.float32, bf16: bool = False
+    folder: Path,
+    steps: int,
+    rows: int,
+    seed: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    bf16: bool = False,
 ) -> Round:
     """What TRL's GRPO trainer plays in each of `steps` steps."""
     from datasets import Dataset
@@ -141,7 +149,7 @@ def steps_of_trl(
                 learning_rate=LEARNING_RATE,
                 bf16=bf16,
                 gradient_checkpointing=False,
-                seed=SEED,
+                seed=seed,
             ),
             train_dataset=Dataset.from_list(records(QUESTIONS, SEED)),
             processing_class=load_models_tokenizer(str(folder)),
@@ -182,9 +190,9 @@ def check_same(ours: dict[str, float], theirs: dict[str, float]) -> None:
     Raises:
         RuntimeError: A count differs by 5% or more.
     """
-    for name, count in ours.items():
-        if not abs(count - theirs[name]) < MOST_DIFFERENCE * theirs[name]:
-            raise RuntimeError(f"{name}: {count:.3f} and {theirs[name]:.3f} are not the same task")
+    for name, own in ours.items():
+        if not abs(own - theirs[name]) < MOST_DIFFERENCE * theirs[name]:
+            raise RuntimeError(f"{name}: {own:.3f} and {theirs[name]:.3f} are not the same task")
 
 
 def compare(
@@ -229,7 +237,7 @@ def main() -> None:
     parser = command_line(__doc__)
     usable = [name for name in (*OURS, *PEERS) if BF16 or "bf16" not in name]
     parser.add_argument("--sides", nargs="+", default=usable, choices=[*OURS, *PEERS])
-    parser.add_argument("--steps", type=int, default=2, help="Steps of a round.")
+    parser.add_argument("--steps", type=int, default=3, help="Steps of a round.")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
