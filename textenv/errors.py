@@ -50,6 +50,10 @@ class FrameError(PromptError):
     """Messages cannot be framed: there is no template, or it has no form for them."""
 
 
+class NotSavedWarning(UserWarning):
+    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
