@@ -60,7 +60,7 @@ class ConcurrentWorld(SteppedWorld):
         ]
         return wait_for(self._reset_all(rows, begun))
 
-    async def _reset_row(self, row: int, played: Played) -> str | WorldError:
+    async def _reset_row(self, row: int, played: Played) -> Any:
         """Begin one row's episode; a session that cannot is closed, and the error returned."""
         self._played.pop(row, None)  # if the reset fails, nobody steps it
         reset = self._reset_one(played.env, played.seed, played.options)
@@ -70,15 +70,20 @@ class ConcurrentWorld(SteppedWorld):
             await _close_all([played.env])
             if isinstance(error, asyncio.CancelledError):
                 raise
-            problem = f"the episode could not begin: {error or type(error).__name__}"
-            failed = WorldError(f"{problem}. {self.CANNOT_BEGIN}".strip())
-            failed.__cause__ = error
-            return failed
+            return error
         self._played[row] = played
         return played.said
 
-    async def _reset_all(self, rows: Rows, begun: Sequence[Played]) -> Sequence[str | WorldError]:
-        return await asyncio.gather(*map(self._reset_row, rows, begun))
+    async def _reset_all(self, rows: Rows, begun: Sequence[Played]) -> Sequence[Any]:
+        said = await asyncio.gather(*map(self._reset_row, rows, begun))
+        failed = sum(isinstance(one, BaseException) for one in said)
+        told = f"{failed} of {len(said)} episodes could not begin"
+        return [self._failed(told, one) if isinstance(one, BaseException) else one for one in said]
+
+    def _failed(self, told: str, error: BaseException) -> WorldError:
+        failed = WorldError(f"{told}: {error or type(error).__name__}. {self.CANNOT_BEGIN}".strip())
+        failed.__cause__ = error
+        return failed
 
     async def reply(self, rows: Rows, turns: Sequence[Turn], rngs: Generators) -> Any:
         """Step each row's environment, all at the same time."""

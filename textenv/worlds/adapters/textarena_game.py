@@ -122,7 +122,7 @@ class TextArenaWorld(SteppedWorld):
         self, rows: Rows, records: Records, rngs: Generators
     ) -> Sequence[str | BaseException]:
         """Reset each row's game, and let the partner move until it is the agent's turn."""
-        openings = list(super().begin(rows, records, rngs))
+        openings: list[Any] = list(super().begin(rows, records, rngs))
         seeds = [self._played[row].seed if row in self._played else 0 for row in rows]
         drawn = [keyed_generator(seed, 2) for seed in seeds]
         for place, reply in enumerate(self._partner_moves(rows, [None] * len(rows), drawn)):
