@@ -150,7 +150,8 @@ class Collector:
             starts: Where to start; `rollout.start(sequence, position)` and `envs.start_of(row)`
                 give some, `Start(prompt)` is that of a prompt. Those without an `episode_seed` get
                 one from the collector's seed and the number of continuations before.
-            n: How many answers each of them gets.
+            n: How many answers each of them gets. If a start has an `episode_seed`, its first
+                answer is that episode's, and each of the others has a seed made of it.
 
         Returns:
             A rollout of `len(starts) * n` whole episodes: the n answers of the first start, then
@@ -166,10 +167,12 @@ class Collector:
         for start in starts:
             if start.draw_seed is None:  # a draw of its own, which its n answers share
                 start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
-            for _ in range(n):
+            for copied in range(n):
                 seed = start.episode_seed
                 if seed is None:
                     seed = draw_seed(key, self._continued) >> 1
+                elif copied:
+                    seed = draw_seed(seed, copied) >> 1
                 self._continued += 1
                 queue.append(replace(start, episode_seed=seed))
         rollout = play_from(self.policy, self.envs, queue, self.temperature, self._seed)
@@ -217,20 +220,18 @@ class Collector:
                 action_masks=self._action_mask,
                 uniforms=uniforms,
             )
-        rows = (~self._listening).nonzero()[0]
-        count = len(self._rows)
-        step = Step(np.zeros(count, np.int64), *np.zeros((2, count), np.float32))
+        rows, count = (~self._listening).nonzero()[0], len(self._rows)
+        none = np.zeros(count, np.float32)
+        step = Step(np.zeros(count, np.int64), none, none.copy())
         if len(rows):
             mask = self._action_mask
-            some = self.policy.act(
+            step.actions[rows], step.logprobs[rows], step.values[rows] = self.policy.act(
                 self._observations[rows],
                 self.cache.some(rows),
                 temperature=self.temperature,
                 action_masks=None if mask is None else mask[rows],
                 uniforms=uniforms[rows],
             )
-            for all_rows, chosen in zip(step, some, strict=True):
-                all_rows[rows] = chosen
         return step
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
@@ -238,8 +239,8 @@ class Collector:
         if "turn" in infos:
             for row in rows.tolist():
                 ended = _told(infos, "turn", row)
-                if ended is not None:
-                    self._turns[row] = int(ended) + 1
+                if isinstance(ended, int | np.integer):  # else the name of a player, or such
+                    self._turns[row] = ended + 1
 
     def _begin_episodes(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
         """Note what is known of episodes that have just begun, and give them random numbers."""
@@ -288,10 +289,11 @@ class Collector:
         self._open["rewards"][rows, at] = rewards[chosen]
         self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
-            self._open["mask_ids"][rows, at] = [
-                self._masks.setdefault(packed.tobytes(), len(self._masks))
-                for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
-            ]
+            masks = np.asarray(self._action_mask)
+            shared = masks.strides[0] == 0  # one in memory for all rows
+            packed = np.packbits(masks[:1] if shared else masks[chosen], axis=1)
+            numbers = [self._masks.setdefault(one.tobytes(), len(self._masks)) for one in packed]
+            self._open["mask_ids"][rows, at] = numbers
         self._scores[chosen] += rewards[chosen]
         self._answer_tokens += chosen
 
@@ -309,7 +311,8 @@ class Collector:
                 # Without the cache: this text is over, and the row's entry belongs to the next.
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
-            if not is_scored(ends, row):
+            ending = ending_of(ends, row)
+            if not is_scored(ends, row) or "failed" in ending:  # says nothing of the answer
                 self._scores[row] = np.nan
             if "world_error" in ends and ends["world_error"][row]:
                 self.world_error = str(ends["world_error"][row])
@@ -320,7 +323,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                ending_of(ends, row),
+                ending,
                 str(ends["text"][row]) if "text" in ends else "",
             )
             self._scores[row] = 0.0

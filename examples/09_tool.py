@@ -1,6 +1,6 @@
 """A tool: a policy learns to add with the calculator, and fails to without it.
 
-A sum of three digits has carries, which a network of this size does not learn in so short a time.
+A sum of four digits has carries, which a network of this size does not learn in so short a time.
 The policy is first fine-tuned on legal conversations: half of them guess, a quarter calculates
 another sum, and a quarter calculates the right one. GRPO then finds out what pays. The same policy
 without the tool is fine-tuned on as many right answers, and gets the same budget.
@@ -24,8 +24,8 @@ CHARACTERS = CharacterTokenizer(string.digits + string.ascii_letters + string.pu
 
 
 def problem(rng):
-    """A sum of two numbers of three digits."""
-    a, b = rng.integers(100, 1000, size=2).tolist()
+    """A sum of two numbers of four digits."""
+    a, b = rng.integers(1000, 10_000, size=2).tolist()
     return {"prompt": f"{a}+{b}=", "answer": str(a + b)}
 
 
@@ -56,7 +56,7 @@ def falling(done):
     return 1e-3 * (1 - done)
 
 
-def learn(tools, example, total_tokens, count=12_000, seed=0):
+def learn(tools, example, total_tokens, count=20_000, seed=0):
     """Fine-tune, train, and return the share of right greedy answers to new sums."""
     envs = TextVectorEnv(
         64,
@@ -64,7 +64,7 @@ def learn(tools, example, total_tokens, count=12_000, seed=0):
         reward=right,
         tools=tools,
         tokenizer=CHARACTERS,
-        max_prompt_tokens=8,
+        max_prompt_tokens=10,
         max_new_tokens=64 if tools else 8,
         group_size=8,
     )
@@ -94,7 +94,7 @@ def play(policy, envs, count=512):
 
 if __name__ == "__main__":
     total_tokens = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 12_000
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
     print("with the calculator")
     with_tool = learn([calculator], legal, total_tokens, count)
     print("without")

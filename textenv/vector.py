@@ -258,6 +258,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # These come with no info by themselves: a mask of V entries a row is dear, and a policy
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
+        self._shared_mask = np.broadcast_to(self._mask_table[1], (num_envs, vocab_size))
 
         own = None if replies is None else reward_of(replies)
         self._terms = terms_of_all(given for given in (reward, own) if given is not None)
@@ -377,9 +378,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
-        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
-        ended[list(until)] = True
-        if self._streams.dealt:
+        until: dict[int, str] = {}
+        if self.stop_strings.strings:
+            until = self._until_strings(moving, actions, stopped)
+            ended[list(until)] = True
+        if over and self._streams.dealt:
             ended &= ~self._over  # rows for which no start is left
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
@@ -395,9 +398,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos |= self._finish(rows, ended, reasons, rewards, until)
-        if self._streams.dealt:
+        if (over or some_ended) and self._streams.dealt:
             infos |= self._waiting_info()
-        infos |= self._mask_info()
+        if self._masked:
+            infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -406,8 +410,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return observations, rewards, ended, np.zeros(self.num_envs, dtype=bool), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which tokens may be chosen next, shape (num_envs, V), bool."""
-        return self._masks_of(EVERY_ROW)
+        """Which tokens may be chosen next, shape (num_envs, V), bool; read-only."""
+        # Two rows of a table serve all texts: too short to stop, or not. Where all have the same
+        # one it is not copied: with 150,000 tokens that takes longer than the rest of the step.
+        if self.min_new_tokens == 0:
+            return self._shared_mask
+        talk = self._conversations
+        lengths = self._texts.answer_lengths if talk is None else talk.lengths
+        may_stop = lengths >= self.min_new_tokens
+        if may_stop.all():
+            return self._shared_mask
+        masks = self._mask_table[may_stop.astype(np.intp)]
+        masks.flags.writeable = False
+        return masks
 
     @property
     def answer_rules(self) -> dict[str, Any]:
@@ -498,6 +513,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
         other.autoreset_mode = AutoresetMode.SAME_STEP
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other._shared_mask = self._shared_mask[: other.num_envs]
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
         world, first_row = None, 0
@@ -713,7 +729,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
-            masks[rows] = self._masks_of(rows)
+            masks[rows] = self.action_masks()[rows]
             infos |= masked_info({"action_mask": masks}, ended)
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
@@ -874,13 +890,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if talk is not None and talk.numbers[rows].any():  # it goes on behind these turns
             told |= masked_info({"turn": talk.numbers.copy()}, marks & (talk.numbers > 0))
         return told
-
-    def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
-        # Two rows of a table serve all texts: too short to stop, or not.
-        talk = self._conversations
-        lengths = self._texts.answer_lengths if talk is None else talk.lengths
-        may_stop = lengths[rows] >= self.min_new_tokens
-        return self._mask_table[may_stop.astype(np.intp)]
 
     def _mask_info(self) -> dict[str, Any]:
         if not self._masked:

@@ -1,13 +1,12 @@
 """The world of a game for two, in which a policy has the seat that the agent has not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.partners.pool import Pool
+from agents.partners.table import PartnerTurn, Table
 from policies import Policy
 from policies.cache import PrefixCache
 from textenv import BatchedWorld, Prompt, Reply, Turn
@@ -15,71 +14,6 @@ from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldErr
 from textenv.tokenizers import decode_answer, decode_prompt
 from textenv.worlds import Play, TurnRules, TwoPlayerGame
 from textenv.worlds.states import restored
-
-
-@dataclass
-class _Table:
-    """A row's play, and who sits where.
-
-    Attributes:
-        play: The game so far.
-        seat: The agent's.
-        number: Which policy of a pool has the other seat; None is the present one, or the only one.
-        policy: That policy.
-        read: Tokens that the agent has been told of its view.
-        paid: What the agent has been paid.
-    """
-
-    play: Play
-    seat: int
-    number: int | None
-    policy: Policy
-    read: int = 0
-    paid: float = 0.0
-
-    @property
-    def partner_moves(self) -> bool:
-        return not self.play.over and self.play.to_move != self.seat
-
-    @property
-    def room(self) -> int:
-        """Tokens that the partner may say."""
-        return self.play.room(1 - self.seat)
-
-    @property
-    def view(self) -> list[int]:
-        """What the agent has read."""
-        return self.play.views[self.seat]
-
-    def news(self) -> list[int]:
-        """Ids that the agent has not read yet; from now on it has."""
-        begin, self.read = self.read, len(self.view)
-        return self.view[begin:]
-
-    def pay(self) -> float:
-        """What the agent has got and was not paid yet; from now on it was."""
-        got = self.play.rewards[self.seat]
-        owed, self.paid = got - self.paid, got
-        return owed
-
-
-@dataclass
-class _Turn:
-    """A turn that the partner is in the middle of.
-
-    Attributes:
-        text: What it has read and said, padded, shape (length of an observation,), int64.
-        view: The tokens that it has read.
-        room: How many it may say.
-    """
-
-    row: int
-    table: _Table
-    rng: np.random.Generator
-    text: NDArray[np.int64]
-    view: list[int]
-    room: int
-    tokens: list[int] = field(default_factory=list)
 
 
 class TwoPlayers(BatchedWorld):
@@ -130,7 +64,7 @@ class TwoPlayers(BatchedWorld):
             raise ValueError(f"temperature is {temperature}; it must be positive")
         self.game, self.partner, self.seat, self.temperature = game, partner, seat, temperature
         self._rules: TurnRules | None = None
-        self._tables: dict[int, _Table] = {}
+        self._tables: dict[int, Table] = {}
         self._caches: dict[Policy, PrefixCache] = {}
 
     def __deepcopy__(self, memo: Any) -> "TwoPlayers":
@@ -175,10 +109,11 @@ class TwoPlayers(BatchedWorld):
         """See `BatchedWorld.begin`."""
         tables = {}
         for row, record, rng in zip(rows, records, rngs, strict=True):
+            # The game draws first: its secrets do not depend on who plays.
+            play = Play.opened(self.game, self.rules, record, rng)
             seat = int(rng.integers(2)) if self.seat is None else self.seat
             number = self.partner.choose(rng) if isinstance(self.partner, Pool) else None
-            play = Play.opened(self.game, self.rules, record, rng)
-            tables[row] = _Table(play, seat, number, self._policy(number))
+            tables[row] = Table(play, seat, number, self._policy(number))
         failed = self._play_on(tables, dict(zip(rows, rngs, strict=True)))
         for error in failed.values():
             raise error
@@ -194,7 +129,7 @@ class TwoPlayers(BatchedWorld):
         self._tables |= tables  # only now: one that cannot begin leaves the old ones
         return [self._opening(table) for table in tables.values()]
 
-    def _opening(self, table: _Table) -> Prompt:
+    def _opening(self, table: Table) -> Prompt:
         ids = table.news()
         text = decode_prompt(self.rules.tokenizer, ids)
         return Prompt(text, {"seat": table.seat}, np.array(ids, dtype=np.int64))
@@ -218,7 +153,7 @@ class TwoPlayers(BatchedWorld):
         failed |= self._play_on({r: t for r, t in tables.items() if r not in failed}, numbers)
         return [failed.get(row) or self._told(tables[row]) for row in rows]
 
-    def _told(self, table: _Table) -> Reply:
+    def _told(self, table: Table) -> Reply:
         before, play = table.view[: table.read], table.play
         ids = table.news()
         words = [i for i in ids if not self.rules.is_stop[i]]
@@ -235,12 +170,12 @@ class TwoPlayers(BatchedWorld):
     # ---------------------------------------------------------------- the partner
 
     def _play_on(
-        self, tables: Mapping[int, _Table], rngs: Mapping[int, np.random.Generator]
+        self, tables: Mapping[int, Table], rngs: Mapping[int, np.random.Generator]
     ) -> dict[int, Exception]:
         """Let the partner speak until the agent's turn; returns what failed, by row."""
         failed: dict[int, Exception] = {}
 
-        def turns_of(rows: Sequence[int]) -> list[_Turn]:
+        def turns_of(rows: Sequence[int]) -> list[PartnerTurn]:
             able = [row for row in rows if tables[row].partner_moves and tables[row].room > 0]
             return [self._turn(row, tables[row], rngs[row]) for row in able]
 
@@ -260,18 +195,18 @@ class TwoPlayers(BatchedWorld):
             speaking = going_on + turns_of(moved)
         return failed
 
-    def _turn(self, row: int, table: _Table, rng: np.random.Generator) -> _Turn:
+    def _turn(self, row: int, table: Table, rng: np.random.Generator) -> PartnerTurn:
         view = table.play.views[1 - table.seat]
         text = np.full(self.rules.length, table.policy.pad_token, dtype=np.int64)
         text[: len(view)] = view
-        return _Turn(row, table, rng, text, view, table.room)
+        return PartnerTurn(row, table, rng, text, view, table.room)
 
-    def _is_over(self, turn: _Turn) -> bool:
+    def _is_over(self, turn: PartnerTurn) -> bool:
         return len(turn.tokens) >= turn.room or self.rules.ends(turn.view, turn.tokens)
 
-    def _choose(self, speaking: Sequence[_Turn]) -> None:
+    def _choose(self, speaking: Sequence[PartnerTurn]) -> None:
         """One more token for each turn, by each policy for all of its rows together."""
-        by_policy: dict[Policy, list[_Turn]] = {}
+        by_policy: dict[Policy, list[PartnerTurn]] = {}
         for turn in speaking:
             by_policy.setdefault(turn.table.policy, []).append(turn)
         for policy, turns in by_policy.items():
@@ -365,4 +300,4 @@ class TwoPlayers(BatchedWorld):
         """Play on from a saved state in one row."""
         play = restored(Play(self.game(), self.rules), state["play"])
         policy = self._policy(state["number"])
-        self._tables[row] = _Table(**{**state, "play": play}, policy=policy)
+        self._tables[row] = Table(**{**state, "play": play}, policy=policy)

@@ -199,6 +199,19 @@ def test_wrappers_hold_for_continuations_too():
     assert (two.scores == 2 * one.scores).all() and one.scores.any()
 
 
+@pytest.mark.parametrize("make", [answers, conversations])
+def test_answers_from_the_start_of_an_episode_differ(make):
+    collector = Collector(policy_for(make()), make(), seed=0)
+    rollout = collector.collect_episodes(4)
+    played = collector.collect_from(rollout.starts[:2], 8)
+    for number in range(2):
+        texts = played.texts[8 * number : 8 * number + 8]
+        assert texts[0] == rollout.texts[number]  # that episode's own
+        assert len(set(texts)) > 1
+    again = collector.collect_from(rollout.starts[:2], 8)
+    assert (again.tokens == played.tokens).all()
+
+
 def test_the_number_of_continuations_is_saved():
     def learner():
         envs = answers()

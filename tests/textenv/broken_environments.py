@@ -174,7 +174,8 @@ class PaddedBudget(TextVectorEnv):
 
     def _begin(self, rows, starts):
         super()._begin(rows, starts)
-        self._texts._limits[rows] = self._texts._origins[rows] + self._texts.tokens.shape[1]
+        texts = self._texts
+        texts._halts[rows] = texts._limits[rows] = texts._origins[rows] + texts.tokens.shape[1]
 
 
 def padded_budget(**kwargs):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from textenv import BatchedWorld, Prompt, Reply, Start, TextEnv, TextVectorEnv, World
 from textenv.errors import EpisodeOverError, ReplayError, ResetOptionsError, WorldError
+from textenv.frames import ChatTemplate
 
 STOP = 256
 MODES = list(AutoresetMode)
@@ -502,3 +503,40 @@ def test_what_a_world_adds_to_its_record_is_still_there(save_world):
     say(envs, "b.")
     assert seen[0] == seen[1] and "seat" in seen[0]
     assert dict(infos["record"][0]) == dict(again["record"][0])
+
+
+# ---------------------------------------------------------------- frames
+
+
+class Asks(World):
+    """Begins with messages, and replies in several of them."""
+
+    def begin(self, record, rng):
+        self.lock = object()
+        return [{"role": "system", "content": "s"}, *record["prompt"]]
+
+    def reply(self, turn, rng):
+        return Reply(["1", turn.text], role=["tool", "user"][turn.number % 2], reward=0.5)
+
+
+@pytest.mark.parametrize("world", [Asks, None])
+def test_what_a_frame_wraps_goes_on_by_its_ids(world):
+    frame = ChatTemplate(
+        system="[{content}]",
+        user="<{content}>",
+        answer="{content}",
+        between="-",
+        tool="({content})",
+    )
+    chat = [{"role": "user", "content": "q"}]
+    options = {"max_prompt_tokens": 12, "max_new_tokens": 40, "frame": frame, "max_turn_tokens": 3}
+    options |= {"world": world, "prompts": [{"prompt": chat}]}
+    if world is None:
+        options |= {"reward": lambda episodes: [1.0] * len(episodes), "max_turn_tokens": None}
+    envs, other = TextVectorEnv(1, **options), TextVectorEnv(2, **options)
+    envs.reset(seed=0)
+    observations, *_ = say(envs, "a.bcde" if world else "abcde")  # the second turn is cut
+    start = through_json(envs.start_of(0))
+    again, infos = other.reset(options={"start": start})
+    assert (again == observations).all() and (world is None or infos["turn"].tolist() == [2, 2])
+    assert (say(other, "x")[0] == say(envs, "x")[0]).all()

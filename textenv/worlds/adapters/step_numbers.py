@@ -7,6 +7,7 @@ one, which is given a new key; and the generators of the process are kept once f
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Rekeyed:
 
 
 _MERSENNE = np.random.MT19937(0)
+_numpy: Any = np.random  # its type stubs lack the functions that exchange the generator
 
 
 @contextmanager
@@ -44,13 +46,13 @@ def global_numbers_kept() -> Iterator[None]:
     would depend on every other row, and on everything else that draws.
     """
     # NumPy's generator is exchanged: its state takes longer to copy than a game to step.
-    state, bits = random.getstate(), np.random.get_bit_generator()
-    np.random.set_bit_generator(_MERSENNE)
+    state, bits = random.getstate(), _numpy.get_bit_generator()
+    _numpy.set_bit_generator(_MERSENNE)
     try:
         yield
     finally:
         random.setstate(state)
-        np.random.set_bit_generator(bits)
+        _numpy.set_bit_generator(bits)
 
 
 def seed_global_numbers(seed: int) -> None:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,8 +12,9 @@ from textenv.errors import WorldError
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Reply, Turn
 
-Rows, Records = Sequence[int], Sequence[Mapping[str, Any]]
-Generators = Sequence[np.random.Generator]
+Rows: TypeAlias = Sequence[int]
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+Generators: TypeAlias = Sequence[np.random.Generator]
 
 
 @dataclass
@@ -164,7 +165,7 @@ def check_repeated(row: int, saved: str, said: str) -> None:
         raise WorldError(
             f"row {row}: played again with the same seed and turns, the environment said "
             f"{short(said)} where it had said {short(saved)}. Something in it depends on more than "
-            "its seed, so its episodes cannot be saved: save between episodes, or seed it"
+            "its seed, so its episodes cannot be saved: draw all its random numbers from there"
         )
 
 

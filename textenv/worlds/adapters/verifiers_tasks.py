@@ -192,7 +192,8 @@ class _Play:
         return Episode(env=info, task=_described(task), traces=self.traces)
 
     def _paid(self) -> Reply:
-        rewards, metrics = {}, {}
+        rewards: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for trace in self.traces:
             rewards |= {name: one.value for name, one in trace.rewards.items() if one is not None}
             metrics |= {name: one for name, one in trace.metrics.items() if one is not None}
