@@ -10,6 +10,7 @@ from command_line import run_command
 from safetensors.torch import load_file
 
 from agents.commands.shared import Conversation
+from agents.runs.streaming import visible
 from policies import TransformerConfig, TransformerPolicy, load_policy
 from textenv import load_tokenizer
 from textenv.frames import ChatTemplate
@@ -370,7 +371,7 @@ def test_a_policy_that_was_trained_with_a_template_of_ones_own_keeps_it(folder):
     expected = policy.generate(["Q:a A:"], 4, temperature=0)[0]
     for more in ([], ["--frame", "chat"], ["--frame", "my.py:template"]):
         said = run_command("chat", run / "checkpoint" / "policy", *flags, *more, typed="a\n")
-        assert f"> {expected}\n" in said.output, said.output
+        assert f"> {visible(expected)}\n" in said.output, said.output
 
 
 def test_the_frame_counts_when_prompts_are_too_long(folder):
@@ -394,7 +395,7 @@ def test_a_chat_with_tools_tells_them(folder):
     expected = policy.generate([asked], 4, temperature=0)[0]
     flags = ["--temperature", "0", "--max-new-tokens", "4", "--tools", "my.py:add"]
     result = run_command("chat", "wide", *flags, typed="a\n")
-    assert result.exit_code == 0 and f"> {expected}\n" in result.output, result.output
+    assert result.exit_code == 0 and f"> {visible(expected)}\n" in result.output, result.output
 
 
 # -------------------------------------------------------------------- stop strings
