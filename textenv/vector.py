@@ -100,9 +100,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
-    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
-    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
+    At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
+    or messages; and `episode_seed`, an integer for random numbers that belong to this episode
+    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
     unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
     for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
     turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
@@ -838,6 +838,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             turns=() if talk is None else _at(talk.histories, rows),
             turn_starts=None if talk is None else np.array(talk.starts[rows]),
             until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
+            drawn=() if talk is None else _at(talk.drawn, rows),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
