@@ -1,6 +1,7 @@
 """Token generation as a vectorised Gymnasium environment."""
 
 import copy
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -287,13 +288,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         )
         if replies is not None:
             replies.join(self._rules)
+        # Numbers of rows that environments of one world have, first to end; shared by all of them.
+        self._row_ends = {0: num_envs}
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
         self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
     ) -> None:
         """The whole state: arrays with one entry for each row."""
-        self._streams, self._first_row = streams, first_row
+        self._streams = streams
         self._texts = GrowingTexts(
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
@@ -517,9 +520,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if self._conversations is not None:
             world = self._conversations.world.another()
             if world is self._conversations.world:  # it tells the rows of both apart
-                first_row = self._first_row + self.num_envs
+                first_row = max(self._row_ends.values())
+                self._row_ends[first_row] = first_row + other.num_envs
+                weakref.finalize(other, self._row_ends.pop, first_row, None).atexit = False
             else:
                 world.join(replace(self._rules, rows=other.num_envs))
+                other._row_ends = {0: other.num_envs}
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 

@@ -1,10 +1,11 @@
 """Environments that are waited for: those of all rows are asked at the same time."""
 
 import asyncio
+import copy
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from textenv.background import finish, wait_for
 from textenv.errors import WorldError
@@ -93,6 +94,13 @@ class ConcurrentWorld(SteppedWorld):
 
     def _step(self, env: Any, text: str, seed: int) -> Reply:
         return wait_for(self._step_one(env, text))
+
+    def another(self) -> Self:
+        """See `BatchedWorld.another`; it has environments of its own, and lets go of them."""
+        other = copy.copy(self)
+        other._played = {}
+        weakref.finalize(other, _let_go, other._played)
+        return other
 
     def close(self) -> None:
         """Let go of all environments; the end of the program does it too."""
