@@ -103,16 +103,16 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     ## Info
     At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
     or messages; and `episode_seed`, an integer for random numbers that belong to this episode
-    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
-    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
-    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
-    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
-    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components`
+    (each component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`.
+    The group is equal for episodes that share one drawn prompt, and -1 for an episode started from
+    options. Where a turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`,
+    the ids that were appended; at the end of one: `turns`, `world_info` (the info of the last
+    reply, if it has one), and `world_error` if its world failed. With rewards that may abstain
+    (those of TRL), `scored` is False for an episode to which none applies: its reward is 0 and
+    means nothing. If some tokens may not be chosen, `action_mask` comes for every row after every
+    reset and step. Ids that stand for no token are masked too, but do not make it come. Infos have
+    the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.

@@ -45,8 +45,8 @@ class OpenEnvWorld(ConcurrentWorld):
     """
 
     CANNOT_BEGIN = (
-        "Each row needs a session of its own, and evaluations and continuations have as many again: "
-        "a server allows as many as its max_concurrent_envs, and more than one only if the "
+        "Each row needs a session of its own, and evaluations and continuations as many again: a "
+        "server allows as many as its max_concurrent_envs, and more than one only if the "
         "environment's class says SUPPORTS_CONCURRENT_SESSIONS"
     )
 
