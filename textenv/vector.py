@@ -1,6 +1,7 @@
 """Token generation as a vectorised Gymnasium environment."""
 
 import copy
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -101,18 +102,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
-    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
-    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
-    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
-    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
-    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
-    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
+    or messages; and `episode_seed`, an integer for random numbers that belong to this episode
+    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components`
+    (each component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`.
+    The group is equal for episodes that share one drawn prompt, and -1 for an episode started from
+    options. Where a turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`,
+    the ids that were appended; at the end of one: `turns`, `world_info` (the info of the last
+    reply, if it has one), and `world_error` if its world failed. With rewards that may abstain
+    (those of TRL), `scored` is False for an episode to which none applies: its reward is 0 and
+    means nothing. If some tokens may not be chosen, `action_mask` comes for every row after every
+    reset and step. Ids that stand for no token are masked too, but do not make it come. Infos have
+    the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -290,13 +291,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         )
         if replies is not None:
             replies.join(self._rules)
+        # Numbers of rows that environments of one world have, first to end; shared by all of them.
+        self._row_ends = {0: num_envs}
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
         self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
     ) -> None:
         """The whole state: arrays with one entry for each row."""
-        self._streams, self._first_row = streams, first_row
+        self._streams = streams
         self._texts = GrowingTexts(
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
@@ -528,9 +531,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if self._conversations is not None:
             world = self._conversations.world.another()
             if world is self._conversations.world:  # it tells the rows of both apart
-                first_row = self._first_row + self.num_envs
+                first_row = max(self._row_ends.values())
+                self._row_ends[first_row] = first_row + other.num_envs
+                weakref.finalize(other, self._row_ends.pop, first_row, None).atexit = False
             else:
                 world.join(replace(self._rules, rows=other.num_envs))
+                other._row_ends = {0: other.num_envs}
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 
@@ -893,6 +899,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             turns=() if talk is None else _at(talk.histories, rows),
             turn_starts=None if talk is None else np.array(talk.starts[rows]),
             until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
+            drawn=() if talk is None else _at(talk.drawn, rows),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:

@@ -105,7 +105,8 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings)
+        shortest = self.sampling.min_new_tokens
+        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings, shortest)
         stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 
