@@ -34,6 +34,8 @@ from textenv.tools import from_trl_environment
 
 LARGEST = 6
 ROWS, GROUP, EXAMPLES, STARTS = 64, 8, 16_384, 1_000
+RIGHT = 0.25
+"""Share of the fine-tuning conversations that do what was asked for."""
 QUESTION = "Increment the counter by {}."
 
 
@@ -81,7 +83,7 @@ def legal(rng: np.random.Generator) -> Example:
     """A conversation with one or two calls; a quarter of them are what was asked for."""
     asked = int(rng.integers(1, LARGEST + 1))
     steps = rng.integers(1, LARGEST + 1, size=rng.integers(1, 3)).tolist()
-    if rng.random() < 0.25:
+    if rng.random() < RIGHT:
         steps = [asked]
     pieces, counter = [(QUESTION.format(asked), False)], 0
     for step in steps:
