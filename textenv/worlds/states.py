@@ -11,7 +11,8 @@ T = TypeVar("T")
 def state_of(thing: Any) -> Any:
     """What its `state_dict` gives, or else a copy of its attributes, if they are plain.
 
-    Plain is what JSON holds as it is. An array, a tuple or a number as a key would come back from JSON as something else.
+    Plain is what JSON holds as it is. An array, a tuple or a number as a key would come back as
+    something else.
 
     Raises:
         WorldError: JSON does not.
