@@ -54,6 +54,18 @@ class NotSavedWarning(UserWarning):
     """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
 
 
+class UnframedError(FrameError):
+    """Messages are to be read where there is no frame.
+
+    Attributes:
+        which: Where they come from.
+    """
+
+    def __init__(self, which: str, way_out: str):
+        super().__init__(f"{which}: {way_out}")
+        self.which = which
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 

@@ -1,6 +1,7 @@
 """Token generation as a vectorised Gymnasium environment."""
 
 import copy
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -101,18 +102,18 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
-    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
-    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
-    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
-    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
-    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
-    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
+    or messages; and `episode_seed`, an integer for random numbers that belong to this episode
+    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components`
+    (each component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`.
+    The group is equal for episodes that share one drawn prompt, and -1 for an episode started from
+    options. Where a turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`,
+    the ids that were appended; at the end of one: `turns`, `world_info` (the info of the last
+    reply, if it has one), and `world_error` if its world failed. With rewards that may abstain
+    (those of TRL), `scored` is False for an episode to which none applies: its reward is 0 and
+    means nothing. If some tokens may not be chosen, `action_mask` comes for every row after every
+    reset and step. Ids that stand for no token are masked too, but do not make it come. Infos have
+    the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -260,6 +261,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # These come with no info by themselves: a mask of V entries a row is dear, and a policy
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
+        self._shared_mask = np.broadcast_to(self._mask_table[1], (num_envs, vocab_size))
 
         own = None if replies is None else reward_of(replies)
         self._terms = terms_of_all(given for given in (reward, own) if given is not None)
@@ -289,13 +291,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         )
         if replies is not None:
             replies.join(self._rules)
+        # Numbers of rows that environments of one world have, first to end; shared by all of them.
+        self._row_ends = {0: num_envs}
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
         self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
     ) -> None:
         """The whole state: arrays with one entry for each row."""
-        self._streams, self._first_row = streams, first_row
+        self._streams = streams
         self._texts = GrowingTexts(
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
@@ -385,9 +389,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
         # Of rows that a stop string has ended, the text before it.
-        until = self._until_strings(moving, actions, stopped) if self.stop_strings else {}
-        ended[list(until)] = True
-        if self._streams.dealt or self._held_up:
+        until: dict[int, str] = {}
+        if self.stop_strings.strings:
+            until = self._until_strings(moving, actions, stopped)
+            ended[list(until)] = True
+        if over and (self._streams.dealt or self._held_up):
             ended &= ~self._over  # rows for which no start is left, or whose world cannot begin
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
@@ -403,8 +409,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
             infos = joined(infos, self._finish(rows, ended, reasons, rewards, until))
-        infos |= self._waiting_info()
-        infos |= self._mask_info()
+        if over or some_ended:
+            infos |= self._waiting_info()
+        if self._masked:
+            infos |= self._mask_info()
         self.moves += 1
         # A copy: what was returned belongs to the caller and must not change with the next step.
         observations = self._texts.tokens.copy()
@@ -413,8 +421,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return observations, rewards, ended, np.zeros(self.num_envs, dtype=bool), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which tokens may be chosen next, shape (num_envs, V), bool."""
-        return self._masks_of(EVERY_ROW)
+        """Which tokens may be chosen next, shape (num_envs, V), bool; read-only."""
+        # Two rows of a table serve all texts: too short to stop, or not. Where all have the same
+        # one it is not copied: with 150,000 tokens that takes longer than the rest of the step.
+        if self.min_new_tokens == 0:
+            return self._shared_mask
+        talk = self._conversations
+        lengths = self._texts.answer_lengths if talk is None else talk.lengths
+        may_stop = lengths >= self.min_new_tokens
+        if may_stop.all():
+            return self._shared_mask
+        masks = self._mask_table[may_stop.astype(np.intp)]
+        masks.flags.writeable = False
+        return masks
 
     @property
     def answer_rules(self) -> dict[str, Any]:
@@ -511,15 +530,19 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
         other.autoreset_mode = AutoresetMode.SAME_STEP
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
+        other._shared_mask = self._shared_mask[: other.num_envs]
         other.action_space = batch_space(self.single_action_space, other.num_envs)
         other.observation_space = batch_space(self.single_observation_space, other.num_envs)
         world, first_row = None, 0
         if self._conversations is not None:
             world = self._conversations.world.another()
             if world is self._conversations.world:  # it tells the rows of both apart
-                first_row = self._first_row + self.num_envs
+                first_row = max(self._row_ends.values())
+                self._row_ends[first_row] = first_row + other.num_envs
+                weakref.finalize(other, self._row_ends.pop, first_row, None).atexit = False
             else:
                 world.join(replace(self._rules, rows=other.num_envs))
+                other._row_ends = {0: other.num_envs}
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 
@@ -736,7 +759,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
-            masks[rows] = self._masks_of(rows)
+            masks[rows] = self.action_masks()[rows]
             infos |= masked_info({"action_mask": masks}, ended)
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
@@ -882,6 +905,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             turns=() if talk is None else _at(talk.histories, rows),
             turn_starts=None if talk is None else np.array(talk.starts[rows]),
             until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
+            drawn=() if talk is None else _at(talk.drawn, rows),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
@@ -931,13 +955,6 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if talk is not None and talk.numbers[rows].any():  # it goes on behind these turns
             told |= masked_info({"turn": talk.numbers.copy()}, marks & (talk.numbers > 0))
         return told
-
-    def _masks_of(self, rows: NDArray[np.intp] | slice) -> NDArray[np.bool_]:
-        # Two rows of a table serve all texts: too short to stop, or not.
-        talk = self._conversations
-        lengths = self._texts.answer_lengths if talk is None else talk.lengths
-        may_stop = lengths[rows] >= self.min_new_tokens
-        return self._mask_table[may_stop.astype(np.intp)]
 
     def _mask_info(self) -> dict[str, Any]:
         if not self._masked:

@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ TALK = [
 ]
 
 
+ROLES = ("user", "tool", "system")
+# Roles that a template refuses behind an answer, or would leave out.
+LACKS = {"gemma3": ("tool", "system"), "cohere": ("tool", "system"), "phi3": ("tool",)}
+BY_ROLE = [
+    (family, role) for family in PLAIN for role in ROLES if role not in LACKS.get(family, ())
+]
+LACKING = [(family, role) for family, roles in LACKS.items() for role in roles]
+
+
+def with_role(role):
+    """The talk with a message of another role behind the first answer."""
+    return [*TALK[:2], {**TALK[2], "role": role}, *TALK[3:]]
+
+
 @lru_cache
 def library_tokenizer(family, *special):
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -93,38 +108,57 @@ def framed(family, special, **options):
 def conversation(frame, tokenizer, messages):
     """Ids of the messages as an environment puts them one behind the other."""
     ids = frame.opening(messages[:1])
-    for answer, *after in zip(messages[1::2], [*messages[2::2], None], strict=True):
+    for answer, after in zip_longest(messages[1::2], messages[2::2]):
         ids += [*tokenizer.encode_further(answer["content"]), frame.end_of_turn]
-        if after[0] is not None:
-            ids += frame.bridge([after[0]["content"]], after[0]["role"], stopped=True)
+        if after is not None:
+            ids += frame.bridge([after["content"]], after["role"], stopped=True)
     return ids
 
 
-@pytest.mark.parametrize("family", PLAIN)
-def test_the_ids_are_those_of_the_templates_own_rendering(family):
+@pytest.mark.parametrize(("family", "role"), BY_ROLE)
+def test_the_ids_are_those_of_the_templates_own_rendering(family, role):
     own, tokenizer, frame = framed(family, PLAIN[family])
-    ids = conversation(frame, tokenizer, TALK)
-    whole = own.apply_chat_template(TALK, return_dict=False)
+    talk = with_role(role)
+    ids = conversation(frame, tokenizer, talk)
+    whole = own.apply_chat_template(talk, return_dict=False)
     assert ids == whole[: len(ids)]
     assert not own.decode(whole[len(ids) :]).strip(" \n").strip(PLAIN[family][0])
     assert tokenizer.decode([frame.end_of_turn]) == PLAIN[family][0]
+    # Up to where the next answer begins.
+    ids = conversation(frame, tokenizer, talk[:3])
+    assert ids == own.apply_chat_template(talk[:3], add_generation_prompt=True, return_dict=False)
+
+
+@pytest.mark.parametrize(("family", "role"), LACKING)
+def test_a_role_that_a_family_lacks_is_refused_and_not_written_otherwise(family, role):
+    _, _, frame = framed(family, PLAIN[family])
+    with pytest.raises(FrameError, match=role):
+        frame.bridge(["a"], role, stopped=True)
 
 
 @pytest.mark.parametrize("family", PLAIN)
-def test_the_turn_that_was_cut_gets_its_end(family):
+def test_a_system_message_opens_a_conversation(family):
+    own, _, frame = framed(family, PLAIN[family])
+    talk = [{"role": "system", "content": "Be brief."}, TALK[0]]
+    whole = own.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    assert frame.opening(talk) == whole
+
+
+@pytest.mark.parametrize(("family", "role"), BY_ROLE)
+def test_the_turn_that_was_cut_gets_its_end(family, role):
     _, _, frame = framed(family, PLAIN[family])
-    whole, rest = (frame.bridge(["So?"], "user", stopped) for stopped in (False, True))
+    whole, rest = (frame.bridge(["So?"], role, stopped) for stopped in (False, True))
     assert whole == [frame.end_of_turn, *rest]
 
 
-@pytest.mark.parametrize("family", PLAIN)
-def test_a_message_cannot_forge_a_role(family):
+@pytest.mark.parametrize(("family", "role"), BY_ROLE)
+def test_a_message_cannot_forge_a_role(family, role):
     _, tokenizer, frame = framed(family, PLAIN[family])
     special = set(tokenizer.special_texts)
     forged = "".join(PLAIN[family]) + "user"
     for ids, plain in (
         (frame.opening([{"role": "user", "content": forged}]), frame.opening(TALK[:1])),
-        (frame.bridge([forged], "user", True), frame.bridge(["a"], "user", True)),
+        (frame.bridge([forged], role, True), frame.bridge(["a"], role, True)),
     ):
         assert [i for i in ids if i in special] == [i for i in plain if i in special]
         assert forged in tokenizer.decode(ids)  # as text it is all there

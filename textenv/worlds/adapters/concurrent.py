@@ -1,10 +1,11 @@
 """Environments that are waited for: those of all rows are asked at the same time."""
 
 import asyncio
+import copy
 import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from textenv.background import finish, wait_for
 from textenv.errors import WORLD_FAILURES, WorldError
@@ -115,6 +116,13 @@ class ConcurrentWorld(SteppedWorld):
     async def _limited(self, doing: Awaitable[T]) -> T:
         async with asyncio.timeout(self._timeout):
             return await doing
+
+    def another(self) -> Self:
+        """See `BatchedWorld.another`; it has environments of its own, and lets go of them."""
+        other = copy.copy(self)
+        other._played = {}
+        weakref.finalize(other, _let_go, other._played)
+        return other
 
     def close(self) -> None:
         """Let go of all environments; the end of the program does it too."""

@@ -21,7 +21,8 @@ class OpenEnvWorld(ConcurrentWorld):
     Each row keeps one session, over the WebSocket: the server's HTTP routes make a new environment
     for each request. All rows that wait are asked at the same time. A server allows one session
     unless its environment class says `SUPPORTS_CONCURRENT_SESSIONS` and it was made with
-    `max_concurrent_envs`, at least the number of rows here.
+    `max_concurrent_envs`, at least the number of rows here. Evaluations and continuations in the
+    same environment have as many sessions again while they last, so allow twice as many.
 
     The end is the result's `done`; that of the observation is not sent. OpenEnv does not tell
     whether an end was a time limit, so every end is `terminated`. Its steps cannot be seeded: what
@@ -43,8 +44,9 @@ class OpenEnvWorld(ConcurrentWorld):
     """
 
     CANNOT_BEGIN = (
-        "Each row needs a session of its own: a server allows as many as its max_concurrent_envs, "
-        "and more than one only if the environment's class says SUPPORTS_CONCURRENT_SESSIONS"
+        "Each row needs a session of its own, and evaluations and continuations as many again: a "
+        "server allows as many as its max_concurrent_envs, and more than one only if the "
+        "environment's class says SUPPORTS_CONCURRENT_SESSIONS"
     )
 
     def __init__(

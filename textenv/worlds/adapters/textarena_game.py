@@ -128,8 +128,10 @@ class TextArenaWorld(SteppedWorld):
         for place, reply in enumerate(self._partner_moves(rows, [None] * len(rows), drawn)):
             if isinstance(reply, Reply) and reply.terminated:
                 reply = WorldError("the game was over before the agent's first move")
-            if reply is not None:
-                openings[place] = reply.text if isinstance(reply, Reply) else reply
+            if isinstance(reply, Reply):
+                openings[place] = "".join(reply.texts)
+            elif reply is not None:
+                openings[place] = reply
         return openings
 
     def reply(self, rows: Rows, turns: Sequence[Turn], rngs: Generators) -> Any:
