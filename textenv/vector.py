@@ -109,11 +109,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
     The group is equal for episodes that share one drawn prompt, and -1 for an episode started from
     options. Where a turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`,
     the ids that were appended; at the end of one: `turns`, `world_info` (the info of the last
-    reply, if it has one), and `world_error` if its world failed. With rewards that may abstain
-    (those of TRL), `scored` is False for an episode to which none applies: its reward is 0 and
-    means nothing. If some tokens may not be chosen, `action_mask` comes for every row after every
-    reset and step. Ids that stand for no token are masked too, but do not make it come. Infos have
-    the layout of Gymnasium's `SyncVectorEnv`, with `final_obs` and `final_info`.
+    reply, if it has one), and `world_error` if its world failed. A row whose action will be ignored
+    is told in `waiting`; `begin_error` says why its world could not begin, which is tried again at
+    every step. With rewards that may abstain (those of TRL), `scored` is False for an episode to
+    which none applies: its reward is 0 and means nothing. If some tokens may not be chosen,
+    `action_mask` comes for every row after every reset and step. Ids that stand for no token are
+    masked too, but do not make it come. Infos have the layout of Gymnasium's `SyncVectorEnv`, with
+    `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -618,6 +620,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
+        if self._streams.dealt and not self._held_up:
+            return {}
         held_up = list(self._held_up)
         starts = [self._held_up[row][0] for row in held_up]
         waiting = np.setdiff1d(self._over.nonzero()[0], held_up)

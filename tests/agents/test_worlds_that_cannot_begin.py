@@ -5,7 +5,7 @@ from gymnasium.vector import AutoresetMode
 
 from agents import PPO, Collector, Learner
 from policies import TransformerPolicy
-from textenv import Reply, TextVectorEnv, World
+from textenv import Prompt, Reply, Start, TextVectorEnv, World
 from textenv.errors import NotSavedWarning, WorldError
 
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
@@ -98,3 +98,11 @@ def test_a_run_that_cannot_be_saved_says_so_when_it_begins():
     with pytest.warns(NotSavedWarning, match=r"neither saved nor resumed: Private has attributes"):
         learner.update()
     learner.update()  # once is enough
+
+
+def test_continuations_wait_for_their_beginning_too():
+    policy, envs = make(AutoresetMode.SAME_STEP)
+    collector = Collector(policy, envs, seed=0)
+    Unsteady.begun = 0
+    rollout = collector.collect_from([Start(Prompt(""))], 9)
+    assert rollout.scores.tolist() == [2.0] * 9 and Unsteady.begun > 9 + 2

@@ -18,7 +18,7 @@ STOP = 256
 
 
 def talk(world, num_envs=2, **options):
-    defaults = {"prompts": ["q"], "max_new_tokens": 30}
+    defaults = {"prompts": ["q"], "max_new_tokens": 60}
     envs = TextVectorEnv(num_envs, world=world, **defaults | options)
     envs.reset(seed=0)
     return envs
@@ -108,6 +108,8 @@ def test_nobody_is_asked_nothing():
 
     envs = talk(Late(), world_wait="async")
     say(envs, ".aaaa", "aaaaa")
+    while "waiting" in say(envs, "a", "a")[-1]:
+        time.sleep(0.01)
     assert calls == [[0]]
 
 
