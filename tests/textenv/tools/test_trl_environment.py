@@ -240,12 +240,13 @@ def test_the_objects_state_is_saved():
 
     class Unsaved(Treasure):
         def reset(self, **kwargs):
-            self.socket = object()
+            self.attribute = attribute
 
-    envs = environment(Unsaved)
-    envs.reset(seed=0)
-    with pytest.raises(WorldError, match="Unsaved has attributes that JSON cannot hold"):
-        envs.state_dict()
+    for attribute in (object(), (1, 2), {1: "one"}):
+        envs = environment(Unsaved)
+        envs.reset(seed=0)
+        with pytest.raises(WorldError, match="Unsaved has attributes that JSON cannot hold"):
+            envs.state_dict()
 
 
 class NoReset:
