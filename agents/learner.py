@@ -1,6 +1,7 @@
 """The learner: collect a rollout, get its advantages, take optimiser steps, repeat."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,14 @@ from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
-from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError, WorldError
+from textenv.errors import (
+    NotSavedWarning,
+    PromptError,
+    TextEnvError,
+    UnmetNeedError,
+    UnscoredError,
+    WorldError,
+)
 from textenv.starts import Start
 
 UNSCORED_ROLLOUTS = 5
@@ -183,8 +191,14 @@ class Learner(Trainer):
         """
         try:
             self._rollout_start = self.runtime_state()
-        except (PromptError, WorldError):  # nothing that JSON can hold: no reason not to train
+        except (PromptError, WorldError) as error:  # no reason not to train
             self._rollout_start = None
+            if not self.updates_done:
+                warnings.warn(
+                    f"this run can be neither saved nor resumed: {error}",
+                    NotSavedWarning,
+                    stacklevel=3,  # who called `update`
+                )
         self._played.clear()
         rollout = self._with_penalty(self.algorithm.gather(self._play))
         return self.algorithm.look_ahead(rollout, self._play_from)

@@ -58,6 +58,7 @@ class Conversations:
             not change: each turn makes new ones.
         waiting: Rows whose reply has not come, shape (count,), bool.
         some_wait: Whether there are any.
+        gave_ids: Whether the world has replied with ids of its own.
         errors: What went wrong in each row; empty if nothing did.
         drawn: The prompt that each row's episode was drawn with.
         borders: Where each row's turns have ended, oldest first.
@@ -87,7 +88,7 @@ class Conversations:
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
         self._replies, self._waits = Replies(world, self.name, first_row, reply_timeout), waits
-        self.some_wait = False
+        self.some_wait = self.gave_ids = False
         self.waiting = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count, dtype=np.int64)
         self.numbers = np.zeros(count, dtype=np.int64)
@@ -259,6 +260,7 @@ class Conversations:
 
     def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
         if reply.tokens is not None:
+            self.gave_ids = True
             return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
         if self._frame is not None:
             return self._frame.bridge(reply.texts, reply.role, stopped)

@@ -62,6 +62,10 @@ class UnframedError(FrameError):
         self.which = which
 
 
+class NotSavedWarning(UserWarning):
+    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 

@@ -453,6 +453,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "action_masks": self._mask_table[1].copy(),
         }
 
+    @property
+    def encodes_replies(self) -> bool:
+        """Whether what was appended so far is the encoding of replies' texts, and nothing else."""
+        talk = self._conversations
+        return talk is not None and self._rules.frame is None and not talk.gave_ids
+
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
         if self.render_mode is None:

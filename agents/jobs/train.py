@@ -286,6 +286,7 @@ def _learn(
     examine: Callable[[], Evaluation],
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
+    learner.runtime_state()  # what cannot be saved says so now, and not when it is lost
     learner.rescue_folder = run.checkpoint
     learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")

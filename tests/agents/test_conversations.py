@@ -11,7 +11,7 @@ from agents.collector import Collector
 from agents.evaluation import answer_outputs, answer_prompts, evaluate
 from policies import TransformerPolicy
 from textenv import BatchedWorld, Prompt, Reply, TextVectorEnv, World
-from textenv.errors import WorldError
+from textenv.errors import NotSavedWarning, WorldError
 from textenv.seeding import keyed_generator
 
 torch.set_num_threads(1)
@@ -145,7 +145,8 @@ class Together(BatchedWorld):
 def test_a_world_that_cannot_be_saved_can_be_learned_in(tmp_path):
     envs = make(4, Together(), prompts=["a"], max_turns=2)
     learner = Learner(policy_for(envs), envs, PPO(), n_steps=12)
-    assert learner.update().tokens == 48
+    with pytest.warns(NotSavedWarning, match="Together keeps its state to itself"):
+        assert learner.update().tokens == 48
     with pytest.raises(WorldError, match="Together keeps its state to itself"):
         learner.save(tmp_path)
 

@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode
 from agents import PPO, Collector, Learner
 from policies import TransformerPolicy
 from textenv import Reply, TextVectorEnv, World
-from textenv.errors import WorldError
+from textenv.errors import NotSavedWarning, WorldError
 
 MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
 
@@ -76,3 +76,25 @@ def test_a_learner_stops_with_the_error_if_no_row_can_begin():
     Unsteady.broken = True
     with pytest.raises(WorldError, match=r"Unsteady.begin raised OSError: busy"):
         learner.update()
+
+
+class Private(World):
+    """Can be neither saved nor replayed."""
+
+    replayable = False
+
+    def begin(self, record, rng):
+        self.lock = object()
+        return "p"
+
+    def reply(self, turn, rng):
+        return Reply(reward=1.0, terminated=True)
+
+
+def test_a_run_that_cannot_be_saved_says_so_when_it_begins():
+    envs = TextVectorEnv(2, world=Private, max_prompt_tokens=2, max_new_tokens=4)
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=1, n_embd=16, seed=0)
+    learner = Learner(policy, envs, PPO(), n_episodes=4, seed=0)
+    with pytest.warns(NotSavedWarning, match=r"neither saved nor resumed: Private has attributes"):
+        learner.update()
+    learner.update()  # once is enough

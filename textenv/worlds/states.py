@@ -11,11 +11,11 @@ T = TypeVar("T")
 def state_of(thing: Any) -> Any:
     """What its `state_dict` gives, or else a copy of its attributes, if they are plain.
 
-    Plain is what JSON holds as it is. An array, a tuple or a number as a key would come back as
+    Plain is what JSON holds as it is: an array, a tuple or a number as a key would come back as
     something else.
 
     Raises:
-        WorldError: JSON does not.
+        WorldError: They are not plain.
     """
     if hasattr(thing, "state_dict"):
         return thing.state_dict()
