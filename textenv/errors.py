@@ -106,6 +106,13 @@ class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
 
 
+WORLD_FAILURES = (Exception, SystemExit)
+"""What a world or a tool may raise without ending more than its own episode.
+
+`SystemExit` is among them: programs that read a command line raise it at wrong arguments.
+"""
+
+
 class ReplayError(WorldError):
     """A world may not be told turns again, or replied to them in another way than before."""
 

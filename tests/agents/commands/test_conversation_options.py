@@ -10,11 +10,13 @@ from command_line import run_command
 from safetensors.torch import load_file
 
 from agents.commands.shared import Conversation
+from agents.runs.streaming import visible
 from policies import TransformerConfig, TransformerPolicy, load_policy
 from textenv import load_tokenizer
 from textenv.frames import ChatTemplate
 from textenv.loading import load_object
 from textenv.tokenizers import CharacterTokenizer
+from textenv.tools import Tools
 
 torch.set_num_threads(1)
 MINE = '''
@@ -57,6 +59,12 @@ class Talks(Guess):
     def begin(self, record, rng):
         super().begin(record, rng)
         return [{"role": "user", "content": "guess"}]
+
+
+class Moody(Guess):
+    def begin(self, record, rng):
+        super().begin(record, rng)
+        return "?" if len(DRAWN) <= 6 else "-"
 
 
 class Nim(TwoPlayerGame):
@@ -234,6 +242,23 @@ def test_a_group_shares_its_world(folder):
     assert drawn[1] + drawn[3] <= 1
 
 
+def test_evaluations_on_the_way_change_nothing(folder):
+    given = ["--policy", "player", *GAME, *LEARN, "--max-new-tokens", "5"]  # cuts conversations
+    assert train(*given).exit_code == 0
+    assert train(*given, "--eval-every", "1").exit_code == 0
+    weights, same = (
+        load_file(made / "checkpoint" / "policy" / "policy.safetensors") for made in runs(folder)
+    )
+    assert all(weights[name].equal(same[name]) for name in weights)
+    assert len((runs(folder)[1] / "evaluations.csv").read_text().splitlines()) > 2
+
+
+def test_a_world_that_begins_otherwise_after_training_is_shown_with_both_openings(folder):
+    result = train("--policy", "player", *GAME, *LEARN, "--world", "my.py:Moody")
+    assert result.exit_code == 0, result.output
+    assert {sample["prompt"] for sample in samples_of(runs(folder)[0])} == {"? / -"}
+
+
 def test_a_game_for_two_is_played_by_the_policy_alone(folder):
     given = ["--world", "my.py:nim", "--max-turn-tokens", "1", *LEARN]
     given += ["--allowed-tokens", "0", "--allowed-tokens", "1"]
@@ -346,7 +371,7 @@ def test_a_policy_that_was_trained_with_a_template_of_ones_own_keeps_it(folder):
     expected = policy.generate(["Q:a A:"], 4, temperature=0)[0]
     for more in ([], ["--frame", "chat"], ["--frame", "my.py:template"]):
         said = run_command("chat", run / "checkpoint" / "policy", *flags, *more, typed="a\n")
-        assert f"> {expected}\n" in said.output, said.output
+        assert f"> {visible(expected)}\n" in said.output, said.output
 
 
 def test_the_frame_counts_when_prompts_are_too_long(folder):
@@ -360,6 +385,17 @@ def test_the_frame_counts_when_prompts_are_too_long(folder):
     assert "1 of 2 prompts have more than 40 tokens and are cut" in words(cut)
     kept = {sample["prompt"] for sample in samples_of(runs(folder)[-1])}
     assert kept == {"x" * 23, "short"}
+
+
+def test_a_chat_with_tools_tells_them(folder):
+    made(BYTES, 700, **asdict(ChatTemplate())).save("wide")
+    policy = load_policy("wide")
+    frame = ChatTemplate().frame(BYTES, Tools(["my.py:add"]).tools)
+    asked = BYTES.decode(frame.opening([{"role": "user", "content": "a"}]))
+    expected = policy.generate([asked], 4, temperature=0)[0]
+    flags = ["--temperature", "0", "--max-new-tokens", "4", "--tools", "my.py:add"]
+    result = run_command("chat", "wide", *flags, typed="a\n")
+    assert result.exit_code == 0 and f"> {visible(expected)}\n" in result.output, result.output
 
 
 # -------------------------------------------------------------------- stop strings
@@ -403,6 +439,7 @@ def test_stop_strings_end_answers_in_every_command(folder):
             "no docstring",
         ),
         (["--world", "my.py:Guesses"], "did you mean Guess?"),
+        (["--world", "my.py:Guess", "--reward", "my.py:turn"], "did you mean turns?"),
         (["--world", "my.py:Guess", "--frame", "my.py:form"], "my.py has no 'form'"),
         (["--world", "my.py:Guess", "--frame", "chatty"], "did you mean chat?"),
         (["--world", "my.py:Guess", "--frame", "chat"], "--frame chat: the policy has learned"),
@@ -437,6 +474,10 @@ def test_refused_in_one_command_alone(folder):
     assert result.exit_code == 2 and "name them with --prompts" in result.output
     result = run_command("chat", "taught", "--plain", "--frame", "chat")
     assert result.exit_code == 2 and "--plain and --frame exclude each other" in result.output
+    for name in ("plain", "taught"):
+        given = ["--tools", "my.py:add", *(["--plain"] if name == "taught" else [])]
+        result = run_command("chat", name, *given)
+        assert result.exit_code == 2 and "--tools are told and answered by" in result.output
     result = run_command("chat", "plain", "--frame", "chat")
     assert result.exit_code == 1 and "--frame chat: the policy has learned" in result.output
     result = run_command("chat", "plain", "--frame", "my.py:turns")

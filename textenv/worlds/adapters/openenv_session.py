@@ -1,6 +1,5 @@
 """Servers of OpenEnv as worlds: one session over the socket for each row."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,21 +59,19 @@ class OpenEnvWorld(ConcurrentWorld):
         penalty: float = 0.0,
         timeout: float = 60.0,
     ):
-        super().__init__(_maker(server) if isinstance(server, str) else server)
-        self._describe, self._read, self._timeout = describe, read, timeout
+        super().__init__(_maker(server) if isinstance(server, str) else server, timeout)
+        self._describe, self._read = describe, read
         self._unreadable = Reply(unreadable, reward=penalty, info={"unreadable": True})
 
     async def _reset_one(self, env: Any, seed: int, options: Mapping[str, Any]) -> str:
-        async with asyncio.timeout(self._timeout):
-            result = await env.reset(seed=seed, **options)
+        result = await env.reset(seed=seed, **options)
         return self._describe(result.observation)
 
     async def _step_one(self, env: Any, text: str) -> Reply:
         action = self._read(text)
         if action is None:
             return self._unreadable
-        async with asyncio.timeout(self._timeout):
-            result = await env.step(action)
+        result = await env.step(action)
         return Reply(
             self._describe(result.observation),
             float(result.reward or 0.0),
