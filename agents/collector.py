@@ -64,6 +64,7 @@ class Collector:
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
         self._listening = np.zeros(rows, dtype=bool)  # the world's reply has not come
+        self._due = np.zeros(rows, dtype=bool)  # the next episode has not begun
         self._last = np.zeros(rows, dtype=np.int64)  # place of the token chosen last
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
@@ -150,7 +151,8 @@ class Collector:
             starts: Where to start; `rollout.start(sequence, position)` and `envs.start_of(row)`
                 give some, `Start(prompt)` is that of a prompt. Those without an `episode_seed` get
                 one from the collector's seed and the number of continuations before.
-            n: How many answers each of them gets.
+            n: How many answers each of them gets. If a start has an `episode_seed`, its first
+                answer is that episode's, and each of the others has a seed made of it.
 
         Returns:
             A rollout of `len(starts) * n` whole episodes: the n answers of the first start, then
@@ -164,10 +166,14 @@ class Collector:
         key = draw_seed(int(stream_key(self._seed)), -1)
         queue = []
         for start in starts:
-            for _ in range(n):
+            if start.draw_seed is None:  # a draw of its own, which its n answers share
+                start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
+            for copied in range(n):
                 seed = start.episode_seed
                 if seed is None:
                     seed = draw_seed(key, self._continued) >> 1
+                elif copied:
+                    seed = draw_seed(seed, copied) >> 1
                 self._continued += 1
                 queue.append(replace(start, episode_seed=seed))
         rollout = play_from(self.policy, self.envs, queue, self.temperature, self._seed)
@@ -197,8 +203,10 @@ class Collector:
         self._listening = np.array(infos.get("waiting", np.zeros(len(self._rows), dtype=bool)))
         if over.any():
             infos = self._end_episodes(over, terminated, infos)
-        begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
-        self._begin_episodes((begun & ~self._listening).nonzero()[0], infos)
+        # A row whose next episode cannot begin is told to wait; it begins when it no longer does.
+        self._due |= self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
+        self._begin_episodes((self._due & ~self._listening).nonzero()[0], infos)
+        self._due &= self._listening
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
 
@@ -284,10 +292,11 @@ class Collector:
         self._open["rewards"][rows, at] = rewards[chosen]
         self._open["turns"][rows, at] = self._turns[rows]
         if self._action_mask is not None:
-            self._open["mask_ids"][rows, at] = [
-                self._masks.setdefault(packed.tobytes(), len(self._masks))
-                for packed in np.packbits(np.asarray(self._action_mask)[chosen], axis=1)
-            ]
+            masks = np.asarray(self._action_mask)
+            shared = masks.strides[0] == 0  # one in memory for all rows
+            packed = np.packbits(masks[:1] if shared else masks[chosen], axis=1)
+            numbers = [self._masks.setdefault(one.tobytes(), len(self._masks)) for one in packed]
+            self._open["mask_ids"][rows, at] = numbers
         self._scores[chosen] += rewards[chosen]
         self._answer_tokens += chosen
 
@@ -305,7 +314,8 @@ class Collector:
                 # Without the cache: this text is over, and the row's entry belongs to the next.
                 bootstrap = float(self.policy.value(final[None])[0])
             group = ends["group"][row] if "group" in ends else None
-            if not is_scored(ends, row):
+            ending = ending_of(ends, row)
+            if not is_scored(ends, row) or "failed" in ending:  # says nothing of the answer
                 self._scores[row] = np.nan
             if "world_error" in ends and ends["world_error"][row]:
                 self.world_error = str(ends["world_error"][row])
@@ -316,7 +326,7 @@ class Collector:
                 bool(terminated[row]),
                 not terminated[row],
                 group,
-                ending_of(ends, row),
+                ending,
                 str(ends["text"][row]) if "text" in ends else "",
             )
             self._scores[row] = 0.0
@@ -454,6 +464,7 @@ class Collector:
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
             "listening": self._listening.copy(),
+            "due": self._due.copy(),
             "last": self._last.copy(),
             "scores": self._scores.copy(),
             "answer_tokens": self._answer_tokens.copy(),
@@ -484,6 +495,7 @@ class Collector:
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
         self._listening = state.get("listening", np.zeros(len(self._rows), dtype=bool))
+        self._due = state.get("due", np.zeros(len(self._rows), dtype=bool))
         self._last = state.get("last", np.zeros(len(self._rows), dtype=np.int64))
         self._scores = state["scores"]
         self._prompt_lengths = state["prompt_lengths"]
@@ -524,6 +536,27 @@ def play_from(
 ) -> Rollout:
     """One answer from each start, in the order of the starts; `envs` itself is left alone.
 
+    Args and errors are those of `collector_from`.
+    """
+    collector = collector_from(policy, envs, starts, temperature, seed, uniforms)
+    return in_order(collector.collect_episodes(len(starts)))
+
+
+def in_order(rollout: Rollout) -> Rollout:
+    """The answers of a rollout in the order of the starts that they play on from."""
+    return rollout.select(rollout.groups.argsort())
+
+
+def collector_from(
+    policy: Policy,
+    envs: VectorEnv[Any, Any, Any],
+    starts: Sequence[Start],
+    temperature: float = 1.0,
+    seed: int = 0,
+    uniforms: NDArray[np.float64] | None = None,
+) -> Collector:
+    """A collector of one answer from each start; `envs` itself is left alone.
+
     Args:
         policy: The policy that answers.
         envs: A `TextVectorEnv`, wrapped or not, whose arguments are used.
@@ -546,12 +579,9 @@ def play_from(
     # Wrappers are copied around the new environment: their rewards and masks hold there too.
     made: Any = copy.deepcopy(envs, {id(inner): inner.playing(starts)})
     if uniforms is None:
-        collector = Collector(policy, made, temperature, seed)
-    else:
-        numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
-        collector = _GivenNumbers(policy, made, temperature, numbers)
-    rollout = collector.collect_episodes(len(starts))
-    return rollout.select(rollout.groups.argsort())
+        return Collector(policy, made, temperature, seed)
+    numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
+    return _GivenNumbers(policy, made, temperature, numbers)
 
 
 class _GivenNumbers(Collector):

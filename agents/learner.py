@@ -231,7 +231,8 @@ class Learner(Trainer):
             unscored = rollout.scores.isnan()
             if not unscored.any():
                 return rollout
-            self._check_unscored(int(unscored.sum()), len(rollout))
+            failed = (rollout.endings or {}).get("failed", torch.zeros_like(rollout.scores)) == 1
+            self._check_unscored(int((unscored & ~failed).sum()), len(rollout))
             teaches = (~unscored).nonzero().squeeze(1)
             if self.algorithm.needs.groups:  # what is left of a group may be a single answer
                 teaches = teaches[returns.group_sizes(rollout.groups[teaches]) > 1]
@@ -239,8 +240,8 @@ class Learner(Trainer):
                 return rollout.select(teaches)
         raise UnscoredError(
             f"in {UNSCORED_ROLLOUTS} rollouts the reward gave None to every episode, or to all but "
-            "one of every group: return a number where the reward applies, or draw more prompts "
-            "to which it does"
+            "one of every group, or their worlds failed: return a number where the reward applies, "
+            "draw more prompts to which it does, or see failed_worlds"
         )
 
     def _play_from(self, starts: Sequence[Start], n: int) -> Rollout:
@@ -279,7 +280,7 @@ class Learner(Trainer):
 
     def _check_unscored(self, count: int, of: int) -> None:
         """Refuse episodes without a score where values are fitted to scores."""
-        if self.algorithm.needs.values:
+        if count and self.algorithm.needs.values:
             raise UnscoredError(
                 f"{count} of {of} episodes have no score, since the reward gave None, and "
                 f"{type(self.algorithm).__name__} fits values to scores: use an algorithm without "

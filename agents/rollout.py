@@ -48,7 +48,8 @@ class Rollout:
         terminated: The episode ended and was scored, shape (S,), bool.
         truncated: The episode was cut short, shape (S,), bool. If neither is set, it is running.
         scores: Sum of the environment's rewards over the whole episode so far, shape (S,), float64;
-            NaN if the reward applies to no part of it. The learner drops such episodes.
+            NaN if the reward applies to no part of it, or its world failed. The learner drops
+            such episodes.
         groups: Equal for episodes that answer the same drawn prompt, shape (S,), int64.
         prompt_lengths: Tokens before the episode's first chosen one, which may be in an earlier
             rollout, shape (S,), int64; used to show the texts to people.
@@ -140,7 +141,10 @@ class Rollout:
         """What could be chosen at each chosen token, (num_tokens, V), in the mask's order."""
         if self.mask_ids is None or self.mask_table is None:
             return None
-        return self.mask_table[self.mask_ids[self.mask]]
+        numbers = self.mask_ids[self.mask]
+        if len(numbers) and bool((numbers == numbers[0]).all()):  # not copied for each token
+            return self.mask_table[numbers[0]].expand(len(numbers), -1)
+        return self.mask_table[numbers]
 
     def start(self, sequence: int, position: int) -> Start:
         """The text before a choice, as a start; `collector.collect_from` plays on from it.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from policies import TransformerConfig, TransformerPolicy
 
 PACKAGES = ("textenv", "torch", "numpy", "gymnasium", "transformers", "trl", "stable-baselines3")
 ROWS, MIN_PROMPT, MAX_PROMPT, MIN_ANSWER, MAX_ANSWER = 32, 16, 32, 8, 64
+
+T = TypeVar("T")
 
 
 class Ids:
@@ -115,17 +117,15 @@ def random_prompts(count: int, vocab_size: int, seed: int = 0) -> list[list[int]
     return [rng.integers(0, vocab_size, length).tolist() for length in lengths]
 
 
-def interleaved(
-    sides: Mapping[str, Callable[[], float]], repeats: int = 5
-) -> dict[str, list[float]]:
-    """Run every side in turn, `repeats` times; each call returns its own figure (a rate).
+def interleaved(sides: Mapping[str, Callable[[], T]], repeats: int = 5) -> dict[str, list[T]]:
+    """Run every side in turn, `repeats` times; each call returns its own figure, such as a rate.
 
     Sides alternate so that whatever else the machine does falls on all of them alike. One round
     before the first is thrown away.
     """
     for run in sides.values():
         run()
-    figures: dict[str, list[float]] = {name: [] for name in sides}
+    figures: dict[str, list[T]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():
             figures[name].append(run())

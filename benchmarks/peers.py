@@ -91,11 +91,8 @@ def train_with_trl(
         Per optimiser step: `seconds`, `tokens` (useful ones), `scores` (mean reward), and
         `completions`; for the last step `answers`.
     """
-    import transformers
     import trl
     from datasets import Dataset
-
-    transformers.logging.set_verbosity_error()
 
     record: dict[str, Any] = {
         "seconds": [],
@@ -114,37 +111,24 @@ def train_with_trl(
         record["answers"] = [list(ids) for ids in completion_ids]
         return values
 
-    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.begin = time.perf_counter()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            record["seconds"].append(time.perf_counter() - self.begin)
-            record["entropy"] += trainer_of[0]._metrics["train"]["entropy"][-1:]
-            if stop_when is not None and stop_when(record["scores"][-1]):
-                control.should_training_stop = True
+    def ended(control: Any) -> None:
+        record["entropy"] += trainer_of[0]._metrics["train"]["entropy"][-1:]
+        if stop_when is not None and stop_when(record["scores"][-1]):
+            control.should_training_stop = True
 
     data = Dataset.from_dict({"prompt": list(prompts)})
-    config_class = getattr(trl, f"{trainer}Config")
     with tempfile.TemporaryDirectory() as folder:
-        arguments = config_class(
-            output_dir=folder,
+        arguments = trl_config(
+            trainer,
+            folder,
             per_device_train_batch_size=rows,
             num_generations=group_size,
             max_completion_length=answer_tokens,
             max_steps=steps,
             learning_rate=learning_rate,
-            lr_scheduler_type="constant",
-            beta=0.0,
             bf16=bf16,
             gradient_checkpointing=checkpointing,
-            logging_steps=1_000_000,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
             seed=seed,
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=False,
         )
         model.warnings_issued = {}
         running = getattr(trl, f"{trainer}Trainer")(
@@ -153,9 +137,44 @@ def train_with_trl(
             reward_funcs=score,
             train_dataset=data,
             processing_class=tokenizer,
-            callbacks=[Clock()],
+            callbacks=[clock(record["seconds"], ended)],
         )
         trainer_of.append(running)
         running.train()
     record["completions"] = [rows * (n + 1) for n in range(len(record["seconds"]))]
     return record
+
+
+def trl_config(trainer: str, folder: str, **setting: Any) -> Any:
+    """Arguments of a trainer of TRL that writes and reports nothing; no KL, a constant rate."""
+    import transformers
+    import trl
+
+    transformers.logging.set_verbosity_error()
+    return getattr(trl, f"{trainer}Config")(
+        output_dir=folder,
+        lr_scheduler_type="constant",
+        beta=0.0,
+        logging_steps=1_000_000,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+        **setting,
+    )
+
+
+def clock(seconds: list[float], ended: Callable[[Any], None] = lambda control: None) -> Any:
+    """A callback of transformers that notes how long each step takes, then calls `ended`."""
+    import transformers
+
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.begin = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seconds.append(time.perf_counter() - self.begin)
+            ended(control)
+
+    return Clock()

@@ -1,8 +1,8 @@
 """Attention over tokens laid end to end, whatever rows they belong to.
 
 Linear layers treat every token alike, whatever row it comes from; only attention does not. So a
-network reads one flat list of N tokens as if it were a single row, and its attention layers ask one
-of the objects below, which know the rows: `WholeRows` for whole sequences (training),
+network reads one flat list of N tokens as if it were a single row, and its attention layers ask an
+object that knows the rows: `policies.whole_rows.WholeRows` for whole sequences (training),
 `ContinuedRows` for tokens that continue stored rows (generation). Nothing is spent on padding: rows
 that need one token and rows that need thirty share a pass.
 
@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from policies import kernels
 from policies.cache import Plan
-from policies.sharing import SharedRows
 
 Prefix = list[tuple[Tensor, Tensor]]
 """Keys and values of p virtual tokens, each (key heads, p, head_dim), for every layer."""
@@ -47,46 +46,6 @@ class Rows(Protocol):
     def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries (N, heads, d), keys and values (N, key heads, d) to outputs (N, heads, d)."""
         ...
-
-
-class WholeRows:
-    """Causal attention within whole rows; they may share tokens.
-
-    Args:
-        rows: Which flat token stands where.
-        prefix: Virtual tokens in front of every row.
-    """
-
-    def __init__(self, rows: SharedRows, prefix: Prefix | None = None):
-        self.shape, self.places, self.prefix = rows.index.shape, rows.places, prefix
-        full = len(rows.places) == rows.index.numel()  # nothing padded, nothing shared
-        self.index = None if full else rows.index.flatten()
-
-    def attend(self, form: AttentionForm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See `Rows`. Padding stands behind the tokens, where causal attention never looks."""
-        q, k, v = (self._as_rows(x) for x in (q, k, v))
-        before = 0
-        if self.prefix is not None:  # virtual tokens are put in front of the keys, not the queries
-            (k, v), before = (
-                [
-                    torch.cat([p.to(x).expand(len(x), -1, -1, -1), x], dim=2)
-                    for p, x in zip(self.prefix[form.layer], (k, v), strict=True)
-                ],
-                self.prefix[form.layer][0].shape[1],
-            )
-        width = self.shape[1]
-        # Without a mask torch takes its fast causal path; a mask is made only where that is wrong.
-        mask = None
-        if before or form.softcap is not None or (form.window or width) < width:
-            positions = torch.arange(before, before + width, device=q.device)
-            mask = visible(positions, before + width, form.window, q.dtype)
-        out = attention(q, k, v, mask, form).transpose(1, 2).flatten(0, 1)
-        return out if self.index is None else out.index_select(0, self.places)
-
-    def _as_rows(self, x: Tensor) -> Tensor:
-        """Flat (N, heads, head_dim) to padded (S, heads, W, head_dim)."""
-        x = x if self.index is None else x.index_select(0, self.index)
-        return x.unflatten(0, self.shape).transpose(1, 2)
 
 
 class Recorded:

@@ -2,13 +2,26 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from policies import kernels
 
 BLOCK = 128
 """Probabilities are summed over blocks of this size, so that only one block is accumulated."""
+
+
+def mask_tensor(action_masks: ArrayLike | Tensor) -> Tensor:
+    """Action masks of rows (n, V), or one for all of them (V,), as a tensor of bool.
+
+    Rows that share one mask in memory, as those of an environment do, are read once.
+    """
+    if isinstance(action_masks, Tensor):
+        return action_masks
+    masks = np.asarray(action_masks)
+    if masks.ndim == 2 and len(masks) and masks.strides[0] == 0:
+        masks = masks[0]
+    return torch.from_numpy(masks if masks.flags.writeable else masks.copy())
 
 
 def mask_logits(logits: Tensor, action_masks: Tensor | None) -> Tensor:

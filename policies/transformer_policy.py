@@ -18,9 +18,10 @@ from policies.policy_files import (
     read_tokenizer,
     unreadable,
 )
-from policies.rows import ContinuedRows, RowStore, WholeRows
+from policies.rows import ContinuedRows, RowStore
 from policies.sharing import share_beginnings, whole_rows
 from policies.transformer import Transformer, TransformerConfig
+from policies.whole_rows import WholeRows
 from textenv.errors import CheckpointError
 from textenv.tokenizers import Tokenizer
 

@@ -123,6 +123,12 @@ def quoted(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
+@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), ROOT / "README.md"], ids=lambda p: p.stem)
+def test_no_table_is_left_to_be_filled(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if re.fullmatch(r"[A-Z][A-Z0-9_]{4,}", line.strip())] == []
+
+
 def test_every_file_and_name_of_where_to_change_exists():
     rows = cells_of("where_to_change.md", ["to change", "open", "look for"])
     assert len(rows) >= 25

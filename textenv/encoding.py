@@ -1,14 +1,16 @@
 """Prompts as token ids, checked against the room that an environment has for them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from textenv.errors import (
     EmptyPromptsError,
-    FrameError,
     PromptError,
     PromptTooLongError,
     ResetOptionsError,
+    UnframedError,
 )
 from textenv.frames import Frame
 from textenv.prompts import ListPrompts, Prompt, PromptSource
@@ -84,14 +86,13 @@ class PromptEncoder:
             EmptyPromptsError: The prompt has no token.
             PromptTooLongError: The prompt has more tokens than there is room for.
             PromptError: An id that was given directly is outside the vocabulary.
-            FrameError: The frame refuses messages, or there are some and there is no frame.
+            FrameError: The frame refuses messages.
+            UnframedError: There are messages and there is no frame.
         """
         plain = prompt.tokens is None and prompt.messages is None
         if plain and prompt.text in self._known:
             return self._known[prompt.text]
-        ids = prompt.tokens
-        if ids is None:
-            ids = np.array(self._framed(prompt, name), dtype=np.int64)
+        ids = np.asarray(prompt_ids(prompt, self.tokenizer, self._frame, name), dtype=np.int64)
         if len(ids) == 0:
             raise EmptyPromptsError(
                 f"{name}: the prompt {prompt.text!r} has no token, and a policy needs one to start "
@@ -114,16 +115,26 @@ class PromptEncoder:
             )
         return ids
 
-    def _framed(self, prompt: Prompt, name: str) -> list[int]:
-        if self._frame is not None:
-            messages = prompt.messages or [{"role": "user", "content": prompt.text}]
-            return self._frame.opening(messages)
-        if prompt.messages is not None:
-            raise FrameError(
-                f"{name}: the prompt is a list of messages, and the environment has no frame: give "
-                "frame='chat' for the chat template of the model, or frame=ChatTemplate()"
-            )
-        return encode_prompt(self.tokenizer, prompt.text)
+
+def prompt_ids(
+    prompt: Prompt, tokenizer: Tokenizer, frame: Frame | None, name: str
+) -> Sequence[int] | NDArray[np.int64]:
+    """Ids of a prompt, wrapped if there is a frame; errors call it `name`.
+
+    Raises:
+        FrameError: The frame refuses the messages.
+        UnframedError: There are messages and there is no frame.
+    """
+    if prompt.tokens is not None:
+        return prompt.tokens
+    if frame is not None:
+        return frame.opening(prompt.messages or [{"role": "user", "content": prompt.text}])
+    if prompt.messages is not None:
+        raise UnframedError(
+            f"{name}: the prompt is a list of messages, and there is no frame",
+            "give frame='chat' for the chat template of the model, or frame=ChatTemplate()",
+        )
+    return encode_prompt(tokenizer, prompt.text)
 
 
 def check_answer(

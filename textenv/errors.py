@@ -50,6 +50,18 @@ class FrameError(PromptError):
     """Messages cannot be framed: there is no template, or it has no form for them."""
 
 
+class UnframedError(FrameError):
+    """Messages are to be read where there is no frame.
+
+    Attributes:
+        which: Where they come from.
+    """
+
+    def __init__(self, which: str, way_out: str):
+        super().__init__(f"{which}: {way_out}")
+        self.which = which
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
@@ -92,6 +104,13 @@ class UnscoredError(RewardError, ValueError):
 
 class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
+
+
+WORLD_FAILURES = (Exception, SystemExit)
+"""What a world or a tool may raise without ending more than its own episode.
+
+`SystemExit` is among them: programs that read a command line raise it at wrong arguments.
+"""
 
 
 class ReplayError(WorldError):

@@ -4,31 +4,38 @@ An environment refuses such prompts and lists them. These functions change a sou
 that all of them fit.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from textenv.encoding import prompt_ids
 from textenv.errors import EmptyPromptsError, PromptTooLongError
+from textenv.frames import Frame
 from textenv.prompts import ListPrompts, Prompt, PromptSource, load_prompts
 from textenv.seeding import draw_seed
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.tokenizers import Tokenizer
 
 MOST_DRAWS = 1000
 """Prompts of a function that are drawn in search of one that fits."""
 
 
-def cut_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
+def cut_long(
+    prompts: Any, tokenizer: Tokenizer, room: int, frame: Frame | None = None
+) -> PromptSource:
     """The prompts, and of those that are too long the end.
 
     The end is nearest to the answer: the question, or the last turn of a chat. A text is cut
-    between two characters, so the prompt is again a text; ids are cut as they are.
+    between two characters, so the prompt is again a text; ids are cut as they are. Chats lose their
+    oldest questions and answers first, and keep a system message.
 
     Args:
         prompts: Anything that describes prompts; see `load_prompts`.
         tokenizer: The policy's.
-        room: Tokens that a prompt may have, 1 or more.
+        room: Tokens that a prompt may have, its frame included, 1 or more.
+        frame: How prompts are wrapped; None for prompts that are read as they are.
 
     >>> from textenv.tokenizers import BytesTokenizer
     >>> [p.text for p in cut_long(["2 + 2 =", "1 ="], BytesTokenizer(), 3).prompts]
@@ -36,20 +43,24 @@ def cut_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
 
     Raises:
         PromptTooLongError: Not even the last character of a prompt fits.
+        UnframedError: There are messages and there is no frame.
     """
-    source = load_prompts(prompts)
+    source, space = load_prompts(prompts), _Space(tokenizer, room, frame)
     if isinstance(source, ListPrompts):
-        return source.with_prompts([_cut(prompt, tokenizer, room) for prompt in source.prompts])
-    return _Cut(source, tokenizer, room)
+        return source.with_prompts([space.cut(prompt) for prompt in source.prompts])
+    return _Cut(source, space)
 
 
-def drop_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
+def drop_long(
+    prompts: Any, tokenizer: Tokenizer, room: int, frame: Frame | None = None
+) -> PromptSource:
     """The prompts without those that are too long; a function's are drawn anew in their place.
 
     Args:
         prompts: Anything that describes prompts; see `load_prompts`.
         tokenizer: The policy's.
-        room: Tokens that a prompt may have, 1 or more.
+        room: Tokens that a prompt may have, its frame included, 1 or more.
+        frame: How prompts are wrapped; None for prompts that are read as they are.
 
     >>> from textenv.tokenizers import BytesTokenizer
     >>> [p.text for p in drop_long(["2 + 2 =", "1 ="], BytesTokenizer(), 3).prompts]
@@ -57,17 +68,71 @@ def drop_long(prompts: Any, tokenizer: Tokenizer, room: int) -> PromptSource:
 
     Raises:
         EmptyPromptsError: None is left.
+        UnframedError: There are messages and there is no frame.
     """
-    source = load_prompts(prompts)
+    source, space = load_prompts(prompts), _Space(tokenizer, room, frame)
     if isinstance(source, ListPrompts):
-        kept = [prompt for prompt in source.prompts if _fits(prompt, tokenizer, room)]
+        kept = [prompt for prompt in source.prompts if space.holds(prompt)]
         if not kept:
             raise EmptyPromptsError(
                 f"none of {len(source.prompts)} prompts fits into {room} tokens: nothing is left"
             )
         return source.with_prompts(kept)
 
-    return _Fitting(source, tokenizer, room)
+    return _Fitting(source, space)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """The room for a prompt, in tokens of one vocabulary."""
+
+    tokenizer: Tokenizer
+    room: int
+    frame: Frame | None
+
+    def holds(self, prompt: Prompt) -> bool:
+        """Whether a prompt fits, its frame included."""
+        name = prompt.origin or "a prompt"
+        return len(prompt_ids(prompt, self.tokenizer, self.frame, name)) <= self.room
+
+    def cut(self, prompt: Prompt) -> Prompt:
+        """The end of a prompt that fits.
+
+        Raises:
+            PromptTooLongError: There is none.
+        """
+        if self.holds(prompt):
+            return prompt
+        if prompt.tokens is not None:
+            return replace(prompt, text="", tokens=prompt.tokens[-self.room :])
+        for begin in _questions(prompt):
+            prompt = begin
+            if self.holds(prompt):
+                return prompt
+        # Half of what may still be cut at a time: where to begin, so that the rest fits.
+        text = prompt.last_text
+        too_early, start = 0, len(text)
+        while too_early + 1 < start:
+            middle = (too_early + start) // 2
+            if self.holds(prompt.with_last_text(text[middle:])):
+                start = middle
+            else:
+                too_early = middle
+        if start == len(text):
+            raise PromptTooLongError(
+                f"{prompt.origin or 'a prompt'}: not even the end of {text[-60:]!r} fits into "
+                f"{self.room} tokens"
+            )
+        return prompt.with_last_text(text[start:])
+
+
+def _questions(prompt: Prompt) -> Iterator[Prompt]:
+    """A chat from each later question on, with its system message."""
+    messages = prompt.messages or ()
+    system = [one for one in messages[:1] if one["role"] == "system"]
+    for begin, message in enumerate(messages):
+        if begin > len(system) and message["role"] == "user":
+            yield replace(prompt, text="", messages=[*system, *messages[begin:]])
 
 
 class _Around:
@@ -84,11 +149,10 @@ class _Cut(_Around):
     """The prompts of another source, cut."""
 
     source: PromptSource
-    tokenizer: Tokenizer
-    room: int
+    space: _Space
 
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
-        return [_cut(prompt, self.tokenizer, self.room) for prompt in self.source.draw(seeds)]
+        return [self.space.cut(prompt) for prompt in self.source.draw(seeds)]
 
 
 @dataclass(frozen=True)
@@ -96,8 +160,7 @@ class _Fitting(_Around):
     """Prompts of another source, drawn until they fit."""
 
     source: PromptSource
-    tokenizer: Tokenizer
-    room: int
+    space: _Space
 
     def draw(self, seeds: NDArray[np.uint64]) -> list[Prompt]:
         drawn = self.source.draw(seeds)
@@ -105,39 +168,8 @@ class _Fitting(_Around):
 
     def _one(self, prompt: Prompt, seed: int) -> Prompt:
         for number in range(MOST_DRAWS):
-            if _fits(prompt, self.tokenizer, self.room):
+            if self.space.holds(prompt):
                 return prompt
             # Of the seed alone: the same seed gives the same prompt, whatever was drawn before.
             (prompt,) = self.source.draw(np.array([draw_seed(seed, number)], dtype=np.uint64))
-        raise EmptyPromptsError(f"none of {MOST_DRAWS} prompts fits into {self.room} tokens")
-
-
-def _length(prompt: Prompt, tokenizer: Tokenizer) -> int:
-    if prompt.tokens is not None:
-        return len(prompt.tokens)
-    return len(encode_prompt(tokenizer, prompt.text))
-
-
-def _fits(prompt: Prompt, tokenizer: Tokenizer, room: int) -> bool:
-    return _length(prompt, tokenizer) <= room
-
-
-def _cut(prompt: Prompt, tokenizer: Tokenizer, room: int) -> Prompt:
-    if _fits(prompt, tokenizer, room):
-        return prompt
-    if prompt.tokens is not None:
-        return replace(prompt, text="", tokens=prompt.tokens[-room:])
-    # Half of what may still be cut at a time: where to begin, so that the rest fits.
-    too_early, start = 0, len(prompt.text)
-    while too_early + 1 < start:
-        middle = (too_early + start) // 2
-        if _fits(replace(prompt, text=prompt.text[middle:]), tokenizer, room):
-            start = middle
-        else:
-            too_early = middle
-    if start == len(prompt.text):
-        raise PromptTooLongError(
-            f"{prompt.origin or 'a prompt'}: not even the end of {prompt.text[-60:]!r} fits into "
-            f"{room} tokens"
-        )
-    return replace(prompt, text=prompt.text[start:])
+        raise EmptyPromptsError(f"none of {MOST_DRAWS} prompts fits into {self.space.room} tokens")

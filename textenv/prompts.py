@@ -79,9 +79,20 @@ class Prompt:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The columns, and as `prompt` the text or the messages: for worlds and dense rewards."""
-        given = self.text if self.messages is None else [dict(one) for one in self.messages]
-        return {**self.columns, "prompt": given}
+        """Its `Record` as a dict: for worlds and dense rewards."""
+        return dict(Record(self))
+
+    @property
+    def last_text(self) -> str:
+        """The text, or that of the last message of a chat."""
+        return self.text if self.messages is None else str(self.messages[-1]["content"])
+
+    def with_last_text(self, text: str) -> Self:
+        """The same prompt with another `last_text`."""
+        if self.messages is None:
+            return replace(self, text=text)
+        *before, last = self.messages
+        return replace(self, text="", messages=[*before, {**last, "content": text}])
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -153,7 +164,7 @@ def columns_as_json(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Record(Mapping[str, Any]):
-    """A prompt's record: its columns, and its text as `prompt`.
+    """A prompt's record: its columns, and as `prompt` its text, or its messages if it has them.
 
     It is no dict on purpose. Gymnasium's vector environments take the dicts of their rows' infos
     apart into one array for each key, which columns of mixed types do not fit.
@@ -168,7 +179,10 @@ class Record(Mapping[str, Any]):
         self._prompt = prompt
 
     def __getitem__(self, name: str) -> Any:
-        return self._prompt.text if name == "prompt" else self._prompt.columns[name]
+        if name != "prompt":
+            return self._prompt.columns[name]
+        messages = self._prompt.messages
+        return self._prompt.text if messages is None else [dict(one) for one in messages]
 
     def __iter__(self) -> Iterator[str]:
         yield from (name for name in self._prompt.columns if name != "prompt")

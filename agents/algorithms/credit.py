@@ -6,6 +6,7 @@ Nothing here imports torch, so the command line can show the names at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -55,4 +56,13 @@ def credit_function(credit: Credit) -> Callable[..., Any]:
     if ":" in credit:
         return load_function(credit, "the credit", "a rollout's arrays")
     found: Callable[..., Any] = getattr(returns, credit)
+    return found
+
+
+def steps_of(credit: Credit) -> Callable[..., Any] | None:
+    """The attribute `begins` of a credit: where its steps begin. None if it has none."""
+    function = credit_function(credit)
+    while isinstance(function, functools.partial) and not hasattr(function, "begins"):
+        function = function.func
+    found: Callable[..., Any] | None = getattr(function, "begins", None)
     return found

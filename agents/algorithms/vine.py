@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -77,12 +78,28 @@ class VinePPO(Algorithm):
         part = max(ANSWERS_AT_ONCE // self.continuations, 1)
         for begin in range(0, len(starts), part):
             played = collect_from(starts[begin : begin + part], self.continuations)
-            # An answer to which the reward does not apply says nothing of the text before it.
+            # An answer without a score says nothing of the text before it.
             means += played.episode_returns.view(-1, self.continuations).nanmean(1).tolist()
+        self._fill(means, rollout, begins)
         # As exact as the rewards that they are compared with.
         values = rollout.rewards.new_zeros(rollout.rewards.shape)
         values[begins] = values.new_tensor(means)
         return dataclasses.replace(rollout, values=values)
+
+    @staticmethod
+    def _fill(means: list[float], rollout: Rollout, begins: Tensor) -> None:
+        """Where no continuation has a score, the value is what followed in the answer itself.
+
+        So that step changes nothing, and the one before it is judged by both.
+        """
+        paid = rollout.rewards.where(rollout.mask, 0.0)
+        sequence, end, following = -1, 0, 0.0
+        for number, (row, place) in reversed([*enumerate(begins.nonzero().tolist())]):
+            if row != sequence:  # the last step of its answer
+                sequence, end, following = row, paid.shape[1], 0.0
+            if math.isnan(means[number]):
+                means[number] = paid[row, place:end].sum().item() + following
+            end, following = place, means[number]
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """What each step changed, shape (S, L)."""

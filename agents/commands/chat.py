@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Masked, Sampling
+from agents.commands.shared import Framed, Machine, Masked, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,20 @@ class Answers(Sampling, Masked):
     max_new_tokens: int | None = setting(None, minimum=1)  # type: ignore[assignment]  # wider
 
 
-@dataclass(frozen=True)
-class Conversation:
+@dataclass(frozen=True, kw_only=True)
+class Conversation(Framed):
     """The conversation.
 
     Attributes:
         plain: Continue each text as it is, even if the policy has learned from dialogues.
         dialogue: Take the policy for one that has learned from dialogues of textenv sft. Those of
             version 0.1 do not tell.
+        frame: How messages are wrapped: chat for the template of the dialogues that the policy has
+            learned from, which is taken anyway if there is one, or a textenv.frames.ChatTemplate of
+            yours.
+        tools: A function that the policy may call in its text: file.py:function, or
+            textenv.tools:calculator. Results are shown, and the policy goes on from them. May be
+            given several times.
         system: A message in front of all others, such as how to behave.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
             swear words gives 0 or 1. Answers then appear whole.
@@ -39,6 +45,7 @@ class Conversation:
 
     plain: bool = False
     dialogue: bool = False
+    tools: list[str] = setting([], metavar="FILE:NAME")
     system: str | None = None
     refuse_above: float | None = setting(None, minimum=0, maximum=1)
 

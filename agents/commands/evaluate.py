@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Masked, Prompted, Sampling
+from agents.commands.shared import (
+    OWN_FUNCTION,
+    Conversation,
+    Machine,
+    Masked,
+    Prompted,
+    Sampling,
+)
 
 JUDGES = ("afinn", "textblob", "chinese")
 """Keys of `agents.evaluation.JUDGES`, which is not imported here: it needs torch."""
@@ -17,16 +24,17 @@ class Answers(Prompted, Sampling, Masked):
     Attributes:
         policies: Folders written by policy.save.
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
-            file.py:function.
+            file.py:function. What the --world begins with if not given.
+        max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.
         template: A function from a prompt's text to the text to use, such as a few-shot prompt:
             file.py:function, or agents.evaluation:step_by_step.
-        answers: Answers of each policy; the prompts are taken at even distances.
+        answers: Answers of each policy; prompts of a list are taken at even distances.
         temperature: Logits are divided by it; less is more predictable.
         rows: Answers that are written at a time.
     """
 
     policies: list[Path] = setting(metavar="POLICY...", positional=True)
-    prompts: str = setting(metavar="FILE")
+    prompts: str | None = setting(None, metavar="FILE")
     template: str | None = setting(None, metavar="FILE:NAME")
     answers: int = setting(256, minimum=2)
     temperature: float = setting(0.8, minimum=0.01)
@@ -72,11 +80,13 @@ class Output:
 class EvaluateSettings:
     """Compare policies on the same prompts: one table.
 
-    Give at least one of --reward, --reward-model and --judge. Wins are against the first policy,
-    with 95% intervals over prompts; those against each other are in the file of --json.
+    Give at least one of --reward, --reward-model and --judge, or a --world that pays. Wins are
+    against the first policy, with 95% intervals over prompts; those against each other are in the
+    file of --json.
     """
 
     answers: Answers
+    conversation: Conversation
     measures: Measures
     machine: Machine
     output: Output

@@ -118,7 +118,7 @@ def to_kept(settings: Any) -> dict[str, Any]:
     choices = {f.name: flat[f.name] for f in dataclasses.fields(settings) if f.name in flat}
     for option in (o for group in groups_of(type(settings), choices) for o in group.options):
         value = flat[option.name]
-        if option.metadata.get("metavar") in PLACES and value is not None:
+        if option.metadata.get("metavar") in PLACES and value not in (None, *option.names):
             several = isinstance(value, list)
             places = [_absolute(place) for place in (value if several else [value])]
             flat[option.name] = places if several else places[0]

@@ -57,7 +57,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """Which tokens may be chosen.
+    r"""Which tokens may be chosen.
 
     Attributes:
         min_new_tokens: Shortest answer: no token that ends one is chosen before.
@@ -65,13 +65,64 @@ class Masked:
         allowed_tokens: An id that may be chosen: then no other one is, but those given too and
             those that end an answer. May be given several times.
         stop_strings: A text that ends an answer, wherever tokens begin and end; it is not part of
-            the answer. May be given several times.
+            the answer. In bash a line end is $'\n'. May be given several times.
     """
 
     min_new_tokens: int = setting(0, minimum=0)
     forbidden_tokens: list[int] = setting([], minimum=0)
     allowed_tokens: list[int] = setting([], minimum=0)
     stop_strings: list[str] = setting([])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framed:
+    """How messages are wrapped.
+
+    Attributes:
+        frame: How prompts, turns and replies are wrapped: chat for the template of the dialogues
+            that the policy has learned from (textenv sft, or the tokenizer's own chat template), or
+            a textenv.frames.ChatTemplate of yours. Prompts may then be lists of messages. Not at
+            all if not given.
+    """
+
+    frame: str | None = setting(
+        None, metavar="FILE:NAME", names=("chat",), others={"file.py:template": "*:*"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation(Framed):
+    """Conversations: answers of several turns.
+
+    Attributes:
+        world: What replies when a turn ends: a class derived from textenv.World, a function that
+            makes one, or a BatchedWorld; file.py:World or package.module:World. It may begin
+            without --prompts and pay without --reward.
+        tools: A function that the policy may call in its text: file.py:function, or
+            textenv.tools:calculator. May be given several times.
+        max_turns: Turns of a conversation; --max-new-tokens, replies included, is the limit if not
+            given.
+        max_turn_tokens: Longest turn, in tokens.
+        reply_timeout: Seconds that an async reply of the world may take.
+        world_wait: Whether a step waits for all replies, or goes on with the rows that have theirs;
+            async is not reproducible.
+    """
+
+    world: str | None = setting(None, metavar="FILE:NAME")
+    tools: list[str] = setting([], metavar="FILE:NAME")
+    max_turns: int | None = setting(None, minimum=1)
+    max_turn_tokens: int | None = setting(None, minimum=1)
+    reply_timeout: float | None = setting(None, minimum=0.001)
+    world_wait: Literal["all", "async"] = "all"
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether anything replies."""
+        return self.world is not None or bool(self.tools)
+
+    def longest_turn(self, max_new_tokens: int) -> int:
+        """Tokens that one turn may have where all of them may have `max_new_tokens`."""
+        return min(max_new_tokens, self.max_turn_tokens or max_new_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

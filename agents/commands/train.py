@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Device, Masked, Network, Prompted
+from agents.commands.shared import Conversation, Device, Masked, Network, Prompted
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -25,10 +25,11 @@ class Task:
     Attributes:
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
             file.py:name, which is a function, a list or a curriculum. Of 40 different ones or more,
-            a tenth but at least 20 are held out to be measured on. Openings of speeches if not
-            given.
+            a tenth but at least 20 are held out to be measured on. If not given, what the
+            --world begins with, or openings of speeches.
         reward: Your reward, a function of a list of episodes: file.py:function or
-            package.module:function. How positive an answer sounds if not given.
+            package.module:function; it is added to what a --world pays. How positive an answer
+            sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
@@ -57,7 +58,7 @@ class Answers(Prompted, Masked):
     """How to answer.
 
     Attributes:
-        max_new_tokens: Longest answer, in tokens.
+        max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.
         rows: Answers that are written at a time.
         group_size: Answers to each drawn prompt; algorithms that compare answers need 2 or more.
     """
@@ -128,12 +129,14 @@ class TrainSettings:
     finish their sentences in a friendlier way. Takes about three minutes on two processor cores,
     and keeps the GPT for the next time.
 
-    With --prompts, --reward or --policy, one or all of them: the same with your own. With
-    --algorithm NAME another algorithm; its options are in the help of --algorithm NAME --help.
+    With --prompts, --reward or --policy, one or all of them: the same with your own. With --world
+    or --tools an answer is a conversation. With --algorithm NAME another algorithm; its options are
+    in the help of --algorithm NAME --help.
     """
 
     task: Task = Task()
     answers: Answers = Answers()
+    conversation: Conversation = Conversation()
     training: Training = Training()
     algorithm: Choice = one_of(
         algorithm_named,

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.collector import play_from
+from agents.collector import collector_from, in_order
 from agents.evaluation.intervals import bootstrap_interval
 from agents.evaluation.text_measures import distinct_n
-from agents.runs.samples import Sample
+from agents.runs.samples import Sample, turns_of
 from policies import Policy, PolicyOutputs
 from textenv import ListPrompts, Prompt, TextVectorEnv
+from textenv.errors import WorldError
 from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
@@ -28,12 +29,15 @@ class Evaluation:
         answers: Token ids of the answers, a stop token included.
         logprobs: Log-probability of each answer under the policy, shape (n,).
         ref_logprobs: The same under the reference, shape (n,); NaN without a reference.
+        failed_worlds: Conversations that ended because their world failed; their scores are what
+            was paid before.
     """
 
     samples: Sequence[Sample]
     answers: Sequence[NDArray[np.int64]]
     logprobs: NDArray[np.float64]
     ref_logprobs: NDArray[np.float64]
+    failed_worlds: int = 0
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -73,6 +77,7 @@ class Evaluation:
     def numbers(self) -> dict[str, float]:
         """All of these numbers by name, and the bounds of the mean score."""
         score = bootstrap_interval(self.scores)
+        failed = {"failed_worlds": float(self.failed_worlds)} if self.failed_worlds else {}
         return {
             "score": score.mean,
             "score_low": score.low,
@@ -82,6 +87,7 @@ class Evaluation:
             "kl_per_token": self.kl_per_token,
             "reference_perplexity": self.reference_perplexity,
             "distinct_2": self.distinct_2,
+            **failed,
         }
 
 
@@ -113,6 +119,7 @@ def evaluate(
         ValueError: There are no prompts.
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
+        WorldError: The world failed in all conversations.
     """
     if not prompts:
         raise ValueError("there are no prompts to answer")
@@ -120,6 +127,7 @@ def evaluate(
     answers: list[NDArray[np.int64]] = []
     logprobs: list[NDArray[np.float64]] = []
     ref_logprobs: list[NDArray[np.float64]] = []
+    failed, world_error = 0, ""
     for begin in range(0, len(prompts), envs.num_envs):
         some = prompts[begin : begin + envs.num_envs]
         numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
@@ -128,8 +136,16 @@ def evaluate(
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
             sums.append(_answer_logprobs(reader, batch, temperature))
+        failed += batch.failed_worlds
+        world_error = batch.world_error or world_error
         on_answers(len(samples))
-    return Evaluation(samples, answers, np.concatenate(logprobs), np.concatenate(ref_logprobs))
+    if failed == len(prompts):
+        raise WorldError(
+            f"the world failed in all {failed} conversations, the last time so: {world_error}"
+        )
+    return Evaluation(
+        samples, answers, np.concatenate(logprobs), np.concatenate(ref_logprobs), failed
+    )
 
 
 class Answers(NamedTuple):
@@ -142,6 +158,8 @@ class Answers(NamedTuple):
         rewards: The environment's reward for each chosen token, 0 elsewhere, shape (k, L).
         allowed: What could be chosen at each chosen token, in the order of `mask`, shape
             (mask.sum(), V), bool; None without action masks.
+        failed_worlds: Conversations that ended because their world failed.
+        world_error: What went wrong in the last of these.
     """
 
     samples: list[Sample]
@@ -149,6 +167,8 @@ class Answers(NamedTuple):
     mask: NDArray[np.bool_]
     rewards: NDArray[np.float64]
     allowed: NDArray[np.bool_] | None
+    failed_worlds: int = 0
+    world_error: str = ""
 
 
 @torch.inference_mode()
@@ -174,23 +194,29 @@ def answer_prompts(
         RewardError: The reward failed.
     """
     uniforms = np.stack([generator.random(envs.max_new_tokens) for generator in generators])
-    starts = [
-        Start(prompt, episode_seed=int(generator.integers(2**63)))
-        for prompt, generator in zip(ListPrompts(prompts).prompts, generators, strict=True)
+    seeds = [int(generator.integers(2**63)) for generator in generators]
+    starts = [  # of draws of their own: each prompt has a world of its own
+        Start(prompt, draw_seed=seed, episode_seed=seed)
+        for prompt, seed in zip(ListPrompts(prompts).prompts, seeds, strict=True)
     ]
-    rollout = play_from(policy, envs, starts, temperature, uniforms=uniforms)
+    collector = collector_from(policy, envs, starts, temperature, uniforms=uniforms)
+    rollout = in_order(collector.collect_episodes(len(starts)))
     tokens, mask, rewards = (
         x.cpu().numpy() for x in (rollout.tokens, rollout.mask, rollout.rewards)
     )
     allowed, scores = rollout.action_masks, rollout.scores.tolist()
     assert rollout.starts is not None and rollout.texts is not None
     begun = [start.opening.text for start in rollout.starts if start.opening is not None]
+    turns = [turns_of(rollout, row, envs.tokenizer) for row in range(len(rollout))]
+    failed = (rollout.endings or {}).get("failed", torch.zeros(0))
     return Answers(
-        [Sample(*said) for said in zip(begun, rollout.texts, scores, strict=True)],
+        [Sample(*said) for said in zip(begun, rollout.texts, scores, turns, strict=True)],
         tokens,
         mask,
         rewards,
         None if allowed is None else allowed.cpu().numpy(),
+        int((failed == 1).sum()),
+        collector.world_error,
     )
 
 

@@ -38,6 +38,7 @@ class Row:
         toxicity: Mean of what the classifier says, 0 to 1; None without one. With a list of words
             it is the share of answers that hold one of them.
         perplexity: Perplexity of held-out text; None without such a text.
+        failed_worlds: Conversations whose world failed; None if none did.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Row:
     kl: Interval | None = None
     toxicity: Interval | None = None
     perplexity: float | None = None
+    failed_worlds: int | None = None
 
     def numbers(self) -> dict[str, Any]:
         """The row as plain values for JSON; intervals become `{"mean", "low", "high"}`."""
@@ -155,6 +157,7 @@ def compare_answers(
             kl=None if np.isnan(differences).any() else bootstrap_interval(differences),
             toxicity=None if classifier is None else _toxicity(classifier, evaluation),
             perplexity=(perplexities or {}).get(name),
+            failed_worlds=evaluation.failed_worlds or None,
         )
         rows.append(row)
     return rows
@@ -176,6 +179,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "distinct pairs": lambda row: f"{row.distinct_2:.3f}",
         "perplexity": lambda row: None if row.perplexity is None else f"{row.perplexity:.2f}",
         "toxicity": lambda row: row.toxicity,
+        "failed worlds": lambda row: row.failed_worlds,
     }
     cells = {heading: [value(row) for row in rows] for heading, value in columns.items()}
     kept = {heading: column for heading, column in cells.items() if set(column) != {None}}

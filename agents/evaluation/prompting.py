@@ -9,7 +9,7 @@ to text; nothing checks whether a prompt fits a context.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from textenv import Prompt
 from textenv.errors import PromptError
@@ -113,7 +113,9 @@ def extract_answer(text: str) -> str | None:
 
 
 def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> list[Prompt]:
-    """The prompts with their texts put through `template`; their columns stay.
+    """The prompts with their texts put through `template`, of chats the last message.
+
+    Their columns stay.
 
     >>> with_template([Prompt("3 + 4?", {"answer": "7"})], step_by_step)[0].columns
     {'answer': '7'}
@@ -125,7 +127,7 @@ def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> 
     for number, prompt in enumerate(prompts):
         if prompt.tokens is not None:
             raise PromptError(f"prompt {number} is given as ids; a template needs its text")
-        made.append(replace(prompt, text=template(prompt.text)))
+        made.append(prompt.with_last_text(template(prompt.last_text)))
     return made
 
 

@@ -7,12 +7,14 @@ import numpy as np
 from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
-from agents.jobs.environments import rules_of
+from agents.jobs.environments import named_template, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
 from policies import Policy, load_policy
-from textenv.errors import OptionError, PromptError
+from textenv.errors import FrameError, OptionError, PromptError
 from textenv.frames import ChatTemplate, ModelTemplate
+from textenv.records import short
+from textenv.tools import Tools
 
 COMMANDS = {
     "/help": "shows this",
@@ -37,8 +39,11 @@ def run(settings: ChatSettings) -> None:
     answers, talk_options = settings.answers, settings.conversation
     if talk_options.plain and talk_options.system is not None:
         raise OptionError("--plain knows no roles: leave --system out")
-    if talk_options.plain and talk_options.dialogue:
-        raise OptionError("--plain and --dialogue exclude each other: leave one of them out")
+    tools = Tools(talk_options.tools) if talk_options.tools else None
+    chosen = [name for name in ("plain", "dialogue", "frame") if getattr(talk_options, name)]
+    if len(chosen) > 1:
+        flags = " and ".join(f"--{name}" for name in chosen)
+        raise OptionError(f"{flags} exclude each other: leave one of them out")
     device_named(settings.machine.device)
     policy = to_machine(load_policy(answers.folder), settings.machine)
     longest = answers.max_new_tokens or max(policy.context // 2, 1)
@@ -56,7 +61,14 @@ def run(settings: ChatSettings) -> None:
         None if limit is None else refuse_toxic(profanity_words(), limit),
     )
     template = ChatTemplate() if talk_options.dialogue else template_of(policy)
+    if talk_options.frame is not None:
+        template = _chosen(talk_options.frame, policy)
     if talk_options.plain or template is None:
+        if tools is not None:
+            raise OptionError(
+                "--tools are told and answered by a chat template: leave --plain out, or name a "
+                "textenv.frames.ChatTemplate of yours as --frame file.py:template"
+            )
         if talk_options.system is not None:
             raise OptionError(
                 f"the policy in {answers.folder} has learned from no dialogue and knows no roles: "
@@ -66,17 +78,21 @@ def run(settings: ChatSettings) -> None:
             print(UNTAUGHT)
         talker: Talker = Continuation(voice)
     else:
-        talker = Chat(voice, template, talk_options.system)
+        talker = Chat(voice, template, talk_options.system, tools=tools)
     print("/help lists the commands.")
     talk(talker)
 
 
-def template_of(policy: Policy) -> ChatTemplate | ModelTemplate | None:
-    """The template of the dialogues that a policy has learned from; None if it has from none."""
-    if texts := getattr(policy, "chat_template", None):
-        return ChatTemplate(**texts)
-    published = getattr(policy, "transformers_tokenizer", None)
-    return ModelTemplate.of(published) if getattr(published, "chat_template", None) else None
+def _chosen(name: str, policy: Policy) -> ChatTemplate | ModelTemplate:
+    """The template that `--frame` names.
+
+    Raises:
+        FrameError: It is none, or the policy has none.
+    """
+    template = named_template(name, policy)
+    if not isinstance(template, ChatTemplate | ModelTemplate):
+        raise FrameError(f"--frame {name} is {short(template)}, not a textenv.frames.ChatTemplate")
+    return template
 
 
 def talk(talker: Talker) -> None:

@@ -1,24 +1,36 @@
 """The environment in which a policy answers, and prompts that fit into it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
-from agents.commands.shared import Masked
+from agents.commands.shared import Conversation, Masked
+from agents.partners import TwoPlayers
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.encoding import PromptEncoder
-from textenv.errors import OptionError, PromptTooLongError
+from textenv.errors import FrameError, OptionError, PromptTooLongError, UnframedError
+from textenv.frames import CHAT, ChatTemplate, Frame, FrameArgument, ModelTemplate, load_frame
+from textenv.loading import load_object
 from textenv.long_prompts import cut_long, drop_long
 from textenv.masks import forbidden_marks, mask_table, token_marks
+from textenv.rewards import terms_of_all
 from textenv.stop_strings import StopStrings
 from textenv.tokenizers import stop_tokens_of
+from textenv.tools import Tools
 
 LONG = {"cut": cut_long, "drop": drop_long}
 
 
 def fit_prompts(
-    prompts: PromptSource, policy: Policy, room: int, how: str, console: Console
+    prompts: PromptSource,
+    policy: Policy,
+    room: int,
+    how: str,
+    console: Console,
+    frame: Frame | None = None,
 ) -> PromptSource:
     """Prompts that leave a policy the room for its answers.
 
@@ -28,15 +40,17 @@ def fit_prompts(
         room: Tokens that a prompt may have.
         how: A value of `--long-prompts`.
         console: Is told how many of a list were cut or dropped.
+        frame: How prompts are wrapped; None for prompts that are read as they are.
 
     Raises:
+        UnframedError: There are messages and there is no frame.
         PromptTooLongError: Some are too long and `how` is "error"; the message lists them.
         EmptyPromptsError: All of them were dropped.
     """
     assert policy.tokenizer is not None
     if how == "error":
         try:
-            PromptEncoder(policy.tokenizer, prompts, room)
+            PromptEncoder(policy.tokenizer, prompts, room, frame)
         except PromptTooLongError as error:
             raise PromptTooLongError(
                 error.which,
@@ -45,7 +59,7 @@ def fit_prompts(
                 "their ends, or --long-prompts drop",
             ) from error
         return prompts
-    fitting = LONG[how](prompts, policy.tokenizer, room)
+    fitting = LONG[how](prompts, policy.tokenizer, room, frame)
     if isinstance(prompts, ListPrompts) and isinstance(fitting, ListPrompts):
         kept = {id(prompt) for prompt in fitting.prompts}
         long = sum(id(prompt) not in kept for prompt in prompts.prompts)
@@ -71,6 +85,120 @@ def room_for_prompts(policy: Policy, max_new_tokens: int) -> int:
             f"context of {policy.context}"
         )
     return room
+
+
+# -------------------------------------------------------------------- conversations
+
+
+def check_conversation(talk: Conversation, prompts: str | None, pays: bool) -> None:
+    """Find what cannot be a conversation before anything is loaded.
+
+    Args:
+        talk: The options.
+        prompts: The value of `--prompts`.
+        pays: Whether a reward or a judge is named.
+
+    Raises:
+        OptionError: Options do not go together.
+        ObjectNotFoundError: There is no such world, tool or template.
+        ToolError: A function cannot be used as a tool.
+    """
+    if not talk.has_turns:
+        for name in ("max_turns", "max_turn_tokens", "reply_timeout", "world_wait"):
+            if getattr(talk, name) != getattr(Conversation(), name):
+                flag = "--" + name.replace("_", "-")
+                raise OptionError(
+                    f"{flag} is about turns, and an answer has one: name what replies, with "
+                    f"--world or --tools, or leave {flag} out"
+                )
+    if talk.tools:
+        if talk.world is not None:
+            raise OptionError(
+                "--tools are a world of their own: leave --world out, or give your world the "
+                "tools, as a class derived from textenv.tools.ToolWorld does"
+            )
+        if prompts is None:
+            raise OptionError("--tools begin no conversation: give --prompts")
+        if not pays:
+            raise OptionError("--tools pay nothing: give --reward or --reward-model")
+    schemas_of(talk)
+    if talk.frame not in (None, CHAT):
+        load_object(talk.frame)
+
+
+def schemas_of(talk: Conversation) -> Any:
+    """The JSON schemas of the tools that a frame tells of."""
+    if talk.tools:
+        return Tools(talk.tools).tools
+    return () if talk.world is None else getattr(load_object(talk.world), "tools", ())
+
+
+def world_of(talk: Conversation, policy: Policy) -> Any:
+    """The world that `--world` names, or None.
+
+    The empty seat of a `TwoPlayers` is taken by the policy itself, with its present weights.
+    """
+    if talk.world is None:
+        return None
+    found = load_object(talk.world)
+    if isinstance(found, TwoPlayers) and found.partner is None:
+        found = found.another()  # the named one stays as it is, for other policies
+        found.partner = policy
+    return found
+
+
+def template_of(policy: Policy) -> ChatTemplate | ModelTemplate | None:
+    """The template of the dialogues that a policy has learned from; None if it has from none."""
+    if texts := getattr(policy, "chat_template", None):
+        return ChatTemplate(**texts)
+    published = getattr(policy, "transformers_tokenizer", None)
+    return ModelTemplate.of(published) if getattr(published, "chat_template", None) else None
+
+
+def named_template(name: str | None, policy: Policy) -> FrameArgument:
+    """The template that `--frame` names: that of the policy's dialogues, or the user's own.
+
+    Raises:
+        FrameError: The policy has learned from no dialogue.
+        ObjectNotFoundError: There is no such template.
+    """
+    if name is None:
+        return None
+    if name != CHAT:
+        own: FrameArgument = load_object(name)
+        return own
+    template = template_of(policy)
+    if template is None:
+        raise FrameError(
+            "--frame chat: the policy has learned from no dialogue, and its tokenizer has no chat "
+            "template: leave --frame out, name a textenv.frames.ChatTemplate of yours as --frame "
+            "file.py:template, or take a policy of textenv sft"
+        )
+    return template
+
+
+def frame_of(talk: Conversation, policy: Policy) -> Frame | None:
+    """What wraps the prompts of a policy, for measuring them; raises as `named_template`."""
+    return load_frame(named_template(talk.frame, policy), tokenizer_of(policy), schemas_of(talk))
+
+
+@contextmanager
+def frame_by_option() -> Iterator[None]:
+    """Messages that need a frame are refused with the option that gives one.
+
+    Raises:
+        FrameError: There are some.
+    """
+    try:
+        yield
+    except UnframedError as error:
+        raise FrameError(
+            f"{error.which}: give --frame chat for the template of the dialogues that the policy "
+            "has learned from, or --frame file.py:template for a ChatTemplate of yours"
+        ) from error
+
+
+# -------------------------------------------------------------------- the environment
 
 
 def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, Any]:
@@ -110,6 +238,7 @@ def environment_for(
     rows: int,
     max_new_tokens: int,
     masks: Masked,
+    talk: Conversation,
     group_size: int = 1,
 ) -> TextVectorEnv:
     """An environment of `policy`'s vocabulary, whose context limits the prompts.
@@ -117,23 +246,38 @@ def environment_for(
     Args:
         policy: Who is to answer.
         prompts: Anything that `TextVectorEnv` takes.
-        reward: The same.
+        reward: The same; None if the world pays.
         rows: Answers written at a time.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer; of a conversation all turns and replies.
         masks: Which tokens may be chosen.
+        talk: What replies, and how messages are wrapped.
         group_size: Answers to each drawn prompt.
 
     Raises:
         PromptTooLongError: The answers leave no room for a prompt.
-        OptionError: The masks do not fit the policy.
+        OptionError: The masks do not fit the policy, or the reward not the waiting.
+        FrameError: The policy has learned from no dialogue.
     """
+    terms = () if reward is None else terms_of_all([reward])
+    if talk.world_wait == "async" and any(term.dense for term in terms):
+        raise OptionError(
+            "--world-wait async: the reward is dense and is asked at every step, and an episode "
+            "may end in a step that chose nothing: let the world pay, or leave --world-wait out"
+        )
     return TextVectorEnv(
         rows,
         prompts=prompts,
         reward=reward,
+        world=world_of(talk, policy),
+        tools=talk.tools or None,
+        frame=named_template(talk.frame, policy),
         tokenizer=policy.tokenizer,
+        max_turns=talk.max_turns,
+        max_turn_tokens=talk.max_turn_tokens,
+        reply_timeout=talk.reply_timeout,
+        world_wait=talk.world_wait,
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=room_for_prompts(policy, max_new_tokens),
         group_size=group_size,
-        **rules_of(masks, policy, max_new_tokens),
+        **rules_of(masks, policy, talk.longest_turn(max_new_tokens)),
     )

@@ -12,7 +12,6 @@ from rich.console import Console
 from agents.commands.evaluate import EvaluateSettings, Measures
 from agents.commands.shared import Machine
 from agents.evaluation import (
-    Judge,
     compare,
     comparison_table,
     judge_reward,
@@ -21,7 +20,15 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
-from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts, rules_of
+from agents.jobs.environments import (
+    check_conversation,
+    environment_for,
+    fit_prompts,
+    frame_by_option,
+    frame_of,
+    room_for_prompts,
+    rules_of,
+)
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
@@ -30,10 +37,11 @@ from agents.supervised.token_stream import open_stream
 from policies import Policy, load_policy, tokenizer_of
 from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
-from textenv import ListPrompts, Prompt, TextVectorEnv, load_prompts
+from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
-from textenv.loading import load_function
+from textenv.loading import load_function, load_object
+from textenv.prompts import NoPrompts
 from textenv.reward_trial import try_reward
 from textenv.tokenizers import encode_prompt
 
@@ -50,21 +58,34 @@ def run(settings: EvaluateSettings) -> None:
     Raises:
         TextEnvError: Something that was given cannot be used.
     """
-    wanted, measures, machine = settings.answers, settings.measures, settings.machine
     _check(settings)
+    with frame_by_option():
+        _compare(settings)
+
+
+def _compare(settings: EvaluateSettings) -> None:
+    wanted, measures, machine = settings.answers, settings.measures, settings.machine
+    talk = settings.conversation
     console = Console()
     decides = None if measures.judge is None else load_judge(measures.judge)
-    scored = _reward(measures, decides, machine)
-    asked = _prompts(wanted.prompts, wanted.template, wanted.answers, machine.seed)
+    # The judge's scores are the reward where nothing else pays.
+    judged = None if decides is None or talk.world is not None else judge_reward(decides)
+    scored = _reward(measures, machine) or judged
+    source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
+    asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
     tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
     for tried in (measures.reward, decides and judge_reward(decides)):
-        if tried is not None:  # before anything takes long
+        if tried is not None and not talk.has_turns:  # before anything takes long
             try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
     for policy in named.values():
-        rules_of(wanted, policy, wanted.max_new_tokens)  # refused before anything is answered
-        room = room_for_prompts(policy, wanted.max_new_tokens)
-        fitting = fit_prompts(ListPrompts(asked), policy, room, wanted.long_prompts, console)
+        # What does not fit a policy is refused before anything is answered.
+        rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))
+        room, frame = room_for_prompts(policy, wanted.max_new_tokens), frame_of(talk, policy)
+        if wanted.prompts is None:
+            continue
+        listed = ListPrompts(asked)
+        fitting = fit_prompts(listed, policy, room, wanted.long_prompts, console, frame)
         assert isinstance(fitting, ListPrompts)  # made from one
         asked = list(fitting.prompts)
     against = None
@@ -78,11 +99,12 @@ def run(settings: EvaluateSettings) -> None:
     def environment(policy: Policy) -> TextVectorEnv:
         return environment_for(
             policy,
-            ListPrompts(asked),
+            NoPrompts() if wanted.prompts is None else ListPrompts(asked),
             scored,
             rows=min(wanted.rows, len(asked)),
             max_new_tokens=wanted.max_new_tokens,
             masks=wanted,
+            talk=talk,
         )
 
     with Stages(console).bar("Answers", len(named) * len(asked), "answers") as advance:
@@ -128,8 +150,17 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to compare: name the folder of one policy or more")
     if measures.reward is not None and measures.reward_model is not None:
         raise OptionError("give --reward or --reward-model, not both")
-    if measures.reward is None and measures.reward_model is None and measures.judge is None:
+    asked, talk = settings.answers, settings.conversation
+    pays = bool(measures.reward or measures.reward_model or measures.judge)
+    if not pays and not talk.has_turns:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
+    if asked.prompts is None and talk.world is None and not talk.tools:
+        raise OptionError("--prompts must be given: textenv eval --help says more")
+    if asked.prompts is None and asked.template is not None:
+        raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
+    check_conversation(talk, asked.prompts, pays)
+    if talk.has_turns and measures.reward is not None:
+        load_object(measures.reward)  # not tried: it may look at turns, which only a world makes
     if measures.text is not None and not measures.text.is_file():
         raise OptionError(f"--text: there is no file {measures.text}")
     if len({folder.resolve() for folder in policies}) < len(policies):
@@ -165,26 +196,22 @@ def _reference(folder: Path, policies: Mapping[str, Policy], machine: Machine) -
     return reference
 
 
-def _reward(measures: Measures, judge: Judge | None, machine: Machine) -> Any:
-    """What the environments pay: the judge's scores if nothing else was given."""
+def _reward(measures: Measures, machine: Machine) -> Any:
+    """The reward, or the reward model, that was named; or None."""
     if measures.reward_model is not None:
         return RewardModel.load(measures.reward_model).to(device_named(machine.device))
-    if measures.reward is not None:
-        return measures.reward
-    assert judge is not None
-    return judge_reward(judge)
+    return measures.reward
 
 
-def _prompts(source: str, template: str | None, count: int, seed: int) -> list[Prompt]:
+def _prompts(source: PromptSource, template: str | None, count: int, seed: int) -> list[Prompt]:
     """At most `count` prompts: at even distances from a list, drawn from anything else."""
-    loaded = load_prompts(source)
-    if isinstance(loaded, ListPrompts):
-        every = loaded.prompts
+    if isinstance(source, ListPrompts):
+        every = source.prompts
         places = np.linspace(0, len(every) - 1, min(count, len(every))).astype(int)
         asked = [every[place] for place in places]
     else:
         seeds = np.random.default_rng(seed).integers(2**64, size=count, dtype=np.uint64)
-        asked = list(loaded.draw(seeds))
+        asked = list(source.draw(seeds))
     if template is None:
         return asked
     return with_template(asked, load_function(template, "the template", "a prompt's text"))

@@ -14,7 +14,7 @@ from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
-from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
+from agents.jobs.environments import environment_for, fit_prompts, frame_of, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
@@ -35,6 +35,7 @@ from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
 from textenv.files import check_there, read_text
+from textenv.prompts import NoPrompts
 from textenv.tokenizers import encode_prompt
 
 FEWEST_TO_SPLIT = 40
@@ -101,7 +102,7 @@ def _made(settings: TrainSettings, made: type[Algorithm], values: Mapping[str, A
 
 
 def reward_of(settings: TrainSettings) -> Any:
-    """The reward, a reward model, or how positive an answer sounds.
+    """The reward, a reward model, or how positive an answer sounds; None if the world pays.
 
     Raises:
         InvalidRewardError: Both a reward and a reward model are named.
@@ -113,7 +114,9 @@ def reward_of(settings: TrainSettings) -> Any:
                 f"({settings.task.reward_model}) are given: give one of them"
             )
         return RewardModel.load(settings.task.reward_model).to(device_named(settings.device.device))
-    return settings.task.reward or speeches.sentiment_reward()
+    if settings.task.reward is not None:
+        return settings.task.reward
+    return None if settings.conversation.has_turns else speeches.sentiment_reward()
 
 
 def with_critic(actor: Policy, reward: Any, algorithm: type[Algorithm]) -> Policy:
@@ -219,6 +222,8 @@ def sources_of(settings: TrainSettings) -> list[PromptSource]:
     """Where prompts come from: one source for all, or one to train and one to evaluate on."""
     if settings.task.prompts is not None:
         return [load_prompts(settings.task.prompts)]
+    if settings.conversation.world is not None:
+        return [NoPrompts()]
     return [ListPrompts(prompts) for prompts in speeches.prompts()]
 
 
@@ -235,11 +240,14 @@ def prompts_of(
 
     Raises:
         PromptTooLongError: Some are too long for the policy, and nothing is to be done about it.
+        FrameError: There are messages and no frame, or the policy has none.
     """
     answers, count = settings.answers, settings.output.eval_answers
+    frame = frame_of(settings.conversation, policy)
     room = room_for_prompts(policy, answers.max_new_tokens)
     training, *others = [
-        fit_prompts(source, policy, room, answers.long_prompts, console) for source in sources
+        fit_prompts(source, policy, room, answers.long_prompts, console, frame)
+        for source in sources
     ]
     if not others:
         return split_prompts(training, count, settings.training.seed)
@@ -283,7 +291,7 @@ def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def environment_of(
-    settings: TrainSettings, policy: Policy, prompts: PromptSource, reward: Any, group_size: int
+    settings: TrainSettings, policy: Policy, prompts: PromptSource, reward: Any
 ) -> TextVectorEnv:
     """Where `policy` answers."""
     answers = settings.answers
@@ -294,5 +302,6 @@ def environment_of(
         rows=answers.rows,
         max_new_tokens=answers.max_new_tokens,
         masks=answers,
-        group_size=group_size,
+        talk=settings.conversation,
+        group_size=answers.group_size,
     )

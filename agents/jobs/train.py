@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from agents.algorithms.names import algorithm_named
 from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
+from agents.jobs.environments import check_conversation, frame_by_option, named_template
 from agents.jobs.inputs import (
     algorithm_class,
     environment_of,
@@ -37,14 +38,16 @@ from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
-from policies import Policy
+from policies import Policy, TransformerPolicy
 from policies.checkpoint import saved_tokenizer
-from textenv import ListPrompts, PromptSource, TextVectorEnv
+from textenv import PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
 )
 from textenv.files import reason
+from textenv.frames import CHAT, ChatTemplate
+from textenv.loading import load_object
 from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
@@ -98,7 +101,8 @@ def run(settings: TrainSettings, given: set[str]) -> None:
         settings = _settings_to_resume(folder, settings, given)
     else:
         _check_given(settings, given)
-    _show(train(settings, settings.output.run_folder, console, folder), console)
+    with frame_by_option():
+        _show(train(settings, settings.output.run_folder, console, folder), console)
 
 
 def train(
@@ -119,6 +123,8 @@ def train(
     device_named(settings.device.device)  # what cannot be used is found before the long work
     check_loggers(settings.output.logger)
     made = algorithm_class(settings)
+    task, talk = settings.task, settings.conversation
+    check_conversation(talk, task.prompts, pays=bool(task.reward or task.reward_model))
     stages = Stages(console)
     sources = sources_of(settings)
     reward = reward_of(settings)
@@ -126,8 +132,10 @@ def train(
     actor, reference = policies_of(settings, stages, resume)
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
-    envs = environment_of(settings, actor, training, reward, settings.answers.group_size)
-    examination = environment_of(settings, actor, ListPrompts(asked), reward, 1)
+    template = named_template(talk.frame, actor)
+    if isinstance(template, ChatTemplate) and isinstance(actor, TransformerPolicy):
+        actor.chat_template = asdict(template)  # so that `textenv chat` asks in this form
+    envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)
     run.write_config({k: v for k, v in to_kept(settings).items() if k != "resume"})
@@ -135,7 +143,7 @@ def train(
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(
             who,
-            examination,
+            envs,
             asked,
             reference=reference,
             temperature=settings.training.temperature,
@@ -159,6 +167,7 @@ def train(
         error.__notes__ = [_to_go_on(run)]
         raise
 
+    before, after = _of_one_prompt(before, after)
     gain = bootstrap_interval(after.scores - before.scores)
     result = Result(run, before, after, held_out, gain, stages.seconds)
     for updates, evaluation in ((0, before), (learner.updates_done, after)):
@@ -168,12 +177,32 @@ def train(
     return result
 
 
+def _of_one_prompt(before: Evaluation, after: Evaluation) -> tuple[Evaluation, Evaluation]:
+    """The evaluations, where a world has begun the same draw in two ways with both of them.
+
+    A world may: in self-play the partner's first move is its present weights'.
+    """
+    prompts = [
+        old.prompt if old.prompt == new.prompt else f"{old.prompt} / {new.prompt}"
+        for old, new in zip(before.samples, after.samples, strict=True)
+    ]
+
+    def named(evaluation: Evaluation) -> Evaluation:
+        pairs = zip(evaluation.samples, prompts, strict=True)
+        return replace(evaluation, samples=[replace(s, prompt=prompt) for s, prompt in pairs])
+
+    return named(before), named(after)
+
+
 # -------------------------------------------------------------------- what the job is made of
 
 
 def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
     """Find out that the user's reward cannot work, before anything is loaded or trained."""
     if settings.task.reward is None:
+        return
+    if settings.conversation.has_turns:  # it may look at turns, which only a world makes
+        load_object(settings.task.reward)
         return
     (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
     folder = resume.checkpoint / POLICY if resume else settings.task.policy
@@ -196,6 +225,8 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
     if task.policy is None and (task.stop is not None or task.no_bos):
         option = "--no-bos" if task.no_bos else "--stop"
         raise OptionError(f"{option} belongs to a model of Hugging Face: name it with --policy")
+    if task.policy is None and settings.conversation.frame == CHAT:
+        raise OptionError(f"--frame {CHAT} is the template of a policy: name that with --policy")
     check_folder(settings.output.run_folder, "--run-folder")
 
 
@@ -305,6 +336,12 @@ def _show(result: Result, console: Console) -> None:
     for name, label, form in MEASURES:
         table.add_row(label, *(format(getattr(e, name), form) for e in (before, after)))
     console.print(table)
+    for name, evaluation in (("before", before), ("after", after)):
+        if evaluation.failed_worlds:
+            console.print(
+                f"The world failed in {evaluation.failed_worlds} of {len(before.samples)} "
+                f"conversations {name} training."
+            )
     console.print(f"Gain in score: {result.gain}, paired by prompt. Intervals: 95%, bootstrap.")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     console.print(f"Time: {seconds}")

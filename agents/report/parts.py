@@ -64,7 +64,7 @@ class TokenTrace:
         title: Text above the answer.
         prompt: The prompt that it answers.
         tokens: Texts of its n tokens; joined they are the answer.
-        measures: What was measured: n numbers by the measure's name.
+        measures: What was measured: n numbers by the measure's name; NaN where nothing was.
 
     Raises:
         ValueError: A measure does not have a number for each token.

@@ -31,7 +31,7 @@ def token_traces(
     The measures are `reward` (the environment's, which for a reward of whole answers stands at the
     last token), `KL` (log-probability under the policy minus that under the reference; its sum is
     the answer's share of the KL), `value` (what the policy expected before it chose the token) and
-    `log-probability`.
+    `log-probability`. What a world says between two turns has NaN: nobody chose it.
 
     Args:
         policy: The policy that answers; its own random numbers are not used.
@@ -53,12 +53,13 @@ def token_traces(
         answers = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
         measures = _measures(policy, reference, answers, temperature)
         for row, sample in enumerate(answers.samples):
-            chosen = answers.mask[row]
+            places = answers.mask[row].nonzero()[0]
+            behind = slice(places[0], places[-1] + 1)
             trace = TokenTrace(
                 title=f"{title} {sample.score:.3f}".strip(),
                 prompt=sample.prompt,
-                tokens=_texts(envs.tokenizer, answers.tokens[row], chosen),
-                measures={name: table[row, chosen].tolist() for name, table in measures.items()},
+                tokens=_texts(envs.tokenizer, answers.tokens[row], behind),
+                measures={name: table[row, behind].tolist() for name, table in measures.items()},
             )
             traces.append(trace)
     return traces
@@ -67,19 +68,23 @@ def token_traces(
 def _measures(
     policy: Policy, reference: Policy | None, answers: Answers, temperature: float
 ) -> dict[str, np.ndarray]:
-    """The measures by their names, each of shape (k, L)."""
+    """The measures by their names, each of shape (k, L); NaN where nothing was chosen."""
     outputs = answer_outputs(policy, answers, temperature)
     logprobs, values = (x.double().cpu().numpy() for x in (outputs.logprobs, outputs.values))
     measures = {"reward": answers.rewards}
     if reference is not None:
         expected = answer_outputs(reference, answers, temperature).logprobs
         measures["KL"] = logprobs - expected.double().cpu().numpy()
-    return measures | {"value": values, "log-probability": logprobs}
+    measures |= {"value": values, "log-probability": logprobs}
+    return {name: np.where(answers.mask, table, np.nan) for name, table in measures.items()}
 
 
-def _texts(tokenizer: Tokenizer, tokens: NDArray[np.int64], chosen: NDArray[np.bool_]) -> list[str]:
-    """The text of each chosen token; a stop token at the end is called by its name."""
-    prompt, answer = tokens[: chosen.argmax()].tolist(), tokens[chosen].tolist()
-    if answer and answer[-1] in stop_tokens_of(tokenizer):
-        return [*token_texts(tokenizer, answer[:-1], prompt), STOP]
-    return token_texts(tokenizer, answer, prompt)
+def _texts(tokenizer: Tokenizer, tokens: NDArray[np.int64], places: slice) -> list[str]:
+    """The text of each token at these places; a stop token is called by its name."""
+    ids, texts = tokens.tolist(), list[str]()
+    begin, stops = places.start, stop_tokens_of(tokenizer)
+    for place in range(places.start, places.stop):
+        if ids[place] in stops:
+            texts += [*token_texts(tokenizer, ids[begin:place], ids[:begin]), STOP]
+            begin = place + 1
+    return texts + token_texts(tokenizer, ids[begin : places.stop], ids[:begin])

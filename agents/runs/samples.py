@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ from textenv.tokenizers.texts import certain
 
 T = TypeVar("T")
 
+AGENT, WORLD, EARLIER = "agent", "world", "earlier"
+"""Who has said something in a conversation; what was said before a rollout began has no name."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -31,11 +35,20 @@ class Sample:
         text: The answer, without the stop token.
         score: Sum of the environment's rewards, before any KL penalty; NaN if the reward applies
             to no part of it.
+        turns: Of a conversation of several turns, who said what, in order: `(AGENT, "5")`,
+            `(WORLD, "higher")`. What is the world's is shown as it was appended, its frame
+            included.
     """
 
     prompt: str
     text: str
     score: float
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer for people: of a conversation a line a turn, with who says it."""
+        return [f"{who}: {said}" for who, said in self.turns] or [self.text]
 
 
 def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
@@ -52,8 +65,27 @@ def rollout_samples(rollout: Rollout, tokenizer: Tokenizer) -> list[Sample]:
         end = len(ids) - (ids[-1] in stop_tokens_of(tokenizer))
         prompt = certain(decode_prompt(tokenizer, ids[:begin]))
         text = decode_answer(tokenizer, ids[:begin], ids[begin:end], prompt)
-        samples.append(Sample(prompt, text, rollout.scores[row].item()))
+        turns = turns_of(rollout, row, tokenizer)
+        samples.append(Sample(prompt, text, rollout.scores[row].item(), turns))
     return samples
+
+
+def turns_of(rollout: Rollout, row: int, tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
+    """Who said what in a sequence of a rollout (see `Sample.turns`); empty if it is one turn."""
+    if rollout.turns is None or int(rollout.turns[row].max()) < 2:
+        return ()
+    chosen = rollout.mask[row].nonzero().flatten().tolist()
+    begin = chosen[0] if rollout.prompt_lengths is None else int(rollout.prompt_lengths[row])
+    ids, numbers = rollout.tokens[row].tolist(), rollout.turns[row].tolist()
+    turns = []
+    for number, places in groupby(range(begin, chosen[-1] + 1), numbers.__getitem__):
+        first, *more = places
+        said = [ids[place] for place in (first, *more)]
+        who = AGENT if number > 0 else EARLIER if first < chosen[0] else WORLD
+        if who == AGENT and said[-1] in stop_tokens_of(tokenizer):
+            del said[-1]
+        turns.append((who, decode_answer(tokenizer, ids[:first], said)))
+    return tuple(turns)
 
 
 def evenly_ranked(items: Sequence[T], count: int, key: Callable[[T], float]) -> list[T]:
@@ -95,15 +127,21 @@ def samples_table(samples: Iterable[Sample], title: str | None = None) -> Table:
     table.add_column("text", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     for sample in samples:
-        table.add_row(_visible(sample.prompt), _visible(sample.text), f"{sample.score:.3f}")
+        table.add_row(_visible(sample.prompt), _visible(*sample.lines), f"{sample.score:.3f}")
     return table
 
 
 def samples_markdown(samples: Iterable[Sample]) -> str:
     """The samples as Markdown, each below its score; texts are shown as code."""
     return "\n".join(
-        f"**score {sample.score:.3f}**\n\n    {visible(sample.prompt, kept='')}\n"
-        f"    {visible(sample.text, kept='')}\n"
+        "\n".join(
+            [
+                f"**score {sample.score:.3f}**",
+                "",
+                *(f"    {visible(line, kept='')}" for line in (sample.prompt, *sample.lines)),
+                "",
+            ]
+        )
         for sample in samples
     )
 
@@ -124,9 +162,9 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
     for old, new in zip(before, after, strict=True):
         table.add_row(
             _visible(old.prompt),
-            _visible(old.text),
+            _visible(*old.lines),
             f"{old.score:.3f}",
-            _visible(new.text),
+            _visible(*new.lines),
             f"{new.score:.3f}",
         )
     return table
@@ -134,11 +172,14 @@ def comparison_table(before: Sequence[Sample], after: Sequence[Sample]) -> Table
 
 def _plain(sample: Sample) -> dict[str, Any]:
     """A sample for JSON, which knows no NaN: an answer without a score has null."""
-    return asdict(sample) | {"score": None if math.isnan(sample.score) else sample.score}
+    plain = asdict(sample) | {"score": None if math.isnan(sample.score) else sample.score}
+    if not sample.turns:
+        del plain["turns"]
+    return plain
 
 
 def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
-    """Append one JSON object per line to `path`: the labels, then prompt, text and score.
+    """Append one JSON object per line to `path`: the labels, then prompt, text, score and turns.
 
     Lines that have the same labels take their place: a run that was resumed writes them again.
     """
@@ -157,6 +198,6 @@ def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -
         file.writelines(f"{line}\n" for line in lines)
 
 
-def _visible(text: str) -> Text:
-    """`text` with line ends and control characters escaped."""
-    return Text(visible(text, kept=""))
+def _visible(*lines: str) -> Text:
+    """The lines, with line ends and control characters within them escaped."""
+    return Text("\n".join(visible(line, kept="") for line in lines))

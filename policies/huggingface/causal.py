@@ -23,8 +23,9 @@ from policies.huggingface.registered_attention import (
     replace_attention,
 )
 from policies.huggingface.siblings import Sibling, sibling
-from policies.rows import ContinuedRows, Prefix, RowStore, WholeRows
+from policies.rows import ContinuedRows, Prefix, RowStore
 from policies.sharing import SharedRows, share_beginnings, whole_rows
+from policies.whole_rows import WholeRows
 from textenv.errors import AdapterError
 from textenv.tokenizers.huggingface import Stop
 

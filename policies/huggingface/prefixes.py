@@ -15,8 +15,9 @@ from torch import Tensor
 
 from policies import adapters
 from policies.huggingface.registered_attention import reading
-from policies.rows import Prefix, Recorded, WholeRows
+from policies.rows import Prefix, Recorded
 from policies.sharing import whole_rows
+from policies.whole_rows import WholeRows
 from textenv.errors import AdapterError
 
 PREFIX = "prefix.safetensors"

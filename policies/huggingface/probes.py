@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from policies.policy import Policy
-from policies.rows import Recorded, Rows, WholeRows
+from policies.rows import Recorded, Rows
 from policies.sharing import whole_rows
+from policies.whole_rows import WholeRows
 from textenv.errors import UnsupportedModelError
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}

@@ -1,5 +1,6 @@
 """Answers from given starts: they go on as the episodes did, and disturb nothing else."""
 
+from collections import Counter
 from dataclasses import replace
 
 import gymnasium as gym
@@ -44,9 +45,9 @@ def answers(num_envs=4, **options):
 
 
 def conversations(num_envs=4, **options):
-    defaults = {"max_prompt_tokens": 2, "max_new_tokens": 14, "max_turn_tokens": 3}
+    defaults = {"max_prompt_tokens": 2, "max_new_tokens": 14, "max_turn_tokens": 3, "world": Chance}
     tokenizer = Letters(4, stop=True)
-    return TextVectorEnv(num_envs, world=Chance, tokenizer=tokenizer, **defaults | options)
+    return TextVectorEnv(num_envs, tokenizer=tokenizer, **defaults | options)
 
 
 def policy_for(envs, seed=0):
@@ -198,6 +199,19 @@ def test_wrappers_hold_for_continuations_too():
     assert (two.scores == 2 * one.scores).all() and one.scores.any()
 
 
+@pytest.mark.parametrize("make", [answers, conversations])
+def test_answers_from_the_start_of_an_episode_differ(make):
+    collector = Collector(policy_for(make()), make(), seed=0)
+    rollout = collector.collect_episodes(4)
+    played = collector.collect_from(rollout.starts[:2], 8)
+    for number in range(2):
+        texts = played.texts[8 * number : 8 * number + 8]
+        assert texts[0] == rollout.texts[number]  # that episode's own
+        assert len(set(texts)) > 1
+    again = collector.collect_from(rollout.starts[:2], 8)
+    assert (again.tokens == played.tokens).all()
+
+
 def test_the_number_of_continuations_is_saved():
     def learner():
         envs = answers()
@@ -237,3 +251,21 @@ def test_places_and_starts_that_cannot_be_used():
     with pytest.raises(ResetOptionsError, match="nothing is left to generate"):
         collector.collect_from([Start(Prompt("a"), answer=np.array([0, 1, 0]))])
     assert isinstance(envs, gym.vector.VectorEnv)
+
+
+def test_starts_from_prompts_have_worlds_of_their_own_which_their_answers_share():
+    drawn = []
+
+    class Secret(World):
+        def begin(self, record, rng):
+            drawn.append(int(rng.integers(2**62)))
+            return "a"
+
+        def reply(self, turn, rng):
+            return Reply(terminated=True)
+
+    envs = conversations(world=Secret, max_prompt_tokens=1)
+    collector = Collector(policy_for(envs), envs, seed=1)
+    drawn.clear()
+    collector.collect_from([Start(Prompt("")), Start(Prompt("")), Start(Prompt(""))], 4)
+    assert sorted(Counter(drawn).values()) == [4, 4, 4]

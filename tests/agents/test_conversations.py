@@ -225,6 +225,32 @@ def test_failed_worlds_are_counted_and_not_learned_from_in_silence():
         Learner(policy_for(envs), envs, PPO(), n_episodes=32).update()
 
 
+class Away(World):
+    """Is away in half of the episodes, and pays 1 in the others."""
+
+    def begin(self, record, rng):
+        return "a"
+
+    def reply(self, turn, rng):
+        if rng.random() < 0.5:
+            raise OSError("away")
+        return Reply(reward=1.0, terminated=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_episode_whose_world_failed_is_no_bad_answer(mode):
+    envs = make(8, Away, group_size=4, autoreset_mode=mode)
+    update = Learner(policy_for(envs), envs, GRPO(), n_episodes=16).update()
+    assert 0 < update.metrics["failed_worlds"] < 16
+    assert update.score == 1 and update.episodes == 16
+    learned = update.rollout  # who is left of a group is compared with its own kind
+    assert len(learned) <= 16 - update.metrics["failed_worlds"]
+    assert (learned.scores == 1).all() and not learned.advantages.any()
+    found = Collector(policy_for(envs), envs, seed=0).collect_episodes(16)
+    failed = found.endings["failed"] == 1
+    assert failed.any() and (found.scores.isnan() == failed).all()
+
+
 def test_evaluation_measures_what_was_chosen():
     envs = make(3, AskTwice, max_turn_tokens=1, min_new_tokens=1)
     policy = policy_for(envs)

@@ -1,5 +1,6 @@
 """Credit at any grain, by hand on conversations of two turns."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -319,6 +320,35 @@ def test_a_credit_of_ones_own():
     assert torch.equal(own.advantages(rollout), whole / 2)
     assert torch.equal(own.value_mask(rollout), rollout.mask)
     assert torch.equal(PPO(credit=f"{__file__}:half").advantages(rollout), whole / 2)
+
+
+@functools.wraps(returns.gae_by_answer)
+def wrapped(**arrays):
+    return returns.gae_by_answer(**arrays)
+
+
+def of_ones_own(**arrays):
+    """Steps that are the tokens of the second turn."""
+    return half(**arrays)
+
+
+of_ones_own.begins = lambda mask, turns: turns == 2
+
+
+@pytest.mark.parametrize(
+    ("credit", "places"),
+    [
+        (functools.partial(returns.gae_by_turn), [2, 6]),
+        (functools.partial(functools.partial(returns.gae_by_turn)), [2, 6]),
+        (functools.partial(wrapped), [2]),
+        (f"{__file__}:wrapped", [2]),
+        (functools.partial(of_ones_own), [6, 7, 8]),
+    ],
+)
+def test_a_credit_says_where_its_values_are_fitted(credit, places):
+    rollout = two_conversations()
+    found = PPO(credit=credit).value_mask(rollout)
+    assert found[0].nonzero().flatten().tolist() == places
 
 
 @pytest.mark.parametrize(

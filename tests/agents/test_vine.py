@@ -123,6 +123,29 @@ def test_advantages_by_hand():
     assert vine.advantages(rollout).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "earned, expected",
+    [  # of the beginnings of three steps, the second of which is paid 0.5 and the third 2
+        ([2, None, 2], [2 + 0.5 - 2, 0, 0]),
+        ([2, 1, None], [1 - 2, 0.5 + 2 - 1, 0]),
+        ([None, None, 4], [0, 0, 2 - 4]),
+        ([2, None, None], [0.5 + 2 - 2, 0, 0]),
+        ([None, None, None], [0, 0, 0]),
+    ],
+)
+def test_a_step_from_which_no_continuation_has_a_score(earned, expected):
+    paid = torch.tensor([float("nan") if e is None else float(e) for e in earned]).double()
+
+    def collect_from(starts, n):
+        mask = torch.ones(3, 1, dtype=torch.bool)
+        return Rollout.from_log(mask.long(), mask, paid, torch.arange(3))
+
+    vine = VinePPO(continuations=1, step_tokens=2)
+    one, two, three = expected
+    found = vine.advantages(vine.look_ahead(by_hand(), collect_from))
+    assert found.tolist() == [[0, one, one, two, 0, 0, three, three]]
+
+
 # ---------------------------------------------------------------- in training
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textenv import TextVectorEnv, load_prompts
-from textenv.errors import EmptyPromptsError, PromptTooLongError
+from textenv.errors import EmptyPromptsError, PromptTooLongError, UnframedError
+from textenv.frames import ChatTemplate
 from textenv.long_prompts import cut_long, drop_long
 from textenv.prompts import Prompt
 from textenv.tokenizers import BytesTokenizer, encode_prompt, train_bpe
@@ -74,6 +75,45 @@ def test_long_ones_are_left_out():
     assert [p.text for p in kept.prompts] == ["x", "y"]
     with pytest.raises(EmptyPromptsError, match="none of 1 prompts fits into 5 tokens"):
         drop_long(["far too long"], BYTES, 5)
+
+
+CHAT = [
+    {"role": "system", "content": "sys"},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "tool", "content": "three"},
+    {"role": "assistant", "content": "four"},
+    {"role": "user", "content": "five"},
+]
+CHAT_RECORD = {"prompt": CHAT, "n": 1}
+TEMPLATE = ChatTemplate(user="{content}:", tool="{content}.", between="", answer="{content}")
+FRAME = TEMPLATE.frame(BYTES)
+
+
+@pytest.mark.parametrize(
+    ("room", "kept"),
+    [
+        (28, ["sys", "one", "two", "three", "four", "five"]),  # 22 letters and 6 ids around them
+        (27, ["sys", "five"]),
+        (9, ["sys", "five"]),
+        (8, ["sys", "ive"]),
+        (6, ["sys", "e"]),
+    ],
+)
+def test_chats_lose_their_oldest_questions_first(room, kept):
+    (cut,) = cut_long([CHAT_RECORD], BYTES, room, FRAME).prompts
+    assert [message["content"] for message in cut.messages] == kept
+    assert len(FRAME.opening(cut.messages)) <= room
+    assert cut.columns == {"n": 1} and cut.text == "\n".join(kept)
+
+
+def test_a_frame_counts():
+    with pytest.raises(PromptTooLongError, match="not even the end of 'five' fits into 5 tokens"):
+        cut_long([CHAT_RECORD], BYTES, 5, FRAME)
+    assert [p.text for p in cut_long(["abcd"], BYTES, 4, FRAME).prompts] == ["bcd"]
+    assert [p.text for p in drop_long(["abcd", "abc"], BYTES, 4, FRAME).prompts] == ["abc"]
+    with pytest.raises(UnframedError, match="a prompt: the prompt is a list of messages"):
+        drop_long([CHAT_RECORD], BYTES, 4)
 
 
 def make(rng):

@@ -197,3 +197,15 @@ def test_it_is_said_once():
         for _ in range(3):
             single(tokenizer=Letters(5), prompts=["a"])
     assert len(said) == 1
+
+
+def test_rows_with_one_mask_share_it_in_memory_and_others_do_not():
+    """Copied for each row, masks of a large vocabulary would take longer than all the rest."""
+    envs = vector(3, forbidden_tokens=[5])
+    _, infos = envs.reset(seed=0)
+    assert infos["action_mask"].strides[0] == 0 and not infos["action_mask"][:, 5].any()
+    envs = vector(2, min_new_tokens=1)
+    _, infos = envs.reset(seed=0)
+    assert not infos["action_mask"][:, 256].any()
+    *_, infos = envs.step([65, 66])
+    assert infos["action_mask"].strides[0] == 0 and infos["action_mask"].all()

@@ -265,8 +265,10 @@ def test_what_is_returned_is_the_callers():
     kept = copy.deepcopy(first)
     second = envs.step([65, 66])
     assert_same(first, kept)
-    for array in (second[0], *second[1:4], second[4]["action_mask"]):
+    for array in second[:4]:
         array[...] = 0
+    with pytest.raises(ValueError, match="read-only"):  # rows may share one in memory
+        second[4]["action_mask"][...] = 0
     observations, *_, infos = envs.step([67, 68])
     assert observations[:, 2:5].tolist() == [[65, 67, 257], [66, 68, 257]]
     assert infos["action_mask"].all()

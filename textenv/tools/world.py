@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from textenv.episode import Episode
-from textenv.errors import ToolError
+from textenv.episode import LENGTH, Episode
+from textenv.errors import WORLD_FAILURES, ToolError
 from textenv.loading import load_object
 from textenv.tools.arguments import bound
 from textenv.tools.calls import Call, Parser, find_calls
@@ -40,8 +40,9 @@ class Tools:
 
     `tools=[...]` of an environment is `world=Tools([...])`; use this for other settings.
 
-    A turn without a call, whole or cut by its budget, is the answer and ends the episode as the
-    world's (`finish_reason` is `"world"`); `reward=` then judges `Episode.text`. After a turn with
+    A turn without a call, whole or cut by `max_turn_tokens`, is the answer and ends the episode as
+    the world's (`finish_reason` is `"world"`); `reward=` then judges `Episode.text`. One that
+    `max_new_tokens` cuts ends as the environment's `budget` says (`"length"`). After a turn with
     calls each call's result is returned, in the calls' order, with the role `"tool"`: each is a
     message of its own in a frame; without one they follow each other as they are. What goes wrong
     in a call is told to the model as text that begins with `error:`, and the episode goes on: an
@@ -126,8 +127,8 @@ class ToolWorld(World):
     def reply(self, turn: Turn, rng: np.random.Generator) -> Any:
         """The results of the calls in a turn; the end if there is none."""
         calls = self._settings.parse(turn.text)
-        if not calls:
-            return Reply(terminated=True)
+        if not calls:  # an answer that the text has no room for is cut, and no answer
+            return Reply(terminated=not (turn.spent and turn.finish_reason == LENGTH))
         outcomes = [self._carry_out(call) for call in calls]
         if any(inspect.isawaitable(outcome) for outcome in outcomes):
             return self._when_all_are_there(outcomes)
@@ -153,7 +154,7 @@ class ToolWorld(World):
             if inspect.isawaitable(result):
                 return _awaited(call, result)
             return Outcome(call, str(result))  # which may raise too
-        except Exception as error:
+        except WORLD_FAILURES as error:
             return _raised(call, error)
 
     async def _when_all_are_there(self, outcomes: Sequence[Any]) -> Reply:
@@ -199,11 +200,11 @@ class ToolWorld(World):
 async def _awaited(call: Call, result: Awaitable[Any]) -> Outcome:
     try:
         return Outcome(call, str(await result))
-    except Exception as error:
+    except WORLD_FAILURES as error:
         return _raised(call, error)
 
 
-def _raised(call: Call, error: Exception) -> Outcome:
+def _raised(call: Call, error: BaseException) -> Outcome:
     return Outcome(call, str(error) or type(error).__name__, "raised")
 
 

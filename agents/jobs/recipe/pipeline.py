@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import DPO, PPO, Learner, PPOPtx, Trainer
-from agents.commands.shared import Masked
+from agents.commands.shared import Conversation, Masked
 from agents.evaluation import evaluate
 from agents.feedback import (
     Ranking,
@@ -307,6 +307,7 @@ class Recipe:
             rows=s.ppo_rows,
             max_new_tokens=s.max_new_tokens,
             masks=Masked(),
+            talk=Conversation(),
         )
 
     def evaluation_prompts(self) -> list[Prompt]:

@@ -87,3 +87,61 @@ def test_mistakes_give_one_message(folder):
         result = run(*options)
         assert result.exit_code == 1
         assert message in " ".join(result.output.split())
+
+
+CHAT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TALK = """
+from textenv import Reply, World
+
+class Talk(World):
+    def begin(self, record, rng):
+        return [{"role": "system", "content": "sys"}, {"role": "user", "content": record["prompt"]}]
+
+    def reply(self, turn, rng):
+        return Reply("more", reward=0.5)
+
+def framed(episodes):
+    read = [e.tokenizer.decode([*e.prompt_tokens, *e.tokens]) for e in episodes]
+    begin = "<|im_start|>system\\nsys<|im_end|>\\n<|im_start|>user\\n"
+    heads = [text.count("<|im_start|>assistant\\n") for text in read]
+    return [
+        float(text.startswith(begin) and head == len(e.turns) // 2 == 2)
+        for text, head, e in zip(read, heads, episodes)
+    ]
+"""
+
+
+def test_frame_chat_takes_the_template_that_the_model_was_published_with(folder):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
+    )
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder / "chat")
+    shape = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
+    config = GPT2Config(**shape, n_positions=160, bos_token_id=None, eos_token_id=256)
+    GPT2LMHeadModel(config).save_pretrained(folder / "chat")
+    (folder / "my.py").write_text(TALK)
+    given = ["--prompts", "my.txt", "--world", "my.py:Talk", "--frame", "chat", *SMALL]
+    given += ["--policy", "chat", "--max-turn-tokens", 4, "--max-turns", 2]
+    result = run(*given, "--max-new-tokens", 60, "--reward", "my.py:framed")
+    assert result.exit_code == 0, result.output
+    (made,) = (folder / "runs").iterdir()
+    samples = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
+    assert {sample["score"] for sample in samples} == {2.0}  # of world and reward
+    for sample in samples:
+        _, said, _ = (text for _, text in sample["turns"])
+        assert said.endswith("<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n")
+    assert run("--resume", str(made), "--tokens", 128).exit_code == 0
+    (folder / "own.py").write_text("from textenv.frames import ChatTemplate\nown = ChatTemplate()")
+    result = run(*given, "--frame", "own.py:own", "--max-new-tokens", 60)
+    assert result.exit_code == 0, result.output

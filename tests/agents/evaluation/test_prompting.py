@@ -79,3 +79,12 @@ def test_a_template_keeps_the_columns():
 def test_a_template_needs_a_text():
     with pytest.raises(PromptError, match="prompt 0 is given as ids"):
         with_template([Prompt("", tokens=[1, 2])], step_by_step)
+
+
+def test_a_template_of_a_chat_changes_its_last_message():
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1 + 1?"}]
+    (made,) = with_template([Prompt("", {"answer": "2"}, messages=chat)], str.upper)
+    (other,) = with_template([Prompt("", messages=chat)], lambda text: f"{text}!")
+    assert [m["content"] for m in other.messages] == ["be brief", "1 + 1?!"]
+    assert other.text == "be brief\n1 + 1?!"
+    assert made.columns == {"answer": "2"} and made.messages[0]["content"] == "be brief"

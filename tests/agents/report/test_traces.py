@@ -5,7 +5,7 @@ from agents.evaluation import evaluate
 from agents.report import token_traces
 from agents.report.traces import STOP
 from policies import TransformerConfig, TransformerPolicy
-from textenv import Prompt, TextVectorEnv, load_tokenizer
+from textenv import Prompt, Reply, TextVectorEnv, World, load_tokenizer
 from textenv.rewards import per_text
 
 TOKENIZER = load_tokenizer("bytes")
@@ -82,3 +82,32 @@ def test_a_stop_token_is_called_by_its_name_and_masks_are_heeded():
         assert trace.measures["log-probability"][:2] == pytest.approx([0, 0], abs=1e-6)
         assert all(-2 < logprob < -0.2 for logprob in trace.measures["log-probability"][3:])
         assert trace.tokens[-1] == STOP or written == 8
+
+
+class Echo(World):
+    def begin(self, record, rng):
+        return "?"
+
+    def reply(self, turn, rng):
+        return Reply("+-", reward=1.0)
+
+
+def test_what_a_world_says_stands_between_the_turns_without_measures():
+    envs = TextVectorEnv(
+        2,
+        world=Echo,
+        tokenizer=TOKENIZER,
+        max_turn_tokens=2,
+        max_turns=3,
+        max_prompt_tokens=1,
+        max_new_tokens=12,
+        allowed_tokens=[ord("a")],
+    )
+    for trace in token_traces(policy(1), envs, [Prompt("")] * 4, reference=policy(2)):
+        turns = "".join(trace.tokens).split("+-")
+        assert len(turns) == 3 and set("".join(turns).replace(STOP, "")) <= {"a"}
+        chosen = [text not in "+-" for text in trace.tokens]
+        for numbers in trace.measures.values():
+            assert [number == number for number in numbers] == chosen
+        paid = [r for r in trace.measures["reward"] if r]
+        assert [r for r in paid if r == r] == [1.0] * 3

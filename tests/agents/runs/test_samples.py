@@ -1,6 +1,7 @@
 import io
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from agents.runs.samples import (
     comparison_table,
     evenly_ranked,
     rollout_samples,
+    samples_markdown,
     samples_table,
 )
 from policies import TransformerPolicy
@@ -85,6 +87,32 @@ def test_samples_by_hand():
 def test_without_prompt_lengths_the_text_begins_at_the_first_choice():
     rollout = rollout_of([("pqCALLtoolDONE.", True), ("pqAB", False)])
     assert rollout_samples(rollout, BytesTokenizer()) == [Sample("pq", "CALLtoolDONE", 0.5)]
+
+
+def test_a_conversation_shows_who_said_what():
+    rollout = rollout_of([("pAB.wxC.D", True), ("pqa.wxC.yD", True), ("pA.", True)], [1, 1, 1])
+    numbers = [[0, 1, 1, 1, 0, 0, 2, 2, 3], [0, 0, 0, 0, 0, 0, 2, 2, 0, 3], [0, 1, 1]]
+    turns = torch.full(rollout.tokens.shape, -1)
+    for row, of_row in enumerate(numbers):
+        turns[row, : len(of_row)] = torch.tensor([n or -1 for n in of_row])
+    rollout = replace(rollout, turns=turns, mask=turns > 0)
+    whole, cut, one_turn = rollout_samples(rollout, BytesTokenizer())
+    assert whole.turns == (("agent", "AB"), ("world", "wx"), ("agent", "C"), ("agent", "D"))
+    assert whole.lines == ["agent: AB", "world: wx", "agent: C", "agent: D"]
+    # The first turn of the second one was chosen in the rollout before.
+    assert cut.turns[0][0] == "earlier" and cut.turns[0][1].startswith("qa")
+    assert cut.turns[1:] == (("agent", "C"), ("world", "y"), ("agent", "D"))
+    assert one_turn.turns == () and one_turn.lines == ["A"]
+    for shown in (printed(samples_table([whole])), samples_markdown([whole])):
+        assert all(line in shown for line in whole.lines)
+
+
+def test_turns_are_kept_of_conversations_alone(tmp_path):
+    talk = (("agent", "5"), ("world", "-"))
+    append_samples(tmp_path / "s.jsonl", [Sample("p", "5", 1.0, talk), Sample("p", "4", 0.0)])
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert lines[0]["turns"] == [["agent", "5"], ["world", "-"]]
+    assert lines[1] == {"prompt": "p", "text": "4", "score": 0.0}
 
 
 def test_no_finished_episode_no_sample():

@@ -174,7 +174,7 @@ def test_get_reward_is_one_more_reward_whatever_ends_the_episode():
         if terminated[0]:
             break
     assert rewards[0] == -0.75  # a cut text that is no call
-    assert infos["final_info"]["finish_reason"][0] == "world"
+    assert infos["final_info"]["finish_reason"][0] == "length"
 
 
 def test_without_other_rewards_get_reward_is_the_score():
