@@ -50,10 +50,6 @@ class FrameError(PromptError):
     """Messages cannot be framed: there is no template, or it has no form for them."""
 
 
-class NotSavedWarning(UserWarning):
-    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
-
-
 class UnframedError(FrameError):
     """Messages are to be read where there is no frame.
 
@@ -64,6 +60,10 @@ class UnframedError(FrameError):
     def __init__(self, which: str, way_out: str):
         super().__init__(f"{which}: {way_out}")
         self.which = which
+
+
+class NotSavedWarning(UserWarning):
+    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
 
 
 class RewrittenHistoryWarning(UserWarning):

@@ -122,6 +122,43 @@ def test_what_the_world_appends_is_encoded_once():
     assert sum(encoded) <= played  # the last token of a text is never read
 
 
+class Long(Chance):
+    """Never ends an episode."""
+
+    def reply(self, turn, rng):
+        return Reply("".join(rng.choice(list("cd"), rng.integers(0, 6))))
+
+
+def test_appended_ids_are_encoded_together_with_the_next_choice():
+    """Each choice encodes what has been added since: the token chosen last, and a reply behind it.
+
+    Four rows, whose replies have 0 to 5 ids and come at different steps.
+    """
+    envs = make(4, Long, max_new_tokens=90)
+    policy, numbers = policy_for(envs), np.random.default_rng(0)
+    passes = []
+    extend = policy.extend
+    policy.extend = lambda store, plan: (passes.append(plan.counts.tolist()), extend(store, plan))[
+        1
+    ]
+    observations, _ = envs.reset(seed=0)
+    cache = policy.new_cache(*observations.shape)
+    added, replies = np.full(4, 2), 0  # the openings
+    for _ in range(20):
+        before = cache.encoded_tokens
+        step = policy.act(observations, cache, uniforms=numbers.random(4))
+        assert cache.encoded_tokens - before == added.sum()
+        assert passes.pop() == added.tolist() and not passes  # in one pass
+        observations, _, terminated, truncated, infos = envs.step(step.actions)
+        assert not (terminated | truncated).any()
+        told = infos.get("_turn", np.zeros(4, dtype=bool))
+        added = np.ones(4, dtype=np.int64)
+        for row in np.flatnonzero(told):
+            added[row] += len(infos["reply_tokens"][row])
+            replies += 1
+    assert replies > 20
+
+
 @pytest.mark.parametrize("algorithm", [PPO(n_epochs=2, minibatch_tokens=None), RLOO(), GRPO()])
 def test_a_policy_learns_to_listen(algorithm):
     """The right answer is in the reply, and nowhere else."""

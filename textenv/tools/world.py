@@ -20,7 +20,7 @@ Tool = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CallResult:
     """What became of one call.
 
     Attributes:
@@ -137,23 +137,23 @@ class ToolWorld(World):
     def _carry_out(self, call: Call) -> Any:
         """What became of a call; of an `async` tool, something to wait for."""
         if call.problem:
-            return Outcome(call, call.problem, "malformed")
+            return CallResult(call, call.problem, "malformed")
         schemas, limit = self._settings.schemas, self._settings.max_calls
         if call.name not in schemas:
             known = f"; there are {', '.join(schemas)}" if schemas else ""
-            return Outcome(call, f"there is no tool {call.name}{known}", "unknown")
+            return CallResult(call, f"there is no tool {call.name}{known}", "unknown")
         if limit is not None and self.calls >= limit:
-            return Outcome(call, f"no more than {limit} calls are allowed: answer now", "limit")
+            return CallResult(call, f"no more than {limit} calls are allowed: answer now", "limit")
         try:
             arguments = bound(call, schemas[call.name])
         except ValueError as error:
-            return Outcome(call, str(error), "arguments")
+            return CallResult(call, str(error), "arguments")
         self.calls += 1
         try:
             result = self._functions[call.name](**arguments)
             if inspect.isawaitable(result):
                 return _awaited(call, result)
-            return Outcome(call, str(result))  # which may raise too
+            return CallResult(call, str(result))  # which may raise too
         except WORLD_FAILURES as error:
             return _raised(call, error)
 
@@ -166,7 +166,7 @@ class ToolWorld(World):
             there[place] = result
         return self._told(there)
 
-    def _told(self, outcomes: Sequence[Outcome]) -> Reply:
+    def _told(self, outcomes: Sequence[CallResult]) -> Reply:
         texts = [self._shown(outcome) for outcome in outcomes]
         calls = [
             {
@@ -181,7 +181,7 @@ class ToolWorld(World):
         text = texts[0] if len(texts) == 1 else texts
         return Reply(text, role="tool", info={"calls": calls})
 
-    def _shown(self, outcome: Outcome) -> str:
+    def _shown(self, outcome: CallResult) -> str:
         text = f"error: {outcome.text}" if outcome.error else outcome.text
         limit = self._settings.max_result_chars
         if limit is None or len(text) <= limit:
@@ -197,22 +197,22 @@ class ToolWorld(World):
         self.calls = state["calls"]
 
 
-async def _awaited(call: Call, result: Awaitable[Any]) -> Outcome:
+async def _awaited(call: Call, result: Awaitable[Any]) -> CallResult:
     try:
-        return Outcome(call, str(await result))
+        return CallResult(call, str(await result))
     except WORLD_FAILURES as error:
         return _raised(call, error)
 
 
-def _raised(call: Call, error: BaseException) -> Outcome:
-    return Outcome(call, str(error) or type(error).__name__, "raised")
+def _raised(call: Call, error: BaseException) -> CallResult:
+    return CallResult(call, str(error) or type(error).__name__, "raised")
 
 
 def calls_of(episode: Episode) -> list[dict[str, Any]]:
     """What became of each call in a finished episode, for rewards and measures.
 
     Each entry has the call's `name`, `arguments` and `positional` arguments, the `result` as the
-    model was told it, and `error`, which is empty if the tool returned (see `Outcome.error`).
+    model was told it, and `error`, which is empty if the tool returned (see `CallResult.error`).
 
     >>> def mean_calls(episodes):
     ...     return [len(calls_of(episode)) for episode in episodes]

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from textenv import Reply, TextEnv, TextVectorEnv, World
+from textenv import Reply, TextEnv, TextVectorEnv, World, tools, worlds
 from textenv.errors import InvalidRewardError, ObjectNotFoundError, ToolError
 from textenv.frames import ChatTemplate
 from textenv.testing import check_text_env
@@ -459,3 +459,7 @@ def test_a_tool_that_exits_is_an_error_that_the_model_is_told():
         for token in (*f"{name}(3)".encode(), STOP):
             *_, infos = envs.step([token])
         assert infos["reply"][0] == "error: code 3"
+
+
+def test_no_name_is_that_of_another_class_in_worlds():
+    assert not set(tools.__all__) & set(worlds.__all__)
