@@ -10,8 +10,8 @@ Where this differs from TRL's trainers:
 - arguments of another type than the hint's are refused, and a call that cannot be read is answered
   with an error; TRL passes on the first, and takes the second for an answer that ends the episode;
 - an error is told as `error: ...`; TRL says `{'error': '...'}`;
-- what `reset` and tools draw from the global generators of Python and NumPy follows the seeds of the
-  environment, and a group shares what `reset` draws; TRL leaves those generators alone;
+- what `reset` and tools draw from the global generators of Python and NumPy follows the seeds of
+  the environment, and a group shares what `reset` draws; TRL leaves those generators alone;
 - results are told in the order of the calls; TRL puts those of `async` methods last;
 - `reset` and tools give text alone; TRL also takes lists with images;
 - a dict of factories is not taken.
