@@ -105,7 +105,7 @@ def learn(seed: int, total_tokens: int) -> dict[str, Any]:
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=4, n_embd=64, seed=seed)
     rng = np.random.default_rng(seed)
     examples = [legal(rng) for _ in range(EXAMPLES)]
-    for _ in sft_steps(policy, examples, batch_size=64, learning_rate=1e-2, seed=seed):
+    for _ in sft_steps(policy, examples, epochs=2, batch_size=64, learning_rate=1e-2, seed=seed):
         pass
     before = successes(policy)
     learner = Learner(
