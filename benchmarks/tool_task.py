@@ -28,23 +28,31 @@ from textenv import TextVectorEnv
 from textenv.frames import load_frame
 from textenv.tools import calls_of, from_trl_environment, tagged_json
 
-RECIPE = 1
+RECIPE = 2
 """To be raised when the code below makes another checkpoint from the same setting."""
+
+ENOUGH, MOST_ROUNDS = 0.95, 4
 
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 MARKS = ("<tool_call>", "</tool_call>")
 QUESTIONS = 256
-BUDGET = 192
+BUDGET = 256
 """Tokens of an episode behind the question, those of the tool included."""
 
 NAMES = "Ann Ben Carl Dora Emil Fay Gus Hal Ida Jon Kim Lea Max Nora Otto Pia".split()
 THINGS = "apples pears coins books stamps shells cards marbles nails keys".split()
 BEFORE = (
     "I add {a} and {b}.",
+    "The question asks for a sum.",
     "To know how many {things} there are, I add {a} and {b} with the tool.",
-    "{first} has {a} and {second} has {b}, so the tool has to add {a} and {b}.",
-    "The question asks for a sum. The numbers are {a} and {b}.",
+    "{first} has {a} of them.",
+    "{second} has {b} {things}, so the tool has to add {a} and {b}.",
+    "The numbers are {a} and {b}, and both of them are {things}.",
+    "It is easy to be wrong by one with numbers of this size, so I do not guess.",
+    "Nobody else in this question has {things}.",
 )
+"""One to five of these are said before the call, so that turns differ in length as thoughts do."""
+
 AFTER = (
     "{first} and {second} have {sum} {things}.",
     "Together there are {sum} {things}: {a} of {first} and {b} of {second}.",
@@ -100,7 +108,7 @@ class Setting:
     layers: int = 4
     width: int = 256
     vocab_size: int = 4096
-    steps: int = 240
+    steps: int = 260
     batch: int = 16
     learning_rate: float = 4e-3
     seed: int = 0
@@ -129,7 +137,8 @@ def conversations(count: int, seed: int) -> Iterator[Conversation]:
         }
         question = "{first} has {a} {things} and {second} has {b}. How many are there together?"
         call = json.dumps({"name": "add", "arguments": {"first": a, "second": b}})
-        before = str(rng.choice(BEFORE)).format(**words)
+        thoughts = rng.choice(BEFORE, rng.integers(1, 6), replace=False).tolist()
+        before = " ".join(thoughts).format(**words)
         said = f"{before}\n<tool_call>\n{call}\n</tool_call>"
         answer = str(rng.choice(AFTER)).format(**words)
         messages = [{"role": "user", "content": question.format(**words)}]
@@ -159,7 +168,8 @@ def environment(
 def checkpoint(setting: Setting) -> tuple[Path, float]:
     """Folder of the fine-tuned model, made if it is not there, and the share of good first turns.
 
-    A first turn is good if it holds a call that was carried out.
+    A first turn is good if it holds a call that was carried out. Fine-tuning is repeated on other
+    conversations until `ENOUGH` are, at most `MOST_ROUNDS` times.
     """
     folder = setting.folder()
     note = folder / "share.json"
@@ -167,10 +177,15 @@ def checkpoint(setting: Setting) -> tuple[Path, float]:
         speech = (sentence for text in speeches.read()[0] for sentence in text)
         own = tokenizer(setting.vocab_size, speech)
         policy = new_policy(setting, own)
-        fine_tune(policy, conversations(setting.batch * setting.steps, seed=1000), setting)
+        for number in range(MOST_ROUNDS):
+            examples = conversations(setting.batch * setting.steps, seed=1000 + number)
+            fine_tune(policy, examples, setting)
+            share = share_with_calls(policy)
+            if share >= ENOUGH:
+                break
         policy.model.save_pretrained(folder)
         own.save_pretrained(folder)
-        note.write_text(json.dumps(share_with_calls(policy)), encoding="utf-8")
+        note.write_text(json.dumps(share), encoding="utf-8")
     return folder, float(json.loads(note.read_text(encoding="utf-8")))
 
 

@@ -373,6 +373,8 @@ def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:
 def _as_prompt(value: Any) -> Prompt:
     if isinstance(value, Prompt):
         return value
+    if isinstance(value, list | tuple):
+        return Prompt("", messages=value)
     return Prompt.from_row(value) if isinstance(value, Mapping) else Prompt(value)
 
 

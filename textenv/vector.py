@@ -98,8 +98,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
-    `info["finish_reason"]` is `"stop"` or `"length"`. With `budget="truncate"` a spent budget sets
-    `truncated` instead, for learners that bootstrap there.
+    `info["finish_reason"]` is `"stop"` or `"length"`; a conversation ends with `"world"` (the world
+    said so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
+    budget sets `truncated` instead, for learners that bootstrap there.
 
     ## Info
     At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
@@ -139,7 +140,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
             template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
-        max_new_tokens: Token budget of an answer.
+        max_new_tokens: Token budget of an answer; of a conversation that of all that stands behind
+            its opening, replies included.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
             Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are

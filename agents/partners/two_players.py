@@ -10,7 +10,12 @@ from agents.partners.table import PartnerTurn, Table
 from policies import Policy
 from policies.cache import PrefixCache
 from textenv import BatchedWorld, Prompt, Reply, Turn
-from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.errors import (
+    WORLD_FAILURES,
+    PromptTooLongError,
+    VocabularyMismatchError,
+    WorldError,
+)
 from textenv.seeding import name_of_key
 from textenv.tokenizers import decode_answer, decode_prompt
 from textenv.worlds import Play, TurnRules, TwoPlayerGame
@@ -146,11 +151,11 @@ class TwoPlayers(BatchedWorld):
 
     def reply(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
-    ) -> Sequence[Reply | Exception]:
+    ) -> Sequence[Reply | BaseException]:
         """See `BatchedWorld.reply`; a row whose game raises gets the exception."""
         tables = {row: self._tables[row] for row in rows}
         numbers = dict(zip(rows, rngs, strict=True))
-        failed: dict[int, Exception] = {}
+        failed: dict[int, BaseException] = {}
         for row, turn in zip(rows, turns, strict=True):
             table = tables[row]
             if table.play.over:  # by the partner's very first move
@@ -158,7 +163,7 @@ class TwoPlayers(BatchedWorld):
             table.read += len(turn.tokens)
             try:
                 table.play.said(turn.tokens.tolist(), numbers[row])
-            except Exception as error:
+            except WORLD_FAILURES as error:
                 failed[row] = error
         failed |= self._play_on({r: t for r, t in tables.items() if r not in failed}, numbers)
         return [failed.get(row) or self._told(tables[row]) for row in rows]
@@ -181,9 +186,9 @@ class TwoPlayers(BatchedWorld):
 
     def _play_on(
         self, tables: Mapping[int, Table], rngs: Mapping[int, np.random.Generator]
-    ) -> dict[int, Exception]:
+    ) -> dict[int, BaseException]:
         """Let the partner speak until the agent's turn; returns what failed, by row."""
-        failed: dict[int, Exception] = {}
+        failed: dict[int, BaseException] = {}
 
         def turns_of(rows: Sequence[int]) -> list[PartnerTurn]:
             able = [row for row in rows if tables[row].partner_moves and tables[row].room > 0]
@@ -200,7 +205,7 @@ class TwoPlayers(BatchedWorld):
                 try:
                     turn.table.said(turn.tokens, turn.rng)
                     moved.append(turn.row)
-                except Exception as error:
+                except WORLD_FAILURES as error:
                     failed[turn.row] = error
             speaking = going_on + turns_of(moved)
         return failed

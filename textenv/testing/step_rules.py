@@ -98,7 +98,7 @@ def replies_are_told(make: Maker) -> None:
             "encoded once, and nothing else; tell it as info['reply'], with a frame around it its "
             "ids as info['reply_tokens'] too",
         )
-        if told is None or not expected or not _encodes_replies(env):
+        if told is None or not expected or not _encodes_replies(step.env):
             continue
         encoded = list(encode_answer(tokenizer, told))
         require(

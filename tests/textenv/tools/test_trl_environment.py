@@ -266,13 +266,15 @@ def test_the_objects_state_is_saved():
 
     class Unsaved(Treasure):
         def reset(self, **kwargs):
-            self.attribute = attribute
+            self.attribute = values[-1]
 
-    for attribute in (object(), (1, 2), {1: "one"}):
+    values = [object(), (1, 2), {1: "one"}]
+    while values:
         envs = environment(Unsaved)
         envs.reset(seed=0)
         with pytest.raises(WorldError, match="Unsaved has attributes that JSON cannot hold"):
             envs.state_dict()
+        values.pop()
 
 
 class NoReset:
