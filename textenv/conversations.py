@@ -20,6 +20,7 @@ from textenv.errors import (
 )
 from textenv.frames import Frame
 from textenv.infos import masked_info, object_array
+from textenv.places import told
 from textenv.prompts import Prompt, columns_as_json
 from textenv.records import short
 from textenv.reward_adapters import name_of
@@ -158,7 +159,7 @@ class Conversations:
         if isinstance(given, TextEnvError):
             raise given
         if isinstance(given, WORLD_FAILURES):
-            failed = WorldError(f"{self.name}.begin raised {type(given).__name__}: {given}")
+            failed = WorldError(f"{self.name}.begin raised {told(given)}")
             failed.__cause__ = given
             return failed
         if not isinstance(given, str | list | tuple | Prompt | None):

@@ -98,8 +98,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
-    `info["finish_reason"]` is `"stop"` or `"length"`; a conversation ends with `"world"` (the world
-    said so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
+    `info["finish_reason"]` is `"stop"` or `"length"`; a conversation ends with `"world"` (it said
+    so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
     budget sets `truncated` instead, for learners that bootstrap there.
 
     ## Info

@@ -393,7 +393,8 @@ def test_openings_that_cannot_be_used():
         def begin(self, record, rng):
             return "too long"
 
-        reply = None
+        def reply(self, turn, rng):
+            return Reply()
 
     class Wrong(Long):
         def begin(self, record, rng):

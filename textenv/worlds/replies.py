@@ -11,6 +11,7 @@ import numpy as np
 
 from textenv.background import schedule
 from textenv.errors import WORLD_FAILURES, WorldError
+from textenv.places import told
 from textenv.worlds.base import BatchedWorld, Reply, Turn
 from textenv.worlds.rows import OneWorldPerEpisode, checked
 
@@ -152,7 +153,7 @@ class Replies:
         except WorldError as error:
             return error
         except (*WORLD_FAILURES, asyncio.CancelledError) as error:
-            failed = WorldError(f"{self._name}.reply raised {type(error).__name__}: {error}")
+            failed = WorldError(f"{self._name}.reply raised {told(error)}")
             failed.__cause__ = error
             return failed
 

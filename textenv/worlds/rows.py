@@ -119,6 +119,15 @@ def load_world(world: WorldArgument) -> BatchedWorld:
         return found
     if isinstance(found, type) and issubclass(found, BatchedWorld):
         return found()
+    if isinstance(found, type) and not callable(getattr(found, "reply", None)):
+        raise WorldError(
+            f"world is the class {found.__name__}, which has no method reply: derive it from "
+            "textenv.World. A class for TRL goes through textenv.tools.from_trl_environment, a "
+            "Gymnasium environment through textenv.worlds.adapters.GymnasiumWorld, a game for two "
+            "through agents.partners.TwoPlayers"
+        )
+    if isinstance(found, type) and inspect.isabstract(found):
+        raise WorldError(f"world is the class {found.__name__}, which lacks a method reply")
     if isinstance(found, World) or not callable(found):
         raise WorldError(
             f"world is {short(found)}: pass a class derived from textenv.World, or a function that "
