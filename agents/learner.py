@@ -25,6 +25,7 @@ from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
 from textenv.errors import (
+    FailedWorldWarning,
     NotSavedWarning,
     PromptError,
     TextEnvError,
@@ -111,6 +112,7 @@ class Learner(Trainer):
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
         self._rescue_note = ""
+        self._warned_of_worlds = False
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
         self._reference_seconds = 0.0  # for the reference's part of the last `collect`
@@ -160,6 +162,7 @@ class Learner(Trainer):
         ]
         if failed:
             metrics["failed_worlds"] = float(sum(failed))
+            self._warn_of_worlds(int(sum(failed)))
         # All that was played counts, even what the algorithm did not pick.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
@@ -182,6 +185,18 @@ class Learner(Trainer):
             rollout=learned,
             **summary._asdict(),
         )
+
+    def _warn_of_worlds(self, failed: int) -> None:
+        """Say once that worlds fail: what is learned from the others may be to make them fail."""
+        if failed and not self._warned_of_worlds:
+            self._warned_of_worlds = True
+            warnings.warn(
+                f"the world failed in {failed} conversations of this update, from which nothing is "
+                f"learned; the last one: {self.collector.world_error}. It is not said again: see "
+                'update.metrics["failed_worlds"]',
+                FailedWorldWarning,
+                stacklevel=3,
+            )
 
     def collect(self) -> Rollout:
         """A rollout, with the reference's log-probabilities and the KL penalty in its rewards.

@@ -62,6 +62,10 @@ class UnframedError(FrameError):
         self.which = which
 
 
+class FailedWorldWarning(UserWarning):
+    """Conversations ended because their world failed; the message says how many, and one reason."""
+
+
 class NotSavedWarning(UserWarning):
     """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
 

@@ -11,7 +11,7 @@ from agents.collector import Collector
 from agents.evaluation import answer_outputs, answer_prompts, evaluate
 from policies import TransformerPolicy
 from textenv import BatchedWorld, Prompt, Reply, TextVectorEnv, World
-from textenv.errors import NotSavedWarning, WorldError
+from textenv.errors import FailedWorldWarning, NotSavedWarning, WorldError
 from textenv.seeding import keyed_generator
 
 torch.set_num_threads(1)
@@ -215,7 +215,10 @@ class Failing(World):
 def test_failed_worlds_are_counted_and_not_learned_from_in_silence():
     options = {"prompts": ["a"], "max_turn_tokens": 1, "stop_tokens": [], "max_turns": 2}
     envs = make(8, Failing, **options)
-    update = Learner(policy_for(envs), envs, PPO(), n_episodes=32).update()
+    learner = Learner(policy_for(envs), envs, PPO(), n_episodes=32)
+    with pytest.warns(FailedWorldWarning, match=r"failed in \d+ .*KeyError: 'lost'; in .* line"):
+        update = learner.update()
+    learner.update()  # it is said once
     assert 0 < update.metrics["failed_worlds"] < 32
 
     class Always(Failing):
@@ -238,6 +241,7 @@ class Away(World):
         return Reply(reward=1.0, terminated=True)
 
 
+@pytest.mark.filterwarnings("ignore::textenv.errors.FailedWorldWarning")
 @pytest.mark.parametrize("mode", MODES)
 def test_an_episode_whose_world_failed_is_no_bad_answer(mode):
     envs = make(8, Away, group_size=4, autoreset_mode=mode)

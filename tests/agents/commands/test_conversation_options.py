@@ -281,6 +281,7 @@ def test_a_world_that_always_fails_stops_the_run_with_the_reason(folder):
         assert "Broken.reply raised KeyError: 'no reply'" in words(result)
 
 
+@pytest.mark.filterwarnings("ignore::textenv.errors.FailedWorldWarning")
 def test_a_world_that_fails_at_times_is_counted(folder):
     result = run_command(
         *("eval", "player", "--world", "my.py:Fragile", *SMALL, "--answers", "40"),
