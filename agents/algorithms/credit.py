@@ -35,9 +35,12 @@ def check_credit(credit: Credit, names: tuple[str, ...]) -> None:
         OptionError: It is something else.
         ObjectNotFoundError: The module or file, or the function in it, does not exist.
     """
-    if callable(credit) or credit in names:
+    # Ours of the other kind: values and comparisons are given different things.
+    others = {*BY_VALUES, *BY_COMPARISON} - {*names}
+    known = {name for name in others if credit in (name, getattr(returns, name))}
+    if (callable(credit) and not known) or credit in names:
         return
-    if not isinstance(credit, str) or ":" not in credit:
+    if known or not isinstance(credit, str) or ":" not in credit:
         raise OptionError(
             f"credit is {credit!r}; it must be a function such as returns.{names[1]}, its name "
             f"(one of {', '.join(names)}), or file.py:function"

@@ -376,3 +376,11 @@ def test_explained_variance_is_that_of_the_values_that_are_fitted():
 def test_every_algorithm_with_a_credit_names_its_default_first():
     with_credit = {name for name, made in ALGORITHMS.items() if hasattr(made, "credit")}
     assert with_credit == {"dapo", "dr-grpo", "grpo", "ppo", "ppo-penalty", "ppo-ptx", "rloo"}
+
+
+@pytest.mark.parametrize(
+    ("make", "credit"), [(PPO, returns.by_turn), (GRPO, returns.gae_by_turn), (RLOO, "gae")]
+)
+def test_a_credit_of_the_other_kind_is_refused_at_once(make, credit):
+    with pytest.raises(OptionError, match="it must be a function such as returns"):
+        make(credit=credit)
