@@ -64,6 +64,7 @@ class Collector:
         self._action_mask = _action_mask(infos)
         self._waiting = np.zeros(rows, dtype=bool)  # NEXT_STEP: the next step only resets
         self._listening = np.zeros(rows, dtype=bool)  # the world's reply has not come
+        self._due = np.zeros(rows, dtype=bool)  # the next episode has not begun
         self._last = np.zeros(rows, dtype=np.int64)  # place of the token chosen last
         self._scores = np.zeros(rows)
         self._answer_tokens = np.zeros(rows, dtype=np.int64)
@@ -202,8 +203,10 @@ class Collector:
         self._listening = np.array(infos.get("waiting", np.zeros(len(self._rows), dtype=bool)))
         if over.any():
             infos = self._end_episodes(over, terminated, infos)
-        begun = self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
-        self._begin_episodes((begun & ~self._listening).nonzero()[0], infos)
+        # A row whose next episode cannot begin is told to wait; it begins when it no longer does.
+        self._due |= self._waiting if self.mode is AutoresetMode.NEXT_STEP else over
+        self._begin_episodes((self._due & ~self._listening).nonzero()[0], infos)
+        self._due &= self._listening
         if self.mode is AutoresetMode.NEXT_STEP:
             self._waiting = over
 
@@ -461,6 +464,7 @@ class Collector:
             "action_mask": None if self._action_mask is None else np.array(self._action_mask),
             "waiting": self._waiting.copy(),
             "listening": self._listening.copy(),
+            "due": self._due.copy(),
             "last": self._last.copy(),
             "scores": self._scores.copy(),
             "answer_tokens": self._answer_tokens.copy(),
@@ -491,6 +495,7 @@ class Collector:
         self._action_mask = state["action_mask"]
         self._waiting = state["waiting"]
         self._listening = state.get("listening", np.zeros(len(self._rows), dtype=bool))
+        self._due = state.get("due", np.zeros(len(self._rows), dtype=bool))
         self._last = state.get("last", np.zeros(len(self._rows), dtype=np.int64))
         self._scores = state["scores"]
         self._prompt_lengths = state["prompt_lengths"]

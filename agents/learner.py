@@ -1,6 +1,7 @@
 """The learner: collect a rollout, get its advantages, take optimiser steps, repeat."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,15 @@ from agents.runs.learner_checkpoint import load_learner, save_learner
 from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
-from textenv.errors import PromptError, TextEnvError, UnmetNeedError, UnscoredError, WorldError
+from textenv.errors import (
+    FailedWorldWarning,
+    NotSavedWarning,
+    PromptError,
+    TextEnvError,
+    UnmetNeedError,
+    UnscoredError,
+    WorldError,
+)
 from textenv.starts import Start
 
 UNSCORED_ROLLOUTS = 5
@@ -103,6 +112,7 @@ class Learner(Trainer):
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
         self._rescue_note = ""
+        self._warned_of_worlds = False
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
         self._reference_seconds = 0.0  # for the reference's part of the last `collect`
@@ -152,6 +162,7 @@ class Learner(Trainer):
         ]
         if failed:
             metrics["failed_worlds"] = float(sum(failed))
+            self._warn_of_worlds(int(sum(failed)))
         # All that was played counts, even what the algorithm did not pick.
         tokens = sum(part.tokens for part in self._played)
         summary = summarise(self._played)
@@ -175,6 +186,18 @@ class Learner(Trainer):
             **summary._asdict(),
         )
 
+    def _warn_of_worlds(self, failed: int) -> None:
+        """Say once that worlds fail: what is learned from the others may be to make them fail."""
+        if failed and not self._warned_of_worlds:
+            self._warned_of_worlds = True
+            warnings.warn(
+                f"the world failed in {failed} conversations of this update, from which nothing is "
+                f"learned; the last one: {self.collector.world_error}. It is not said again: see "
+                'update.metrics["failed_worlds"]',
+                FailedWorldWarning,
+                stacklevel=3,
+            )
+
     def collect(self) -> Rollout:
         """A rollout, with the reference's log-probabilities and the KL penalty in its rewards.
 
@@ -183,8 +206,14 @@ class Learner(Trainer):
         """
         try:
             self._rollout_start = self.runtime_state()
-        except (PromptError, WorldError):  # nothing that JSON can hold: no reason not to train
+        except (PromptError, WorldError) as error:  # no reason not to train
             self._rollout_start = None
+            if not self.updates_done:
+                warnings.warn(
+                    f"this run can be neither saved nor resumed: {error}",
+                    NotSavedWarning,
+                    stacklevel=3,  # who called `update`
+                )
         self._played.clear()
         rollout = self._with_penalty(self.algorithm.gather(self._play))
         return self.algorithm.look_ahead(rollout, self._play_from)

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from agents import PPO, Learner
 from agents.evaluation.intervals import bootstrap_interval
-from agents.supervised.fitting import Fitting
-from agents.supervised.sft import answer_loss
 from benchmarks.common import command_line, report
+from benchmarks.games import fine_tune, play
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.tokenizers import CharacterTokenizer
@@ -140,35 +139,6 @@ def exact_win_rate(choose: Callable[[Sequence[float]], float]) -> float:
 # ---------------------------------------------------------------- playing and learning
 
 
-def play(
-    envs: TextVectorEnv, act: Callable[..., NDArray[Any]], seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """One game in every row.
-
-    Args:
-        envs: Games; one for each that is to be played.
-        act: Gives the next tokens of observations, shape (rows, L), and infos.
-        seed: Of the games.
-
-    Returns:
-        Rewards (rows,), texts (rows, L) and whether the agent chose the token (rows, L).
-    """
-    observations, infos = envs.reset(seed=seed)
-    rows = np.arange(envs.num_envs)
-    texts, chosen = observations.copy(), np.zeros(observations.shape, dtype=bool)
-    rewards, running = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
-    while running.any():
-        places = (observations != envs.pad_token).sum(1)
-        chosen[rows[running], places[running]] = True
-        observations, paid, terminated, truncated, infos = envs.step(act(observations, infos))
-        over = (terminated | truncated) & running
-        for row in np.flatnonzero(over):
-            texts[row] = infos["final_obs"][row]
-        rewards[over] = paid[over]
-        running &= ~over
-    return rewards, texts, chosen
-
-
 def policys(
     policy: TransformerPolicy, envs: TextVectorEnv, seed: int
 ) -> Callable[..., NDArray[Any]]:
@@ -205,21 +175,6 @@ def any_legal(envs: TextVectorEnv, seed: int) -> Callable[..., NDArray[Any]]:
     return act
 
 
-def fine_tune(policy: TransformerPolicy, seed: int, steps: int = 800, batch: int = 64) -> None:
-    """Fine-tune on games of a player that takes any legal move."""
-    envs = make_envs(GAMES)
-    _, texts, chosen = play(envs, any_legal(envs, seed), seed)
-    lengths = (texts != envs.pad_token).sum(1)
-    fitting = Fitting(policy, steps=steps, learning_rate=3e-3)
-    order = np.random.default_rng(seed)
-    for _ in range(steps):
-        rows = order.integers(len(texts), size=batch)
-        longest = lengths[rows].max()
-        tokens, learned = texts[rows, :longest], chosen[rows, :longest]
-        inputs = [torch.from_numpy(array) for array in (tokens, learned, lengths[rows])]
-        fitting.step([answer_loss(policy, *inputs)])
-
-
 def wins(policy: TransformerPolicy) -> NDArray[np.float64]:
     """Whether each of the held-out games is won, shape (STARTS,)."""
     envs = make_envs(STARTS)
@@ -233,7 +188,9 @@ def learn(seed: int, total_tokens: int) -> dict[str, Any]:
     envs = make_envs(ROWS)
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=4, n_embd=64)
     untrained = wins(policy).mean()
-    fine_tune(policy, seed)
+    games = make_envs(GAMES)
+    _, texts, chosen = play(games, any_legal(games, seed), seed)
+    fine_tune(policy, texts, chosen, seed=seed)  # on games of a player that takes any legal move
     before = wins(policy)
     learner = Learner(
         policy,

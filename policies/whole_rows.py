@@ -84,20 +84,20 @@ class _Part(NamedTuple):
     """Rows whose queries begin at one position.
 
     Attributes:
-        index: Which flat token stands at each place of the rows, shape (s, W); None if the flat
+        which: Which flat token stands at each place of the rows, shape (s, W); None if the flat
             tokens are the rows one after the other.
         shape: s and W.
         first: Position of the first queries.
     """
 
-    index: Tensor | None
+    which: Tensor | None
     shape: tuple[int, int]
     first: int
 
     def rows_of(self, x: Tensor, first: int = 0) -> Tensor:
         """Flat (N, heads, head_dim) to padded (s, heads, W - first, head_dim)."""
-        if self.index is not None:
-            x = x.index_select(0, self.index[:, first:].flatten())
+        if self.which is not None:
+            x = x.index_select(0, self.which[:, first:].flatten())
         return x.unflatten(0, (self.shape[0], -1)).transpose(1, 2)
 
 

@@ -56,6 +56,17 @@ def check_answers(prompts: Any, reward: Any, *budgets: int | None) -> None:
         )
 
 
+def check_turn_limits(
+    max_turns: int | None, max_turn_tokens: int | None, reply_timeout: float | None
+) -> None:
+    """Refuse limits of turns and replies that leave nothing to say or no time to answer."""
+    for name, limit in (("max_turns", max_turns), ("max_turn_tokens", max_turn_tokens)):
+        if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
+            raise ValueError(f"{name} is {limit!r}; it must be a whole number from 1 on, or None")
+    if reply_timeout is not None and not reply_timeout > 0:
+        raise ValueError(f"reply_timeout is {reply_timeout!r}; it must be above 0, or None")
+
+
 def world_of_tools(tools: Sequence[Tool | str], world: WorldArgument | None) -> Tools:
     """The world that carries out calls of these functions.
 

@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from textenv.episode import LENGTH, STOP
 from textenv.errors import (
+    WORLD_FAILURES,
     CheckpointError,
     FrameError,
+    PromptError,
     ResetOptionsError,
     TextEnvError,
     TokenizerError,
@@ -18,7 +20,8 @@ from textenv.errors import (
 )
 from textenv.frames import Frame
 from textenv.infos import masked_info, object_array
-from textenv.prompts import Prompt
+from textenv.places import told
+from textenv.prompts import Prompt, columns_as_json
 from textenv.records import short
 from textenv.reward_adapters import name_of
 from textenv.seeding import keyed_generator
@@ -45,6 +48,8 @@ class Conversations:
         max_turns: Turns of the agent in an episode; None sets no limit.
         max_turn_tokens: Tokens of the agent in a turn; None sets no limit.
         waits: Whether all replies are waited for, or only one if no row can go on without.
+        first_row: See the attributes.
+        reply_timeout: Seconds that an `async` reply may take; None sets no limit.
 
     Attributes:
         starts: Answer tokens before the present turn, shape (count,), int64.
@@ -54,6 +59,7 @@ class Conversations:
             not change: each turn makes new ones.
         waiting: Rows whose reply has not come, shape (count,), bool.
         some_wait: Whether there are any.
+        gave_ids: Whether the world has replied with ids of its own.
         errors: What went wrong in each row; empty if nothing did.
         drawn: The prompt that each row's episode was drawn with.
         borders: Where each row's turns have ended, oldest first.
@@ -74,6 +80,7 @@ class Conversations:
         max_turn_tokens: int | None,
         waits: bool = True,
         first_row: int = 0,
+        reply_timeout: float | None = None,
     ):
         self.first_row = first_row
         self.world, self.max_turns, self.max_turn_tokens = world, max_turns, max_turn_tokens
@@ -81,8 +88,8 @@ class Conversations:
         self._frame = frame
         count = len(texts.prompts)
         self.name = name_of(getattr(world, "make", world))
-        self._replies, self._waits = Replies(world, self.name, first_row), waits
-        self.some_wait = False
+        self._replies, self._waits = Replies(world, self.name, first_row, reply_timeout), waits
+        self.some_wait = self.gave_ids = False
         self.waiting = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count, dtype=np.int64)
         self.numbers = np.zeros(count, dtype=np.int64)
@@ -96,14 +103,14 @@ class Conversations:
 
     def opened(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
-    ) -> Sequence[Start]:
+    ) -> Sequence[Start | WorldError]:
         """Begin episodes; returns their starts with the texts that the world begins with.
 
-        A start whose world was saved needs no new one.
+        Where the world raised, or returned something else than a text or None, there is an error
+        instead. A start whose world was saved needs no new one.
 
         Raises:
             ResetOptionsError: A start is in the middle of an answer.
-            WorldError: The world raised, or returned something else than a text or None.
         """
         if any(start.answer is not None and start.opening is None for start in starts):
             raise ResetOptionsError(
@@ -111,7 +118,7 @@ class Conversations:
                 "world: give 'prompt', or 'tokens' without it"
             )
         anew = [place for place, start in enumerate(starts) if start.world is None]
-        opened = list(starts)
+        opened: list[Start | WorldError] = list(starts)
         for place, start in enumerate(starts):
             if start.world is not None and start.opening is not None:
                 text, ids = start.opening
@@ -119,29 +126,48 @@ class Conversations:
         if anew:
             said = self._begun(rows[anew], [starts[place] for place in anew], draw_seeds[anew])
             for place, opening in zip(anew, said, strict=True):
-                if opening is not None:
+                if isinstance(opening, WorldError):
+                    opened[place] = opening
+                elif opening is not None:
                     opened[place] = Start(_prompt_of(opening, starts[place].prompt))
         return opened
 
     def _begun(
         self, rows: NDArray[np.intp], starts: Sequence[Start], draw_seeds: NDArray[np.int64]
-    ) -> Sequence[Opening]:
-        """What the world begins with in `rows`."""
+    ) -> Sequence[Opening | WorldError]:
+        """What the world begins with in `rows`, or why it cannot."""
         records = [start.prompt.record for start in starts]
         rngs = [keyed_generator(seed, 0) for seed in draw_seeds.tolist()]
         try:
-            openings = list(self.world.begin(self._names(rows), records, rngs))
-        except TextEnvError:  # says itself what is wrong
-            raise
-        except Exception as error:
-            raise WorldError(f"{self.name}.begin raised {type(error).__name__}: {error}") from error
-        right = all(isinstance(o, str | list | tuple | Prompt | None) for o in openings)
-        if len(openings) != len(rows) or not right:
-            raise WorldError(
-                f"{self.name}.begin returned {openings!r}; it must return a text, messages or None "
-                f"for each of {len(rows)} episodes"
+            given = list(self.world.begin(self._names(rows), records, rngs))
+        except WORLD_FAILURES as error:  # one call for all rows: it fails for all
+            given = [error] * len(rows)
+        if len(given) != len(rows):
+            wrong = f"{self.name}.begin returned {len(given)} openings for {len(rows)} episodes"
+            return [WorldError(wrong)] * len(rows)
+        return list(map(self._opening, given))
+
+    def _opening(self, given: Any) -> Opening | WorldError:
+        """What a world began with.
+
+        Raises:
+            TextEnvError: One that is no `WorldError`, such as a prompt that is too long: it says
+                itself what is wrong, and is wrong every time.
+        """
+        if isinstance(given, WorldError):
+            return given
+        if isinstance(given, TextEnvError):
+            raise given
+        if isinstance(given, WORLD_FAILURES):
+            failed = WorldError(f"{self.name}.begin raised {told(given)}")
+            failed.__cause__ = given
+            return failed
+        if not isinstance(given, str | list | tuple | Prompt | None):
+            return WorldError(
+                f"{self.name}.begin returned {short(given)}; it must return a text, messages or "
+                "None"
             )
-        return openings
+        return given
 
     def _names(self, rows: NDArray[np.intp]) -> list[int]:
         """What the world calls these rows."""
@@ -153,14 +179,18 @@ class Conversations:
         self.starts[rows] = self.numbers[rows] = 0
         self.rewards[rows] = 0.0
         self.histories = self.histories[:]
-        if self.some_wait:
-            self._replies.drop(rows[self.waiting[rows]].tolist())
-            self.waiting[rows] = False
-            self.some_wait = bool(self.waiting.any())
+        self.forget(rows)
         for row, start in zip(rows.tolist(), starts, strict=True):
             self.histories[row], self.errors[row] = [], ""
             self.drawn[row], self.borders[row] = start.prompt, []
             self._limit_turn(row)
+
+    def forget(self, rows: NDArray[np.intp]) -> None:
+        """Nobody waits for replies in `rows` any more."""
+        if self.some_wait:
+            self._replies.drop(rows.tolist())
+            self.waiting[rows] = False
+            self.some_wait = bool(self.waiting.any())
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -191,6 +221,7 @@ class Conversations:
             tokens=np.array(ids[begin:], dtype=np.int64),
             number=int(self.numbers[row]) + 1,
             finish_reason=STOP if stopped or until is not None else LENGTH,
+            spent=int(self._texts.answer_lengths[row]) >= self._budget,
             history=tuple(self.histories[row]),
         )
 
@@ -210,13 +241,15 @@ class Conversations:
             return WORLD, outcome.truncated and not outcome.terminated
         if self.max_turns is not None and self.numbers[row] >= self.max_turns:
             return TURNS, self._cuts
+        used = int(self._texts.answer_lengths[row])
+        if used >= self._budget:  # whatever the reply says is not appended
+            return LENGTH, self._cuts
         try:
             ids = self._ids_of(outcome, stopped)
         except (TokenizerError, FrameError) as error:
             said = outcome.text if outcome.tokens is None else outcome.tokens
             self.errors[row] = f"{self.name}.reply returned {short(said)}: {error}"
             return ERROR, True
-        used = int(self._texts.answer_lengths[row])
         if used + len(ids) >= self._budget:  # nothing is left to choose behind it
             return LENGTH, self._cuts
         self._texts.extend(row, ids)
@@ -228,6 +261,7 @@ class Conversations:
 
     def _ids_of(self, reply: Reply, stopped: bool) -> Sequence[int]:
         if reply.tokens is not None:
+            self.gave_ids = True
             return _checked_ids(reply.tokens, self._tokenizer.vocab_size)
         if self._frame is not None:
             return self._frame.bridge(reply.texts, reply.role, stopped)
@@ -372,6 +406,7 @@ class Conversations:
         return {
             "drawn": [prompt.to_json() for prompt in self.drawn],
             "borders": [[list(turn) for turn in turns] for turns in self.borders],
+            "reply_seeds": self._reply_seeds.copy(),
             "starts": self.starts.copy(),
             "numbers": self.numbers.copy(),
             "rewards": self.rewards.copy(),
@@ -398,6 +433,8 @@ class Conversations:
         self.histories = [_restored(history) for history in state["histories"]]
         self.drawn = [Prompt.from_json(prompt) for prompt in state["drawn"]]
         self.borders = [[PastTurn(*turn) for turn in turns] for turns in state["borders"]]
+        # Earlier versions lack these: a row's world was then told of no turn yet.
+        self._reply_seeds[...] = state.get("reply_seeds", 0)
         for row in range(len(self.starts)):
             self._limit_turn(row)
         self._replies.drop(self._replies.rows)
@@ -421,7 +458,10 @@ def _checked_ids(tokens: ArrayLike, vocab_size: int) -> list[int]:
     Raises:
         TokenizerError: They are none of this vocabulary.
     """
-    ids = np.asarray(tokens)
+    try:
+        ids = np.asarray(tokens)
+    except ValueError as error:
+        raise TokenizerError(f"the tokens of a reply are no array: {error}") from error
     if ids.size == 0:
         return []
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -443,13 +483,27 @@ def _prompt_of(opening: str | Sequence[Mapping[str, Any]] | Prompt, drawn: Promp
 def _plain(entry: Turn | Reply) -> dict[str, Any]:
     if isinstance(entry, Reply):
         tokens = None if entry.tokens is None else np.asarray(entry.tokens).tolist()
-        return {"reply": asdict(replace(entry, tokens=None)) | {"tokens": tokens}}
+        told = asdict(replace(entry, tokens=None, info={}))
+        told |= {"tokens": tokens, "info": _as_json(entry.info)}
+        return {"reply": told}
     return {
         "text": entry.text,
         "tokens": entry.tokens.tolist(),
         "number": entry.number,
         "finish_reason": entry.finish_reason,
+        "spent": entry.spent,
     }
+
+
+def _as_json(info: Mapping[str, Any]) -> dict[str, Any]:
+    """An info as JSON holds it; of an entry that JSON cannot hold, its `repr`."""
+    saved: dict[str, Any] = {}
+    for name, value in info.items():
+        try:
+            saved |= columns_as_json({name: value})
+        except PromptError:
+            saved[str(name)] = repr(value)
+    return saved
 
 
 def _restored(history: Sequence[Mapping[str, Any]]) -> list[Turn | Reply]:

@@ -93,6 +93,11 @@ class TextEnv(gym.Env[NDArray[np.int64], np.int64]):
         """What an answer keeps to, as arguments of `generate`; see `TextVectorEnv.answer_rules`."""
         return self._vector.answer_rules
 
+    @property
+    def encodes_replies(self) -> bool:
+        """See `TextVectorEnv.encodes_replies`."""
+        return self._vector.encodes_replies
+
     def render(self) -> str | None:
         """The text so far in mode `"ansi"`, else None; mode `"human"` has printed it already."""
         return self._vector.row_text(0) if self.render_mode == "ansi" else None

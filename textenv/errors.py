@@ -62,6 +62,14 @@ class UnframedError(FrameError):
         self.which = which
 
 
+class FailedWorldWarning(UserWarning):
+    """Conversations ended because their world failed; the message says how many, and one reason."""
+
+
+class NotSavedWarning(UserWarning):
+    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
@@ -104,6 +112,13 @@ class UnscoredError(RewardError, ValueError):
 
 class WorldError(TextEnvError):
     """A world failed, returned something else than a reply, or cannot be saved."""
+
+
+WORLD_FAILURES = (Exception, SystemExit)
+"""What a world or a tool may raise without ending more than its own episode.
+
+`SystemExit` is among them: programs that read a command line raise it at wrong arguments.
+"""
 
 
 class ReplayError(WorldError):

@@ -36,6 +36,17 @@ def masked_info(info: Mapping[str, Any], rows: NDArray[np.bool_]) -> dict[str, A
     return masked
 
 
+def joined(infos: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Infos of some rows and of others as one; entries of both have arrays, no mappings."""
+    both = {**infos, **more}
+    for key in infos.keys() & more.keys():
+        if key.startswith("_"):
+            both[key] = infos[key] | more[key]
+        else:
+            both[key] = np.where(more[f"_{key}"], more[key], infos[key])
+    return both
+
+
 def row_info(info: Mapping[str, Any], row: int) -> dict[str, Any]:
     """The entries that `row` has, as the info of a single environment."""
     single: dict[str, Any] = {}

@@ -30,6 +30,12 @@ def place_of(error: BaseException, function: Any = None) -> str:
     return defined_at(function)
 
 
+def told(error: BaseException) -> str:
+    """An error in a line: its class, what it says, and where in the user's code it happened."""
+    place = place_of(error)
+    return f"{type(error).__name__}: {error}" + (f"; in {place}" if place else "")
+
+
 def defined_at(function: Any) -> str:
     """File and line at which the user wrote a function; empty if it is someone else's."""
     while isinstance(function, partial | Adapter):

@@ -79,9 +79,8 @@ class Prompt:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The columns, and as `prompt` the text or the messages: for worlds and dense rewards."""
-        given = self.text if self.messages is None else [dict(one) for one in self.messages]
-        return {**self.columns, "prompt": given}
+        """Its `Record` as a dict: for worlds and dense rewards."""
+        return dict(Record(self))
 
     @property
     def last_text(self) -> str:
@@ -165,7 +164,7 @@ def columns_as_json(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Record(Mapping[str, Any]):
-    """A prompt's record: its columns, and its text as `prompt`.
+    """A prompt's record: its columns, and as `prompt` its text, or its messages if it has them.
 
     It is no dict on purpose. Gymnasium's vector environments take the dicts of their rows' infos
     apart into one array for each key, which columns of mixed types do not fit.
@@ -180,7 +179,10 @@ class Record(Mapping[str, Any]):
         self._prompt = prompt
 
     def __getitem__(self, name: str) -> Any:
-        return self._prompt.text if name == "prompt" else self._prompt.columns[name]
+        if name != "prompt":
+            return self._prompt.columns[name]
+        messages = self._prompt.messages
+        return self._prompt.text if messages is None else [dict(one) for one in messages]
 
     def __iter__(self) -> Iterator[str]:
         yield from (name for name in self._prompt.columns if name != "prompt")
@@ -371,6 +373,8 @@ def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:
 def _as_prompt(value: Any) -> Prompt:
     if isinstance(value, Prompt):
         return value
+    if isinstance(value, list | tuple):
+        return Prompt("", messages=value)
     return Prompt.from_row(value) if isinstance(value, Mapping) else Prompt(value)
 
 

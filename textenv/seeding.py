@@ -65,6 +65,12 @@ def keyed_generator(seed: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def name_of_key(generator: np.random.Generator) -> str:
+    """Names what a generator of `keyed_generator` belongs to, however much it has drawn."""
+    key: list[int] = generator.bit_generator.state["state"]["key"].tolist()
+    return "-".join(map(str, key))
+
+
 class PromptStreams:
     """Decides which prompt each row gets next.
 

@@ -4,6 +4,7 @@ A start is all that an episode is made of so far: the record, the ids, who wrote
 the seeds of its random numbers. It can be kept as JSON, and played on from as often as one likes.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -116,8 +117,11 @@ class Start:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The start that `to_json` wrote."""
+    def from_json(cls, data: Mapping[str, Any] | str) -> Self:
+        """The start that `to_json` wrote, as the dict or as its text."""
+        if isinstance(data, str):
+            data = json.loads(data)
+        assert isinstance(data, Mapping)
         answer, opening = data["answer"], data["opening"]
         if opening is not None:
             opening = OpeningText(opening[0], np.array(opening[1], dtype=np.int64))

@@ -33,6 +33,8 @@ class StepBatch:
             shape (k,), int64; None otherwise.
         until: By row, the text before the stop string that the new token has completed, or None;
             empty if none was.
+        drawn: Of a conversation what was drawn for each row, whose world may begin with something
+            else; empty otherwise.
     """
 
     tokens: NDArray[np.int64]
@@ -46,14 +48,18 @@ class StepBatch:
     turns: Sequence[Sequence[Turn | Reply]] = field(default=(), repr=False)
     turn_starts: NDArray[np.int64] | None = None
     until: Mapping[int, str | None] = field(default_factory=dict, repr=False)
+    drawn: Sequence[Prompt] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     @cached_property
     def records(self) -> Sequence[Mapping[str, Any]]:
-        """Each row's record: the columns, such as `answer`, and as `prompt` what it began with."""
-        return [prompt.record for prompt in self.prompts]
+        """Each row's record: the columns, such as `answer`, and as `prompt` what was drawn."""
+        return [
+            {**began.columns, "prompt": drawn.record["prompt"]}  # a world may add columns
+            for drawn, began in zip(self.drawn or self.prompts, self.prompts, strict=True)
+        ]
 
     @cached_property
     def stopped(self) -> NDArray[np.bool_]:

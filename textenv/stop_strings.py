@@ -63,6 +63,11 @@ class StopStrings:
             return None
         whole = decode_answer(self._tokenizer, before, answer)
         known = len(certain(decode_answer(self._tokenizer, before, answer[:-1])))
-        ends = [whole.find(string, max(known - len(string) + 1, 0)) for string in self.strings]
-        found = [end for end in ends if end >= 0]
-        return whole[: min(found)] if found else None
+        return until(self.strings, whole, known)
+
+
+def until(strings: Sequence[str], text: str, known: int) -> str | None:
+    """`text` before the first string in it that ends behind its first `known` characters."""
+    places = [text.find(string, max(known - len(string) + 1, 0)) for string in strings]
+    found = [place for place in places if place >= 0]
+    return text[: min(found)] if found else None

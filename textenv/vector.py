@@ -1,11 +1,12 @@
 """Token generation as a vectorised Gymnasium environment."""
 
 import copy
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -17,6 +18,7 @@ from textenv.arguments import (
     check_answers,
     check_episode_steps,
     check_numbers,
+    check_turn_limits,
     check_waiting,
     check_words,
     world_of_tools,
@@ -35,7 +37,7 @@ from textenv.errors import (
     WorldError,
 )
 from textenv.frames import FrameArgument, load_frame
-from textenv.infos import masked_info, object_array, row_marks
+from textenv.infos import joined, masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
 from textenv.replays import check_turns, resume
@@ -96,22 +98,25 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
-    `info["finish_reason"]` is `"stop"` or `"length"`. With `budget="truncate"` a spent budget sets
-    `truncated` instead, for learners that bootstrap there.
+    `info["finish_reason"]` is `"stop"` or `"length"`; a conversation ends with `"world"` (it said
+    so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
+    budget sets `truncated` instead, for learners that bootstrap there.
 
     ## Info
-    At a start: `prompt`; `record`, the columns of its record with the text as `prompt`; and
-    `episode_seed`, an integer for random numbers that belong to this episode wherever it is played.
-    At an end: `finish_reason`, `text` (the answer), `reward_components` (each component's
-    unweighted value, summed over the episode) and, if `group_size > 1`, `group`. The group is equal
-    for episodes that share one drawn prompt, and -1 for an episode started from options. Where a
-    turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`, the ids that were
-    appended; at the end of one: `turns`, `world_info` (the info of the last reply, if it has one),
-    and `world_error` if its world failed. With rewards that may abstain (those of TRL), `scored` is
-    False for an episode to which none applies: its reward is 0 and means nothing. If some tokens
-    may not be chosen, `action_mask` comes for every row after every reset and step. Ids that stand
-    for no token are masked too, but do not make it come. Infos have the layout of Gymnasium's
-    `SyncVectorEnv`, with `final_obs` and `final_info`.
+    At a start: `prompt`, the text; `record`, the columns of what was drawn and as `prompt` its text
+    or messages; and `episode_seed`, an integer for random numbers that belong to this episode
+    wherever it is played. At an end: `finish_reason`, `text` (the answer), `reward_components`
+    (each component's unweighted value, summed over the episode) and, if `group_size > 1`, `group`.
+    The group is equal for episodes that share one drawn prompt, and -1 for an episode started from
+    options. Where a turn of a conversation ended: `turn` (its number), `reply` and `reply_tokens`,
+    the ids that were appended; at the end of one: `turns`, `world_info` (the info of the last
+    reply, if it has one), and `world_error` if its world failed. A row whose action will be ignored
+    is told in `waiting`; `begin_error` says why its world could not begin, which is tried again at
+    every step. With rewards that may abstain (those of TRL), `scored` is False for an episode to
+    which none applies: its reward is 0 and means nothing. If some tokens may not be chosen,
+    `action_mask` comes for every row after every reset and step. Ids that stand for no token are
+    masked too, but do not make it come. Infos have the layout of Gymnasium's `SyncVectorEnv`, with
+    `final_obs` and `final_info`.
 
     ## Version history
     - v0: the first version.
@@ -135,7 +140,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         frame: How prompts, turns and replies are wrapped: `"chat"` for the tokenizer's own chat
             template, a `textenv.frames.ChatTemplate` with texts of one's own, or None for nothing.
         tokenizer: Name of a tokenizer, or a tokenizer; see `textenv.tokenizers.load_tokenizer`.
-        max_new_tokens: Token budget of an answer.
+        max_new_tokens: Token budget of an answer; of a conversation that of all that stands behind
+            its opening, replies included.
         max_prompt_tokens: Room for the prompt; the length of the longest prompt of a list if None.
             Longer prompts are refused; `textenv.long_prompts` cuts or drops them.
         min_new_tokens: Stop tokens are masked until the answer has this many tokens. Masks are
@@ -207,6 +213,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         max_episode_steps: None = None,
     ):
         check_numbers(num_envs, max_new_tokens, min_new_tokens, group_size)
+        check_turn_limits(max_turns, max_turn_tokens, reply_timeout)
         check_words(budget=budget, render_mode=render_mode, world_wait=world_wait)
         check_episode_steps(max_episode_steps)
         self.num_envs = num_envs
@@ -225,7 +232,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if world is None:
             check_answers(prompts, reward, max_turns, max_turn_tokens)
         self.world, self.world_wait = world, world_wait
-        replies = None if world is None else load_world(world, reply_timeout)
+        replies = None if world is None else load_world(world)
         wrapping = load_frame(frame, self.tokenizer, getattr(replies, "tools", ()), stop_tokens)
         self.prompts = NoPrompts() if prompts is None else load_prompts(prompts)
         if hasattr(self.prompts, "scored"):  # its state is this environment's
@@ -272,6 +279,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             max_turns=max_turns,
             max_turn_tokens=max_turn_tokens,
             waits=world_wait == "all",
+            reply_timeout=reply_timeout,
         )
         self._rules = TurnRules(
             tokenizer=self.tokenizer,
@@ -287,17 +295,21 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         )
         if replies is not None:
             replies.join(self._rules)
+        # Numbers of rows that environments of one world have, first to end; shared by all of them.
+        self._row_ends = {0: num_envs}
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
         self, streams: PromptStreams, world: BatchedWorld | None, first_row: int = 0
     ) -> None:
         """The whole state: arrays with one entry for each row."""
-        self._streams, self._first_row = streams, first_row
+        self._streams = streams
         self._texts = GrowingTexts(
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
         self._over = np.ones(self.num_envs, dtype=bool)
+        # Rows whose world could not begin: the start that is tried again, and what went wrong.
+        self._held_up: dict[int, tuple[Start, str]] = {}
         self._components = RewardComponents(self._terms, self.num_envs)
         self._conversations = None
         if world is not None:
@@ -330,7 +342,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         rows = rows_to_reset(options.pop("reset_mask", None), self.num_envs)
         given = starts_from_options(options, len(rows), self.pad_token)
         # Rows in the middle of an episode leave their group for good, before others draw from it.
-        self._streams.leave(rows[~self._over[rows]])
+        leave = ~self._over
+        leave[list(self._held_up)] = True
+        self._streams.leave(rows[leave[rows]])
+        self._held_up = {row: it for row, it in self._held_up.items() if row not in rows}
         self._seed(rows, seed)
         if given is None:
             rows, starts = self._draw(rows)
@@ -382,8 +397,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if self.stop_strings.strings:
             until = self._until_strings(moving, actions, stopped)
             ended[list(until)] = True
-        if over and self._streams.dealt:
-            ended &= ~self._over  # rows for which no start is left
+        if over and (self._streams.dealt or self._held_up):
+            ended &= ~self._over  # rows for which no start is left, or whose world cannot begin
         some_ended = np.count_nonzero(ended)
         if talk is not None and (some_ended or some_wait):
             return self._take_turns(moving, actions, stopped, ended & ~talk.waiting, until, infos)
@@ -397,8 +412,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rows = ended.nonzero()[0]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
-            infos |= self._finish(rows, ended, reasons, rewards, until)
-        if (over or some_ended) and self._streams.dealt:
+            infos = joined(infos, self._finish(rows, ended, reasons, rewards, until))
+        if over or some_ended:
             infos |= self._waiting_info()
         if self._masked:
             infos |= self._mask_info()
@@ -441,6 +456,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "min_new_tokens": self.min_new_tokens,
             "action_masks": self._mask_table[1].copy(),
         }
+
+    @property
+    def encodes_replies(self) -> bool:
+        """Whether what was appended so far is the encoding of replies' texts, and nothing else."""
+        talk = self._conversations
+        return talk is not None and self._rules.frame is None and not talk.gave_ids
 
     def render(self) -> tuple[str, ...] | None:
         """The texts so far, prompt dimmed, one string a row; None without a render mode."""
@@ -520,9 +541,12 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         if self._conversations is not None:
             world = self._conversations.world.another()
             if world is self._conversations.world:  # it tells the rows of both apart
-                first_row = self._first_row + self.num_envs
+                first_row = max(self._row_ends.values())
+                self._row_ends[first_row] = first_row + other.num_envs
+                weakref.finalize(other, self._row_ends.pop, first_row, None).atexit = False
             else:
                 world.join(replace(self._rules, rows=other.num_envs))
+                other._row_ends = {0: other.num_envs}
         other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
         return other
 
@@ -536,6 +560,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "streams": self._streams.state_dict(),
             "texts": self._texts.state_dict(),
             "over": self._over.copy(),
+            "held_up": {str(row): start.to_json() for row, (start, _) in self._held_up.items()},
             "component_sums": self._components.sums.copy(),
             "conversations": self._conversations and self._conversations.state_dict(),
         }
@@ -565,6 +590,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         self._streams.load_state_dict(state["streams"])
         self._texts.load_state_dict(state["texts"])
         self._over[...] = state["over"]
+        held_up = state.get("held_up", {})
+        self._held_up = {int(row): (Start.from_json(it), "") for row, it in held_up.items()}
         talk = self._conversations
         if talk is not None:
             talk.load_state_dict(state["conversations"])
@@ -595,18 +622,24 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def _restart_waiting_rows(self) -> dict[str, Any]:
         """Restart the rows that are over, if the mode says so; returns the infos of the starts."""
-        if self._streams.dealt:
+        if self._streams.dealt and not self._held_up:
             return {}
-        waiting = self._over.nonzero()[0]
-        was_reset = self._texts.lengths[waiting].all()
-        if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
-            raise EpisodeOverError(
-                f"rows {waiting.tolist()} have no running episode: call reset() first, or "
-                "reset(options={'reset_mask': mask}) for those rows alone"
-            )
-        waiting, starts = self._draw(waiting)
-        self._begin(waiting, starts)
-        return self._start_info(waiting, starts)
+        held_up = list(self._held_up)
+        starts = [self._held_up[row][0] for row in held_up]
+        waiting = np.setdiff1d(self._over.nonzero()[0], held_up)
+        if len(waiting) and not self._streams.dealt:
+            was_reset = self._texts.lengths[waiting].all()
+            if self.autoreset_mode is not AutoresetMode.NEXT_STEP or not was_reset:
+                raise EpisodeOverError(
+                    f"rows {waiting.tolist()} have no running episode: call reset() first, or "
+                    "reset(options={'reset_mask': mask}) for those rows alone"
+                )
+            waiting, drawn = self._draw(waiting)
+            held_up, starts = [*held_up, *waiting.tolist()], [*starts, *drawn]
+        infos = self._begin_or_hold(np.array(held_up, dtype=np.intp), starts)
+        if self._held_up and self._over.all():  # nothing can move, so nothing is lost
+            raise WorldError(next(iter(self._held_up.values()))[1])
+        return infos
 
     def _take_turns(
         self,
@@ -642,10 +675,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             talk.turn(row, stop, until.get(row))
             for row, stop in zip(rows.tolist(), stops, strict=True)
         ]
-        talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
+        try:
+            if len(rows):
+                talk.ask(rows, turns, stops, self._streams.episode_seeds[rows])
+            come = talk.come(self._over)
+        except BaseException:  # interrupted: a turn has ended that no reply will follow
+            self._over |= ended | talk.waiting
+            talk.forget(np.arange(self.num_envs))
+            raise
         reasons: dict[int, str] = {}
         replies: dict[int, Reply] = {}
-        for row, (asked, outcome) in talk.come(self._over).items():
+        for row, (asked, outcome) in come.items():
             if isinstance(outcome, Reply):
                 rewards[row] = outcome.reward
                 replies[row] = outcome
@@ -656,19 +696,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 reasons[row], truncated[row] = end
                 over[row] = True
         if told.any():
-            infos |= masked_info(talk.info(told.nonzero()[0], replies), told)
+            infos = joined(infos, masked_info(talk.info(told.nonzero()[0], replies), told))
         self._over |= over
         if batch is not None:
             batch = replace(batch, ended=over[moving])
             rewards[moving] += self._components.pay_step(moving, batch)
         if reasons:
             ends = np.array(list(reasons))
-            told_before = infos.get("_turn", False)
-            infos |= self._finish(ends, over, list(reasons.values()), rewards)
-            if "_turn" in infos:  # some turns ended, and other rows start behind turns
-                infos["_turn"] |= told_before
-        if talk.some_wait or self._streams.dealt:
-            infos |= self._waiting_info()
+            infos = joined(infos, self._finish(ends, over, list(reasons.values()), rewards))
+        infos |= self._waiting_info()
         infos |= self._mask_info()
         self.moves += 1
         return self._texts.tokens.copy(), rewards, over & ~truncated, truncated, infos
@@ -734,10 +770,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
-        rows, starts = self._draw(rows)
-        self._begin(rows, starts)
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
-        return infos | self._start_info(rows, starts)
+        return infos | self._begin_or_hold(*self._draw(rows))
 
     def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
         """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
@@ -756,14 +790,49 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return rows[: len(starts)], starts
 
     def _begin(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> None:
-        """Fill `rows` with their first tokens."""
+        """Fill `rows` with their first tokens.
+
+        Raises:
+            WorldError: The world could not begin.
+        """
+        opened = self._opened(rows, starts)
+        for one in opened:
+            if isinstance(one, WorldError):
+                raise one
+        self._fill(rows, starts, cast(Sequence[Start], opened))
+
+    def _begin_or_hold(self, rows: NDArray[np.intp], starts: Sequence[Start]) -> dict[str, Any]:
+        """Fill those of `rows` whose world can begin; the others are held up until the next step.
+
+        Returns:
+            The infos of the starts.
+        """
+        opened = self._opened(rows, starts)
+        good = [place for place, one in enumerate(opened) if isinstance(one, Start)]
+        for row, start, one in zip(rows.tolist(), starts, opened, strict=True):
+            self._held_up.pop(row, None)
+            if isinstance(one, WorldError):
+                self._held_up[row] = start, str(one)
+        rows, starts = rows[good], [starts[place] for place in good]
+        self._fill(rows, starts, [cast(Start, opened[place]) for place in good])
+        return self._start_info(rows, starts) if good else {}
+
+    def _opened(
+        self, rows: NDArray[np.intp], starts: Sequence[Start]
+    ) -> Sequence[Start | WorldError]:
+        """The starts with the texts that their worlds begin with, or why one cannot begin."""
+        if self._conversations is None or not len(rows):
+            return starts
+        return self._conversations.opened(rows, starts, self._streams.draw_seeds[rows])
+
+    def _fill(
+        self, rows: NDArray[np.intp], starts: Sequence[Start], opened: Sequence[Start]
+    ) -> None:
+        """Fill `rows` with the first tokens of their episodes, which have begun."""
         if not len(rows):
             return
         talk = self._conversations
         # Everything is checked before the first row changes: an error leaves the state as it was.
-        opened = starts
-        if talk is not None:
-            opened = talk.opened(rows, starts, self._streams.draw_seeds[rows])
         numbered = list(zip(rows.tolist(), starts, opened, strict=True))
         ids = [self._first_ids(row, start, begun) for row, start, begun in numbered]
         for row, start, _ in numbered:
@@ -781,7 +850,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             talk.started(rows, starts)
             try:
                 resume(talk, self._texts, rows.tolist(), starts, self._ended_by)
-            except WorldError:
+            except BaseException:  # refused or interrupted
+                talk.forget(rows)
                 self._over[rows] = True  # no text to go on from: they must be reset
                 raise
 
@@ -841,6 +911,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             turns=() if talk is None else _at(talk.histories, rows),
             turn_starts=None if talk is None else np.array(talk.starts[rows]),
             until=until and dict(enumerate(_at([*map(until.get, range(self.num_envs))], rows))),
+            drawn=() if talk is None else _at(talk.drawn, rows),
         )
 
     def _episode(self, row: int, reason: str, until: str | None) -> Episode:
@@ -898,13 +969,22 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return masked_info({"action_mask": self.action_masks()}, every_row)
 
     def _waiting_info(self) -> dict[str, Any]:
-        """Rows whose action will be ignored: no reply is there yet, or no start is left."""
-        talk, waiting = self._conversations, np.zeros(self.num_envs, dtype=bool)
+        """Rows whose action will be ignored, for want of a reply, of a start or of a beginning."""
+        talk, held_up = self._conversations, self._held_up
+        if not (held_up or self._streams.dealt or (talk is not None and talk.some_wait)):
+            return {}
+        waiting = np.zeros(self.num_envs, dtype=bool)
         if talk is not None:
             waiting |= talk.waiting
         if self._streams.dealt:
             waiting |= self._over
-        return masked_info({"waiting": waiting}, waiting)
+        waiting[list(held_up)] = True
+        told = masked_info({"waiting": waiting}, waiting)
+        if held_up:
+            rows = np.array(list(held_up))
+            errors = object_array(self.num_envs, rows, [error for _, error in held_up.values()])
+            told |= masked_info({"begin_error": errors}, row_marks(self.num_envs, rows))
+        return told
 
     # ---------------------------------------------------------------- checks
 

@@ -6,6 +6,7 @@ Nothing here imports torch, so the command line can show the names at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -34,9 +35,12 @@ def check_credit(credit: Credit, names: tuple[str, ...]) -> None:
         OptionError: It is something else.
         ObjectNotFoundError: The module or file, or the function in it, does not exist.
     """
-    if callable(credit) or credit in names:
+    # Ours of the other kind: values and comparisons are given different things.
+    others = {*BY_VALUES, *BY_COMPARISON} - {*names}
+    known = {name for name in others if credit in (name, getattr(returns, name))}
+    if (callable(credit) and not known) or credit in names:
         return
-    if not isinstance(credit, str) or ":" not in credit:
+    if known or not isinstance(credit, str) or ":" not in credit:
         raise OptionError(
             f"credit is {credit!r}; it must be a function such as returns.{names[1]}, its name "
             f"(one of {', '.join(names)}), or file.py:function"
@@ -55,4 +59,13 @@ def credit_function(credit: Credit) -> Callable[..., Any]:
     if ":" in credit:
         return load_function(credit, "the credit", "a rollout's arrays")
     found: Callable[..., Any] = getattr(returns, credit)
+    return found
+
+
+def steps_of(credit: Credit) -> Callable[..., Any] | None:
+    """The attribute `begins` of a credit: where its steps begin. None if it has none."""
+    function = credit_function(credit)
+    while isinstance(function, functools.partial) and not hasattr(function, "begins"):
+        function = function.func
+    found: Callable[..., Any] | None = getattr(function, "begins", None)
     return found

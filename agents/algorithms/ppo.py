@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
-from agents.algorithms.credit import BY_VALUES, Credit, check_credit, credit_field, credit_function
+from agents.algorithms.credit import (
+    BY_VALUES,
+    Credit,
+    check_credit,
+    credit_field,
+    credit_function,
+    steps_of,
+)
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -39,12 +46,15 @@ class PPO(Algorithm):
             of return; None does not limit it.
         value_coef: Weight of the value loss; larger trains the value head faster.
         entropy_coef: Weight of the entropy bonus; larger keeps the choices more varied.
-        gamma: Discount for each step of the credit, 0 to 1; 1 counts late rewards in full.
+        gamma: Discount for each step of the credit, 0 to 1; 1 counts late rewards in full. An
+            answer is a single step, so `gae_by_answer` uses neither this nor lambda.
         gae_lambda: Lambda of GAE: 0 trusts the values (less variance, more bias), 1 trusts the
             rewards.
         credit: What a step is: a token (gae), a turn (gae_by_turn) or the whole answer
             (gae_by_answer). A function of your own is called with the keyword arguments of
-            `returns.gae_by_turn`; values are then fitted at every chosen token.
+            `returns.gae_by_turn`; values are then fitted where its attribute `begins(mask, turns)`
+            is True, shape (S, L), and at every chosen token if it has none. A `functools.partial`
+            has that of its function.
     """
 
     needs: ClassVar[Needs] = Needs(values=True)
@@ -80,12 +90,8 @@ class PPO(Algorithm):
 
     def value_mask(self, rollout: Rollout) -> Tensor:
         """Where the steps of `credit` begin, shape (S, L), bool: there values are read."""
-        credit = credit_function(self.credit)
-        if credit is credit_function("gae_by_turn"):
-            return returns.turn_begins(rollout.turns)
-        if credit is credit_function("gae_by_answer"):
-            return returns.answer_begins(rollout.mask)
-        return rollout.mask
+        begins = steps_of(self.credit)
+        return rollout.mask if begins is None else begins(rollout.mask, rollout.turns)
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """The clipped surrogate."""

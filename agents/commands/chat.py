@@ -35,6 +35,9 @@ class Conversation(Framed):
         frame: How messages are wrapped: chat for the template of the dialogues that the policy has
             learned from, which is taken anyway if there is one, or a textenv.frames.ChatTemplate of
             yours.
+        tools: A function that the policy may call in its text: file.py:function, or
+            textenv.tools:calculator. Results are shown, and the policy goes on from them. May be
+            given several times.
         system: A message in front of all others, such as how to behave.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
             swear words gives 0 or 1. Answers then appear whole.
@@ -42,6 +45,7 @@ class Conversation(Framed):
 
     plain: bool = False
     dialogue: bool = False
+    tools: list[str] = setting([], metavar="FILE:NAME")
     system: str | None = None
     refuse_above: float | None = setting(None, minimum=0, maximum=1)
 

@@ -29,8 +29,7 @@ class Evaluation:
         answers: Token ids of the answers, a stop token included.
         logprobs: Log-probability of each answer under the policy, shape (n,).
         ref_logprobs: The same under the reference, shape (n,); NaN without a reference.
-        failed_worlds: Conversations that ended because their world failed; their scores are what
-            was paid before.
+        failed_worlds: Conversations that ended because their world failed; they have no score.
     """
 
     samples: Sequence[Sample]

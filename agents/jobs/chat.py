@@ -14,6 +14,7 @@ from policies import Policy, load_policy
 from textenv.errors import FrameError, OptionError, PromptError
 from textenv.frames import ChatTemplate, ModelTemplate
 from textenv.records import short
+from textenv.tools import Tools
 
 COMMANDS = {
     "/help": "shows this",
@@ -38,6 +39,7 @@ def run(settings: ChatSettings) -> None:
     answers, talk_options = settings.answers, settings.conversation
     if talk_options.plain and talk_options.system is not None:
         raise OptionError("--plain knows no roles: leave --system out")
+    tools = Tools(talk_options.tools) if talk_options.tools else None
     chosen = [name for name in ("plain", "dialogue", "frame") if getattr(talk_options, name)]
     if len(chosen) > 1:
         flags = " and ".join(f"--{name}" for name in chosen)
@@ -62,6 +64,11 @@ def run(settings: ChatSettings) -> None:
     if talk_options.frame is not None:
         template = _chosen(talk_options.frame, policy)
     if talk_options.plain or template is None:
+        if tools is not None:
+            raise OptionError(
+                "--tools are told and answered by a chat template: leave --plain out, or name a "
+                "textenv.frames.ChatTemplate of yours as --frame file.py:template"
+            )
         if talk_options.system is not None:
             raise OptionError(
                 f"the policy in {answers.folder} has learned from no dialogue and knows no roles: "
@@ -71,7 +78,7 @@ def run(settings: ChatSettings) -> None:
             print(UNTAUGHT)
         talker: Talker = Continuation(voice)
     else:
-        talker = Chat(voice, template, talk_options.system)
+        talker = Chat(voice, template, talk_options.system, tools=tools)
     print("/help lists the commands.")
     talk(talker)
 

@@ -5,7 +5,9 @@ system message stays. `Chat` puts messages through a chat template; `Continuatio
 that was never taught to chat, and has no history.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,9 +16,15 @@ import numpy as np
 from agents.runs.streaming import TextStream
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
+from textenv.episode import STOP
 from textenv.errors import PromptTooLongError
-from textenv.frames import ChatTemplate, ModelTemplate
+from textenv.frames import ChatTemplate, Frame, ModelTemplate
 from textenv.tokenizers import encode_prompt, stop_tokens_of
+from textenv.tools import Tools, ToolWorld
+from textenv.worlds import Reply, Turn
+
+MOST_ANSWERS = 16
+"""Answers to one question, calls of tools among them: a policy may call for ever."""
 
 Show = Callable[[str], object]
 """Takes the next piece of an answer."""
@@ -97,7 +105,8 @@ class Voice:
         return said
 
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
-        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings)
+        shortest = self.sampling.min_new_tokens
+        stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings, shortest)
         stops = stop_tokens_of(self.tokenizer)
         pieces: list[str] = []
 
@@ -156,36 +165,64 @@ class Chat:
         template: Makes one prompt of the messages.
         system: A message in front of all, which is never dropped.
         messages: What was said so far and still fits, without the system message.
+        tools: What the policy may call: it is told the results, and answers again.
+
+    Raises:
+        FrameError: The template has no form for a conversation with tools.
     """
 
     voice: Voice
     template: ChatTemplate | ModelTemplate = field(default_factory=ChatTemplate)
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
+    tools: Tools | None = None
+
+    def __post_init__(self) -> None:
+        self._frame: Frame | None = None
+        if self.tools is not None:
+            self._frame = self.template.frame(self.voice.tokenizer, self.tools.tools)
 
     def answer(self, text: str, show: Show) -> str:
-        """The answer to `text`; both are remembered, unless the answer was interrupted.
+        """The last answer to `text`; all is remembered, unless an answer was interrupted.
 
         Raises:
             PromptTooLongError: `text` alone does not fit the context together with an answer.
             PromptError: The template refuses the messages.
         """
-        messages, prompt = self._fitting([*self.messages, {"role": "user", "content": text}])
-        said = self.voice.reply(text, prompt, show)
-        # The template has the space between a role and an answer; the answer brings its own.
-        self.messages = [*messages, {"role": "assistant", "content": said.strip()}]
+        messages = [*self.messages, {"role": "user", "content": text}]
+        called = None if self.tools is None else self.tools()
+        for number in range(1, MOST_ANSWERS + 1):
+            messages, prompt = self._fitting(messages)
+            said = self.voice.reply(text, prompt, show)
+            # The template has the space between a role and an answer; the answer brings its own.
+            messages = [*messages, {"role": "assistant", "content": said.strip()}]
+            results = [] if called is None else _results(called, said, number)
+            if not results or number == MOST_ANSWERS:
+                break
+            for result in results:
+                show(f"\n[tool] {result}\n")
+            if isinstance(self.template, ChatTemplate):  # it has a form for one message
+                results = ["\n".join(results)]
+            messages += [{"role": "tool", "content": result} for result in results]
+        self.messages = messages
         return said
 
     def reset(self) -> None:
         """Forget what was said."""
         self.messages = []
 
+    def _tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        if self._frame is not None:
+            return self._frame.opening(messages)
+        return self.template.prompt_tokens(messages, self.voice.tokenizer)
+
     def _fitting(self, messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
         """As many of the latest turns as the context has room for, and their ids."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        for begin in range(0, len(messages), 2):  # a question and its answer go together
+        # A question goes together with all that was said to it.
+        for begin in (n for n, message in enumerate(messages) if message["role"] == "user"):
             kept = messages[begin:]
-            ids = self.template.prompt_tokens([*system, *kept], self.voice.tokenizer)
+            ids = self._tokens([*system, *kept])
             if len(ids) <= self.voice.room:
                 return kept, ids
         raise PromptTooLongError(
@@ -194,3 +231,16 @@ class Chat:
             f"{self.voice.room} in the policy's context of {self.voice.policy.context}: "
             "say less, or ask for shorter answers"
         )
+
+
+def _results(called: ToolWorld, said: str, number: int) -> list[str]:
+    """What the calls in an answer returned; empty if there is none."""
+    turn = Turn(said, np.zeros(0, dtype=np.int64), number, STOP)
+    reply = called.reply(turn, np.random.default_rng())
+    if inspect.isawaitable(reply):
+        reply = asyncio.run(_waited(reply))
+    return [] if reply.terminated else list(reply.texts)
+
+
+async def _waited(reply: Awaitable[Reply]) -> Reply:
+    return await reply

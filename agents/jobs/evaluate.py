@@ -40,7 +40,7 @@ from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
-from textenv.loading import load_function
+from textenv.loading import load_function, load_object
 from textenv.prompts import NoPrompts
 from textenv.reward_trial import try_reward
 from textenv.tokenizers import encode_prompt
@@ -75,9 +75,7 @@ def _compare(settings: EvaluateSettings) -> None:
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
     tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
     for tried in (measures.reward, decides and judge_reward(decides)):
-        # Before anything takes long; what scores conversations may look at turns, which only a
-        # world makes.
-        if tried is not None and not talk.has_turns:
+        if tried is not None and not talk.has_turns:  # before anything takes long
             try_reward(tried, asked[0], tokenizer)
     named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
     for policy in named.values():
@@ -161,6 +159,8 @@ def _check(settings: EvaluateSettings) -> None:
     if asked.prompts is None and asked.template is not None:
         raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
     check_conversation(talk, asked.prompts, pays)
+    if talk.has_turns and measures.reward is not None:
+        load_object(measures.reward)  # not tried: it may look at turns, which only a world makes
     if measures.text is not None and not measures.text.is_file():
         raise OptionError(f"--text: there is no file {measures.text}")
     if len({folder.resolve() for folder in policies}) < len(policies):

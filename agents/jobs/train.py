@@ -47,6 +47,7 @@ from textenv.errors import (
 )
 from textenv.files import reason
 from textenv.frames import CHAT, ChatTemplate
+from textenv.loading import load_object
 from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
@@ -198,8 +199,11 @@ def _of_one_prompt(before: Evaluation, after: Evaluation) -> tuple[Evaluation, E
 
 def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
     """Find out that the user's reward cannot work, before anything is loaded or trained."""
-    if settings.task.reward is None or settings.conversation.has_turns:
-        return  # a reward of conversations may look at turns, which only a world makes
+    if settings.task.reward is None:
+        return
+    if settings.conversation.has_turns:  # it may look at turns, which only a world makes
+        load_object(settings.task.reward)
+        return
     (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
     folder = resume.checkpoint / POLICY if resume else settings.task.policy
     try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
@@ -282,6 +286,7 @@ def _learn(
     examine: Callable[[], Evaluation],
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
+    learner.runtime_state()  # what cannot be saved says so now, and not when it is lost
     learner.rescue_folder = run.checkpoint
     learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")

@@ -20,6 +20,9 @@ class Table:
         policy: That policy.
         read: Tokens that the agent has been told of its view.
         paid: What the agent has been paid.
+        draw: Names the draw that the game began with; a group shares it.
+        moves: The turns of the partner so far, each by its ids.
+        opens: How many of them came before the agent's first.
     """
 
     play: Play
@@ -28,6 +31,9 @@ class Table:
     policy: Policy
     read: int = 0
     paid: float = 0.0
+    draw: str = ""
+    moves: list[list[int]] = field(default_factory=list)
+    opens: int = 0
 
     @property
     def partner_moves(self) -> bool:
@@ -43,6 +49,11 @@ class Table:
     def view(self) -> list[int]:
         """What the agent has read."""
         return self.play.views[self.seat]
+
+    def said(self, tokens: list[int], rng: np.random.Generator) -> None:
+        """The partner has said `tokens`."""
+        self.play.said(tokens, rng)
+        self.moves.append(tokens)
 
     def news(self) -> list[int]:
         """Ids that the agent has not read yet; from now on it has."""

@@ -10,7 +10,13 @@ from agents.partners.table import PartnerTurn, Table
 from policies import Policy
 from policies.cache import PrefixCache
 from textenv import BatchedWorld, Prompt, Reply, Turn
-from textenv.errors import PromptTooLongError, VocabularyMismatchError, WorldError
+from textenv.errors import (
+    WORLD_FAILURES,
+    PromptTooLongError,
+    VocabularyMismatchError,
+    WorldError,
+)
+from textenv.seeding import name_of_key
 from textenv.tokenizers import decode_answer, decode_prompt
 from textenv.worlds import Play, TurnRules, TwoPlayerGame
 from textenv.worlds.states import restored
@@ -26,7 +32,8 @@ class TwoPlayers(BatchedWorld):
 
     The random numbers of the partner belong to the episode, so what it says depends neither on
     other rows nor on the batch. If it moves first, its first move belongs to the draw, and all
-    episodes of a group begin with the same one. A partner that ends the game with the very first
+    episodes of a group begin with the same one, also those that begin when its weights have
+    changed. A partner that ends the game with the very first
     move leaves the agent one turn, which changes nothing, to be paid for it.
 
     `seat` is a column of the episode's record: rewards find it as `episode.columns["seat"]`. It is
@@ -108,12 +115,19 @@ class TwoPlayers(BatchedWorld):
     ) -> Sequence[Prompt]:
         """See `BatchedWorld.begin`."""
         tables = {}
+        # Whatever the weights are now: the latest of a group's episodes to begin still has its
+        # table when the next one begins.
+        first_moves = {t.draw: t.moves[: t.opens] for t in self._tables.values()}
         for row, record, rng in zip(rows, records, rngs, strict=True):
+            draw = name_of_key(rng)
             # The game draws first: its secrets do not depend on who plays.
             play = Play.opened(self.game, self.rules, record, rng)
             seat = int(rng.integers(2)) if self.seat is None else self.seat
             number = self.partner.choose(rng) if isinstance(self.partner, Pool) else None
-            tables[row] = Table(play, seat, number, self._policy(number))
+            tables[row] = Table(play, seat, number, self._policy(number), draw=draw)
+            for tokens in first_moves.get(draw, ()):
+                rng.random(len(tokens))  # as many as were drawn to choose them
+                tables[row].said(tokens, rng)
         failed = self._play_on(tables, dict(zip(rows, rngs, strict=True)))
         for error in failed.values():
             raise error
@@ -126,6 +140,7 @@ class TwoPlayers(BatchedWorld):
                     "make the environment with more room",
                 )
             table.play.count_from_here()
+            table.opens = len(table.moves)
         self._tables |= tables  # only now: one that cannot begin leaves the old ones
         return [self._opening(table) for table in tables.values()]
 
@@ -136,11 +151,11 @@ class TwoPlayers(BatchedWorld):
 
     def reply(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
-    ) -> Sequence[Reply | Exception]:
+    ) -> Sequence[Reply | BaseException]:
         """See `BatchedWorld.reply`; a row whose game raises gets the exception."""
         tables = {row: self._tables[row] for row in rows}
         numbers = dict(zip(rows, rngs, strict=True))
-        failed: dict[int, Exception] = {}
+        failed: dict[int, BaseException] = {}
         for row, turn in zip(rows, turns, strict=True):
             table = tables[row]
             if table.play.over:  # by the partner's very first move
@@ -148,7 +163,7 @@ class TwoPlayers(BatchedWorld):
             table.read += len(turn.tokens)
             try:
                 table.play.said(turn.tokens.tolist(), numbers[row])
-            except Exception as error:
+            except WORLD_FAILURES as error:
                 failed[row] = error
         failed |= self._play_on({r: t for r, t in tables.items() if r not in failed}, numbers)
         return [failed.get(row) or self._told(tables[row]) for row in rows]
@@ -171,9 +186,9 @@ class TwoPlayers(BatchedWorld):
 
     def _play_on(
         self, tables: Mapping[int, Table], rngs: Mapping[int, np.random.Generator]
-    ) -> dict[int, Exception]:
+    ) -> dict[int, BaseException]:
         """Let the partner speak until the agent's turn; returns what failed, by row."""
-        failed: dict[int, Exception] = {}
+        failed: dict[int, BaseException] = {}
 
         def turns_of(rows: Sequence[int]) -> list[PartnerTurn]:
             able = [row for row in rows if tables[row].partner_moves and tables[row].room > 0]
@@ -188,9 +203,9 @@ class TwoPlayers(BatchedWorld):
                     going_on.append(turn)
                     continue
                 try:
-                    turn.table.play.said(turn.tokens, turn.rng)
+                    turn.table.said(turn.tokens, turn.rng)
                     moved.append(turn.row)
-                except Exception as error:
+                except WORLD_FAILURES as error:
                     failed[turn.row] = error
             speaking = going_on + turns_of(moved)
         return failed
@@ -294,10 +309,14 @@ class TwoPlayers(BatchedWorld):
             "number": table.number,
             "read": table.read,
             "paid": table.paid,
+            "draw": table.draw,
+            "moves": [list(tokens) for tokens in table.moves],
+            "opens": table.opens,
         }
 
     def restore(self, row: int, state: Mapping[str, Any]) -> None:
         """Play on from a saved state in one row."""
         play = restored(Play(self.game(), self.rules), state["play"])
         policy = self._policy(state["number"])
-        self._tables[row] = Table(**{**state, "play": play}, policy=policy)
+        moves = [list(tokens) for tokens in state["moves"]]
+        self._tables[row] = Table(**{**state, "play": play, "moves": moves}, policy=policy)

@@ -1,10 +1,15 @@
 """Credit over time: returns and generalised advantages, by token, by turn and by answer."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
 from agents.shapes import check_aligned
 from textenv.errors import UnmetNeedError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _check_rollout(mask: Tensor, bootstrap_values: Tensor, **arrays: Tensor) -> None:
@@ -134,6 +139,16 @@ def gae(
 # ---------------------------------------------------------------- steps of several tokens
 
 
+def _with_steps(begins: Callable[[Tensor, Tensor | None], Tensor]) -> Callable[[F], F]:
+    """Let a credit say where its steps begin, for who fits the values that it reads there."""
+
+    def marked(credit: F) -> F:
+        vars(credit)["begins"] = begins
+        return credit
+
+    return marked
+
+
 def turn_begins(turns: Tensor | None) -> Tensor:
     """Where a turn begins: True at the first chosen token of each, shape (S, L), bool.
 
@@ -185,6 +200,7 @@ def turn_returns(rewards: Tensor, turns: Tensor | None) -> Tensor:
     return torch.where(mask, following.gather(1, step_of), 0.0)
 
 
+@_with_steps(lambda mask, turns: turn_begins(turns))
 @torch.no_grad()
 def gae_by_turn(
     rewards: Tensor,
@@ -244,6 +260,7 @@ def gae_by_turn(
     )
 
 
+@_with_steps(lambda mask, turns: answer_begins(mask))
 @torch.no_grad()
 def gae_by_answer(
     rewards: Tensor,

@@ -7,6 +7,7 @@ alone are not text. What may still become a character is held back until it is c
 from collections.abc import Iterable, Sequence
 
 from textenv import Tokenizer
+from textenv.stop_strings import until
 from textenv.tokenizers import decode_answer, decode_prompt
 from textenv.tokenizers.texts import REPLACEMENT as REPLACEMENT
 from textenv.tokenizers.texts import certain
@@ -23,6 +24,7 @@ class TextStream:
         prompt_tokens: Ids of the prompt.
         stop_strings: Texts that end the answer: neither they nor what follows is given out, and
             what may become one is held back.
+        min_new_tokens: Tokens that an answer has at least; strings that end before are text.
     """
 
     def __init__(
@@ -30,27 +32,33 @@ class TextStream:
         tokenizer: Tokenizer,
         prompt_tokens: Sequence[int] = (),
         stop_strings: Sequence[str] = (),
+        min_new_tokens: int = 0,
     ):
         self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
-        self._stop_strings = stop_strings
+        self._stop_strings, self._min_new_tokens = stop_strings, min_new_tokens
+        self._until: str | None = None  # the whole text, once a stop string has ended it
         self._prompt = certain(decode_prompt(tokenizer, prompt_tokens))
         self.tokens: list[int] = []
         self._shown = 0
 
     def push(self, token: int) -> str:
         """Take the next token; gives the text that is certain now; it may be empty."""
+        known = len(certain(self._text())) if self._stop_strings else 0
         self.tokens.append(token)
+        if self._until is None and len(self.tokens) >= self._min_new_tokens:
+            self._until = until(self._stop_strings, self._text(), known)
         text = certain(self._text())
-        return self._show(text[: len(text) - self._held_back(text)])
+        held = 0 if self._until is not None else self._held_back(text)
+        return self._show(text[: len(text) - held])
 
     def finish(self) -> str:
         """The rest of the text; an incomplete character becomes U+FFFD."""
         return self._show(self._text())
 
     def _text(self) -> str:
-        text = decode_answer(self.tokenizer, self.prompt_tokens, self.tokens, self._prompt)
-        ends = [text.find(string) for string in self._stop_strings if string in text]
-        return text[: min(ends)] if ends else text
+        if self._until is not None:
+            return self._until
+        return decode_answer(self.tokenizer, self.prompt_tokens, self.tokens, self._prompt)
 
     def _held_back(self, text: str) -> int:
         """How many characters at the end of `text` may be the beginning of a stop string."""

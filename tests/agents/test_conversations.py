@@ -11,7 +11,7 @@ from agents.collector import Collector
 from agents.evaluation import answer_outputs, answer_prompts, evaluate
 from policies import TransformerPolicy
 from textenv import BatchedWorld, Prompt, Reply, TextVectorEnv, World
-from textenv.errors import WorldError
+from textenv.errors import FailedWorldWarning, NotSavedWarning, WorldError
 from textenv.seeding import keyed_generator
 
 torch.set_num_threads(1)
@@ -122,6 +122,43 @@ def test_what_the_world_appends_is_encoded_once():
     assert sum(encoded) <= played  # the last token of a text is never read
 
 
+class Long(Chance):
+    """Never ends an episode."""
+
+    def reply(self, turn, rng):
+        return Reply("".join(rng.choice(list("cd"), rng.integers(0, 6))))
+
+
+def test_appended_ids_are_encoded_together_with_the_next_choice():
+    """Each choice encodes what has been added since: the token chosen last, and a reply behind it.
+
+    Four rows, whose replies have 0 to 5 ids and come at different steps.
+    """
+    envs = make(4, Long, max_new_tokens=90)
+    policy, numbers = policy_for(envs), np.random.default_rng(0)
+    passes = []
+    extend = policy.extend
+    policy.extend = lambda store, plan: (passes.append(plan.counts.tolist()), extend(store, plan))[
+        1
+    ]
+    observations, _ = envs.reset(seed=0)
+    cache = policy.new_cache(*observations.shape)
+    added, replies = np.full(4, 2), 0  # the openings
+    for _ in range(20):
+        before = cache.encoded_tokens
+        step = policy.act(observations, cache, uniforms=numbers.random(4))
+        assert cache.encoded_tokens - before == added.sum()
+        assert passes.pop() == added.tolist() and not passes  # in one pass
+        observations, _, terminated, truncated, infos = envs.step(step.actions)
+        assert not (terminated | truncated).any()
+        told = infos.get("_turn", np.zeros(4, dtype=bool))
+        added = np.ones(4, dtype=np.int64)
+        for row in np.flatnonzero(told):
+            added[row] += len(infos["reply_tokens"][row])
+            replies += 1
+    assert replies > 20
+
+
 @pytest.mark.parametrize("algorithm", [PPO(n_epochs=2, minibatch_tokens=None), RLOO(), GRPO()])
 def test_a_policy_learns_to_listen(algorithm):
     """The right answer is in the reply, and nowhere else."""
@@ -145,7 +182,8 @@ class Together(BatchedWorld):
 def test_a_world_that_cannot_be_saved_can_be_learned_in(tmp_path):
     envs = make(4, Together(), prompts=["a"], max_turns=2)
     learner = Learner(policy_for(envs), envs, PPO(), n_steps=12)
-    assert learner.update().tokens == 48
+    with pytest.warns(NotSavedWarning, match="Together keeps its state to itself"):
+        assert learner.update().tokens == 48
     with pytest.raises(WorldError, match="Together keeps its state to itself"):
         learner.save(tmp_path)
 
@@ -177,7 +215,10 @@ class Failing(World):
 def test_failed_worlds_are_counted_and_not_learned_from_in_silence():
     options = {"prompts": ["a"], "max_turn_tokens": 1, "stop_tokens": [], "max_turns": 2}
     envs = make(8, Failing, **options)
-    update = Learner(policy_for(envs), envs, PPO(), n_episodes=32).update()
+    learner = Learner(policy_for(envs), envs, PPO(), n_episodes=32)
+    with pytest.warns(FailedWorldWarning, match=r"failed in \d+ .*KeyError: 'lost'; in .* line"):
+        update = learner.update()
+    learner.update()  # it is said once
     assert 0 < update.metrics["failed_worlds"] < 32
 
     class Always(Failing):
@@ -200,6 +241,7 @@ class Away(World):
         return Reply(reward=1.0, terminated=True)
 
 
+@pytest.mark.filterwarnings("ignore::textenv.errors.FailedWorldWarning")
 @pytest.mark.parametrize("mode", MODES)
 def test_an_episode_whose_world_failed_is_no_bad_answer(mode):
     envs = make(8, Away, group_size=4, autoreset_mode=mode)

@@ -1,5 +1,6 @@
 """Credit at any grain, by hand on conversations of two turns."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -321,6 +322,35 @@ def test_a_credit_of_ones_own():
     assert torch.equal(PPO(credit=f"{__file__}:half").advantages(rollout), whole / 2)
 
 
+@functools.wraps(returns.gae_by_answer)
+def wrapped(**arrays):
+    return returns.gae_by_answer(**arrays)
+
+
+def of_ones_own(**arrays):
+    """Steps that are the tokens of the second turn."""
+    return half(**arrays)
+
+
+of_ones_own.begins = lambda mask, turns: turns == 2
+
+
+@pytest.mark.parametrize(
+    ("credit", "places"),
+    [
+        (functools.partial(returns.gae_by_turn), [2, 6]),
+        (functools.partial(functools.partial(returns.gae_by_turn)), [2, 6]),
+        (functools.partial(wrapped), [2]),
+        (f"{__file__}:wrapped", [2]),
+        (functools.partial(of_ones_own), [6, 7, 8]),
+    ],
+)
+def test_a_credit_says_where_its_values_are_fitted(credit, places):
+    rollout = two_conversations()
+    found = PPO(credit=credit).value_mask(rollout)
+    assert found[0].nonzero().flatten().tolist() == places
+
+
 @pytest.mark.parametrize(
     ("algorithm", "known"), [(PPO, "gae_by_turn"), (GRPO, "by_turn"), (RLOO, "by_turn")]
 )
@@ -346,3 +376,11 @@ def test_explained_variance_is_that_of_the_values_that_are_fitted():
 def test_every_algorithm_with_a_credit_names_its_default_first():
     with_credit = {name for name, made in ALGORITHMS.items() if hasattr(made, "credit")}
     assert with_credit == {"dapo", "dr-grpo", "grpo", "ppo", "ppo-penalty", "ppo-ptx", "rloo"}
+
+
+@pytest.mark.parametrize(
+    ("make", "credit"), [(PPO, returns.by_turn), (GRPO, returns.gae_by_turn), (RLOO, "gae")]
+)
+def test_a_credit_of_the_other_kind_is_refused_at_once(make, credit):
+    with pytest.raises(OptionError, match="it must be a function such as returns"):
+        make(credit=credit)

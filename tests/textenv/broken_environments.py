@@ -71,6 +71,13 @@ def without_reply_tokens(**told):
     return change
 
 
+def appending_others(**kwargs):
+    """A conversation whose replies are appended, and told, as other ids than their own."""
+    env = TextEnv(prompts=["abc", "d"], world=Echo, max_new_tokens=12, **kwargs)
+    env._vector._conversations._ids_of = lambda reply, stopped: [65] * len(reply.text)
+    return env
+
+
 def attributes(make, **values):
     """What `make` makes, with attributes set."""
 
@@ -302,6 +309,7 @@ STEP_BREAKERS = {
         (talking(lambda r: r[4].pop("reply", None)), "reply that is told, None, has 0"),
         (talking(without_reply_tokens(reply="so")), "'so', has 2"),
         (talking(without_reply_tokens(reply_tokens=[5])), "has 1"),
+        (appending_others, r"appended as \[65, 65.*and \[60, "),
     ],
     "the_first_step_does_not_truncate": [
         (lambda **kwargs: TimeLimit(good(**kwargs), 1), "chosen token 0.*truncated"),

@@ -287,6 +287,26 @@ def test_playing_deals_out_starts_and_then_rows_wait():
     assert text(envs, observations[0]).endswith("[ab]")
 
 
+def test_environments_of_one_world_have_rows_of_their_own():
+    world = Together()
+    envs = talk(2, world)
+    envs.reset(seed=0)
+    start = Start(Prompt("o"), episode_seed=1)
+    one, two = envs.playing([start]), envs.playing([start] * 2)
+    third = two.playing([start])
+    for other, letters in ((one, "a"), (two, "bc"), (third, "d")):
+        other.reset()
+        for _ in range(2):
+            other.step([ord(letter) for letter in letters])
+    for other in (third, two, one):
+        other.step([STOP] * other.num_envs)
+    assert world.said == {0: "", 1: "", 2: "aa", 3: "bb", 4: "cc", 5: "dd"}
+    del one, two, third, other
+    last = envs.playing([start] * 2)  # the rows of environments that are gone are free
+    last.reset()
+    assert set(world.said) == {0, 1, 2, 3, 4, 5} and world.said[2] == world.said[3] == ""
+
+
 # ---------------------------------------------------------------- saving an environment
 
 

@@ -6,6 +6,7 @@ from environments import vector
 from episodes import step_batch
 
 from textenv import Prompt, Reply, TextVectorEnv, World
+from textenv.frames import ChatTemplate
 from textenv.reward_trial import try_reward
 from textenv.rewards import dense, weighted
 from textenv.tokenizers import BytesTokenizer
@@ -127,7 +128,7 @@ def test_of_a_conversation_it_sees_the_present_turn_and_those_before():
     envs.reset(options={"prompt": record})
     for row_0, row_1 in ((ord("x"), ord("k")), (ord("y"), STOP), (ord("z"), ord("m")), (STOP, 110)):
         envs.step([row_0, row_1])
-    opened = [{"prompt": "q>", "answer": "4"}] * 2
+    opened = [record] * 2  # what was drawn, not the "q>" that the world began with
     before, after = [[], []], [["xy", "XY"], ["k", "K"]]
     assert seen == [
         (opened, ["x", "k"], before, [False, False]),
@@ -135,6 +136,35 @@ def test_of_a_conversation_it_sees_the_present_turn_and_those_before():
         (opened, ["z", "m"], after, [False, False]),
         (opened, ["z", "mn"], after, [True, True]),
     ]
+
+
+def test_a_record_is_the_same_for_worlds_infos_and_dense_rewards():
+    told = []
+
+    class Seated(Echo):
+        def begin(self, record, rng):
+            told.append(record)
+            return Prompt("begun", {"seat": 1})
+
+    def watch(batch):
+        told.extend(batch.records)
+        return np.zeros(len(batch))
+
+    chat = [{"role": "user", "content": "Hi"}]
+    frame = ChatTemplate()
+    options = {"reward": dense(watch), "frame": frame, "max_prompt_tokens": 64}
+    for prompt in (chat, "Hi"):
+        told.clear()
+        envs = TextVectorEnv(1, prompts=[{"prompt": prompt, "x": 1}], world=Seated, **options)
+        _, infos = envs.reset()
+        envs.step([ord("a")])
+        assert infos["prompt"][0] != "Hi"
+        assert told == [{"x": 1, "prompt": prompt}, {"x": 1, "prompt": prompt, "seat": 1}]
+        assert infos["record"][0] == told[1]
+        plain = TextVectorEnv(1, prompts=[{"prompt": prompt, "x": 1}], **options)
+        assert plain.reset()[1]["record"][0] == told[0]
+        plain.step([ord("a")])
+        assert told[2] == told[0]
 
 
 @pytest.mark.parametrize("world", [None, Echo])

@@ -393,7 +393,8 @@ def test_openings_that_cannot_be_used():
         def begin(self, record, rng):
             return "too long"
 
-        reply = None
+        def reply(self, turn, rng):
+            return Reply()
 
     class Wrong(Long):
         def begin(self, record, rng):
@@ -406,7 +407,7 @@ def test_openings_that_cannot_be_used():
     Long.__abstractmethods__ = Wrong.__abstractmethods__ = Failing.__abstractmethods__ = frozenset()
     for world, error, message in (
         (Long, PromptTooLongError, "has 8 tokens"),
-        (Wrong, WorldError, r"Wrong.begin returned \[3\]"),
+        (Wrong, WorldError, "Wrong.begin returned 3"),
         (Failing, WorldError, "Failing.begin raised KeyError"),
     ):
         with pytest.raises(error, match=message):

@@ -56,10 +56,10 @@ def load_frame(
         return None
     if given == CHAT:
         given = ModelTemplate.of(tokenizer)
-    if not isinstance(given, Template):
+    if isinstance(given, type) or not isinstance(given, Template):
         raise FrameError(
             f"frame is {short(given)}; it must be 'chat' for the tokenizer's own chat template, a "
-            "textenv.frames.ChatTemplate with texts of your own, or None"
+            "textenv.frames.ChatTemplate() with texts of your own, or None"
         )
     return given.frame(tokenizer, tools, stop_tokens)
 

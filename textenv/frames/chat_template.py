@@ -37,6 +37,9 @@ class ChatTemplate:
         between: The text between an answer and what follows it.
         tool: What a tool returned with the text around it, up to where the answer begins.
 
+    Raises:
+        FrameError: A form of messages lacks `{content}`.
+
     >>> ChatTemplate().prompt([{"role": "user", "content": "Hello!"}])
     'User: Hello!\nAssistant:'
     """
@@ -46,6 +49,14 @@ class ChatTemplate:
     answer: str = " {content}"
     between: str = "\n"
     tool: str = "Tool: {content}\nAssistant:"
+
+    def __post_init__(self) -> None:
+        for role, form in self._forms.items():
+            if "{content}" not in form:
+                raise FrameError(
+                    f"the form of {role} messages is {form!r}, which has no place for the message: "
+                    "write {content} where it goes"
+                )
 
     def pieces(self, messages: Sequence[Mapping[str, str]]) -> list[tuple[str, bool]]:
         """The conversation in pieces of text, and whether each is an answer.

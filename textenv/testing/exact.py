@@ -160,7 +160,7 @@ def enumerate_conversations(
         TooManyAnswersError: There are more than `TOO_MANY`.
         WorldError: The world failed, or draws in another way.
     """
-    drawn = _Drawn(load_world(world, None))
+    drawn = _Drawn(load_world(world))
     env = TextEnv(world=drawn, **options)
     found: dict[bytes, list[tuple[Floats, ...]]] = {}
     for number, (key, *arrays) in enumerate(_played(env, drawn, prompt)):

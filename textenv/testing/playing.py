@@ -32,6 +32,7 @@ class Transition:
         terminated: Flag as it was returned.
         truncated: Flag as it was returned.
         info: Info as it was returned; if the episode is over, the info of its end.
+        env: The environment, after the step.
     """
 
     row: int
@@ -45,6 +46,7 @@ class Transition:
     terminated: Any
     truncated: Any
     info: Mapping[str, Any]
+    env: AnyEnv
 
     @property
     def over(self) -> bool:
@@ -154,7 +156,7 @@ def _play_single(env: gym.Env[Any, Any], seed: int) -> Iterator[Transition]:
             after = np.array(observation)
             yield Transition(
                 *(0, number, prompt_length, before, before_info, action),
-                *(after, reward, terminated, truncated, info),
+                *(after, reward, terminated, truncated, info, env),
             )
             if terminated or truncated:
                 break
@@ -183,6 +185,7 @@ def _play_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> Iterator[Transiti
                 *(actions[row], np.array(ends[row] if over[row] else observations[row])),
                 *(rewards[row], terminated[row], truncated[row]),
                 row_info(end_infos if over[row] else infos, row),
+                envs,
             )
             numbers[row] += 1
         texts = np.array(observations)

@@ -75,6 +75,8 @@ def replies_are_told(make: Maker) -> None:
     """What a world appends behind the chosen token is its reply, and the info tells it.
 
     The ids are `info["reply_tokens"]`; without them they are those of the text `info["reply"]`.
+    An environment whose attribute `encodes_replies` is True, as ours have it without a frame and
+    without ids from the world, must append those in any case.
     """
     env = make()
     if not _in_conversation(env):
@@ -88,13 +90,21 @@ def replies_are_told(make: Maker) -> None:
         ids = step.info.get("reply_tokens")
         if ids is None and told is not None:
             ids = encode_answer(tokenizer, told)
-        expected = [] if ids is None or told is None or step.over else list(ids)
+        expected = [] if ids is None or told is None or step.over else np.asarray(ids).tolist()
         require(
             appended == expected,
             f"{step.where}: {len(appended)} ids stand behind the chosen token, and the reply that "
             f"is told, {told!r}, has {len(expected)}. Append the reply of a turn that has ended, "
             "encoded once, and nothing else; tell it as info['reply'], with a frame around it its "
             "ids as info['reply_tokens'] too",
+        )
+        if told is None or not expected or not _encodes_replies(step.env):
+            continue
+        encoded = list(encode_answer(tokenizer, told))
+        require(
+            expected == encoded,
+            f"{step.where}: the reply {told!r} is appended as {expected}, and {encoded} is its "
+            "encoding. Encode what the world says once, and append these ids",
         )
 
 
@@ -206,9 +216,17 @@ def no_two_calls_share_an_observation(make: Maker) -> None:
 
 def _in_conversation(env: AnyEnv) -> bool:
     """Whether a world speaks in the environment too."""
+    return getattr(_innermost(env), "world", None) is not None
+
+
+def _encodes_replies(env: AnyEnv) -> bool:
+    return bool(getattr(_innermost(env), "encodes_replies", False))
+
+
+def _innermost(env: AnyEnv) -> Any:
     inner: Any = env.unwrapped
     rows = getattr(inner, "envs", None)  # of Gymnasium's vectors of single environments
-    return getattr(rows[0].unwrapped if rows else inner, "world", None) is not None
+    return rows[0].unwrapped if rows else inner
 
 
 def _attribute(env: AnyEnv, name: str) -> Any:

@@ -11,11 +11,11 @@ from textenv.tools.python import PythonRunner, run_python
 from textenv.tools.schema import function_schema
 from textenv.tools.search import Search
 from textenv.tools.trl import from_trl_environment
-from textenv.tools.world import Outcome, Tools, ToolWorld, calls_of
+from textenv.tools.world import CallResult, Tools, ToolWorld, calls_of
 
 __all__ = [
     "Call",
-    "Outcome",
+    "CallResult",
     "Parser",
     "PythonRunner",
     "Search",

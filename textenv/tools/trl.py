@@ -10,6 +10,8 @@ Where this differs from TRL's trainers:
 - arguments of another type than the hint's are refused, and a call that cannot be read is answered
   with an error; TRL passes on the first, and takes the second for an answer that ends the episode;
 - an error is told as `error: ...`; TRL says `{'error': '...'}`;
+- what `reset` and tools draw from the global generators of Python and NumPy follows the seeds of
+  the environment, and a group shares what `reset` draws; TRL leaves those generators alone;
 - results are told in the order of the calls; TRL puts those of `async` methods last;
 - `reset` and tools give text alone; TRL also takes lists with images;
 - a dict of factories is not taken.
@@ -19,7 +21,8 @@ Where this differs from TRL's trainers:
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +34,8 @@ from textenv.records import short
 from textenv.reward_adapters import Adapter
 from textenv.tools.world import Tool, Tools, ToolWorld
 from textenv.trl import messages_of
-from textenv.worlds.base import Opening
+from textenv.worlds.adapters.step_numbers import global_numbers_kept, seed_global_numbers
+from textenv.worlds.base import Opening, Turn
 from textenv.worlds.states import restored, state_of
 
 NO_TOOLS = ("reset", "get_reward")
@@ -78,7 +82,9 @@ class TRLWorld(ToolWorld):
         """Reset it; what it says stands behind the prompt."""
         prompt = record["prompt"]
         messages = messages_of(record) if isinstance(prompt, str) else prompt
-        said = self.environment.reset(**{**record, "prompt": messages})  # messages, as TRL gives it
+        with _numbers_of(rng):
+            # Messages, as TRL gives it.
+            said = self.environment.reset(**{**record, "prompt": messages})
         if said is None:
             return None
         if not isinstance(said, str):
@@ -90,6 +96,11 @@ class TRLWorld(ToolWorld):
             return prompt + said
         *before, last = messages
         return [*before, {**last, "content": last["content"] + said}]
+
+    def reply(self, turn: Turn, rng: np.random.Generator) -> Any:
+        """The results of the calls in a turn; the end if there is none."""
+        with _numbers_of(rng):
+            return super().reply(turn, rng)
 
     def state_dict(self) -> dict[str, Any]:
         """The object's attributes, or its own `state_dict()`."""
@@ -116,6 +127,18 @@ class GetReward(Adapter):
         if any(inspect.isawaitable(one) for one in given):
             return wait_for(_together(given))
         return given
+
+
+@contextmanager
+def _numbers_of(rng: np.random.Generator) -> Iterator[None]:
+    """Inside, Python's and NumPy's global generators, from which such classes draw, follow `rng`.
+
+    So a group shares what `reset` draws, and no row depends on another. `async` tools run later and
+    draw from the generators of the process.
+    """
+    with global_numbers_kept():
+        seed_global_numbers(int(rng.integers(2**32)))
+        yield
 
 
 async def _together(given: Sequence[Any]) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from textenv.episode import Episode
-from textenv.errors import ToolError
+from textenv.episode import LENGTH, Episode
+from textenv.errors import WORLD_FAILURES, ToolError
 from textenv.loading import load_object
 from textenv.tools.arguments import bound
 from textenv.tools.calls import Call, Parser, find_calls
@@ -20,7 +20,7 @@ Tool = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CallResult:
     """What became of one call.
 
     Attributes:
@@ -40,8 +40,9 @@ class Tools:
 
     `tools=[...]` of an environment is `world=Tools([...])`; use this for other settings.
 
-    A turn without a call, whole or cut by its budget, is the answer and ends the episode as the
-    world's (`finish_reason` is `"world"`); `reward=` then judges `Episode.text`. After a turn with
+    A turn without a call, whole or cut by `max_turn_tokens`, is the answer and ends the episode as
+    the world's (`finish_reason` is `"world"`); `reward=` then judges `Episode.text`. One that
+    `max_new_tokens` cuts ends as the environment's `budget` says (`"length"`). After a turn with
     calls each call's result is returned, in the calls' order, with the role `"tool"`: each is a
     message of its own in a frame; without one they follow each other as they are. What goes wrong
     in a call is told to the model as text that begins with `error:`, and the episode goes on: an
@@ -126,8 +127,8 @@ class ToolWorld(World):
     def reply(self, turn: Turn, rng: np.random.Generator) -> Any:
         """The results of the calls in a turn; the end if there is none."""
         calls = self._settings.parse(turn.text)
-        if not calls:
-            return Reply(terminated=True)
+        if not calls:  # an answer that the text has no room for is cut, and no answer
+            return Reply(terminated=not (turn.spent and turn.finish_reason == LENGTH))
         outcomes = [self._carry_out(call) for call in calls]
         if any(inspect.isawaitable(outcome) for outcome in outcomes):
             return self._when_all_are_there(outcomes)
@@ -136,24 +137,24 @@ class ToolWorld(World):
     def _carry_out(self, call: Call) -> Any:
         """What became of a call; of an `async` tool, something to wait for."""
         if call.problem:
-            return Outcome(call, call.problem, "malformed")
+            return CallResult(call, call.problem, "malformed")
         schemas, limit = self._settings.schemas, self._settings.max_calls
         if call.name not in schemas:
             known = f"; there are {', '.join(schemas)}" if schemas else ""
-            return Outcome(call, f"there is no tool {call.name}{known}", "unknown")
+            return CallResult(call, f"there is no tool {call.name}{known}", "unknown")
         if limit is not None and self.calls >= limit:
-            return Outcome(call, f"no more than {limit} calls are allowed: answer now", "limit")
+            return CallResult(call, f"no more than {limit} calls are allowed: answer now", "limit")
         try:
             arguments = bound(call, schemas[call.name])
         except ValueError as error:
-            return Outcome(call, str(error), "arguments")
+            return CallResult(call, str(error), "arguments")
         self.calls += 1
         try:
             result = self._functions[call.name](**arguments)
             if inspect.isawaitable(result):
                 return _awaited(call, result)
-            return Outcome(call, str(result))  # which may raise too
-        except Exception as error:
+            return CallResult(call, str(result))  # which may raise too
+        except WORLD_FAILURES as error:
             return _raised(call, error)
 
     async def _when_all_are_there(self, outcomes: Sequence[Any]) -> Reply:
@@ -165,7 +166,7 @@ class ToolWorld(World):
             there[place] = result
         return self._told(there)
 
-    def _told(self, outcomes: Sequence[Outcome]) -> Reply:
+    def _told(self, outcomes: Sequence[CallResult]) -> Reply:
         texts = [self._shown(outcome) for outcome in outcomes]
         calls = [
             {
@@ -180,7 +181,7 @@ class ToolWorld(World):
         text = texts[0] if len(texts) == 1 else texts
         return Reply(text, role="tool", info={"calls": calls})
 
-    def _shown(self, outcome: Outcome) -> str:
+    def _shown(self, outcome: CallResult) -> str:
         text = f"error: {outcome.text}" if outcome.error else outcome.text
         limit = self._settings.max_result_chars
         if limit is None or len(text) <= limit:
@@ -196,22 +197,22 @@ class ToolWorld(World):
         self.calls = state["calls"]
 
 
-async def _awaited(call: Call, result: Awaitable[Any]) -> Outcome:
+async def _awaited(call: Call, result: Awaitable[Any]) -> CallResult:
     try:
-        return Outcome(call, str(await result))
-    except Exception as error:
+        return CallResult(call, str(await result))
+    except WORLD_FAILURES as error:
         return _raised(call, error)
 
 
-def _raised(call: Call, error: Exception) -> Outcome:
-    return Outcome(call, str(error) or type(error).__name__, "raised")
+def _raised(call: Call, error: BaseException) -> CallResult:
+    return CallResult(call, str(error) or type(error).__name__, "raised")
 
 
 def calls_of(episode: Episode) -> list[dict[str, Any]]:
     """What became of each call in a finished episode, for rewards and measures.
 
     Each entry has the call's `name`, `arguments` and `positional` arguments, the `result` as the
-    model was told it, and `error`, which is empty if the tool returned (see `Outcome.error`).
+    model was told it, and `error`, which is empty if the tool returned (see `CallResult.error`).
 
     >>> def mean_calls(episodes):
     ...     return [len(calls_of(episode)) for episode in episodes]

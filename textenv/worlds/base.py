@@ -34,7 +34,8 @@ class Reply:
         terminated: The episode is over, and nothing is worth anything after it.
         truncated: The episode is cut short here; learners estimate what would have followed.
         role: Who speaks, for frames that tell speakers apart: user, tool or system.
-        info: Anything else, for `infos["reply_info"]`.
+        info: Anything else, for `infos["reply_info"]`. It is saved as JSON holds it: arrays and
+            tuples as lists, and what JSON cannot hold as its `repr`.
         tokens: What it says as ids, from a world that has chosen them, shape (k,); they are
             appended exactly as they are, without a frame, and `text` is for people and rewards.
             None encodes the text.
@@ -64,6 +65,7 @@ class Turn:
         number: Number of the turn in the episode, from 1.
         finish_reason: `"stop"` after a stop token or a stop string; `"length"` if the turn's budget
             or that of the text was spent.
+        spent: Whether the text's budget is spent, so that nothing can follow.
         history: The turns and replies before this one, oldest first.
     """
 
@@ -71,6 +73,7 @@ class Turn:
     tokens: NDArray[np.int64]
     number: int
     finish_reason: str
+    spent: bool = False
     history: "Sequence[Turn | Reply]" = field(default=(), repr=False)
 
 
@@ -157,6 +160,9 @@ class World(ABC):
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """Begin an episode.
 
+        If it raises, `reset` does too. In the middle of a run only its own row is held up: it is
+        begun again, with the same record and random numbers, at every step until it begins.
+
         Args:
             record: The drawn prompt's columns, and as `prompt` its text, or its messages if it has
                 them; secrets may be among the columns.
@@ -224,12 +230,15 @@ class BatchedWorld(ABC):
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[Opening]:
-        """Begin episodes in `rows`; see `World.begin`."""
+    ) -> Sequence[Opening | BaseException]:
+        """Begin episodes in `rows`; see `World.begin`.
+
+        An exception in a row's place says that its episode cannot begin.
+        """
         return [None] * len(rows)
 
     @abstractmethod
     def reply(
         self, rows: Sequence[int], turns: Sequence[Turn], rngs: Sequence[np.random.Generator]
     ) -> Any:
-        """One `Reply` for each of `rows`; may be `async`."""
+        """One `Reply` for each of `rows`, or the exception that failed it; may be `async`."""

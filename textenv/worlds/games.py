@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
 from textenv.records import short
 from textenv.tokenizers import encode_answer, encode_prompt
 from textenv.worlds.base import TurnRules
@@ -153,7 +153,7 @@ class Play:
         text = rules.text(self.views[seat], tokens)
         try:
             given = self.game.move(seat, text, rng)
-        except Exception as error:
+        except WORLD_FAILURES as error:
             name = f"{type(self.game).__name__}.move"
             raise WorldError(f"{name} raised {type(error).__name__}: {error}") from error
         outcome = self._checked(given)

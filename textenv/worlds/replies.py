@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from textenv.background import schedule
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
+from textenv.places import told
 from textenv.worlds.base import BatchedWorld, Reply, Turn
 from textenv.worlds.rows import OneWorldPerEpisode, checked
 
@@ -39,13 +40,17 @@ class Replies:
         world: What replies.
         name: What messages call it.
         first_row: What the world calls the first row.
+        timeout: Seconds that an `async` reply may take; None sets no limit.
 
     Attributes:
         asked: What has not been taken, by row.
     """
 
-    def __init__(self, world: BatchedWorld, name: str, first_row: int = 0):
+    def __init__(
+        self, world: BatchedWorld, name: str, first_row: int = 0, timeout: float | None = None
+    ):
         self._world, self._name, self._first_row = world, name, first_row
+        self._timeout = timeout
         self.asked: dict[int, Asked] = {}
 
     @property
@@ -64,7 +69,7 @@ class Replies:
         futures: list[tuple[Future[Any], int | None]]
         try:
             given = self._ask(rows, turns, rngs)
-        except Exception as error:  # one call for all rows: it fails for all
+        except WORLD_FAILURES as error:  # one call for all rows: it fails for all
             given = [error] * len(rows)
         if isinstance(given, Future):
             futures = [(given, place) for place in range(len(rows))]
@@ -82,12 +87,11 @@ class Replies:
         if isinstance(self._world, OneWorldPerEpisode):
             return self._world.ask(rows, turns, rngs)
         given = self._world.reply(rows, turns, rngs)
-        return schedule(given) if inspect.iscoroutine(given) else list(given)
+        return self._future(given) if inspect.isawaitable(given) else list(given)
 
     def _future(self, given: Any) -> Future[Any]:
         if inspect.isawaitable(given):
-            timeout = getattr(self._world, "timeout", None)
-            return schedule(_limited(given, timeout))
+            return schedule(_limited(given, self._timeout))
         future: Future[Any] = Future()
         future.set_result(given)
         return future
@@ -110,11 +114,7 @@ class Replies:
         late = {asked.future for asked in of.values() if not asked.future.done()}
         nothing = len({asked.future for asked in of.values()}) == len(late)
         if late and (wait_for_all or (wait_for_one and nothing)):
-            try:
-                wait(late, return_when=ALL_COMPLETED if wait_for_all else FIRST_COMPLETED)
-            except BaseException:  # an interrupted wait: nobody will come for them
-                self.drop(self.rows)
-                raise
+            wait(late, return_when=ALL_COMPLETED if wait_for_all else FIRST_COMPLETED)
         come = {row: asked for row, asked in of.items() if asked.future.done()}
         for row in come:
             del self.asked[row]
@@ -142,18 +142,18 @@ class Replies:
         """The reply, or what went wrong."""
         try:
             given = asked.future.result()
-            if asked.place is not None:
+            if asked.place is not None and not isinstance(given, WORLD_FAILURES):
                 given = list(given)
                 if len(given) <= asked.place:
                     raise self._miscounted(len(given), asked.place + 1)
                 given = given[asked.place]
-            if isinstance(given, Exception):
+            if isinstance(given, WORLD_FAILURES):
                 raise given
             return checked(given, self._name)
         except WorldError as error:
             return error
-        except (Exception, asyncio.CancelledError) as error:
-            failed = WorldError(f"{self._name}.reply raised {type(error).__name__}: {error}")
+        except (*WORLD_FAILURES, asyncio.CancelledError) as error:
+            failed = WorldError(f"{self._name}.reply raised {told(error)}")
             failed.__cause__ = error
             return failed
 
@@ -162,4 +162,12 @@ class Replies:
 
 
 async def _limited(reply: Any, timeout: float | None) -> Any:
-    return await asyncio.wait_for(reply, timeout)
+    return await asyncio.wait_for(_held(reply), timeout)
+
+
+async def _held(reply: Any) -> Any:
+    """The reply, or the `SystemExit` that it raised, which would end the loop of all."""
+    try:
+        return await reply
+    except SystemExit as error:
+        return error

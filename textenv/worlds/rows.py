@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
 from textenv.loading import load_object
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Opening, Reply, Turn, World
@@ -27,11 +27,10 @@ class OneWorldPerEpisode(BatchedWorld):
 
     Args:
         make: Makes a world.
-        timeout: Seconds that an `async` reply may take.
     """
 
-    def __init__(self, make: Callable[[], World], timeout: float | None = None):
-        self.make, self.timeout = make, timeout
+    def __init__(self, make: Callable[[], World]):
+        self.make = make
         self.tools = getattr(make, "tools", ())
         self.worlds: dict[int, World] = {}
 
@@ -40,13 +39,17 @@ class OneWorldPerEpisode(BatchedWorld):
         rows: Sequence[int],
         records: Sequence[Mapping[str, Any]],
         rngs: Sequence[np.random.Generator],
-    ) -> Sequence[Opening]:
+    ) -> Sequence[Opening | BaseException]:
         """Make and begin a world for each row."""
-        openings = []
+        openings: list[Opening | BaseException] = []
         for row, record, rng in zip(rows, records, rngs, strict=True):
-            world = self.make()
-            openings.append(world.begin(record, rng))
-            self.worlds[row] = world  # only now: one that cannot begin leaves the old one
+            try:
+                world = self.make()
+                openings.append(world.begin(record, rng))
+            except WORLD_FAILURES as error:
+                openings.append(error)
+            else:
+                self.worlds[row] = world  # only now: one that cannot begin leaves the old one
         return openings
 
     def ask(
@@ -57,7 +60,7 @@ class OneWorldPerEpisode(BatchedWorld):
         for row, turn, rng in zip(rows, turns, rngs, strict=True):
             try:
                 given.append(self.worlds[row].reply(turn, rng))
-            except Exception as error:
+            except WORLD_FAILURES as error:
                 given.append(error)
         return given
 
@@ -66,13 +69,13 @@ class OneWorldPerEpisode(BatchedWorld):
     ) -> Sequence[Any]:
         """Each row's reply, or the exception that its world raised; all run together."""
         given = self.ask(rows, turns, rngs)
-        limited = [asyncio.wait_for(one, self.timeout) for one in given if inspect.isawaitable(one)]
-        answers = iter(await asyncio.gather(*limited, return_exceptions=True))
+        late = [one for one in given if inspect.isawaitable(one)]
+        answers = iter(await asyncio.gather(*late, return_exceptions=True))
         return [next(answers) if inspect.isawaitable(one) else one for one in given]
 
     def another(self) -> "OneWorldPerEpisode":
         """Worlds made in the same way."""
-        return OneWorldPerEpisode(self.make, self.timeout)
+        return OneWorldPerEpisode(self.make)
 
     def save(self, row: int) -> Any:
         """A copy of the state of one row's world; None if it cannot be saved but replayed.
@@ -104,7 +107,7 @@ class OneWorldPerEpisode(BatchedWorld):
             self.restore(int(row), saved)
 
 
-def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
+def load_world(world: WorldArgument) -> BatchedWorld:
     """The world of an environment.
 
     Raises:
@@ -116,12 +119,21 @@ def load_world(world: WorldArgument, timeout: float | None) -> BatchedWorld:
         return found
     if isinstance(found, type) and issubclass(found, BatchedWorld):
         return found()
+    if isinstance(found, type) and not callable(getattr(found, "reply", None)):
+        raise WorldError(
+            f"world is the class {found.__name__}, which has no method reply: derive it from "
+            "textenv.World. A class for TRL goes through textenv.tools.from_trl_environment, a "
+            "Gymnasium environment through textenv.worlds.adapters.GymnasiumWorld, a game for two "
+            "through agents.partners.TwoPlayers"
+        )
+    if isinstance(found, type) and inspect.isabstract(found):
+        raise WorldError(f"world is the class {found.__name__}, which lacks a method reply")
     if isinstance(found, World) or not callable(found):
         raise WorldError(
             f"world is {short(found)}: pass a class derived from textenv.World, or a function that "
             "makes one, since each episode has a world of its own; or a BatchedWorld"
         )
-    return OneWorldPerEpisode(found, timeout)
+    return OneWorldPerEpisode(found)
 
 
 def reward_of(world: BatchedWorld) -> Any:
@@ -133,7 +145,7 @@ def checked(reply: Any, world: str) -> Reply:
     """A reply that can be used.
 
     Raises:
-        WorldError: It is no `Reply`, its text is no text, or its reward no finite number.
+        WorldError: It is no `Reply`, or a field of it holds something else than it should.
     """
     if not isinstance(reply, Reply):
         raise WorldError(f"{world}.reply returned {short(reply)}, not a Reply")
@@ -148,4 +160,10 @@ def checked(reply: Any, world: str) -> Reply:
         raise WorldError(
             f"{world}.reply returned the reward {short(reply.reward)}; it must be a finite number"
         )
+    for name in ("terminated", "truncated"):
+        if not isinstance(getattr(reply, name), bool | np.bool_):
+            given = short(getattr(reply, name))
+            raise WorldError(f"{world}.reply returned {name} = {given}; it must be True or False")
+    if not isinstance(reply.info, Mapping):
+        raise WorldError(f"{world}.reply returned the info {short(reply.info)}, not a dict")
     return reply

@@ -10,11 +10,13 @@ from command_line import run_command
 from safetensors.torch import load_file
 
 from agents.commands.shared import Conversation
+from agents.runs.streaming import visible
 from policies import TransformerConfig, TransformerPolicy, load_policy
 from textenv import load_tokenizer
 from textenv.frames import ChatTemplate
 from textenv.loading import load_object
 from textenv.tokenizers import CharacterTokenizer
+from textenv.tools import Tools
 
 torch.set_num_threads(1)
 MINE = '''
@@ -279,6 +281,7 @@ def test_a_world_that_always_fails_stops_the_run_with_the_reason(folder):
         assert "Broken.reply raised KeyError: 'no reply'" in words(result)
 
 
+@pytest.mark.filterwarnings("ignore::textenv.errors.FailedWorldWarning")
 def test_a_world_that_fails_at_times_is_counted(folder):
     result = run_command(
         *("eval", "player", "--world", "my.py:Fragile", *SMALL, "--answers", "40"),
@@ -369,7 +372,7 @@ def test_a_policy_that_was_trained_with_a_template_of_ones_own_keeps_it(folder):
     expected = policy.generate(["Q:a A:"], 4, temperature=0)[0]
     for more in ([], ["--frame", "chat"], ["--frame", "my.py:template"]):
         said = run_command("chat", run / "checkpoint" / "policy", *flags, *more, typed="a\n")
-        assert f"> {expected}\n" in said.output, said.output
+        assert f"> {visible(expected)}\n" in said.output, said.output
 
 
 def test_the_frame_counts_when_prompts_are_too_long(folder):
@@ -383,6 +386,17 @@ def test_the_frame_counts_when_prompts_are_too_long(folder):
     assert "1 of 2 prompts have more than 40 tokens and are cut" in words(cut)
     kept = {sample["prompt"] for sample in samples_of(runs(folder)[-1])}
     assert kept == {"x" * 23, "short"}
+
+
+def test_a_chat_with_tools_tells_them(folder):
+    made(BYTES, 700, **asdict(ChatTemplate())).save("wide")
+    policy = load_policy("wide")
+    frame = ChatTemplate().frame(BYTES, Tools(["my.py:add"]).tools)
+    asked = BYTES.decode(frame.opening([{"role": "user", "content": "a"}]))
+    expected = policy.generate([asked], 4, temperature=0)[0]
+    flags = ["--temperature", "0", "--max-new-tokens", "4", "--tools", "my.py:add"]
+    result = run_command("chat", "wide", *flags, typed="a\n")
+    assert result.exit_code == 0 and f"> {visible(expected)}\n" in result.output, result.output
 
 
 # -------------------------------------------------------------------- stop strings
@@ -426,6 +440,7 @@ def test_stop_strings_end_answers_in_every_command(folder):
             "no docstring",
         ),
         (["--world", "my.py:Guesses"], "did you mean Guess?"),
+        (["--world", "my.py:Guess", "--reward", "my.py:turn"], "did you mean turns?"),
         (["--world", "my.py:Guess", "--frame", "my.py:form"], "my.py has no 'form'"),
         (["--world", "my.py:Guess", "--frame", "chatty"], "did you mean chat?"),
         (["--world", "my.py:Guess", "--frame", "chat"], "--frame chat: the policy has learned"),
@@ -460,6 +475,10 @@ def test_refused_in_one_command_alone(folder):
     assert result.exit_code == 2 and "name them with --prompts" in result.output
     result = run_command("chat", "taught", "--plain", "--frame", "chat")
     assert result.exit_code == 2 and "--plain and --frame exclude each other" in result.output
+    for name in ("plain", "taught"):
+        given = ["--tools", "my.py:add", *(["--plain"] if name == "taught" else [])]
+        result = run_command("chat", name, *given)
+        assert result.exit_code == 2 and "--tools are told and answered by" in result.output
     result = run_command("chat", "plain", "--frame", "chat")
     assert result.exit_code == 1 and "--frame chat: the policy has learned" in result.output
     result = run_command("chat", "plain", "--frame", "my.py:turns")

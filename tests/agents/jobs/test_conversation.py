@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from agents.evaluation import refuse_toxic
-from agents.jobs.conversation import Chat, Continuation, Sampling, Voice
+from agents.jobs.conversation import MOST_ANSWERS, Chat, Continuation, Sampling, Voice
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.frames import ChatTemplate
+from textenv.tools import Tools
 
 TOKENIZER = load_tokenizer("bytes")
 SHORT = ChatTemplate(system="[{content}]", user="<{content}>", answer="{content}", between="")
@@ -146,3 +147,81 @@ def test_a_voice_needs_a_tokenizer_and_room():
     policy.tokenizer = None
     with pytest.raises(TokenizerError, match="without a tokenizer"):
         Voice(policy)
+
+
+class Several(Parrot):
+    """Says one thing after the other."""
+
+    def __init__(self, *says: str, context: int = 700):
+        super().__init__("", context)
+        self.all = iter(says)
+
+    def last_hidden(self, observations, cache=None):
+        if cache is not getattr(self, "cache", None):
+            self.says = next(self.all)
+        return super().last_hidden(observations, cache)
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: One.
+        b: Other.
+    """
+    return a + b
+
+
+async def later(a: int) -> int:
+    """Give a number back.
+
+    Args:
+        a: It.
+    """
+    return a
+
+
+TOOLED = ChatTemplate("[{content}]", "<{content}>", "{content}", "", "({content})")
+
+
+def with_tools(*says: str, **changes) -> Chat:
+    voice = Voice(Several(*says, **changes), Sampling(max_new_tokens=40))
+    return Chat(voice, TOOLED, "sys", tools=Tools([add, later]))
+
+
+def test_the_results_of_tools_are_shown_and_answered():
+    talker = with_tools("[add(1, 2), later(a=7)]", "add(3, 7)", "ten", "bye")
+    shown: list[str] = []
+    assert talker.answer("sum?", shown.append) == "ten"
+    assert "".join(shown) == (
+        "[add(1, 2), later(a=7)]\n[tool] 3\n\n[tool] 7\nadd(3, 7)\n[tool] 10\nten"
+    )
+    first, _, third = talker.voice.policy.asked
+    assert first.startswith('[sys\n{"type": "function"') and first.endswith("]<sum?>")
+    assert third.removesuffix("||") == first + "[add(1, 2), later(a=7)](3\n7)add(3, 7)(10)"
+    talker.answer("thanks", shown.append)
+    assert talker.voice.policy.asked[-1].rstrip("|").endswith("(10)ten<thanks>")
+    assert [m["role"] for m in talker.messages] == (
+        ["user", *["assistant", "tool"] * 2, "assistant", "user", "assistant"]
+    )
+
+
+def test_a_question_is_forgotten_with_the_calls_that_it_led_to():
+    room = len(with_tools()._tokens([{"role": "system", "content": "sys"}])) + 3 + 40
+    talker = with_tools("add(1, 2)", "3", "4", context=room + 20)
+    talker.answer("a?", lambda piece: None)
+    talker.answer("b" * 12, lambda piece: None)
+    assert [m["content"] for m in talker.messages] == ["b" * 12, "4"]
+
+
+def test_a_policy_that_calls_for_ever_is_stopped():
+    talker = with_tools(*["add(1, 2)"] * 99, context=1500)
+    assert talker.answer("a?", lambda piece: None) == "add(1, 2)"
+    assert len(talker.voice.policy.asked) == MOST_ANSWERS
+
+
+def test_what_goes_wrong_in_a_call_is_told_to_the_policy():
+    talker = with_tools("add(1, 'x')", "ok")
+    talker.answer("a?", lambda piece: None)
+    assert talker.messages[2]["role"] == "tool"
+    assert talker.messages[2]["content"].startswith("error:")

@@ -217,7 +217,9 @@ def peak_bytes(size, recompute):
     policy.transformer.recompute = recompute
     algorithm = PPO(n_epochs=1, minibatch_tokens=None)
     trainer = Trainer(policy, algorithm, micro_batch_tokens=size)
-    rollout = Rollout.cat([ROLLOUT] * 5)
+    # Other ids in each: what sequences share is computed and kept once.
+    shifted = [(ROLLOUT.tokens + k) % policy.vocab_size for k in range(5)]
+    rollout = Rollout.cat([replace(ROLLOUT, tokens=tokens) for tokens in shifted])
     with Alive() as alive:
         trainer.learn_from(rollout)
     return alive.peak

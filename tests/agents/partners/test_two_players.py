@@ -308,6 +308,50 @@ def test_seats_are_drawn_and_a_group_shares_all():
     assert 200 < sum(seats) < 312
 
 
+class UntilNought(TwoPlayerGame):
+    """Goes on until seat 1 says 0."""
+
+    def move(self, seat, text, rng):
+        return Outcome(over=seat == 1 and text == "0")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_group_begins_with_one_first_move_while_weights_change(mode, saved):
+    def made(policy=None):
+        players = TwoPlayers(UntilNought, seat=1)
+        options = NIM | {"prompts": ["9"], "allowed_tokens": range(10), "max_new_tokens": 99}
+        envs = TextVectorEnv(2, world=players, group_size=2, autoreset_mode=mode, **options)
+        players.partner = policy_for(envs) if policy is None else policy
+        return envs, players.partner
+
+    def next_opening(envs, row):
+        """End one row's episode; what its next one begins with."""
+        *_, terminated, _, infos = envs.step([5 * (row != 0), 5 * (row != 1)])
+        assert terminated.tolist() == [row == 0, row == 1]
+        if mode is AutoresetMode.NEXT_STEP:
+            *_, infos = envs.step([5, 5])
+        if mode is AutoresetMode.DISABLED:
+            _, infos = envs.reset(options={"reset_mask": np.arange(2) == row})
+        return infos["prompt"][row]
+
+    envs, policy = made()
+    envs.reset(seed=0)
+    openings = []
+    for draw in range(12):
+        row = draw % 2
+        first = next_opening(envs, row)
+        strong(policy, draw)
+        if saved:
+            state = envs.state_dict()
+            envs, _ = made(policy)
+            envs.load_state_dict(state)
+        assert next_opening(envs, 1 - row) == first
+        assert envs._streams.groups.tolist() == [draw + 1] * 2
+        openings.append(first)
+    assert len(set(openings)) > 1
+
+
 def test_the_record_tells_the_seat():
     told = []
 

@@ -1,9 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.runs.streaming import REPLACEMENT, TextStream, token_texts, visible
 from textenv import load_tokenizer
+from textenv.stop_strings import StopStrings
 from textenv.tokenizers import train_bpe
 
 BYTES = load_tokenizer("bytes")
@@ -74,3 +75,26 @@ def test_a_stream_ends_at_a_stop_string_and_holds_back_its_beginning(said):
         assert expected.startswith(shown)  # nothing is given out that has to be taken back
     shown += stream.finish()
     assert shown == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("abx", min_size=1, max_size=12), st.integers(0, 8))
+def test_a_stream_ends_where_generate_does(said, shortest):
+    strings = StopStrings(["ab", "bxa"], BYTES)
+    ends = (
+        strings.completed([], list(said[:length].encode()))
+        for length in range(max(shortest, 1), len(said) + 1)
+    )
+    expected = next((text for text in ends if text is not None), said)
+    stream = TextStream(BYTES, stop_strings=strings.strings, min_new_tokens=shortest)
+    shown = ""
+    for token in said.encode():
+        shown += stream.push(token)
+        assert expected.startswith(shown)
+    assert shown + stream.finish() == expected
+
+
+def test_a_stop_string_that_ends_too_early_is_text():
+    stream = TextStream(BYTES, stop_strings=["ab"], min_new_tokens=4)
+    pieces = [stream.push(token) for token in b"abxxab"]
+    assert ("".join(pieces) + stream.finish()) == "abxx"

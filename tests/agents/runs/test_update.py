@@ -105,7 +105,7 @@ def test_a_reward_that_is_no_sum_has_no_components():
 
 def test_nothing_that_was_not_measured_is_logged():
     update = make_learner(sizes, n_steps=1, budget="truncate")
-    update.envs._is_stop[:] = False
+    update.envs._is_stop = np.zeros_like(update.envs._is_stop)
     found = update.update()
     assert found.episodes == 0 and len(found.scores) == 0 and math.isnan(found.score_std)
     assert not {"score", "score_std", "tokens_per_answer", "ended_by_budget", "kl"} & set(

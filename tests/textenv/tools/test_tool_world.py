@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from textenv import Reply, TextEnv, TextVectorEnv, World
+from textenv import Reply, TextEnv, TextVectorEnv, World, tools, worlds
 from textenv.errors import InvalidRewardError, ObjectNotFoundError, ToolError
 from textenv.frames import ChatTemplate
 from textenv.testing import check_text_env
@@ -424,3 +424,42 @@ def test_rewards_see_no_world_where_one_world_has_all_rows():
     envs.reset(seed=0)
     say(envs, "a")
     assert seen == [None, None]
+
+
+@pytest.mark.parametrize("budget", ["terminate", "truncate"])
+def test_an_answer_that_the_budget_cuts_ends_as_the_budget_says(budget):
+    envs = with_tools(budget=budget, max_new_tokens=4, reward=nothing)
+    envs.reset(seed=0)
+    for token in b"4242":
+        _, _, terminated, truncated, infos = envs.step([token])
+    assert (terminated[0], truncated[0]) == (budget == "terminate", budget == "truncate")
+    assert infos["final_info"]["finish_reason"].tolist() == ["length"]
+
+
+def test_a_tool_that_exits_is_an_error_that_the_model_is_told():
+    def leave(code: int) -> int:
+        """Leave.
+
+        Args:
+            code: The code.
+        """
+        raise SystemExit(f"code {code}")
+
+    async def leave_later(code: int) -> int:
+        """Leave later.
+
+        Args:
+            code: The code.
+        """
+        raise SystemExit(f"code {code}")
+
+    for name in ("leave", "leave_later"):
+        envs = with_tools(tools=[leave, leave_later], reward=nothing)
+        envs.reset(seed=0)
+        for token in (*f"{name}(3)".encode(), STOP):
+            *_, infos = envs.step([token])
+        assert infos["reply"][0] == "error: code 3"
+
+
+def test_no_name_is_that_of_another_class_in_worlds():
+    assert not set(tools.__all__) & set(worlds.__all__)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def test_get_reward_is_one_more_reward_whatever_ends_the_episode():
         if terminated[0]:
             break
     assert rewards[0] == -0.75  # a cut text that is no call
-    assert infos["final_info"]["finish_reason"][0] == "world"
+    assert infos["final_info"]["finish_reason"][0] == "length"
 
 
 def test_without_other_rewards_get_reward_is_the_score():
@@ -230,6 +231,31 @@ def test_each_episode_has_an_object_of_its_own():
     assert Treasure.made == before + 4
 
 
+class Dice:
+    """Draws from the generator of the process, as TRL's own example does."""
+
+    def reset(self, **kwargs):
+        return str(random.randint(1, 10**9))
+
+    def roll(self) -> int:
+        """Roll."""
+        return random.randint(1, 10**9)
+
+
+def test_what_is_drawn_belongs_to_the_draw_and_to_the_episode():
+    before = random.getstate()
+    told = []
+    for _ in range(2):
+        envs = environment(Dice, 4, group_size=2, prompts=None, reward=lambda e: [0.0] * len(e))
+        _, infos = envs.reset(seed=0)
+        told.append([infos["prompt"].tolist(), say(envs, "roll()")[-1]["reply"].tolist()])
+    assert told[0] == told[1]
+    openings, rolls = told[0]
+    assert openings[0] == openings[1] != openings[2] == openings[3]  # a group shares its task
+    assert len(set(rolls)) == 4
+    assert random.getstate() == before
+
+
 def test_the_objects_state_is_saved():
     envs, other = environment(Treasure), environment(Treasure)
     envs.reset(seed=0)
@@ -240,12 +266,15 @@ def test_the_objects_state_is_saved():
 
     class Unsaved(Treasure):
         def reset(self, **kwargs):
-            self.socket = object()
+            self.attribute = values[-1]
 
-    envs = environment(Unsaved)
-    envs.reset(seed=0)
-    with pytest.raises(WorldError, match="Unsaved has attributes that JSON cannot hold"):
-        envs.state_dict()
+    values = [object(), (1, 2), {1: "one"}]
+    while values:
+        envs = environment(Unsaved)
+        envs.reset(seed=0)
+        with pytest.raises(WorldError, match="Unsaved has attributes that JSON cannot hold"):
+            envs.state_dict()
+        values.pop()
 
 
 class NoReset:

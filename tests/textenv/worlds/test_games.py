@@ -70,6 +70,20 @@ def test_a_play_is_saved():
     assert again.views == play.views and again.rewards == play.rewards == (2.0, -2.0)
 
 
+@pytest.mark.parametrize("board", [np.zeros(2), (1, 2), {1: "one"}, [{"a": (1,)}]])
+def test_a_game_that_json_would_change_is_refused_by_name(board):
+    class Board(TwoPlayerGame):
+        def begin(self, record, rng):
+            self.board = board
+
+        def move(self, seat, text, rng):
+            return Outcome()
+
+    play = Play.opened(Board, DIGITS, {"prompt": "7"}, RNG)
+    with pytest.raises(WorldError, match="Board has attributes that JSON cannot hold"):
+        play.state_dict()
+
+
 def answers(outcome, opening="?"):
     class Answers(TwoPlayerGame):
         def begin(self, record, rng):

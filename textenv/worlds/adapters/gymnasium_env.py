@@ -62,7 +62,9 @@ class GymnasiumWorld(SteppedWorld):
         super().__init__(partial(gym.make, env) if isinstance(env, str) else env)
         self._describe, self._read, self._numbers = describe, read, Rekeyed()
         self._unreadable = Reply(unreadable, reward=penalty, info={"unreadable": True})
-        space = self._make().action_space
+        env_of_space = self._make()
+        space = env_of_space.action_space
+        env_of_space.close()
         if read is read_number and not isinstance(space, gym.spaces.Discrete):
             raise WorldError(
                 f"the actions of {short(env)} are {space}: give read=, a function that makes an "

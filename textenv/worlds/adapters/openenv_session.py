@@ -1,6 +1,5 @@
 """Servers of OpenEnv as worlds: one session over the socket for each row."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +21,8 @@ class OpenEnvWorld(ConcurrentWorld):
     Each row keeps one session, over the WebSocket: the server's HTTP routes make a new environment
     for each request. All rows that wait are asked at the same time. A server allows one session
     unless its environment class says `SUPPORTS_CONCURRENT_SESSIONS` and it was made with
-    `max_concurrent_envs`, at least the number of rows here.
+    `max_concurrent_envs`, at least the number of rows here. Evaluations and continuations in the
+    same environment have as many sessions again while they last, so allow twice as many.
 
     The end is the result's `done`; that of the observation is not sent. OpenEnv does not tell
     whether an end was a time limit, so every end is `terminated`. Its steps cannot be seeded: what
@@ -44,8 +44,9 @@ class OpenEnvWorld(ConcurrentWorld):
     """
 
     CANNOT_BEGIN = (
-        "Each row needs a session of its own: a server allows as many as its max_concurrent_envs, "
-        "and more than one only if the environment's class says SUPPORTS_CONCURRENT_SESSIONS"
+        "Each row needs a session of its own, and evaluations and continuations as many again: a "
+        "server allows as many as its max_concurrent_envs, and more than one only if the "
+        "environment's class says SUPPORTS_CONCURRENT_SESSIONS"
     )
 
     def __init__(
@@ -58,21 +59,19 @@ class OpenEnvWorld(ConcurrentWorld):
         penalty: float = 0.0,
         timeout: float = 60.0,
     ):
-        super().__init__(_maker(server) if isinstance(server, str) else server)
-        self._describe, self._read, self._timeout = describe, read, timeout
+        super().__init__(_maker(server) if isinstance(server, str) else server, timeout)
+        self._describe, self._read = describe, read
         self._unreadable = Reply(unreadable, reward=penalty, info={"unreadable": True})
 
     async def _reset_one(self, env: Any, seed: int, options: Mapping[str, Any]) -> str:
-        async with asyncio.timeout(self._timeout):
-            result = await env.reset(seed=seed, **options)
+        result = await env.reset(seed=seed, **options)
         return self._describe(result.observation)
 
     async def _step_one(self, env: Any, text: str) -> Reply:
         action = self._read(text)
         if action is None:
             return self._unreadable
-        async with asyncio.timeout(self._timeout):
-            result = await env.step(action)
+        result = await env.step(action)
         return Reply(
             self._describe(result.observation),
             float(result.reward or 0.0),

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
 from textenv.records import short
 from textenv.worlds.base import BatchedWorld, Reply, Turn
 
@@ -68,14 +68,22 @@ class SteppedWorld(BatchedWorld):
     def _step(self, env: Any, text: str, seed: int) -> Reply:
         """Do what was said, with the random numbers of `seed`."""
 
-    def begin(self, rows: Rows, records: Records, rngs: Generators) -> Sequence[str]:
+    def begin(
+        self, rows: Rows, records: Records, rngs: Generators
+    ) -> Sequence[str | BaseException]:
         """Reset each row's environment; see `BatchedWorld.begin`."""
+        openings: list[str | BaseException] = []
         with self._numbers_kept():
             for row, record, rng in zip(rows, records, rngs, strict=True):
                 before = self._played.pop(row, None)  # if the reset fails, nobody steps it
-                env = self._make() if before is None else before.env
-                self._begin(row, Played(env, seed_of(record, rng), self._reset_columns(record)))
-        return [self._played[row].said for row in rows]
+                try:
+                    env = self._make() if before is None else before.env
+                    self._begin(row, Played(env, seed_of(record, rng), self._reset_columns(record)))
+                except WORLD_FAILURES as error:
+                    openings.append(error)
+                else:
+                    openings.append(self._played[row].said)
+        return openings
 
     def _numbers_kept(self) -> AbstractContextManager[None]:
         """Put around resets and steps, for environments that draw from the process's generators."""
@@ -97,12 +105,12 @@ class SteppedWorld(BatchedWorld):
                 for row, turn, rng in zip(rows, turns, rngs, strict=True)
             ]
 
-    def _moved(self, row: int, text: str, seed: int) -> Reply | Exception:
+    def _moved(self, row: int, text: str, seed: int) -> Reply | BaseException:
         """One step of one row, written down."""
         try:
             played = self._played[row]
             reply = self._step(played.env, text, seed)
-        except Exception as error:
+        except WORLD_FAILURES as error:
             self._played.pop(row, None)  # it may be broken: the next episode gets a new one
             return error
         played.note(text, seed, reply)
@@ -137,7 +145,7 @@ class SteppedWorld(BatchedWorld):
         self._begin(row, Played(env, saved["seed"], saved["options"]))
         for text, seed in saved["moves"]:
             failed = self._moved(row, text, seed)
-            if isinstance(failed, Exception):
+            if isinstance(failed, BaseException):
                 raise WorldError(
                     f"row {row}: playing a saved episode again raised {failed}"
                 ) from failed

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
 from textenv.imports import optional
 from textenv.records import short
 from textenv.seeding import keyed_generator
@@ -118,18 +118,21 @@ class TextArenaWorld(SteppedWorld):
     def _step(self, env: Any, text: str, seed: int) -> Reply:
         return env.step(text, seed)
 
-    def begin(self, rows: Rows, records: Records, rngs: Generators) -> Sequence[str]:
+    def begin(
+        self, rows: Rows, records: Records, rngs: Generators
+    ) -> Sequence[str | BaseException]:
         """Reset each row's game, and let the partner move until it is the agent's turn."""
-        super().begin(rows, records, rngs)
-        drawn = [keyed_generator(self._played[row].seed, 2) for row in rows]
-        for row, reply in zip(
-            rows, self._partner_moves(rows, [None] * len(rows), drawn), strict=True
-        ):
-            if isinstance(reply, Exception):
-                raise reply
-            if reply is not None and reply.terminated:
-                raise WorldError(f"row {row}: the game was over before the agent's first move")
-        return [self._played[row].said for row in rows]
+        openings: list[Any] = list(super().begin(rows, records, rngs))
+        seeds = [self._played[row].seed if row in self._played else 0 for row in rows]
+        drawn = [keyed_generator(seed, 2) for seed in seeds]
+        for place, reply in enumerate(self._partner_moves(rows, [None] * len(rows), drawn)):
+            if isinstance(reply, Reply) and reply.terminated:
+                reply = WorldError("the game was over before the agent's first move")
+            if isinstance(reply, Reply):
+                openings[place] = "".join(reply.texts)
+            elif reply is not None:
+                openings[place] = reply
+        return openings
 
     def reply(self, rows: Rows, turns: Sequence[Turn], rngs: Generators) -> Any:
         """Make each row's move, and the partner's until it is the agent's turn again."""
@@ -143,7 +146,13 @@ class TextArenaWorld(SteppedWorld):
             if row in self._played and self._played[row].env.waits_for_partner
         ]:
             talks = [self._played[rows[place]].env.talk for place in waiting]
-            moves = self._moves(talks, [rngs[place] for place in waiting])
+            try:
+                moves = self._moves(talks, [rngs[place] for place in waiting])
+            except WORLD_FAILURES as error:
+                for place in waiting:
+                    del self._played[rows[place]]
+                    replies[place] = error
+                break
             with self._numbers_kept():
                 for place, move in zip(waiting, moves, strict=True):
                     replies[place] = self._moved(rows[place], move, step_seed(rngs[place]))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from textenv.errors import WorldError
+from textenv.errors import WORLD_FAILURES, WorldError
 from textenv.imports import optional
 from textenv.worlds.adapters.concurrent import ConcurrentWorld
 from textenv.worlds.base import Reply
@@ -43,6 +43,8 @@ class VerifiersWorld(ConcurrentWorld):
             agent has terminated. Give the environment of texts the same: if it ends an episode
             first, the task is not scored.
         opening: Makes of a task what the episode begins with.
+        timeout: Seconds that verifiers may take to answer one turn, its rewards included; None
+            sets no limit.
 
     Attributes:
         tasks: The tasks.
@@ -62,6 +64,7 @@ class VerifiersWorld(ConcurrentWorld):
         seat: str | None = None,
         max_turns: int | None = None,
         opening: Callable[[Any], Any] = as_text,
+        timeout: float | None = 300.0,
     ):
         with optional("verifiers", extra="verifiers", purpose="a task of verifiers"):
             import verifiers.v1  # noqa: F401
@@ -81,6 +84,7 @@ class VerifiersWorld(ConcurrentWorld):
         ]
         super().__init__(
             lambda: _Play(self._env, self._seat, self._max_turns, self._opening),
+            timeout,
         )
 
     def _reset_columns(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,7 +162,7 @@ class _Play:
 
     async def _next(self) -> Any:
         told = await self._told.get()
-        if isinstance(told, Exception):
+        if isinstance(told, WORLD_FAILURES):
             raise told
         return told
 
@@ -182,7 +186,7 @@ class _Play:
                 await self.env.run(task, self.agents)
                 await self.env.finalize(task, self._episode(task))
             self._told.put_nowait(self._paid())
-        except Exception as error:  # it belongs to the agent's row
+        except WORLD_FAILURES as error:  # it belongs to the agent's row
             self._told.put_nowait(error)
 
     def _episode(self, task: Any) -> Any:

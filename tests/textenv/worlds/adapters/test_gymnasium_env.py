@@ -167,3 +167,27 @@ def test_what_cannot_be_played():
 def test_it_passes_the_check_of_environments():
     options = {"max_prompt_tokens": 24, "max_new_tokens": 40, "max_turn_tokens": 4}
     check_text_env(partial(TextVectorEnv, 2, world=WORLDS["Blackjack-v1"](), **options))
+
+
+def test_a_reset_that_fails_holds_up_its_row_alone_and_no_environment_stays_open():
+    class Falling(Unseeded):
+        closed, falls = 0, False
+
+        def reset(self, *, seed=None, options=None):
+            if type(self).falls:
+                type(self).falls = False
+                raise OSError("fell")
+            return super().reset(seed=seed, options=options)
+
+        def close(self):
+            type(self).closed += 1
+
+    envs = play(GymnasiumWorld(Falling), max_turns=1)
+    assert Falling.closed == 1  # the one that was asked for its actions
+    envs.reset(seed=0)
+    Falling.falls = True
+    *_, terminated, _, infos = envs.step([256, 256])
+    assert terminated.all() and infos["waiting"].tolist() == [True, False]
+    assert "begin raised OSError: fell" in infos["begin_error"][0]
+    *_, infos = envs.step([97, 97])
+    assert infos["_prompt"].tolist() == [True, False]

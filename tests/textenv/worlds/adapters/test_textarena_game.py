@@ -127,6 +127,32 @@ def test_a_partner_that_fails_says_what_it_returned():
     assert "returned [None]; it must return a text" in infos["final_info"]["world_error"][0]
 
 
+def test_a_partner_that_raises_fails_the_rows_in_which_it_was_asked():
+    def partner(talks, rngs):
+        raise OSError("gone")
+
+    envs = play(TextArenaWorld("Nim-v0", partner=partner), 2)
+    envs.reset(seed=0)
+    *_, truncated, infos = say(envs, "0 1", "9 9")  # after an illegal move the agent moves again
+    assert truncated.tolist() == [True, False]
+    assert "OSError: gone" in infos["final_info"]["world_error"][0]
+    assert "attempted an invalid move" in infos["reply"][1]
+
+
+def test_a_partner_that_cannot_make_the_first_move_holds_up_the_beginning():
+    def partner(talks, rngs):
+        if fails:
+            raise OSError("gone")
+        return ["0 1"] * len(talks)
+
+    fails = True
+    envs = play(TextArenaWorld("Nim-v0", partner=partner, seat=1))
+    with pytest.raises(WorldError, match="begin raised OSError: gone"):
+        envs.reset(seed=0)
+    fails = False
+    assert "Player 1" in envs.reset(seed=0)[1]["prompt"][0]
+
+
 # ---------------------------------------------------------------- against itself
 
 
