@@ -213,7 +213,6 @@ def compare(
     }
     strongest = max((n for n in names if n in PEERS), key=lambda name: median(steps_of[name]))
     for name in names:
-        check_same(played[name], played[strongest])
         yield {
             "side": name,
             **played[name],
@@ -222,6 +221,8 @@ def compare(
             f"step over {strongest}": ratio(steps_of, name, strongest),
             "rollout": ratio(rollouts, name, strongest),
         }
+    for name in names:
+        check_same(played[name], played[strongest])
 
 
 OURS = {"textenv fp32": torch.float32, "textenv bf16": torch.bfloat16}

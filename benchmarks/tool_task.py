@@ -26,7 +26,7 @@ from benchmarks.common import BF16
 from policies import HuggingFacePolicy
 from textenv import TextVectorEnv
 from textenv.frames import load_frame
-from textenv.tools import calls_of, from_trl_environment, tagged_json
+from textenv.tools import Call, calls_of, from_trl_environment, tagged_json
 
 RECIPE = 2
 """To be raised when the code below makes another checkpoint from the same setting."""
@@ -153,13 +153,18 @@ def environment(
         rows,
         prompts=records(QUESTIONS, seed),
         reward=reward,
-        world=from_trl_environment(Sums, parse=tagged_json),
+        world=from_trl_environment(Sums, parse=readable_calls),
         frame="chat",
         tokenizer=tokenizer,
         max_new_tokens=BUDGET,
         max_turns=2,
         group_size=group_size,
     )
+
+
+def readable_calls(text: str) -> list[Call]:
+    """Calls that can be read; a text without one is an answer and ends the episode, as in TRL."""
+    return [call for call in tagged_json(text) if not call.problem]
 
 
 # -------------------------------------------------------------------- the checkpoint
