@@ -8,6 +8,15 @@ import pytest
 from vocabularies import missing
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what takes many minutes to `.ci/full`, which sets TEXTENV_FULL."""
+    if os.environ.get("TEXTENV_FULL"):
+        return
+    for item in items:
+        if "full" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes many minutes: .ci/full runs it"))
+
+
 @pytest.fixture(scope="session")
 def tiktoken_files() -> Iterator[Path]:
     """A folder with the vocabularies of GPT-2, GPT-4 and GPT-4o, from which tiktoken reads."""

@@ -1,7 +1,7 @@
 """Every grain of credit ends at the best policy of conversations whose replies are drawn.
 
 With the settings of `benchmarks/exact_conversations.py`: shortly with one seed, and in full over
-five under the `slow` marker.
+five under the `full` marker.
 """
 
 import sys
@@ -32,7 +32,7 @@ def test_a_short_training_comes_part_of_the_way(name, after):
     assert found[0] > 0.2 and found[1] < after
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", ["PPO", "PPO by turn", "RLOO", "GRPO"])
 def test_a_whole_training_ends_at_the_best_policy(name, seed):
