@@ -183,7 +183,7 @@ def test_a_saved_episode_goes_on(world, address):
 def test_a_server_with_too_few_sessions_says_what_to_do():
     address, stop = serve(OneAtATime)
     world = guessing(address)
-    with pytest.raises(WorldError, match=r"the episode could not begin: .*capacity.*max_conc"):
+    with pytest.raises(WorldError, match=r"1 of 2 episodes could not begin: .*capacity.*max_conc"):
         play(world).reset(seed=0)
     envs = play(world, 1)
     assert envs.reset(seed=0)[1]["prompt"].tolist() == ["1 to 6? "]
@@ -192,5 +192,5 @@ def test_a_server_with_too_few_sessions_says_what_to_do():
 
 
 def test_a_server_that_is_not_there():
-    with pytest.raises(WorldError, match="the episode could not begin"):
+    with pytest.raises(WorldError, match="2 of 2 episodes could not begin"):
         play(guessing("http://127.0.0.1:9")).reset(seed=0)
