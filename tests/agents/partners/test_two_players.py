@@ -478,7 +478,7 @@ def test_the_spec_of_an_environment_shares_its_players():
 
 def test_a_frame_is_refused():
     with pytest.raises(WorldError, match="without frame=, or let the game's words say who speaks"):
-        chat(frame=ChatTemplate("", "a", "b", "c", "d"), max_prompt_tokens=32)
+        chat(frame=ChatTemplate(), max_prompt_tokens=32)
 
 
 def test_stop_strings_end_the_turns_of_both_seats():

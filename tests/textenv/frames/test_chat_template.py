@@ -1,6 +1,7 @@
 import pytest
 
 from agents.supervised import ChatTemplate
+from textenv.errors import FrameError
 from textenv.frames.chat_template import encode_pieces
 from textenv.tokenizers import BytesTokenizer, SourceTokenizer
 
@@ -52,3 +53,9 @@ def test_what_stands_before_the_first_answer_is_an_encoder_decoders_source():
 def test_what_is_no_conversation_is_refused(messages, message):
     with pytest.raises(ValueError, match=message):
         ChatTemplate().pieces(messages)
+
+
+@pytest.mark.parametrize("role", ["system", "user", "answer", "tool"])
+def test_a_form_without_a_place_for_the_message_is_refused(role):
+    with pytest.raises(FrameError, match=r"'Q: \{text\}', which has no place for the message"):
+        ChatTemplate(**{role: "Q: {text}"})
