@@ -207,6 +207,8 @@ class _NoChance:
     """Takes the place of random numbers in a game whose plays are listed."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself looks for
+            raise AttributeError(name)
         raise WorldError(
             f"the game draws random numbers (rng.{name}) after its opening: plays are listed for "
             "games in which the players alone decide"
