@@ -99,6 +99,8 @@ class Draws:
         return drawn
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself looks for
+            raise AttributeError(name)
         raise WorldError(
             f"rng.{name} cannot be listed outcome by outcome: draw with rng.integers, or with "
             "rng.choice([...], p=[...])"
