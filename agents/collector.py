@@ -176,7 +176,8 @@ class Collector:
                     seed = draw_seed(seed, copied) >> 1
                 self._continued += 1
                 queue.append(replace(start, episode_seed=seed))
-        rollout = play_from(self.policy, self.envs, queue, self.temperature, self._seed)
+        playing = collector_from(self.policy, self.envs, queue, self.temperature, self._seed)
+        rollout = in_order(playing.collect_episodes(len(queue)))
         return replace(rollout, groups=rollout.groups // n)
 
     def _step(self) -> None:
@@ -524,22 +525,6 @@ def _restored_sequence(saved: Mapping[str, Any]) -> dict[str, Any]:
     lacking |= {"start": None, "text": ""}
     sequence = {**saved, **{name: lacking[name] for name in lacking.keys() - saved.keys()}}
     return {**sequence, "start": _restored(sequence["start"])}
-
-
-def play_from(
-    policy: Policy,
-    envs: VectorEnv[Any, Any, Any],
-    starts: Sequence[Start],
-    temperature: float = 1.0,
-    seed: int = 0,
-    uniforms: NDArray[np.float64] | None = None,
-) -> Rollout:
-    """One answer from each start, in the order of the starts; `envs` itself is left alone.
-
-    Args and errors are those of `collector_from`.
-    """
-    collector = collector_from(policy, envs, starts, temperature, seed, uniforms)
-    return in_order(collector.collect_episodes(len(starts)))
 
 
 def in_order(rollout: Rollout) -> Rollout:

@@ -6,12 +6,14 @@ environment has a `group_size`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.algorithms.clipping import clipped_loss
 from agents.algorithms.credit import (
     BY_COMPARISON,
     Credit,
@@ -29,8 +31,28 @@ if TYPE_CHECKING:
     from policies import PolicyOutputs
 
 
+class Comparison(Algorithm):
+    """What algorithms share that compare the answers to one prompt, or their turns."""
+
+    credit: Credit
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds, and a credit that does not exist."""
+        super().__post_init__()
+        check_credit(self.credit, BY_COMPARISON)
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """What `credit` compares, each in its group, shape (S,), or (S, L) by turn."""
+        advantages: Tensor = credit_function(self.credit)(self.compare, rollout)
+        return advantages
+
+    @abstractmethod
+    def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
+        """How much better each of N is than its group; all are (N,)."""
+
+
 @dataclass(frozen=True)
-class RLOO(Algorithm):
+class RLOO(Comparison):
     """REINFORCE with the mean of the others as baseline (Ahmadian et al., 2024).
 
         A_s = r_s - mean of the other r,    loss = -mean over sequences of sum_t ratio_t A_s
@@ -54,16 +76,6 @@ class RLOO(Algorithm):
 
     credit: Credit = credit_field(BY_COMPARISON)
 
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their bounds, and a credit that does not exist."""
-        super().__post_init__()
-        check_credit(self.credit, BY_COMPARISON)
-
-    def advantages(self, rollout: Rollout) -> Tensor:
-        """Return minus the mean of the others, shape (S,), or (S, L) by turn."""
-        advantages: Tensor = credit_function(self.credit)(self.compare, rollout)
-        return advantages
-
     def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
         """Returns minus the mean of the others of their group; all are (N,)."""
         return returns.leave_one_out(scores - penalties, groups)
@@ -81,7 +93,7 @@ class RLOO(Algorithm):
 
 
 @dataclass(frozen=True)
-class GRPO(Algorithm):
+class GRPO(Comparison):
     """Group-relative policy optimisation (Shao et al., 2024).
 
         A_s = (r_s - group mean) / (std of the group's scores + eps),    r = score - KL penalty
@@ -110,16 +122,6 @@ class GRPO(Algorithm):
     clip: float = bounded(0.2, above=0)
     clip_high: float | None = bounded(None, above=0)
     credit: Credit = credit_field(BY_COMPARISON)
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their bounds, and a credit that does not exist."""
-        super().__post_init__()
-        check_credit(self.credit, BY_COMPARISON)
-
-    def advantages(self, rollout: Rollout) -> Tensor:
-        """What `credit` compares, each in its group, shape (S,), or (S, L) by turn."""
-        advantages: Tensor = credit_function(self.credit)(self.compare, rollout)
-        return advantages
 
     def compare(self, scores: Tensor, penalties: Tensor, groups: Tensor) -> Tensor:
         """Returns within each group, in units of the spread of its scores; all are (N,)."""
@@ -247,19 +249,4 @@ class REINFORCEPlusPlus(Algorithm):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate, averaged over tokens."""
         assert batch.advantages is not None
-        loss = losses.ppo_clip(
-            logprobs=outputs.logprobs,
-            old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
-            mask=batch.mask,
-            clip_low=self.clip,
-            clip_high=self.clip,
-        )
-        clipped = losses.clip_fraction(
-            logprobs=outputs.logprobs,
-            old_logprobs=batch.logprobs,
-            mask=batch.mask,
-            clip_low=self.clip,
-            clip_high=self.clip,
-        )
-        return loss, {"clip_fraction": clipped}
+        return clipped_loss(batch, outputs, batch.advantages, self.clip)

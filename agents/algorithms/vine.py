@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from agents import losses, returns
+from agents import returns
 from agents.algorithm import Algorithm, Needs
+from agents.algorithms.clipping import clipped_loss
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -117,19 +118,5 @@ class VinePPO(Algorithm):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate, averaged over tokens."""
         assert batch.advantages is not None
-        loss = losses.ppo_clip(
-            logprobs=outputs.logprobs,
-            old_logprobs=batch.logprobs,
-            advantages=returns.standardise(batch.advantages, batch.mask),
-            mask=batch.mask,
-            clip_low=self.clip,
-            clip_high=self.clip,
-        )
-        clipped = losses.clip_fraction(
-            logprobs=outputs.logprobs,
-            old_logprobs=batch.logprobs,
-            mask=batch.mask,
-            clip_low=self.clip,
-            clip_high=self.clip,
-        )
-        return loss, {"clip_fraction": clipped}
+        advantages = returns.standardise(batch.advantages, batch.mask)
+        return clipped_loss(batch, outputs, advantages, self.clip)
