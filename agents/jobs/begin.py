@@ -80,6 +80,14 @@ def with_lora(policy: Policy, rank: int, seed: int, name: str | Path | None) -> 
     return policy
 
 
+def reference_of(policy: Policy, rank: int) -> Policy:
+    """What `policy` begins as, frozen; with an adapter of `with_lora` the model without it."""
+    if not rank:
+        return policy.frozen_copy()
+    assert isinstance(policy, TransformersPolicy)
+    return policy.reference()
+
+
 def refuse_encoder_decoder(policy: Policy, command: str, name: str | Path | None) -> None:
     """Refuse a model whose text has a source where a command reads text without one.
 

@@ -12,7 +12,7 @@ from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
-from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.begin import begin_with, reference_of, with_lora
 from agents.jobs.environments import environment_for, fit_prompts, frame_of, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
@@ -28,7 +28,6 @@ from policies import (
     load_policy,
     tokenizer_of,
 )
-from policies.huggingface.base import TransformersPolicy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import InvalidRewardError, MalformedRecordError, OptionError
 from textenv.files import check_there, read_text
@@ -135,7 +134,7 @@ def policies_of(
     if resume:
         policy = load_policy(resume.checkpoint / POLICY).to(device)
         if settings.task.lora:
-            return policy, _without_adapter(policy)
+            return policy, reference_of(policy, settings.task.lora)
         return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
     task = settings.task
     if task.policy is not None:
@@ -144,16 +143,8 @@ def policies_of(
         policy = _demo_policy(settings, stages)
     policy.to(device)
     tokenizer_of(policy, f"the policy in {task.policy}")
-    if not task.lora:
-        return policy, policy.frozen_copy()
-    adapted = with_lora(policy, task.lora, settings.training.seed, task.policy)
-    return adapted, _without_adapter(adapted)
-
-
-def _without_adapter(policy: Policy) -> Policy:
-    """The model that an adapter is trained on; `with_lora` has made the policy."""
-    assert isinstance(policy, TransformersPolicy)
-    return policy.reference()
+    with_lora(policy, task.lora, settings.training.seed, task.policy)
+    return policy, reference_of(policy, task.lora)
 
 
 def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:

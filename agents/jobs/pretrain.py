@@ -195,9 +195,7 @@ def _text(record: dict[str, Any]) -> str:
     return text
 
 
-def _stream(
-    path: Path, files: list[Path], model: Policy, resumed: bool
-) -> NDArray[np.integer]:
+def _stream(path: Path, files: list[Path], model: Policy, resumed: bool) -> NDArray[np.integer]:
     tokenizer = tokenizer_of(model)
     if not resumed:
         write_stream(path, _documents(files), tokenizer)
