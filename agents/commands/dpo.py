@@ -32,7 +32,7 @@ class Training:
     """How to learn.
 
     Attributes:
-        loss: dpo, or ipo, which stops at a margin.
+        loss: Loss of the pairs: dpo, or ipo, which stops at a margin.
         beta: Strength of the leash to the first policy, per nat; smaller lets the policy move
             further.
         epochs: Passes over the rankings.
