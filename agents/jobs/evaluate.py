@@ -70,7 +70,7 @@ def _compare(settings: EvaluateSettings) -> None:
     talk = settings.conversation
     console = Console()
     compares = None
-    if is_judge(measures.judge):
+    if measures.judge is not None and is_judge(measures.judge):
         compares = model_judge(measures.judge, settings.judging, machine)
     decides = None if compares or measures.judge is None else load_judge(measures.judge)
     # The judge's scores are the reward where nothing else pays.

@@ -55,9 +55,9 @@ def language_model(
     return ChatServer(url, model, options=options)
 
 
-def is_judge(name: str | None) -> bool:
+def is_judge(name: str) -> bool:
     """Whether an option names a language model that compares answers."""
-    return name is not None and name.startswith(JUDGE)
+    return name.startswith(JUDGE)
 
 
 @dataclass

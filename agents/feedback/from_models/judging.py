@@ -154,8 +154,10 @@ class PairwiseJudge:
         np.add.at(of_pairs, owners, asked)
         of_pairs /= np.bincount(owners, minlength=len(pairs))[:, None]
         verdicts = self.decide(of_pairs[:, 0], of_pairs[:, 1])
-        rows = zip(pairs, of_pairs.tolist(), verdicts.tolist(), strict=True)
-        comparisons = [Comparison(pair, *both, verdict) for pair, both, verdict in rows]
+        comparisons = [
+            Comparison(pair, float(first), float(second), float(verdict))
+            for pair, (first, second), verdict in zip(pairs, of_pairs, verdicts, strict=True)
+        ]
         self.on_comparisons(comparisons)
         return comparisons
 
