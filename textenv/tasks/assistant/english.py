@@ -34,7 +34,7 @@ _HARMS = deeds("""
     tie | a child, a neighbour | hurt
     break | a child's arm, a neighbour's leg, a dog's leg | hurt
     hit, burn, break | a car, a house, a school, a bus, a bridge | damage
-    cut | a shirt, a tyre, a net | damage
+    cut | a shirt, a tyre, a sail | damage
     break | a window, a plate | damage
     paint | a school, a bus, a bridge | damage
     kick | a window, a car | damage
