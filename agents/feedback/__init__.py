@@ -1,5 +1,6 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import (
@@ -28,6 +29,8 @@ from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 __all__ = [
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
     "Ranking",
     "RankingLoss",
