@@ -1,5 +1,6 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
@@ -27,6 +28,8 @@ __all__ = [
     "Asked",
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
     "Ranking",
     "RankingLoss",

@@ -60,14 +60,16 @@ class Example:
 
     @classmethod
     def from_record(
-        cls, record: Mapping[str, Any], template: ChatTemplate | Frame | None = None
+        cls,
+        record: Mapping[str, Any],
+        template: ChatTemplate | Frame | None = None,
+        *,
+        frame_texts: bool = False,
     ) -> "Example":
         r"""An example from a record in one of the forms that `textenv.records` knows.
 
         Conversations (`messages`, `conversations`, `instruction` and others) are put into the
-        template. Texts (`prompt` and `response`, `input` and `target`) stay as they are, unless a
-        frame is given: like a prompt that is a text, they are then what the user says, with the
-        answer to it.
+        template. Texts (`prompt` and `response`, `input` and `target`) stay as they are.
 
         >>> Example.from_record({"instruction": "Add.", "input": "1 + 1", "output": "2"}).pieces
         (('User: Add.\n1 + 1\nAssistant:', False), (' 2', True))
@@ -77,18 +79,20 @@ class Example:
             template: Texts around the messages, `ChatTemplate()` if None, or the frame of an
                 environment: its ids are then those of the environment's episodes. `load_frame`
                 makes one from any template, such as the one that a model was published with.
+            frame_texts: Put texts into the template too, as an environment with a frame does with
+                prompts that are texts: one is what the user says, the other the answer.
 
         Raises:
             ValueError: It has another form, or no answer.
         """
         messages, prompt, answer = example(record)
-        if isinstance(template, Frame):
-            said = messages or human_assistant(prompt) or [{"role": "user", "content": prompt}]
-            if messages is None:
-                said.append({"role": "assistant", "content": answer})
-            return cls((), template, tuple(said))
-        if messages is None:
+        if messages is None and not frame_texts:
             return cls(((prompt, False), (answer, True)))
+        if messages is None:
+            messages = human_assistant(prompt) or [{"role": "user", "content": prompt}]
+            messages.append({"role": "assistant", "content": answer.strip()})
+        if isinstance(template, Frame):
+            return cls((), template, tuple(messages))
         template = template or ChatTemplate()
         return cls(tuple(template.pieces(messages)), template, tuple(messages))
 
@@ -109,22 +113,28 @@ class Example:
         return ids[: context + 1], [False, *learned[1:]][: context + 1]
 
 
-def read_examples(source: Records, template: ChatTemplate | Frame | None = None) -> list[Example]:
+def read_examples(
+    source: Records,
+    template: ChatTemplate | Frame | None = None,
+    *,
+    frame_texts: bool = False,
+) -> list[Example]:
     """The examples of a file or of a dataset; see `Example.from_record`.
 
     Args:
         source: A `.jsonl`, `.json` or `.parquet` file, perhaps compressed, or an iterable of
             records; see `textenv.records.read_records`.
-        template: What wraps messages; see `Example.from_record`.
+        template: What wraps messages.
+        frame_texts: Put texts into the template too.
 
     Raises:
         MalformedRecordError: Some records are not examples; the first ten of these are listed.
     """
 
     def parse(record: dict[str, Any]) -> Example:
-        made = Example.from_record(record, template)
-        if isinstance(template, Frame):  # found here, where the line is known
-            template.conversation(made.messages or ())
+        made = Example.from_record(record, template, frame_texts=frame_texts)
+        if isinstance(made.template, Frame):  # refused here, where the line is known
+            made.template.conversation(made.messages or ())
         return made
 
     return read_records(source, parse, "examples")
