@@ -445,6 +445,7 @@ CHINESE = Words(
             "{one}不知道做什么。{other}说不清楚，不能帮忙。",
         ),
     },
+    roles=(("客人", "主人"), ("学生", "先生"), ("甲", "乙")),
     join="、",
     spaced=False,
 )

@@ -178,7 +178,7 @@ def _doing(words: Words, rng: np.random.Generator) -> str:
 
 def _page(words: Words, rng: np.random.Generator) -> str:
     """A page of a play: two people ask and answer in turn, and refer back to what was said."""
-    one, other = _two(words, rng)
+    one, other = words.roles[int(rng.integers(len(words.roles)))]
     lines = []
     for _ in range(int(rng.integers(3, 6))):
         wording = int(rng.integers(WORDINGS))
@@ -265,7 +265,7 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _rewriting: 2,
     _story: 2,
     _doing: 2,
-    _talk: 2,
+    _talk: 1,
     _echo: 4,
     _small_talk: 1,
 }
