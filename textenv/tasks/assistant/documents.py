@@ -183,7 +183,7 @@ def _page(words: Words, rng: np.random.Generator) -> str:
     for _ in range(int(rng.integers(3, 6))):
         wording = int(rng.integers(WORDINGS))
         for step in _asked(words, rng):
-            lines.append(f"{one}: {step.question(words, wording)}\n{other}: {step.answer}\n")
+            lines.append(f"{one}{step.question(words, wording)}\n{other}{step.answer}\n")
     return "".join(lines)
 
 

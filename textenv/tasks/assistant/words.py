@@ -45,7 +45,7 @@ class Words:
         no: Words that turn a statement into its opposite.
         small: Words that a summary may add to those of its passage.
         sentences: Statements for documents, by form.
-        roles: Who asks and who answers on the pages of a play.
+        roles: Who asks and who answers on the pages of a play, with a colon.
         join: What joins the items of a list.
         spaced: Whether words are separated by spaces.
     """
