@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,10 @@ def test_what_there_is_not():
         assistant.dialogues("en", "all", 1, 0)
     with pytest.raises(OptionError, match="difference"):
         assistant.dialogues("en", "training", 1, 0, ["difference"])
+
+
+def test_the_page_shows_every_kind():
+    page = (Path(__file__).parents[3] / "docs" / "assistant.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    shown = dict(line.strip("| ").split(" | ")[:2] for line in rows)
+    assert {f"`{kind.name}`": kind.area for kind in KINDS}.items() <= shown.items()

@@ -12,7 +12,8 @@ import numpy as np
 
 from textenv.tasks.assistant import questions
 from textenv.tasks.assistant.facts import facts, is_held_out
-from textenv.tasks.assistant.words import WORDINGS, Words, language
+from textenv.tasks.assistant.languages import language
+from textenv.tasks.assistant.words import WORDINGS, Words
 
 T = TypeVar("T")
 

@@ -1,0 +1,21 @@
+"""The languages of the assistant's world by their codes."""
+
+from collections.abc import Mapping
+
+from textenv.errors import OptionError
+from textenv.tasks.assistant.chinese import CHINESE
+from textenv.tasks.assistant.english import ENGLISH
+from textenv.tasks.assistant.words import Words
+
+LANGUAGES: Mapping[str, Words] = {"en": ENGLISH, "zh": CHINESE}
+
+
+def language(code: str) -> Words:
+    """The words of a language.
+
+    Raises:
+        OptionError: There is no such language.
+    """
+    if code not in LANGUAGES:
+        raise OptionError(f"language is {code!r}; the assistant speaks {' and '.join(LANGUAGES)}")
+    return LANGUAGES[code]
