@@ -9,6 +9,13 @@ from textenv.tasks.assistant.words import Words
 
 LANGUAGES: Mapping[str, Words] = {"en": ENGLISH, "zh": CHINESE}
 
+PATTERNS: Mapping[str, str] = {
+    "en": r" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+",
+    "zh": r"\p{Han}|\p{N}{1,3}|[^\s\p{Han}\p{N}]+|\s+",
+}
+"""How texts are cut into words when a vocabulary is learned, for `train_bpe`: numbers are whole,
+with the space before them, and each Chinese character is a token of its own."""
+
 
 def language(code: str) -> Words:
     """The words of a language.
