@@ -4,21 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Published, Sampling
+from agents.commands.shared import (
+    OWN_FUNCTION,
+    FramedRecords,
+    Machine,
+    Prompted,
+    Published,
+    Sampling,
+)
 
 LABELLERS = ("vader", "snownlp", "terminal")
 """Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Published):
+class Task(Published, FramedRecords):
     """What to rank.
 
     Attributes:
         policy: Who answers: a folder written by policy.save, or a model of Hugging Face, by its
             folder or its name on the hub (owner/name).
-        prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
-            with a 'prompt'), or file.py:function.
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
+            compressed (records with a 'prompt' or a conversation), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
             friendly; terminal asks you; a function is one of a prompt and a list of answers to a
             list of scores.
