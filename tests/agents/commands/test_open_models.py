@@ -8,7 +8,7 @@ from command_line import run_command
 from published import FAMILIES, publish
 
 from agents.feedback import read_rankings
-from policies import HuggingFacePolicy, RewardModel, load_policy
+from policies import EncoderDecoderPolicy, HuggingFacePolicy, RewardModel, load_policy
 
 pytest.importorskip("peft")
 torch.set_num_threads(1)
@@ -46,20 +46,15 @@ def trained(policy):
     return {name for name, weight in policy.named_parameters() if weight.requires_grad}
 
 
-@pytest.mark.parametrize(("family", "lora"), [(f, 0) for f in FAMILIES] + [("llama", 2)])
+@pytest.mark.parametrize(
+    ("family", "lora"), [*((family, 0) for family in FAMILIES), ("llama", 2), ("t5", 2)]
+)
 def test_all_stages_on_one_model(folder, family, lora):
     publish(folder / "base", family)
     adapter = ("--lora", lora) if lora else ()
-    (folder / "book.txt").write_text("It says 1. " * 60)
-    run(
-        *("pretrain", "--text", "book.txt", "--policy", "base", "--out", "read", *adapter),
-        *("--window", 16, "--batch-size", 2, "--tokens", 64, "--report-every", 2),
-    )
-    # The whole model is read on; an adapter is one of the published model.
-    begin = ("base", *adapter) if lora else ("read",)
-    run("sft", "--policy", *begin, "--examples", "my.jsonl", "--out", "sft", "--epochs", 1)
+    run("sft", "--policy", "base", *adapter, "--examples", "my.jsonl", "--out", "sft")
     sft = load_policy("sft")
-    assert isinstance(sft, HuggingFacePolicy)
+    assert isinstance(sft, EncoderDecoderPolicy if family == "t5" else HuggingFacePolicy)
     assert ("lora" in str(trained(sft))) == bool(lora)
     run(
         *("preferences", "--policy", "sft", "--prompts", "my.txt", "--labeller", "my.py:odd"),
@@ -90,6 +85,19 @@ def test_all_stages_on_one_model(folder, family, lora):
     rows = json.loads((folder / "figures.json").read_text())
     kl = [row["kl"]["mean"] for row in rows]
     assert kl[1] == pytest.approx(0, abs=1e-4) and kl[0] != 0 != kl[2]
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_model_reads_on_and_goes_on(folder, lora):
+    publish(folder / "base", context=32)
+    (folder / "book.txt").write_text("It says 1. " * 60)
+    rest = ("--window", 16, "--batch-size", 2, "--report-every", 2, "--lora", lora)
+    rest = ("pretrain", "--text", "book.txt", "--policy", "base", "--out", "read", *rest)
+    run(*rest, "--tokens", 64)
+    begun = load_policy("read")
+    assert ("lora" in str(trained(begun))) == bool(lora)
+    assert "Going on after step 2" in run(*rest, "--tokens", 128)
+    assert moved(begun, load_policy("read"))
 
 
 def test_an_adapter_of_the_model_itself_has_the_model_as_reference(folder):
