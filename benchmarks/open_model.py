@@ -48,9 +48,9 @@ from policies.sharing import share_beginnings
 from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.frames import ModelTemplate, load_frame
 
-CONTEXT, FOLDS, TRAINED_LAYERS, RANK = 192, 4, 6, 8
-LONGEST_PROMPT, ANSWER = 128, 32
-ASKED, SHOWN = 96, 6
+CONTEXT, FOLDS, TRAINED_LAYERS, RANK = 192, 4, 4, 8
+LONGEST_PROMPT, ANSWER = 128, 24
+ASKED = 96
 BF16 = torch.bfloat16
 STAGES = ("reward_model", "sft", "dpo", "ppo")
 
@@ -228,9 +228,9 @@ def fine_tuned(name: str, rankings: Sequence[Ranking], *, learning_rate: float) 
     dialogues = [ranking.as_dialogue() for ranking in rankings]
     examples = [Example((), frame, (*d.asked, _answer(d.answers[0]))) for d in dialogues]
     whole = [e for e in examples if len(e.encode(policy.tokenizer, CONTEXT)[0]) <= CONTEXT]
-    steps = sft_steps(policy, whole[:960], learning_rate=learning_rate, precision=BF16)
+    steps = sft_steps(policy, whole[:480], learning_rate=learning_rate, precision=BF16)
     losses = [step.loss for step in steps]
-    return policy, {"examples": len(whole[:960]), "loss": [losses[0], float(np.mean(losses[-10:]))]}
+    return policy, {"examples": len(whole[:480]), "loss": [losses[0], float(np.mean(losses[-10:]))]}
 
 
 def _answer(text: str) -> dict[str, str]:
@@ -246,7 +246,7 @@ def by_dpo(policy: Any, rankings: Sequence[Ranking], *, learning_rate: float) ->
     def length(one: Ranking) -> int:
         return len(frame.opening(one.asked)) + max(len(frame.answer(a)) for a in one.answers)
 
-    pairs = [one for one in dialogues if length(one) <= room][:640]
+    pairs = [one for one in dialogues if length(one) <= room][:384]
     direct = DirectPreferences(
         policy,
         policy.frozen_copy(),
@@ -316,10 +316,10 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=[*STAGES, "examination"])
     parser.add_argument("--reward-rate", type=float, default=1e-4)
     parser.add_argument("--reward-epochs", type=int, default=1)
-    parser.add_argument("--sft-rate", type=float, default=2e-4)
-    parser.add_argument("--dpo-rate", type=float, default=2e-4)
-    parser.add_argument("--ppo-rate", type=float, default=3e-4)
-    parser.add_argument("--ppo-tokens", type=int, default=24_000)
+    parser.add_argument("--sft-rate", type=float, default=5e-4)
+    parser.add_argument("--dpo-rate", type=float, default=3e-4)
+    parser.add_argument("--ppo-rate", type=float, default=1e-3)
+    parser.add_argument("--ppo-tokens", type=int, default=15_000)
     parser.add_argument("--kl-coef", type=float, default=0.05)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
