@@ -14,6 +14,7 @@ from agents.commands import train
 from agents.commands.chat import ChatSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
+from agents.commands.harness import HarnessSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
@@ -49,6 +50,7 @@ COMMANDS = {
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
+    "harness": Command(HarnessSettings, "agents.jobs.harness"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
 }

@@ -77,7 +77,9 @@ def _compare(settings: EvaluateSettings) -> None:
     for tried in (measures.reward, decides and judge_reward(decides)):
         if tried is not None and not talk.has_turns:  # before anything takes long
             try_reward(tried, asked[0], tokenizer)
-    named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    named = {
+        name: _policy(folder, machine) for name, folder in folder_names(wanted.policies).items()
+    }
     for policy in named.values():
         # What does not fit a policy is refused before anything is answered.
         rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))
@@ -173,7 +175,7 @@ def _check(settings: EvaluateSettings) -> None:
     device_named(settings.machine.device)
 
 
-def _names(folders: Sequence[Path]) -> dict[str, Path]:
+def folder_names(folders: Sequence[Path]) -> dict[str, Path]:
     """The folders by their own names, or by their paths where these are not unique."""
     short = {folder.name: folder for folder in folders}
     return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
