@@ -5,11 +5,14 @@ from pathlib import Path
 
 from agents.commands.options import setting
 from agents.commands.shared import (
+    MODEL_AS_JUDGE,
     OWN_FUNCTION,
     Conversation,
+    Judging,
     Machine,
     Masked,
     Prompted,
+    Published,
     Sampling,
 )
 
@@ -18,11 +21,12 @@ JUDGES = ("afinn", "textblob", "chinese")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Prompted, Sampling, Masked):
+class Answers(Prompted, Sampling, Masked, Published):
     """What to answer, and how.
 
     Attributes:
-        policies: Folders written by policy.save.
+        policies: Folders written by policy.save, or models of Hugging Face, by their folders or
+            their names on the hub (owner/name).
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
             file.py:function. What the --world begins with if not given.
         max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.
@@ -46,8 +50,8 @@ class Asking:
     """How to put the prompts.
 
     Attributes:
-        examples: Worked examples to show in front of each prompt, in this order: a .jsonl file of
-            records with a question and an answer.
+        examples: Worked examples to show in front of each prompt, in this order: a file of
+            records of one question and its answer, as textenv sft reads them.
         shots: How many of them to show. May be given several times, for one row each; stop strings
             are then an empty line, if none are given.
         description: What the task is, in front of the examples.
@@ -70,8 +74,9 @@ class Measures:
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
         reward_model: Folder of a reward model, instead of --reward.
-        judge: Who decides which answer wins; a function of yours takes a prompt and an answer. The
-            reward does, if not given.
+        judge: Who decides which answer wins; a function of yours takes a prompt and an answer, and
+            judge:... asks a language model which of two answers is better. The reward does, if not
+            given.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
         toxicity: Measure the share of answers with a swear word or an insult (English, and Chinese
@@ -82,7 +87,9 @@ class Measures:
 
     reward: str | None = setting(None, metavar="FILE:NAME")
     reward_model: Path | None = setting(None, metavar="FOLDER")
-    judge: str | None = setting(None, metavar="NAME", names=JUDGES, others=OWN_FUNCTION)
+    judge: str | None = setting(
+        None, metavar="NAME", names=JUDGES, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
+    )
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")
     toxicity: bool = False
@@ -115,5 +122,6 @@ class EvaluateSettings:
     asking: Asking
     conversation: Conversation
     measures: Measures
+    judging: Judging
     machine: Machine
     output: Output

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Published
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tasks:
+class Tasks(Published):
     """What to ask, and how.
 
     Attributes:
-        policies: Folders written by policy.save.
+        policies: Folders written by policy.save, or models of Hugging Face, by their folders or
+            their names on the hub (owner/name).
         tasks: A task or a group of lm-evaluation-harness, such as arc_easy, or several by a
             pattern, such as mmlu_*. May be given several times.
         include: Folder with tasks of your own, as the harness's YAML files.

@@ -1,6 +1,8 @@
 """How good a policy's answers are to prompts it was not trained on, and how sure that is."""
 
 from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
+from agents.evaluation.asking import Query, Said, ask
+from agents.evaluation.assistant import assistant_exam
 from agents.evaluation.choices import (
     OptionScores,
     Question,
@@ -17,6 +19,8 @@ from agents.evaluation.compare import (
     row_name,
     table_cells,
 )
+from agents.evaluation.conduct import Conduct, Exam, Judged, examine, gain
+from agents.evaluation.conduct_tables import conduct_tables
 from agents.evaluation.continuations import (
     Perplexities,
     Scored,
@@ -29,6 +33,8 @@ from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
 from agents.evaluation.judges import (
     JUDGES,
     Judge,
+    PairJudge,
+    Unscored,
     afinn_judge,
     chinese_judge,
     judge_reward,
@@ -79,27 +85,36 @@ __all__ = [
     "JUDGES",
     "LAYOUT",
     "Answers",
+    "Conduct",
     "Evaluation",
+    "Exam",
     "Interval",
     "Judge",
+    "Judged",
     "Layout",
     "OptionScores",
+    "PairJudge",
     "Perplexities",
+    "Query",
     "Question",
     "RefusalJudge",
     "Refusals",
     "Robustness",
     "Row",
+    "Said",
     "Scored",
     "Success",
     "ToxicityClassifier",
+    "Unscored",
     "Vote",
     "Worked",
     "accuracies",
     "afinn_judge",
     "answer_outputs",
     "answer_prompts",
+    "ask",
     "ask_for_answer",
+    "assistant_exam",
     "bootstrap_interval",
     "chain_of_thought",
     "chinese_judge",
@@ -109,10 +124,13 @@ __all__ = [
     "compare_answers",
     "compare_ways",
     "comparison_table",
+    "conduct_tables",
     "distinct_n",
     "evaluate",
+    "examine",
     "extract_answer",
     "few_shot",
+    "gain",
     "in_wordings",
     "judge_reward",
     "label_probabilities",

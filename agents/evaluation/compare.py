@@ -7,6 +7,7 @@ or a policy that was prompted in another way.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from agents.evaluation.answers import Evaluation, evaluate
 from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
-from agents.evaluation.judges import Judge
+from agents.evaluation.judges import Judge, PairJudge
 from agents.evaluation.length_control import length_controlled_win_rate
 from agents.evaluation.refusals import RefusalJudge, refusals, refuses
 from agents.evaluation.safety import ToxicityClassifier
@@ -30,9 +31,9 @@ class Row:
 
     Attributes:
         name: Name of the policy.
-        reward: Mean of the environment's reward.
+        reward: Mean of the environment's reward; None where nothing pays.
         wins: Share of the prompts won against each other policy, by its name; the judge decides,
-            or the reward without a judge.
+            that of pairs before that of single answers, or the reward without a judge.
         tokens_per_answer: Mean length of an answer in tokens.
         distinct_2: Different pairs of neighbouring tokens, as a share of all; see `distinct_n`.
         judge: Mean of the judge's scores; None without a judge.
@@ -49,7 +50,7 @@ class Row:
     """
 
     name: str
-    reward: Interval
+    reward: Interval | None
     wins: Mapping[str, Interval]
     tokens_per_answer: float
     distinct_2: float
@@ -84,6 +85,7 @@ def compare(
     *,
     reference: Policy | None = None,
     judge: Judge | None = None,
+    pair_judge: PairJudge | None = None,
     classifier: ToxicityClassifier | None = None,
     stream: Callable[[Policy], NDArray[np.integer]] | None = None,
     window: int | None = None,
@@ -102,6 +104,8 @@ def compare(
             ways: with more and fewer worked examples, or in other words; each way has a row.
         reference: A policy to compare with, for the KL; it needs the vocabulary of every policy.
         judge: Scores the answers independently of the reward.
+        pair_judge: Compares the answers of two policies, and decides who wins; see
+            `agents.feedback.PairwiseJudge.prefer`.
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
         window: Tokens read at a time for the perplexity; the policy's context if None.
@@ -138,6 +142,7 @@ def compare(
     return compare_answers(
         evaluations,
         judge=judge,
+        pair_judge=pair_judge,
         classifier=classifier,
         perplexities=perplexities,
         refusal_due=refusal_due,
@@ -154,6 +159,7 @@ def compare_answers(
     evaluations: Mapping[str, Evaluation],
     *,
     judge: Judge | None = None,
+    pair_judge: PairJudge | None = None,
     classifier: ToxicityClassifier | None = None,
     perplexities: Mapping[str, float] | None = None,
     refusal_due: Sequence[bool] | None = None,
@@ -164,6 +170,8 @@ def compare_answers(
     Args:
         evaluations: Evaluations by the names of their rows.
         judge: Scores the answers independently of the reward.
+        pair_judge: Compares the answers of two policies, and decides who wins; see
+            `agents.feedback.PairwiseJudge.prefer`.
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         perplexities: Perplexities of held-out text by the names of the rows that have one.
         refusal_due: Whether each prompt is to be declined, for the shares of refusals.
@@ -180,19 +188,32 @@ def compare_answers(
         for name, evaluation in evaluations.items():
             judged[name] = np.array([judge(s.prompt, s.text) for s in evaluation.samples])
     deciding = judged or {name: evaluation.scores for name, evaluation in evaluations.items()}
+    verdicts = {} if pair_judge is None else _verdicts(pair_judge, evaluations)
+
+    def duel(name: str, other: str) -> tuple[Interval, Interval]:
+        one, two = deciding[name], deciding[other]
+        if pair_judge is not None:
+            one, two = verdicts[name, other], verdicts[other, name]
+        both = ~(np.isnan(one) | np.isnan(two))  # prompts for which both answers have a score
+        # In characters: vocabularies may differ in their tokens.
+        lengths = (
+            np.array([len(sample.text) for sample in evaluations[side].samples])[both]
+            for side in (name, other)
+        )
+        scores = one[both], two[both]
+        return win_rate(*scores), length_controlled_win_rate(*scores, *lengths)
+
     rows = []
     for name, evaluation in evaluations.items():
         differences = evaluation.logprobs - evaluation.ref_logprobs
         said = [sample.text for sample in evaluation.samples]
         declined = None if refusal_due is None else refusals(said, refusal_due, refusal_judge)
+        paid_nothing = pair_judge is not None and bool(np.isnan(evaluation.scores).all())
+        duels = {other: duel(name, other) for other in evaluations if other != name}
         row = Row(
             name,
-            reward=bootstrap_interval(evaluation.scores),
-            wins={
-                other: _wins(deciding[name], deciding[other])
-                for other in evaluations
-                if other != name
-            },
+            reward=None if paid_nothing else bootstrap_interval(evaluation.scores),
+            wins={other: plain for other, (plain, _) in duels.items()},
             tokens_per_answer=evaluation.tokens_per_answer,
             distinct_2=distinct_n(evaluation.answers, 2),
             judge=bootstrap_interval(judged[name]) if judged else None,
@@ -200,13 +221,7 @@ def compare_answers(
             toxicity=None if classifier is None else _toxicity(classifier, evaluation),
             perplexity=(perplexities or {}).get(name),
             failed_worlds=evaluation.failed_worlds or None,
-            wins_at_equal_length={
-                other: _wins_at_equal_length(
-                    deciding[name], deciding[other], evaluation, evaluations[other]
-                )
-                for other in evaluations
-                if other != name
-            },
+            wins_at_equal_length={other: equal for other, (_, equal) in duels.items()},
             refused_when_due=declined and declined.due,
             refused_otherwise=declined and declined.not_due,
             scores=deciding[name],
@@ -253,22 +268,19 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
     return table
 
 
-def _wins(one: NDArray[np.float64], other: NDArray[np.float64]) -> Interval:
-    """The win rate over the prompts for which both answers have a score."""
-    both = ~(np.isnan(one) | np.isnan(other))
-    return win_rate(one[both], other[both])
+def _verdicts(
+    prefers: PairJudge, evaluations: Mapping[str, Evaluation]
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """The verdicts of all ordered pairs of policies, 1 for the first of a pair, each (n,).
 
-
-def _wins_at_equal_length(
-    one: NDArray[np.float64], other: NDArray[np.float64], mine: Evaluation, its: Evaluation
-) -> Interval:
-    """The same if answers had as many characters; vocabularies may differ in their tokens."""
-    both = ~(np.isnan(one) | np.isnan(other))
-    lengths = (
-        np.array([len(sample.text) for sample in evaluation.samples])[both]
-        for evaluation in (mine, its)
-    )
-    return length_controlled_win_rate(one[both], other[both], *lengths)
+    Each pair of answers is compared once.
+    """
+    found = {}
+    for (name, one), (other, two) in combinations(evaluations.items(), 2):
+        pairs = [(a.prompt, a.text, b.text) for a, b in zip(one.samples, two.samples, strict=True)]
+        found[name, other] = np.asarray(prefers(pairs), dtype=np.float64)
+        found[other, name] = 1 - found[name, other]
+    return found
 
 
 def _toxicity(classifier: ToxicityClassifier, evaluation: Evaluation) -> Interval:

@@ -28,8 +28,9 @@ from agents.evaluation.continuations import (
     score_texts,
     score_tokens,
 )
+from agents.jobs.begin import begin_with
 from agents.jobs.environments import template_of
-from policies import Policy, load_policy, tokenizer_of
+from policies import Policy, tokenizer_of
 from textenv.errors import FrameError, OptionError
 from textenv.frames import CHAT, Frame, FrameArgument, load_frame
 from textenv.imports import optional
@@ -53,7 +54,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     """A policy as a model of the harness.
 
     Args:
-        policy: A policy, or the folder that it was saved in.
+        policy: A policy, or the folder or name of one, as commands take it.
         frame: The template of conversations, for `apply_chat_template=True`; "chat" for that of the
             dialogues that the policy has learned from.
         max_gen_toks: Longest answer where a task does not say; by default 256, or half of a shorter
@@ -76,7 +77,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.policy = policy if isinstance(policy, Policy) else load_policy(policy)
+        self.policy = policy if isinstance(policy, Policy) else begin_with(policy)
         if device is not None:
             self.policy.to(device)
         self.tokenizer = tokenizer_of(self.policy)

@@ -8,14 +8,13 @@ that (Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022). Eve
 to text; nothing checks whether a prompt fits a context.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from textenv import Prompt
 from textenv.errors import PromptError
-from textenv.records import read_jsonl, short
+from textenv.records import Records, example, read_records, short
 from textenv.tasks import stated
 
 STEP_BY_STEP = "Let's think step by step."
@@ -55,19 +54,27 @@ class Worked:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """A worked example from a record.
+        """A worked example from a record in any of the forms that examples have.
 
-        It has a `question` (or `prompt`, or `instruction` and perhaps `input`), an `answer` (or
-        `response`, `completion`, `output`), and perhaps its `reasoning`; the rest is left alone.
+        Those are the forms that fine-tuning reads, of one question and its answer; `reasoning` may
+        stand beside them.
 
         Raises:
-            ValueError: One of the two is missing, or is not a text.
+            ValueError: It has none of the forms, or more than one question.
         """
-        question = _first_of(record, ("question", "prompt", "instruction"))
-        if "instruction" in record and record.get("input"):
-            question += "\n" + _first_of(record, ("input",))
-        answer = _first_of(record, ("answer", "response", "completion", "output"))
-        reasoning = _first_of(record, ("reasoning",)) if record.get("reasoning") else ""
+        found = example(record)
+        reasoning = record.get("reasoning") or ""
+        if not isinstance(reasoning, str):
+            raise ValueError(f"'reasoning' is {short(reasoning)}, not a text")
+        if found.messages is None:
+            return cls(found.prompt, found.answer, reasoning)
+        asked = [message for message in found.messages if message["role"] != "system"]
+        if [message["role"] for message in asked] != ["user", "assistant"]:
+            raise ValueError(
+                f"the record has {len(asked)} messages: a worked example is one question and its "
+                "answer"
+            )
+        question, answer = (str(message["content"]) for message in asked)
         return cls(question, answer, reasoning)
 
     @property
@@ -76,14 +83,14 @@ class Worked:
         return f"{self.reasoning} {ANSWER_IS} {self.answer}."
 
 
-def read_worked(path: str | os.PathLike[str]) -> list[Worked]:
-    """The worked examples of a JSON-lines file; see `Worked.from_record`.
+def read_worked(source: Records) -> list[Worked]:
+    """The worked examples of a file or of any records; see `Worked.from_record`.
 
     Raises:
         MissingFileError: There is no such file.
-        MalformedRecordError: Some lines are not examples; the first ten of these are listed.
+        MalformedRecordError: Some records are not examples; the first ten of these are listed.
     """
-    return read_jsonl(path, Worked.from_record, "worked examples")
+    return read_records(source, Worked.from_record, "worked examples")
 
 
 LAYOUT = Layout()
@@ -110,9 +117,9 @@ def chain_of_thought(examples: Sequence[Worked], question: str, layout: Layout =
     Raises:
         ValueError: An example has no reasoning.
     """
-    for number, example in enumerate(examples):
-        if not example.reasoning:
-            raise ValueError(f"example {number} has no reasoning to show: {example.question!r}")
+    for number, one in enumerate(examples):
+        if not one.reasoning:
+            raise ValueError(f"example {number} has no reasoning to show: {one.question!r}")
     shown = [(e.question, e.answer_with_reasoning) for e in examples]
     return _shown(shown, question, layout)
 
@@ -228,16 +235,6 @@ def _turns(
         turns.append({"role": "user", "content": one.question})
         turns.append({"role": "assistant", "content": answer})
     return [*system, *turns, *messages[first:]]
-
-
-def _first_of(record: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The text under the first of `keys` that there is."""
-    for key in keys:
-        if key in record:
-            if not isinstance(record[key], str):
-                raise ValueError(f"{key!r} is {short(record[key])}, not a text")
-            return str(record[key])
-    raise ValueError(f"the record has none of {', '.join(map(repr, keys))}: {short(dict(record))}")
 
 
 def _shown(shown: Sequence[tuple[str, str]], question: str, layout: Layout) -> str:

@@ -20,7 +20,7 @@ from agents.evaluation.intervals import Interval, bootstrap_interval
 from agents.evaluation.prompting import with_template
 from textenv import Prompt
 from textenv.errors import PromptError
-from textenv.records import numbered_lines, short
+from textenv.records import read_lines, short
 
 PLACE = "{prompt}"
 PERMUTATIONS = 2_000
@@ -98,7 +98,7 @@ def read_wordings(path: str | os.PathLike[str]) -> list[str]:
         MissingFileError: There is no such file.
         MalformedRecordError: Lines lack the place of the prompt, or there is one wording alone.
     """
-    return [wording for _, wording in numbered_lines(path, _wording, "wordings")]
+    return [wording for _, wording in read_lines(path, _wording, "wordings")]
 
 
 def in_wordings(prompts: Sequence[Prompt], wordings: Iterable[str]) -> dict[str, list[Prompt]]:

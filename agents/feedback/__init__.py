@@ -1,16 +1,24 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.direct import DirectPreferences, DirectStep
+from agents.feedback.from_models.judging import (
+    PairwiseJudge,
+    PositionBias,
+    agreed,
+    position_bias,
+    unbiased,
+)
+from agents.feedback.from_models.language_model import LanguageModel, LocalModel
+from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
-from agents.feedback.preferences import (
-    Labeller,
+from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
+from agents.feedback.rankings import (
+    Asked,
     Ranking,
     append_rankings,
     laid_flat,
-    preference_rollout,
-    rank,
     read_rankings,
-    sample_answers,
 )
 from agents.feedback.reward_losses import RankingLoss, kwise, pairwise, plackett_luce
 from agents.feedback.reward_modelling import (
@@ -26,13 +34,21 @@ from agents.feedback.reward_modelling import (
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
 __all__ = [
+    "Asked",
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
+    "LanguageModel",
+    "LocalModel",
+    "PairwiseJudge",
+    "PositionBias",
     "Ranking",
     "RankingLoss",
     "RewardModelStep",
     "Round",
+    "agreed",
     "append_rankings",
     "calibration",
     "fit_reward_model",
@@ -45,13 +61,16 @@ __all__ = [
     "pairwise",
     "parse_ranking",
     "plackett_luce",
+    "position_bias",
     "preference_rollout",
     "rank",
+    "read_principles",
     "read_rankings",
     "reward_model_steps",
     "sample_answers",
     "snownlp_labeller",
     "split_rankings",
+    "unbiased",
     "unranked",
     "vader_labeller",
 ]

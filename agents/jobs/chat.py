@@ -6,14 +6,13 @@ import numpy as np
 
 from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
+from agents.jobs.begin import begin_with
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
-from agents.jobs.environments import named_template, rules_of, template_of
+from agents.jobs.environments import chat_template_named, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
-from policies import Policy, load_policy
-from textenv.errors import FrameError, OptionError, PromptError
-from textenv.frames import ChatTemplate, ModelTemplate
-from textenv.records import short
+from textenv.errors import OptionError, PromptError
+from textenv.frames import ChatTemplate
 from textenv.tools import Tools
 
 COMMANDS = {
@@ -45,7 +44,7 @@ def run(settings: ChatSettings) -> None:
         flags = " and ".join(f"--{name}" for name in chosen)
         raise OptionError(f"{flags} exclude each other: leave one of them out")
     device_named(settings.machine.device)
-    policy = to_machine(load_policy(answers.folder), settings.machine)
+    policy = to_machine(begin_with(answers.folder, answers.stop, answers.no_bos), settings.machine)
     longest = answers.max_new_tokens or max(policy.context // 2, 1)
     limit = talk_options.refuse_above
     voice = Voice(
@@ -62,7 +61,7 @@ def run(settings: ChatSettings) -> None:
     )
     template = ChatTemplate() if talk_options.dialogue else template_of(policy)
     if talk_options.frame is not None:
-        template = _chosen(talk_options.frame, policy)
+        template = chat_template_named(talk_options.frame, policy)
     if talk_options.plain or template is None:
         if tools is not None:
             raise OptionError(
@@ -81,18 +80,6 @@ def run(settings: ChatSettings) -> None:
         talker = Chat(voice, template, talk_options.system, tools=tools)
     print("/help lists the commands.")
     talk(talker)
-
-
-def _chosen(name: str, policy: Policy) -> ChatTemplate | ModelTemplate:
-    """The template that `--frame` names.
-
-    Raises:
-        FrameError: It is none, or the policy has none.
-    """
-    template = named_template(name, policy)
-    if not isinstance(template, ChatTemplate | ModelTemplate):
-        raise FrameError(f"--frame {name} is {short(template)}, not a textenv.frames.ChatTemplate")
-    return template
 
 
 def talk(talker: Talker) -> None:

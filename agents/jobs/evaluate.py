@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from agents.commands.evaluate import Asking, EvaluateSettings, Measures
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Published
 from agents.evaluation import (
     LAYOUT,
     Interval,
     Robustness,
+    Unscored,
     compare,
     comparison_table,
     in_wordings,
@@ -32,6 +33,7 @@ from agents.evaluation import (
     with_template,
 )
 from agents.evaluation.refusals import DUE, due_of
+from agents.jobs.begin import begin_with, is_published
 from agents.jobs.environments import (
     check_conversation,
     environment_for,
@@ -42,11 +44,12 @@ from agents.jobs.environments import (
     rules_of,
 )
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
-from policies import Policy, load_policy, tokenizer_of
+from policies import Policy, tokenizer_of
 from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
@@ -80,13 +83,22 @@ def _compare(settings: EvaluateSettings) -> None:
     asking = settings.asking
     talk = settings.conversation
     console = Console()
-    decides = None if measures.judge is None else load_judge(measures.judge)
+    compares = None
+    if measures.judge is not None and is_judge(measures.judge):
+        compares = model_judge(measures.judge, settings.judging, machine)
+    decides = None if compares or measures.judge is None else load_judge(measures.judge)
     # The judge's scores are the reward where nothing else pays.
     judged = None if decides is None or talk.world is not None else judge_reward(decides)
-    scored = _reward(measures, machine) or judged
+    # A judge of pairs gives no answer a score.
+    scored = _reward(measures, machine) or judged or (Unscored() if compares else None)
     source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
     ways = _ways(asked, asking)
+    if asking.wordings is not None and compares is not None:
+        raise OptionError(
+            "--wordings compares scores of answers, and a judge of pairs gives none: give --reward "
+            "or another --judge"
+        )
     if asking.shots and not wanted.stop_strings and asked[0].messages is None:
         wanted = dataclasses.replace(wanted, stop_strings=[LAYOUT.end])
     due = due_of(prompt.columns.get(DUE) for prompt in asked) if measures.refusals else None
@@ -94,9 +106,8 @@ def _compare(settings: EvaluateSettings) -> None:
     for tried in (measures.reward, decides and judge_reward(decides)):
         if tried is not None and not talk.has_turns:  # before anything takes long
             try_reward(tried, next(iter(ways.values()))[0], tokenizer)
-    named = {
-        name: _policy(folder, machine) for name, folder in folder_names(wanted.policies).items()
-    }
+    names = folder_names(wanted.policies)
+    named = {name: named_policy(folder, machine, wanted) for name, folder in names.items()}
     for policy in named.values():
         # What does not fit a policy is refused before anything is answered.
         rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))
@@ -116,7 +127,7 @@ def _compare(settings: EvaluateSettings) -> None:
         )
     against = None
     if measures.reference is not None:
-        against = _reference(measures.reference, named, machine)
+        against = _reference(measures.reference, named, machine, wanted)
     classifier = swear_words([prompt.text for prompt in asked]) if measures.toxicity else None
     text = measures.text
     # Read before anything is answered: a text that cannot be used is found at once.
@@ -141,6 +152,7 @@ def _compare(settings: EvaluateSettings) -> None:
             ways,
             reference=against,
             judge=decides,
+            pair_judge=None if compares is None else compares.judge.prefer,
             classifier=classifier,
             stream=streams.__getitem__ if streams else None,
             refusal_due=due,
@@ -161,6 +173,8 @@ def _compare(settings: EvaluateSettings) -> None:
         for row, figure in zip(table, figures, strict=True):
             whose = next(n for n in named if row.name in {row_name(n, way) for way in ways})
             figure["robustness"] = _plain(depends[whose])
+    if compares is not None:
+        compares.tell(console)
     if settings.output.json is not None:
         settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
     if settings.output.report is not None:
@@ -263,14 +277,18 @@ def folder_names(folders: Sequence[Path]) -> dict[str, Path]:
     return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
 
 
-def _policy(folder: Path, machine: Machine) -> Policy:
-    policy = to_machine(load_policy(folder), machine)
+def named_policy(folder: Path, machine: Machine, published: Published) -> Policy:
+    """The policy in `folder`; how it was `published` is said of those that were not saved here."""
+    told = published if is_published(folder) else Published()
+    policy = to_machine(begin_with(folder, told.stop, told.no_bos), machine)
     tokenizer_of(policy, f"the policy in {folder}")
     return policy
 
 
-def _reference(folder: Path, policies: Mapping[str, Policy], machine: Machine) -> Policy:
-    reference = _policy(folder, machine)
+def _reference(
+    folder: Path, policies: Mapping[str, Policy], machine: Machine, published: Published
+) -> Policy:
+    reference = named_policy(folder, machine, published)
     for name, policy in policies.items():
         if policy.tokenizer.fingerprint != reference.tokenizer.fingerprint:  # type: ignore[union-attr]
             raise VocabularyMismatchError(

@@ -11,10 +11,9 @@ from rich.table import Table
 
 from agents.commands.harness import HarnessSettings
 from agents.jobs.environments import template_of
-from agents.jobs.evaluate import folder_names
-from agents.jobs.machine import device_named, to_machine
+from agents.jobs.evaluate import folder_names, named_policy
+from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_file
-from policies import load_policy, tokenizer_of
 from textenv.errors import FrameError, OptionError
 from textenv.imports import optional
 
@@ -44,8 +43,7 @@ def run(settings: HarnessSettings) -> None:
     manager, tasks = _tasks(asked.tasks, asked.include)
     found: dict[str, Any] = {}
     for name, folder in names.items():
-        policy = to_machine(load_policy(folder), machine)
-        tokenizer_of(policy, f"the policy in {folder}")
+        policy = named_policy(folder, machine, asked)
         if asked.chat and template_of(policy) is None:
             raise FrameError(
                 f"--chat: the policy in {folder} has learned from no dialogue, and its tokenizer "

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from agents.evaluation import (
@@ -115,11 +117,14 @@ def test_worked_examples_of_a_file(tmp_path):
         Worked("2 + 2?", "4"),
         Worked("Add.\n3 + 3", "6"),
     ]
-    path.write_text('{"question": "1"}\n{"question": 1, "answer": "2"}')
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    lines = ['{"question": 1, "answer": "2"}', json.dumps({"messages": talk * 2})]
+    path.write_text("\n".join(lines))
     with pytest.raises(MalformedRecordError) as error:
         read_worked(path)
-    assert "jsonl:1: the record has none of 'answer'" in str(error.value)
-    assert "jsonl:2: 'question' is 1, not a text" in str(error.value)
+    assert "jsonl:1: " in str(error.value)
+    assert "jsonl:2: the record has 4 messages: a worked example is one" in str(error.value)
+    assert read_worked([{"messages": talk}]) == [Worked("a", "b")]
 
 
 def test_shots_in_front_of_texts_and_as_turns_of_chats():
