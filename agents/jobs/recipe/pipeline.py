@@ -28,6 +28,7 @@ from agents.jobs.recipe.settings import Settings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, PRETRAIN_BATCH, StagedRun, some, write
 from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
+from agents.runs.update import Update
 from agents.supervised import Example
 from agents.supervised.sft import held_out_answer_loss
 from policies import RewardModel, SeparateValue, TransformerPolicy
@@ -168,12 +169,16 @@ class Recipe(StagedRun[Settings]):
             )
             asked = self.evaluation_prompts()[: max(2, s.eval_prompts // 3)]
             envs = self.environment(actor, reward_model, [prompt.text for prompt in asked])
-            history = self.reinforce(
-                name.upper().replace("_", "-"),
-                learner,
-                partial(self._point, actor, learner, envs, asked),
-            )
-            write(folder / "history.json", history)
+            point = partial(self._point, actor, learner, envs, asked)
+            points = [point()]
+
+            def follow(update: Update) -> None:
+                if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
+                    points.append(point())
+
+            title = name.upper().replace("_", "-")
+            updates = self.reinforce(title, learner, after=follow)
+            write(folder / "history.json", {"updates": updates, "points": points})
             actor.save(folder)
 
         wanted = ["ppo_*", "kl_coef", "temperature", "curve_points"]

@@ -186,31 +186,32 @@ class StagedRun(ABC, Generic[S]):
                 advance(epoch + 1, f"pair accuracy {metrics['pair_accuracy']:.2f}")
 
     def reinforce(
-        self, name: str, learner: Learner, point: Callable[[], list[float]]
-    ) -> dict[str, list[list[float]]]:
-        """PPO to the end, `name` in the progress.
+        self,
+        name: str,
+        learner: Learner,
+        until: float = 1.0,
+        after: Callable[[Update], object] = lambda update: None,
+    ) -> list[list[float]]:
+        """PPO, `name` in the progress; returns tokens, score, KL and entropy of each update.
 
         Args:
             name: What is trained.
             learner: What trains it.
-            point: Measures the policy as it is now; called at the start and along the training.
-
-        Returns:
-            `updates`, the learning curve (tokens, score, KL, entropy), and `points`.
+            until: Share of `ppo_tokens` at which to stop.
+            after: Called after each update.
         """
-        s = self.settings
+        total = self.settings.ppo_tokens
         updates: list[list[float]] = []
-        points = [point()]
-        with self.stages.bar(name, s.ppo_tokens, "tokens") as advance:
-            while learner.tokens_done < s.ppo_tokens:
+        with self.stages.bar(name, round(until * total), "tokens") as advance:
+            while learner.tokens_done < until * total:
                 # Not `updates`, which saves the learner when it is stopped: this stage is then made
                 # anew, and what is said of resuming is said by the whole recipe.
-                update = learner.update(learner.tokens_done / s.ppo_tokens)
-                updates.append(curve_point(update))
+                update = learner.update(learner.tokens_done / total)
+                assert update.kl is not None  # there is a reference
+                updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
-                if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
-                    points.append(point())
-        return {"updates": updates, "points": points}
+                after(update)
+        return updates
 
     def _show(self, name: str, total: int, steps: Iterable[Any]) -> None:
         with self.stages.bar(name, total, "steps") as advance:
@@ -271,9 +272,3 @@ def some(items: Sequence[T], count: int, seed: int) -> list[T]:
 def write(path: Path, numbers: Any) -> None:
     """Write plain numbers as JSON."""
     path.write_text(json.dumps(numbers), encoding="utf-8")
-
-
-def curve_point(update: Update) -> list[float]:
-    """Tokens, score, KL and entropy of an update that has a reference."""
-    assert update.kl is not None
-    return [update.tokens, update.score, update.kl, update.entropy]
