@@ -1,5 +1,14 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.from_models.judging import (
+    PairwiseJudge,
+    PositionBias,
+    agreed,
+    position_bias,
+    unbiased,
+)
+from agents.feedback.from_models.language_model import LanguageModel, LocalModel
+from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import (
@@ -29,10 +38,15 @@ __all__ = [
     "Calibration",
     "CalibrationBin",
     "Labeller",
+    "LanguageModel",
+    "LocalModel",
+    "PairwiseJudge",
+    "PositionBias",
     "Ranking",
     "RankingLoss",
     "RewardModelStep",
     "Round",
+    "agreed",
     "append_rankings",
     "calibration",
     "fit_reward_model",
@@ -45,13 +59,16 @@ __all__ = [
     "pairwise",
     "parse_ranking",
     "plackett_luce",
+    "position_bias",
     "preference_rollout",
     "rank",
+    "read_principles",
     "read_rankings",
     "reward_model_steps",
     "sample_answers",
     "snownlp_labeller",
     "split_rankings",
+    "unbiased",
     "unranked",
     "vader_labeller",
 ]

@@ -141,7 +141,7 @@ def policies_of(
             return policy, _as_huggingface(policy, settings).reference()
         return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
     if settings.task.policy is not None:
-        policy = _begin_with(settings.task.policy, settings.task.stop, settings.task.no_bos)
+        policy = begin_with(settings.task.policy, settings.task.stop, settings.task.no_bos)
     else:
         policy = _demo_policy(settings, stages)
     policy.to(device)
@@ -158,7 +158,7 @@ def policies_of(
     return adapted, adapted.reference()
 
 
-def _begin_with(name: str, stop: str | None, no_bos: bool) -> Policy:
+def begin_with(name: str, stop: str | None, no_bos: bool) -> Policy:
     """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
     folder = Path(name)
     on_the_hub = not folder.exists() and len(folder.parts) == 2
