@@ -24,7 +24,8 @@ from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.caching import cached, key_of, made_from, seconds_of
 from textenv.tasks import assistant
 
-BASE, SFT, PPO, PPO_PTX, DPO, ONLINE = "prompted base", "SFT", "PPO", "PPO-ptx", "DPO", "online"
+BASE, SFT, PPO, PPO_PTX = "prompted base", "SFT", "PPO", "PPO-ptx"
+DPO, RLAIF, ONLINE = "DPO", "RLAIF", "online"
 TRANSCRIPTS = 8
 """Held-out dialogues that are kept word by word: the first ones."""
 
@@ -43,6 +44,7 @@ class Result:
         history_gain: Of two policies, success on later questions with what was said before, and
             without it.
         reward_model: Its accuracy and calibration on held-out rankings.
+        judge: Its agreement with the program's verdicts, of the SFT model that judges.
         sft_loss: Of held-out demonstrations, in nats per token of the answer.
         curves: Of each stage of PPO: tokens, score, KL and entropy of every update.
         transcripts: The first held-out dialogues with each stage: its name, questions and answers.
@@ -56,6 +58,7 @@ class Result:
     dialogues: Mapping[str, Mapping[str, float]]
     history_gain: Mapping[str, Mapping[str, Any]]
     reward_model: Mapping[str, Any]
+    judge: Mapping[str, Any]
     sft_loss: float
     curves: Mapping[str, Any]
     transcripts: Mapping[str, Sequence[Sequence[Sequence[str]]]]
@@ -91,6 +94,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         PPO: recipe.ppo("ppo"),
         PPO_PTX: recipe.ppo("ppo_ptx"),
         DPO: recipe.dpo(),
+        RLAIF: recipe.rlaif(),
         ONLINE: recipe.online(),
     }
     given: dict[str, Answered] = {}
@@ -122,6 +126,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         },
         "history_gain": {name: history_gain(recipe, trained[name], talks) for name in (SFT, PPO)},
         "reward_model": recipe.numbers("reward_model"),
+        "judge": recipe.numbers("ai_preferences"),
         "sft_loss": recipe.numbers("sft")["loss"],
         "curves": {
             name: recipe.numbers(name, "history")["updates"]

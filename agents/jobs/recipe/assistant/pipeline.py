@@ -27,6 +27,12 @@ from agents.jobs.recipe.assistant.dialogues import (
     prompts_of,
     score_turns,
 )
+from agents.jobs.recipe.assistant.judging import (
+    agreement,
+    demonstrations_of_judging,
+    fits_a_judge,
+    judged,
+)
 from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, RANKING_BATCH, StagedRun, write
@@ -45,6 +51,8 @@ STAGES = (
     "dpo",
     "ppo",
     "ppo_ptx",
+    "ai_preferences",
+    "rlaif",
     "online",
 )
 MOST_TURNS = 4
@@ -52,7 +60,7 @@ PLAYED_TALKS = 5000
 """Dialogues that PPO draws from."""
 KEPT_DEMONSTRATIONS = 200
 """Demonstrations that are held out, for the loss of SFT."""
-DEMONSTRATED, KEPT, RANKED, PLAYED, LABELLED = range(5)
+DEMONSTRATED, COMPARED, KEPT, RANKED, PLAYED, LABELLED = range(6)
 """What training dialogues are drawn for: each use has draws of its own."""
 
 
@@ -84,6 +92,8 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             self.preferences,
             self.reward_model,
             self.dpo,
+            self.ai_preferences,
+            self.rlaif,
         ):
             make()
         for name in ("ppo", "ppo_ptx"):
@@ -97,12 +107,14 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         def make(folder: Path) -> None:
             policy = self.pretrained()
             kept = demonstrations(self.talks(KEPT, KEPT_DEMONSTRATIONS), self.template)
-            shown = self.talks(DEMONSTRATED, s.demonstrations)
-            self.fine_tune(policy, demonstrations(shown, self.template))
+            shown = demonstrations(self.talks(DEMONSTRATED, s.demonstrations), self.template)
+            compared = one_of_each(self.talks(COMPARED, s.judged_demonstrations), s.seed)
+            shown += demonstrations_of_judging(compared, s.language, self.template, s.seed)
+            self.fine_tune(policy, shown)
             write(folder / "numbers.json", {"loss": held_out_answer_loss(policy, kept)})
             policy.save(folder)
 
-        return self.policy("sft", make, ("demonstrations", "sft_*"), "pretrained")
+        return self.policy("sft", make, ("*demonstrations", "sft_*"), "pretrained")
 
     def preferences(self) -> list[Ranking]:
         """Answers of the SFT model to one question of each dialogue, ranked by the verdicts."""
@@ -158,6 +170,44 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         wanted = ["ppo_*", "kl_coef", "temperature", "conversation_tokens"]
         wanted += ["ptx_*"] if name == "ppo_ptx" else []
         return self.policy(name, make, wanted, "reward_model")
+
+    def ai_preferences(self) -> list[Ranking]:
+        """The first of the ranked answers, ranked by the SFT model itself instead of verdicts.
+
+        Left out are questions that do not fit its context together with two answers.
+        """
+        s = self.settings
+
+        def make(folder: Path) -> None:
+            sft, rankings = self.sft(), self.preferences()
+            prompts = one_of_each(self.talks(RANKED, s.ranked_prompts), s.seed)
+            fitting = [
+                (prompt, ranking)
+                for prompt, ranking in zip(prompts, rankings, strict=True)
+                if fits_a_judge(prompt, ranking.answers, s.language, self.template, sft)
+            ][: s.ai_prompts]
+            with self.stages.bar("AI feedback", len(fitting), "prompts") as advance:
+                scores = judged(
+                    sft,
+                    [prompt for prompt, _ in fitting],
+                    [ranking.answers for _, ranking in fitting],
+                    s.language,
+                    self.template,
+                    advance,
+                )
+            ranked = [
+                Ranking.from_scores(ranking.prompt, ranking.answers, some)
+                for (_, ranking), some in zip(fitting, scores, strict=True)
+            ]
+            append_rankings(folder / "rankings.jsonl", ranked)
+            found = agreement([prompt for prompt, _ in fitting], ranked)
+            write(folder / "numbers.json", {"agreement": found._asdict()})
+
+        return self.rankings("ai_preferences", make, ("ai_*",), "preferences")
+
+    def rlaif(self) -> TransformerPolicy:
+        """The SFT model after DPO on its own preferences."""
+        return self._preferred("rlaif", "RLAIF", self.ai_preferences, "ai_preferences")
 
     def online(self) -> TransformerPolicy:
         """PPO whose reward model is fitted again to labels of fresh answers in every round."""

@@ -15,6 +15,8 @@ class AssistantSettings(Settings):
         conversation_tokens: Longest conversation behind its first question.
         label_noise: Probability with which the simulated labeller takes a good answer for a bad
             one, or a bad one for a good one.
+        judged_demonstrations: Comparisons of two answers that SFT learns from beside the dialogues.
+        ai_prompts: Prompts whose answers the SFT model ranks.
         ppo_epochs: Passes of PPO over each rollout.
         ptx_batch: Windows of pretraining text in each optimiser step of PPO-ptx.
         online_rounds: Rounds of online feedback.
@@ -32,10 +34,12 @@ class AssistantSettings(Settings):
     pretrain_tokens: int = 4_000_000
     pretrain_rate: float = 2.5e-3
     demonstrations: int = 4000
+    judged_demonstrations: int = 3000
     sft_epochs: int = 2
     sft_rate: float = 5e-4
     ranked_prompts: int = 2000
     label_noise: float = 0.05
+    ai_prompts: int = 1000
     reward_model_rate: float = 5e-4
     ppo_tokens: int = 60_000
     ppo_rows: int = 64
