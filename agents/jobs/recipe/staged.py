@@ -32,7 +32,7 @@ from agents.feedback import (
 )
 from agents.jobs.machine import device_named
 from agents.jobs.recipe.caching import cached, key_of, made_from
-from agents.jobs.recipe.settings import SIZES, Settings
+from agents.jobs.recipe.settings import SIZES, StageSettings
 from agents.optimisation.settings import falling
 from agents.rollout import Rollout
 from agents.runs.stages import Stages
@@ -46,7 +46,7 @@ HELD_OUT_SHARE = 0.15
 """Of the rankings, to measure the reward model on."""
 SFT_BATCH, RANKING_BATCH, PRETRAIN_BATCH = 16, 16, 8
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=StageSettings)
 T = TypeVar("T")
 
 

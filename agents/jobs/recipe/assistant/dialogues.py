@@ -1,6 +1,6 @@
 """What the assistant's recipe asks: dialogues through a template, and who pays for their turns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 

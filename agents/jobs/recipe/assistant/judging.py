@@ -7,6 +7,7 @@ SFT are comparisons, of a reference with the same answer spoiled. No answer of a
 verdict on one is among them.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -61,8 +62,8 @@ def demonstrations_of_judging(
         if assistant.correct(prompt.columns["check"], wrong):
             continue
         first = bool(rng.integers(2))
-        both = (right, wrong) if first else (wrong, right)
-        asked = question(prompt.text, *both, PRINCIPLES[language])
+        one, other = (right, wrong) if first else (wrong, right)
+        asked = question(prompt.text, one, other, PRINCIPLES[language])
         messages = [
             {"role": "user", "content": asked},
             {"role": "assistant", "content": "A" if first else "B"},
@@ -119,8 +120,8 @@ def fits_a_judge(
     policy: Policy,
 ) -> bool:
     """Whether the longest two answers can be compared within the policy's context."""
-    longest = sorted(answers, key=len)[-2:]
-    asked = question_in(language)(prompt.text, *longest, PRINCIPLES[language])
+    second, first = sorted(answers, key=len)[-2:]
+    asked = question_in(language)(prompt.text, first, second, PRINCIPLES[language])
     ids = template.prompt_tokens([{"role": "user", "content": asked}], tokenizer_of(policy))
     return len(ids) + MARGIN <= policy.context
 
@@ -128,7 +129,7 @@ def fits_a_judge(
 def agreement(prompts: Sequence[Prompt], rankings: Sequence[Ranking]) -> Interval:
     """Share of pairs of a good and a bad answer, by the verdicts, that are ranked so.
 
-    Ties count half; the pairs of a prompt are averaged.
+    Ties count half; the pairs of a prompt are averaged. NaN if there is no such pair.
     """
     shares = []
     for prompt, ranking in zip(prompts, rankings, strict=True):
@@ -141,4 +142,4 @@ def agreement(prompts: Sequence[Prompt], rankings: Sequence[Ranking]) -> Interva
         ]
         if pairs:
             shares.append(float(np.mean(pairs)))
-    return bootstrap_interval(shares)
+    return bootstrap_interval(shares) if shares else Interval(math.nan, math.nan, math.nan)

@@ -32,5 +32,5 @@ def ranked_by_verdicts(
         good = [assistant.correct(prompt.columns["check"], answer) for answer in some]
         mistaken = generator.random(len(some)) < noise
         labels = [float(one != wrong) for one, wrong in zip(good, mistaken, strict=True)]
-        rankings.append(Ranking.from_scores(template.prompt(prompt.messages), some, labels))
+        rankings.append(Ranking.from_scores(template.prompt(prompt.messages or ()), some, labels))
     return rankings

@@ -35,7 +35,7 @@ from agents.jobs.recipe.assistant.judging import (
 )
 from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
 from agents.jobs.recipe.assistant.settings import AssistantSettings
-from agents.jobs.recipe.staged import HELD_OUT_SHARE, RANKING_BATCH, StagedRun, write
+from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
 from agents.optimisation.settings import falling
 from agents.supervised.sft import held_out_answer_loss
 from policies import RewardModel, SeparateValue, TransformerPolicy, generate
@@ -56,8 +56,6 @@ STAGES = (
     "online",
 )
 MOST_TURNS = 4
-PLAYED_TALKS = 5000
-"""Dialogues that PPO draws from."""
 KEPT_DEMONSTRATIONS = 200
 """Demonstrations that are held out, for the loss of SFT."""
 DEMONSTRATED, COMPARED, KEPT, RANKED, PLAYED, LABELLED = range(6)
@@ -167,7 +165,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             write(folder / "history.json", {"updates": self.reinforce(title, learner)})
             actor.save(folder)
 
-        wanted = ["ppo_*", "kl_coef", "temperature", "conversation_tokens"]
+        wanted = ["ppo_*", "played_*", "kl_coef", "temperature", "conversation_tokens"]
         wanted += ["ptx_*"] if name == "ppo_ptx" else []
         return self.policy(name, make, wanted, "reward_model")
 
@@ -228,7 +226,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             write(folder / "history.json", {"updates": updates})
             actor.save(folder)
 
-        wanted = ("ppo_*", "kl_coef", "temperature", "conversation_tokens", "online_*")
+        wanted = ("ppo_*", "played_*", "kl_coef", "temperature", "conv*_tokens", "online_*")
         return self.policy("online", make, wanted, "reward_model")
 
     # ---------------------------------------------------------------- what the stages share
@@ -252,7 +250,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         temperature: float,
         seed: int,
     ) -> list[list[str]]:
-        """n answers to each prompt, whose messages go through the template."""
+        """N answers to each prompt, whose messages go through the template."""
         ids = [
             self.template.prompt_tokens(prompt.messages, self.vocabulary()) for prompt in prompts
         ]
@@ -316,7 +314,9 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         s = self.settings
         return TextVectorEnv(
             s.ppo_rows,
-            prompts=[assistant.world_record(talk) for talk in self.talks(PLAYED, PLAYED_TALKS)],
+            prompts=[
+                assistant.world_record(talk) for talk in self.talks(PLAYED, s.played_dialogues)
+            ],
             world=Unpaid,
             reward=score_turns(model, s.max_new_tokens),
             frame=self.template,

@@ -1,13 +1,14 @@
 """How large a run of the recipe of the assistant is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from agents.jobs.recipe.settings import Settings
+from agents.jobs.recipe.settings import StageSettings
 
 
 @dataclass(frozen=True)
-class AssistantSettings(Settings):
-    """What is done in each stage; the defaults fit seven minutes on two processor cores.
+class AssistantSettings(StageSettings):
+    """Those of the recipe of the assistant; the defaults fit seven minutes on two processor cores.
 
     Attributes:
         corpus_texts: Documents to pretrain on; they are read again until `pretrain_tokens`.
@@ -17,12 +18,21 @@ class AssistantSettings(Settings):
             one, or a bad one for a good one.
         judged_demonstrations: Comparisons of two answers that SFT learns from beside the dialogues.
         ai_prompts: Prompts whose answers the SFT model ranks.
+        played_dialogues: Dialogues that PPO draws from.
         ppo_epochs: Passes of PPO over each rollout.
         ptx_batch: Windows of pretraining text in each optimiser step of PPO-ptx.
         online_rounds: Rounds of online feedback.
         online_prompts: Prompts that are answered and labelled in a round.
         eval_dialogues: Held-out dialogues; every stage answers all questions in them.
     """
+
+    takes_time: ClassVar[tuple[str, ...]] = (
+        *StageSettings.takes_time,
+        "judged_demonstrations",
+        "ai_prompts",
+        "online_prompts",
+        "eval_dialogues",
+    )
 
     vocab_size: int = 1024
     context: int = 160
@@ -44,6 +54,7 @@ class AssistantSettings(Settings):
     ppo_tokens: int = 60_000
     ppo_rows: int = 64
     ppo_rate: float = 3e-4
+    played_dialogues: int = 5000
     ppo_epochs: int = 2
     kl_coef: float = 0.05
     ptx_batch: int = 4
