@@ -23,7 +23,12 @@ from textenv.tasks.assistant.documents import documents
 from textenv.tasks.assistant.facts import facts
 from textenv.tasks.assistant.verdicts import Verdict, correct, score, verdict
 from textenv.tasks.assistant.words import WORDINGS
-from textenv.tasks.assistant.world import AssistantWorld, world_record
+from textenv.tasks.assistant.world import (
+    AssistantWorld,
+    chinese_questions,
+    english_questions,
+    world_record,
+)
 
 __all__ = [
     "KINDS",
@@ -34,9 +39,11 @@ __all__ = [
     "Exchange",
     "Kind",
     "Verdict",
+    "chinese_questions",
     "correct",
     "dialogues",
     "documents",
+    "english_questions",
     "facts",
     "reworded",
     "score",

@@ -208,10 +208,7 @@ def _drawn(
 def _steps(words: Words, rng: np.random.Generator, kind: Kind, part: str) -> Steps:
     for _ in range(_TRIES):
         steps = kind.make(words, rng)
-        if steps and (
-            part == "held_out_kinds"
-            or all(is_held_out(*step.key) == (part == "held_out") for step in steps)
-        ):
+        if steps and all(is_held_out(*step.key) == (part != "training") for step in steps):
             return steps
     raise AssertionError(f"no content of kind {kind.name} for the part {part}")
 

@@ -5,16 +5,21 @@ tell of people who ask each other, so that the words of the questions have been 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from textenv.tasks.assistant import questions
-from textenv.tasks.assistant.facts import facts
-from textenv.tasks.assistant.words import Words, language
+from textenv.tasks.assistant.facts import facts, is_held_out
+from textenv.tasks.assistant.words import WORDINGS, Words, language
+
+T = TypeVar("T")
 
 _SENTENCES = (6, 11)
 """Sentences of a document, from and below."""
+_PAGES = 0.35
+"""Share of the documents that are pages of a play."""
 
 
 def documents(code: str, seed: int) -> Iterator[str]:
@@ -28,6 +33,9 @@ def documents(code: str, seed: int) -> Iterator[str]:
     subjects = [subject for subject, weight in _WEIGHTS.items() for _ in range(weight)]
     gap = " " if words.spaced else ""
     while True:
+        if rng.random() < _PAGES:
+            yield _page(words, rng)
+            continue
         subject = subjects[int(rng.integers(len(subjects)))]
         count = int(rng.integers(*_SENTENCES))
         yield gap.join(subject(words, rng) for _ in range(count))
@@ -36,6 +44,13 @@ def documents(code: str, seed: int) -> Iterator[str]:
 def _say(words: Words, rng: np.random.Generator, form: str, fields: Mapping[str, Any]) -> str:
     forms = words.sentences[form]
     return forms[int(rng.integers(len(forms)))].format(**fields)
+
+
+def _told(draw: Callable[[], T], key: Callable[[T], tuple[Any, ...]]) -> T:
+    """Something that no evaluation asks: lists, sentences and passages of it are nowhere read."""
+    while is_held_out(*key(drawn := draw())):
+        pass
+    return drawn
 
 
 def _person(words: Words, rng: np.random.Generator) -> str:
@@ -77,7 +92,7 @@ def _units(words: Words, rng: np.random.Generator) -> str:
 
 
 def _order(words: Words, rng: np.random.Generator) -> str:
-    numbers = questions.some_numbers(rng)
+    numbers = _told(lambda: questions.some_numbers(rng), lambda some: ("list", *sorted(some)))
     up, down = sorted(numbers), sorted(numbers, reverse=True)
     listed = {"items": numbers, "up": up, "down": down}
     fields: dict[str, Any] = {k: words.join.join(map(str, v)) for k, v in listed.items()}
@@ -85,18 +100,25 @@ def _order(words: Words, rng: np.random.Generator) -> str:
 
 
 def _list(words: Words, rng: np.random.Generator) -> str:
-    things = questions.some_things(words, rng, 6)
+    things = _told(lambda: questions.some_things(words, rng, 6), lambda some: ("things", *some))
     place = int(rng.integers(3))
     fields = {"items": words.join.join(things), "c": len(things), "value": things[place]}
     return _say(words, rng, "words", {**fields, "place": words.places[place]})
 
 
 def _rewriting(words: Words, rng: np.random.Generator) -> str:
-    return _say(words, rng, "rewrite", questions.sentence_forms(words, rng))
+    forms = _told(
+        lambda: questions.sentence_forms(words, rng), lambda some: ("rewrite", some["plain"])
+    )
+    return _say(words, rng, "rewrite", forms)
 
 
 def _story(words: Words, rng: np.random.Generator) -> str:
-    return _say(words, rng, "story", questions.passage(words, rng))
+    told = _told(
+        lambda: questions.passage(words, rng),
+        lambda some: ("summary", some["name"], some["verb"], some["thing"]),
+    )
+    return _say(words, rng, "story", told)
 
 
 def _doing(words: Words, rng: np.random.Generator) -> str:
@@ -108,8 +130,31 @@ def _doing(words: Words, rng: np.random.Generator) -> str:
     return _say(words, rng, "harm", fields)
 
 
+def _page(words: Words, rng: np.random.Generator) -> str:
+    """A page of a play: two people ask and answer in turn, and refer back to what was said."""
+    one, other = _two(words, rng)
+    lines = []
+    for _ in range(int(rng.integers(3, 6))):
+        wording = int(rng.integers(WORDINGS))
+        for step in _asked(words, rng):
+            lines.append(f"{one}: {step.question(words, wording)}\n{other}: {step.answer}\n")
+    return "".join(lines)
+
+
 def _talk(words: Words, rng: np.random.Generator) -> str:
     """Somebody asks and somebody answers."""
+    step = _asked(words, rng)[0]
+    one, other = _two(words, rng)
+    question = step.question(words, int(rng.integers(WORDINGS)))
+    fields = {"question": question, "answer": step.answer, "one": one, "other": other}
+    return _say(words, rng, "said", fields)
+
+
+def _asked(words: Words, rng: np.random.Generator) -> questions.Steps:
+    """A question that can be answered, perhaps with others that go on from it.
+
+    It is none that an evaluation asks, though the fact or sum that one is about is stated.
+    """
     makes = (
         questions.knowledge,
         questions.colour,
@@ -123,13 +168,29 @@ def _talk(words: Words, rng: np.random.Generator) -> str:
         questions.pick,
         questions.count,
         questions.rewrite,
+        questions.summary,
         questions.how_to,
+        questions.follow_sum,
+        partial(questions.follow_sum, half=True),
+        questions.follow_person,
+        questions.follow_list,
+        questions.follow_word,
     )
-    step = makes[int(rng.integers(len(makes)))](words, rng)[0]
+    while True:
+        steps = makes[int(rng.integers(len(makes)))](words, rng)
+        if steps and not any(
+            step.check["due"] != "answer" or is_held_out(*step.key) for step in steps
+        ):
+            return steps
+
+
+def _echo(words: Words, rng: np.random.Generator) -> str:
+    """One says some words, the other says them again. A model learns to copy from this."""
     one, other = _two(words, rng)
-    question = step.question(words, int(rng.integers(len(words.questions[step.form]))))
-    fields = {"question": question, "answer": step.answer, "one": one, "other": other}
-    return _say(words, rng, "said", fields)
+    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 51))]
+    chosen = rng.choice(len(some), int(rng.integers(3, 9)), replace=False)
+    listed = words.join.join(some[int(i)] for i in chosen)
+    return _say(words, rng, "echo", {"one": one, "other": other, "items": listed})
 
 
 def _small_talk(words: Words, rng: np.random.Generator) -> str:
@@ -158,7 +219,8 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _rewriting: 2,
     _story: 2,
     _doing: 2,
-    _talk: 4,
+    _talk: 2,
+    _echo: 4,
     _small_talk: 1,
 }
 """How often a document is about each of these."""

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from textenv.tasks.assistant.facts import ASKED, facts
+from textenv.tasks.assistant.facts import ASKED, NEW, facts
 from textenv.tasks.assistant.words import Words
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -109,7 +109,7 @@ def unknown_fact(words: Words, rng: Draw) -> Steps:
 
 
 def unknown_person(words: Words, rng: Draw) -> Steps:
-    """Somebody of whom nothing is stated. Half of these people occur in training dialogues."""
+    """Somebody of whom nothing is stated. Training dialogues ask for seven in ten of them."""
     name, _ = _choice(rng, words.strangers)
     step = _about(words, name, _choice(rng, ASKED))
     return [Step(step.form, step.answer, step.check, ("stranger", name), step.fields)]
@@ -293,6 +293,10 @@ def _done(words: Words, rng: Draw, table: Sequence[tuple[str, str, str]], held_o
     return _choice(rng, [row for row in table if (row[0] in words.held_out_verbs) == held_out])
 
 
+def _do(held_out_verbs: bool) -> str:
+    return NEW if held_out_verbs else "do"
+
+
 def how_to(words: Words, rng: Draw, held_out_verbs: bool = False) -> Steps:
     """With what something harmless is done, though it may sound like something that is not."""
     verb, thing, tool = _done(words, rng, words.uses, held_out_verbs)
@@ -300,7 +304,7 @@ def how_to(words: Words, rng: Draw, held_out_verbs: bool = False) -> Steps:
     about = {"object": [thing]}
     check = _check(words, "answer", "value", value=tool, about=about, **{"class": "tool"})
     answer = words.answers["use"].format(tool=tool, **fields)
-    return [Step("use", answer, check, ("do", verb, thing), fields)]
+    return [Step("use", answer, check, (_do(held_out_verbs), verb, thing), fields)]
 
 
 def unsafe(words: Words, rng: Draw, held_out_verbs: bool = False) -> Steps:
@@ -308,7 +312,8 @@ def unsafe(words: Words, rng: Draw, held_out_verbs: bool = False) -> Steps:
     verb, thing, reason = _done(words, rng, words.harms, held_out_verbs)
     check = _check(words, "unsafe", "value", reason=reason, **{"class": "tool"})
     answer = words.refusal.format(reason=words.reasons[reason])
-    return [Step("harm", answer, check, ("do", verb, thing), {"verb": verb, "object": thing})]
+    key = (_do(held_out_verbs), verb, thing)
+    return [Step("harm", answer, check, key, {"verb": verb, "object": thing})]
 
 
 # ---------------------------------------------------------------- follow-ups

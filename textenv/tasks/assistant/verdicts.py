@@ -94,15 +94,16 @@ def _said(plain: str) -> list[str]:
 
 def _holds(words: Words, plain: str, value: str) -> bool:
     """Whether a text holds a value, as whole words where there are spaces."""
-    value = _plain(value)
-    if not words.spaced:
-        return value in plain
-    return re.search(rf"(?<![a-z0-9]){re.escape(value)}(?![a-z0-9])", plain) is not None
+    return re.search(_whole(re.escape(_plain(value)), words.spaced), plain) is not None
+
+
+def _whole(pattern: str, spaced: bool) -> str:
+    return rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])" if spaced else pattern
 
 
 @cache
-def _class_of(code: str, name: str) -> tuple[str, ...]:
-    """All words of a class of which an answer names one, the longest first."""
+def _class_of(code: str, name: str) -> re.Pattern[str]:
+    """Matches each word of a class of which an answer names one, the longest first."""
     words = language(code)
     some: Iterable[str]
     if name == "people":
@@ -117,7 +118,8 @@ def _class_of(code: str, name: str) -> tuple[str, ...]:
         some = [unit for large, small, _, _ in words.units for unit in (large, small)]
     else:
         some = words.values[name]
-    return tuple(sorted({_plain(word) for word in some}, key=lambda word: (-len(word), word)))
+    longest_first = sorted({_plain(word) for word in some}, key=lambda word: (-len(word), word))
+    return re.compile(_whole("|".join(map(re.escape, longest_first)), words.spaced))
 
 
 def _bare(thing: str) -> str:
@@ -127,14 +129,8 @@ def _bare(thing: str) -> str:
 
 def _others(words: Words, plain: str, name: str, only: Iterable[str]) -> bool:
     """Whether a text names something of a class beside those that it may."""
-    rest, allowed = plain, {_plain(_bare(word)) for word in only}
-    for word in sorted(allowed, key=len, reverse=True):
-        rest = rest.replace(word, " . ") if not words.spaced else _without(rest, word)
-    return any(_holds(words, rest, w) for w in _class_of(words.code, name) if w not in allowed)
-
-
-def _without(text: str, word: str) -> str:
-    return re.sub(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", " . ", text)
+    allowed = {_plain(_bare(word)) for word in only}
+    return any(found not in allowed for found in _class_of(words.code, name).findall(plain))
 
 
 def _states_anything(check: Check, words: Words, plain: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from textenv.errors import OptionError
 
@@ -16,7 +17,7 @@ class Words:
     Attributes:
         code: `en` or `zh`.
         names: People of whom the documents state facts, each with whether it is a woman.
-        strangers: People of whom nothing is stated; the first half occurs in training dialogues.
+        strangers: People of whom nothing is stated; training dialogues ask for some of them.
         values: The values of each attribute that people have.
         nothings: Things that are stated of nobody: `(word, ...)`, for the kind that asks for them.
         units: `(large, small, factor, largest count)`.
@@ -108,7 +109,15 @@ def named(men: str, women: str) -> tuple[tuple[str, bool], ...]:
     return tuple(person for man, woman in pairs for person in ((man, False), (woman, True)))
 
 
-def rows(text: str) -> tuple[tuple[str, ...], ...]:
-    """A table with a row in each line and `|` between its columns."""
-    lines = [line.strip() for line in text.strip().splitlines()]
-    return tuple(tuple(part.strip() for part in line.split("|")) for line in lines)
+def deeds(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Rows of `Words.uses` and `Words.harms`.
+
+    Each line has verbs, objects and a tool or reason between `|`; there may be several verbs and
+    objects, between commas, and each of them goes with each.
+    """
+    found = []
+    for line in text.strip().splitlines():
+        verbs, things, last = (part.strip() for part in line.split("|"))
+        pairs = product(verbs.split(","), things.split(","))
+        found += [(verb.strip(), thing.strip(), last) for verb, thing in pairs]
+    return tuple(found)

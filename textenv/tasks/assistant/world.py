@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from textenv.tasks.assistant.dialogues import Dialogue
+from textenv.errors import WorldError
+from textenv.tasks.assistant.dialogues import KINDS, Dialogue, dialogues
 from textenv.tasks.assistant.verdicts import correct
 from textenv.worlds import Opening, Reply, Turn, World
 
@@ -13,13 +14,29 @@ from textenv.worlds import Opening, Reply, Turn, World
 class AssistantWorld(World):
     """A person who asks the questions of a dialogue, one after the other.
 
-    The prompts are records of dialogues, from `world_record`. Each turn is paid 1 if the answer is
-    correct and 0 if not. The next question comes whatever the answer was; later ones refer back to
-    what was asked before, so the correct answer to them does not depend on earlier mistakes.
+    The prompts are records of `world_record`, or they are drawn anew by `english_questions` or
+    `chinese_questions`:
+
+        gym.make_vec(
+            "textenv/Generate-v0",
+            num_envs=8,
+            world="textenv.tasks.assistant:AssistantWorld",
+            prompts="textenv.tasks.assistant:english_questions",
+            frame=ChatTemplate(),
+            ...
+        )
+
+    Each turn is paid 1 if the answer is correct and 0 if not. The next question comes whatever the
+    answer was. What is correct then follows from the questions, not from earlier mistakes.
     """
 
     def begin(self, record: Mapping[str, Any], rng: np.random.Generator) -> Opening:
         """The first question, as messages."""
+        if "dialogue" not in record:
+            raise WorldError(
+                "the prompt has no column 'dialogue': make the prompts with "
+                "textenv.tasks.assistant.world_record"
+            )
         self.asked = 1
         self.dialogue = dict(record["dialogue"])
         return [{"role": "user", "content": self._questions[0]}]
@@ -47,3 +64,20 @@ def world_record(dialogue: Dialogue) -> dict[str, Any]:
         "kind": dialogue.kind,
         "dialogue": dialogue.record(),
     }
+
+
+def english_questions(rng: np.random.Generator) -> dict[str, Any]:
+    """A prompt for `AssistantWorld` that is drawn from all training dialogues in English."""
+    return _drawn("en", rng)
+
+
+def chinese_questions(rng: np.random.Generator) -> dict[str, Any]:
+    """A prompt for `AssistantWorld` that is drawn from all training dialogues in Chinese."""
+    return _drawn("zh", rng)
+
+
+def _drawn(code: str, rng: np.random.Generator) -> dict[str, Any]:
+    names = [kind.name for kind in KINDS if not kind.held_out]
+    kind = names[int(rng.integers(len(names)))]
+    (dialogue,) = dialogues(code, "training", 1, int(rng.integers(2**31)), [kind])
+    return world_record(dialogue)
