@@ -1,5 +1,6 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.from_models.judging import (
     PairwiseJudge,
     PositionBias,
@@ -37,6 +38,8 @@ from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 __all__ = [
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
     "LanguageModel",
     "LocalModel",
