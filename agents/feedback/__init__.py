@@ -12,15 +12,13 @@ from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
-from agents.feedback.preferences import (
-    Labeller,
+from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
+from agents.feedback.rankings import (
+    Asked,
     Ranking,
     append_rankings,
     laid_flat,
-    preference_rollout,
-    rank,
     read_rankings,
-    sample_answers,
 )
 from agents.feedback.reward_losses import RankingLoss, kwise, pairwise, plackett_luce
 from agents.feedback.reward_modelling import (
@@ -36,6 +34,7 @@ from agents.feedback.reward_modelling import (
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
 __all__ = [
+    "Asked",
     "Calibration",
     "CalibrationBin",
     "DirectPreferences",
