@@ -6,14 +6,12 @@ import numpy as np
 
 from agents.feedback import Ranking
 from textenv import Prompt
-from textenv.frames import ChatTemplate
 from textenv.tasks import assistant
 
 
 def ranked_by_verdicts(
     prompts: Sequence[Prompt],
     answers: Sequence[Sequence[str]],
-    template: ChatTemplate,
     noise: float,
     seed: int,
 ) -> list[Ranking]:
@@ -22,7 +20,6 @@ def ranked_by_verdicts(
     Args:
         prompts: Of the world; the column `check` decides what a good answer is.
         answers: Some to each.
-        template: Writes the conversation before each answer.
         noise: Probability with which an answer is taken for the contrary of what it is.
         seed: Of the mistakes.
     """
@@ -32,5 +29,6 @@ def ranked_by_verdicts(
         good = [assistant.correct(prompt.columns["check"], answer) for answer in some]
         mistaken = generator.random(len(some)) < noise
         labels = [float(one != wrong) for one, wrong in zip(good, mistaken, strict=True)]
-        rankings.append(Ranking.from_scores(template.prompt(prompt.messages or ()), some, labels))
+        asked = prompt.messages or prompt.text
+        rankings.append(Ranking.from_scores(asked, some, labels, labeller="program"))
     return rankings

@@ -82,15 +82,8 @@ def best_of(
     answers = recipe.answers(
         policy, prompts, n, temperature=recipe.settings.temperature, seed=recipe.settings.seed
     )
-    ids = [
-        [
-            *recipe.template.prompt_tokens(prompt.messages, tokenizer),
-            *encode_answer(tokenizer, text),
-        ]
-        for prompt, some in zip(prompts, answers, strict=True)
-        for text in some
-    ]
-    scores = model.score_ids(ids).reshape(-1, n)
+    asked = [prompt.messages or () for prompt in prompts for _ in range(n)]
+    scores = model.score_texts(asked, [text for some in answers for text in some]).reshape(-1, n)
     texts = [some[i] for some, i in zip(answers, scores.argmax(1), strict=True)]
     lengths = [len(encode_answer(tokenizer, text)) + 1 for text in texts]
     return Answered(texts, float(np.mean(lengths)), scores.max(1))

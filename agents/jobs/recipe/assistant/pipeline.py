@@ -4,7 +4,7 @@ documents -> pretrained -> sft -> preferences -> reward_model -> ppo, ppo_ptx, o
                                        `-> dpo
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from agents.feedback import (
     append_rankings,
     fit_reward_model,
     preference_rollout,
+    sample_answers,
     split_rankings,
 )
 from agents.jobs.recipe.assistant.dialogues import (
@@ -38,8 +39,9 @@ from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
 from agents.optimisation.settings import falling
 from agents.supervised.sft import held_out_answer_loss
-from policies import RewardModel, SeparateValue, TransformerPolicy, generate
+from policies import RewardModel, SeparateValue, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
+from textenv.frames import ChatTemplate, Frame
 from textenv.tasks import assistant
 
 STAGES = (
@@ -131,7 +133,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
         def make(folder: Path) -> None:
             rankings = self.preferences()
-            model = RewardModel.from_policy(self.sft(), self.settings.seed)
+            model = RewardModel.from_policy(self.sft(), self.settings.seed, self.template)
             write(folder / "numbers.json", self.fit_reward_model(model, rankings))
             model.save(folder)
 
@@ -194,7 +196,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                     advance,
                 )
             ranked = [
-                Ranking.from_scores(ranking.prompt, ranking.answers, some)
+                Ranking.from_scores(ranking.asked, ranking.answers, some, labeller="SFT")
                 for (_, ranking), some in zip(fitting, scores, strict=True)
             ]
             append_rankings(folder / "rankings.jsonl", ranked)
@@ -232,9 +234,14 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
     # ---------------------------------------------------------------- what the stages share
 
     @property
-    def template(self) -> Any:
+    def template(self) -> ChatTemplate:
         """How conversations are written."""
         return TEMPLATES[self.settings.language]
+
+    @property
+    def frame(self) -> Frame:
+        """The template for the vocabulary."""
+        return self.template.frame(self.vocabulary())
 
     @property
     def _ppo(self) -> dict[str, Any]:
@@ -249,20 +256,19 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         *,
         temperature: float,
         seed: int,
+        on_answers: Callable[[int], object] = lambda count: None,
     ) -> list[list[str]]:
         """N answers to each prompt, whose messages go through the template."""
-        ids = [
-            self.template.prompt_tokens(prompt.messages, self.vocabulary()) for prompt in prompts
-        ]
-        answers = generate(
+        return sample_answers(
             policy,
-            ids,
-            self.settings.max_new_tokens,
-            n=n,
+            [prompt.messages or () for prompt in prompts],
+            n,
+            max_new_tokens=self.settings.max_new_tokens,
             temperature=temperature,
-            generator=np.random.default_rng([seed, 11]),
+            seed=seed,
+            on_answers=on_answers,
+            frame=self.frame,
         )
-        return [answers[begin : begin + n] for begin in range(0, len(answers), n)]
 
     def _ranked(
         self, policy: TransformerPolicy, prompts: Sequence[Prompt], seed: int
@@ -276,9 +282,9 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                 s.answers_per_prompt,
                 temperature=1.0,  # more variety to learn from
                 seed=seed,
+                on_answers=advance,
             )
-            advance(total)
-        return ranked_by_verdicts(prompts, answers, self.template, s.label_noise, seed)
+        return ranked_by_verdicts(prompts, answers, s.label_noise, seed)
 
     def _preferred(self, name: str, title: str, rankings: Any, before: str) -> TransformerPolicy:
         """The SFT model after DPO on rankings."""
@@ -286,10 +292,8 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         def make(folder: Path) -> None:
             policy = self.sft()
             learned, _ = split_rankings(rankings(), HELD_OUT_SHARE, self.settings.seed)
-            assert policy.tokenizer is not None
-            self.prefer(
-                title, policy, preference_rollout(learned, policy.tokenizer, policy.context)
-            )
+            rollout = preference_rollout(learned, self.vocabulary(), policy.context, self.frame)
+            self.prefer(title, policy, rollout)
             policy.save(folder)
 
         return self.policy(name, make, ("dpo_*",), before)
