@@ -19,7 +19,7 @@ from textenv.tasks.assistant.dialogues import (
     dialogues,
     reworded,
 )
-from textenv.tasks.assistant.documents import documents
+from textenv.tasks.assistant.documents import documents, openings
 from textenv.tasks.assistant.facts import facts
 from textenv.tasks.assistant.verdicts import Verdict, correct, score, verdict
 from textenv.tasks.assistant.words import WORDINGS
@@ -45,6 +45,7 @@ __all__ = [
     "documents",
     "english_questions",
     "facts",
+    "openings",
     "reworded",
     "score",
     "verdict",

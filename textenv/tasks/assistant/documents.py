@@ -41,6 +41,52 @@ def documents(code: str, seed: int) -> Iterator[str]:
         yield gap.join(subject(words, rng) for _ in range(count))
 
 
+def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """Beginnings of statements, and the word or number that must come next.
+
+    They are facts, sums and conversions as documents state them: what a model that has read them
+    can continue without any fine-tuning.
+
+    Args:
+        code: `en` or `zh`.
+        count: How many.
+        seed: Seed of the choice.
+    """
+    words, rng = language(code), np.random.default_rng([seed, *code.encode()])
+    made: list[tuple[str, str]] = []
+    while len(made) < count:
+        form, fields = _stated(words, rng)
+        last = "value" if "value" in fields else "c"
+        ending = _openings(words, form, last)
+        if ending:
+            opening = ending[int(rng.integers(len(ending)))].format(**fields)
+            made.append((opening.rstrip(), str(fields[last])))
+    return made
+
+
+def _openings(words: Words, form: str, last: str) -> list[str]:
+    """Sentences of a form up to `last`, where nothing else can come there."""
+    found = []
+    for sentence in words.sentences[form]:
+        opening, _, rest = sentence.partition("{" + last + "}")
+        alike = [s for some in words.sentences.values() for s in some if s.startswith(opening)]
+        if rest in (".", "。") and all(s.startswith(opening + "{") for s in alike):
+            found.append(opening)
+    return found
+
+
+def _stated(words: Words, rng: np.random.Generator) -> tuple[str, Mapping[str, Any]]:
+    """A form of `Words.sentences` and what fills it: a fact of a person, or a sum."""
+    if rng.random() < 0.5:
+        name, _ = words.names[int(rng.integers(len(words.names)))]
+        known = list(facts(words.code)[name].items())
+        attribute, value = known[int(rng.integers(len(known)))]
+        return attribute, {"name": name, "value": value}
+    makes = (questions.plus, questions.times, questions.minus)
+    step = makes[int(rng.integers(len(makes)))](words, rng)[0]
+    return step.form, {**step.fields, "c": step.check["value"]}
+
+
 def _say(words: Words, rng: np.random.Generator, form: str, fields: Mapping[str, Any]) -> str:
     forms = words.sentences[form]
     return forms[int(rng.integers(len(forms)))].format(**fields)
@@ -132,12 +178,12 @@ def _doing(words: Words, rng: np.random.Generator) -> str:
 
 def _page(words: Words, rng: np.random.Generator) -> str:
     """A page of a play: two people ask and answer in turn, and refer back to what was said."""
-    one, other = _two(words, rng)
+    one, other = words.roles[int(rng.integers(len(words.roles)))]
     lines = []
     for _ in range(int(rng.integers(3, 6))):
         wording = int(rng.integers(WORDINGS))
         for step in _asked(words, rng):
-            lines.append(f"{one}: {step.question(words, wording)}\n{other}: {step.answer}\n")
+            lines.append(f"{one}{step.question(words, wording)}\n{other}{step.answer}\n")
     return "".join(lines)
 
 
@@ -219,7 +265,7 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _rewriting: 2,
     _story: 2,
     _doing: 2,
-    _talk: 2,
+    _talk: 1,
     _echo: 4,
     _small_talk: 1,
 }

@@ -45,6 +45,7 @@ class Words:
         no: Words that turn a statement into its opposite.
         small: Words that a summary may add to those of its passage.
         sentences: Statements for documents, by form.
+        roles: Who asks and who answers on the pages of a play, with a colon.
         join: What joins the items of a list.
         spaced: Whether words are separated by spaces.
     """
@@ -79,6 +80,7 @@ class Words:
     no: Sequence[str]
     small: Sequence[str]
     sentences: Mapping[str, Sequence[str]]
+    roles: Sequence[tuple[str, str]]
     join: str
     spaced: bool
 
