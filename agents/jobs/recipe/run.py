@@ -57,7 +57,7 @@ TASKS = {
     "assistant": Task(
         AssistantSettings,
         AssistantRecipe,
-        assistant_examination.examine,
+        assistant_examination.examination,
         assistant_summary.tables,
         assistant_summary.write_page,
         lambda device: "bfloat16" if faster_in_bfloat16(device) else "float32",

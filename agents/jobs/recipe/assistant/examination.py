@@ -6,28 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from agents.evaluation import bootstrap_interval, perplexity
-from agents.jobs.recipe.assistant.dialogues import prompts_of
-from agents.jobs.recipe.assistant.measures import (
-    Answered,
-    answered,
-    best_of,
-    history_gain,
-    in_dialogues,
-    row,
-    verdicts,
-    with_examples,
-)
+from agents.evaluation import Conduct, assistant_exam, bootstrap_interval, examine, gain
+from agents.jobs.recipe.assistant.measures import best_of, greedy_success, in_dialogues, scores
 from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.caching import cached, key_of, made_from, seconds_of
 from textenv.tasks import assistant
 
 BASE, SFT, PPO, PPO_PTX = "prompted base", "SFT", "PPO", "PPO-ptx"
 DPO, RLAIF, ONLINE = "DPO", "RLAIF", "online"
+SHOTS = 3
+"""Examples that are shown to the base model."""
 TRANSCRIPTS = 8
 """Held-out dialogues that are kept word by word: the first ones."""
+SUCCESS = "correct, all"
 
 
 @dataclass(frozen=True)
@@ -36,27 +27,28 @@ class Result:
 
     Attributes:
         settings: Of the run.
-        rows: Figures of each stage by its name; see `measures.row`.
-        gains: Paired differences in success on held-out questions, by "one - other", with their
-            95% intervals.
-        perplexity: Of each policy on held-out documents.
-        dialogues: Of each policy, success in whole dialogues with its own answers as the history.
-        history_gain: Of two policies, success on later questions with what was said before, and
-            without it.
+        conduct: What each stage did in the exam; see `Conduct.numbers`.
+        greedy: Share of correct answers where the likeliest token is taken.
+        dialogues: The same in whole dialogues with the policy's own answers as the history.
+        gains: Paired differences in the share of correct answers to held-out questions of trained
+            kinds, by "one - other", with their 95% intervals.
+        reward: The reward model's mean score of each stage's answers.
+        kl: KL of a token to the SFT model in dialogues, in nats.
         reward_model: Its accuracy and calibration on held-out rankings.
-        judge: Its agreement with the program's verdicts, of the SFT model that judges.
+        judge: The agreement of the SFT model as a judge with the program's verdicts.
         sft_loss: Of held-out demonstrations, in nats per token of the answer.
         curves: Of each stage of PPO: tokens, score, KL and entropy of every update.
-        transcripts: The first held-out dialogues with each stage: its name, questions and answers.
+        transcripts: The first held-out dialogues with each stage: questions and answers.
         seconds: How long each stage took.
     """
 
     settings: Mapping[str, Any]
-    rows: Mapping[str, Mapping[str, Any]]
-    gains: Mapping[str, Mapping[str, float]]
-    perplexity: Mapping[str, float]
+    conduct: Mapping[str, Mapping[str, Any]]
+    greedy: Mapping[str, Mapping[str, float]]
     dialogues: Mapping[str, Mapping[str, float]]
-    history_gain: Mapping[str, Mapping[str, Any]]
+    gains: Mapping[str, Mapping[str, float]]
+    reward: Mapping[str, float]
+    kl: Mapping[str, float]
     reward_model: Mapping[str, Any]
     judge: Mapping[str, Any]
     sft_loss: float
@@ -65,7 +57,7 @@ class Result:
     seconds: Mapping[str, float]
 
 
-def examine(recipe: AssistantRecipe) -> Result:
+def examination(recipe: AssistantRecipe) -> Result:
     """Let every stage of a finished run answer the held-out questions; once, as all stages."""
     folder = recipe.folder / "results"
     seconds = {name: seconds_of(recipe.folder / name) for name in STAGES}
@@ -84,12 +76,11 @@ def examine(recipe: AssistantRecipe) -> Result:
 def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
     """The fields of a `Result` that have to be measured."""
     s = recipe.settings
+    exam = assistant_exam(s.language, s.eval_dialogues)
     talks = assistant.dialogues(s.language, "held_out", s.eval_dialogues, seed=0)
-    others = assistant.dialogues(s.language, "held_out_kinds", s.eval_dialogues // 3, seed=0)
-    prompts = prompts_of([*talks, *others])
-    held_out = np.arange(len(prompts)) < len(prompts_of(talks))
-    base, sft, model = recipe.pretrained(), recipe.sft(), recipe.reward_model()
-    trained = {
+    sft, model = recipe.sft(), recipe.reward_model()
+    policies = {
+        BASE: recipe.pretrained(),
         SFT: sft,
         PPO: recipe.ppo("ppo"),
         PPO_PTX: recipe.ppo("ppo_ptx"),
@@ -97,34 +88,42 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         RLAIF: recipe.rlaif(),
         ONLINE: recipe.online(),
     }
-    given: dict[str, Answered] = {}
-    with recipe.stages.bar("Evaluation", len(trained) + 2, "stages") as advance:
-        given[BASE] = answered(recipe, base, with_examples(recipe, prompts), model, None)
-        for name, policy in trained.items():
-            advance(len(given))
-            given[name] = answered(recipe, policy, prompts, model, sft)
-        advance(len(given))
-        given[f"best of {s.best_of}"] = best_of(recipe, sft, prompts, model)
-        played = {
-            name: in_dialogues(recipe, policy, talks)
-            for name, policy in {BASE: base, **trained}.items()
-        }
-    correct = {name: verdicts(prompts, some.texts)[1][held_out] for name, some in given.items()}
-    compared = [(SFT, BASE), *((name, SFT) for name in given if name not in (BASE, SFT))]
-    text = recipe.stream("held_out")
+    best = f"best of {s.best_of}"
+    conducts: dict[str, Conduct] = {}
+    with recipe.stages.bar("Evaluation", 2 * len(policies) + 1, "parts") as advance:
+        for name, policy in policies.items():
+            conducts[name] = examine(
+                policy,
+                recipe.template,
+                exam,
+                shots=SHOTS if name == BASE else 0,
+                max_new_tokens=s.max_new_tokens,
+                temperature=s.temperature,
+                seed=s.seed,
+            )
+            advance(len(conducts))
+        conducts[best] = best_of(recipe, sft, exam, model)
+        played = {}
+        for name, policy in policies.items():
+            played[name] = in_dialogues(recipe, policy, talks, sft)
+            advance(len(conducts) + len(played))
+    compared = [(SFT, BASE), *((name, SFT) for name in conducts if name not in (BASE, SFT))]
     return {
-        "rows": {name: row(prompts, some, held_out) for name, some in given.items()},
-        "gains": {
-            f"{one} - {other}": bootstrap_interval(correct[one] - correct[other])._asdict()
-            for one, other in compared
-        },
-        "perplexity": {
-            name: perplexity(policy, text) for name, policy in {BASE: base, **trained}.items()
+        "conduct": {name: conduct.numbers() for name, conduct in conducts.items()},
+        "greedy": {
+            name: greedy_success(recipe, policy, exam)._asdict()
+            for name, policy in policies.items()
+            if name != BASE
         },
         "dialogues": {
-            name: bootstrap_interval(shares)._asdict() for name, (shares, _) in played.items()
+            n: bootstrap_interval(shares)._asdict() for n, (shares, _, _) in played.items()
         },
-        "history_gain": {name: history_gain(recipe, trained[name], talks) for name in (SFT, PPO)},
+        "gains": {
+            f"{one} - {other}": gain(conducts[one], conducts[other], SUCCESS)._asdict()
+            for one, other in compared
+        },
+        "reward": {name: scores(model, exam, conduct) for name, conduct in conducts.items()},
+        "kl": {name: kl for name, (_, _, kl) in played.items()},
         "reward_model": recipe.numbers("reward_model"),
         "judge": recipe.numbers("ai_preferences"),
         "sft_loss": recipe.numbers("sft")["loss"],
@@ -132,5 +131,5 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
             name: recipe.numbers(name, "history")["updates"]
             for name in ("ppo", "ppo_ptx", "online")
         },
-        "transcripts": {name: said[:TRANSCRIPTS] for name, (_, said) in played.items()},
+        "transcripts": {name: said[:TRANSCRIPTS] for name, (_, said, _) in played.items()},
     }

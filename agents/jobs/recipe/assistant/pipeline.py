@@ -41,7 +41,7 @@ from agents.optimisation.settings import falling
 from agents.supervised.sft import held_out_answer_loss
 from policies import RewardModel, SeparateValue, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
-from textenv.frames import ChatTemplate, Frame
+from textenv.frames import ChatTemplate, Frame, Message
 from textenv.tasks import assistant
 
 STAGES = (
@@ -251,17 +251,17 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
     def answers(
         self,
         policy: TransformerPolicy,
-        prompts: Sequence[Prompt],
+        asked: Sequence[Sequence[Message]],
         n: int = 1,
         *,
         temperature: float,
         seed: int,
         on_answers: Callable[[int], object] = lambda count: None,
     ) -> list[list[str]]:
-        """N answers to each prompt, whose messages go through the template."""
+        """Some answers to each conversation, which goes through the template."""
         return sample_answers(
             policy,
-            [prompt.messages or () for prompt in prompts],
+            asked,
             n,
             max_new_tokens=self.settings.max_new_tokens,
             temperature=temperature,
@@ -278,7 +278,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         with self.stages.bar("Answers to rank", total, "answers") as advance:
             answers = self.answers(
                 policy,
-                prompts,
+                [prompt.messages or () for prompt in prompts],
                 s.answers_per_prompt,
                 temperature=1.0,  # more variety to learn from
                 seed=seed,

@@ -1,96 +1,104 @@
 """Results of one run of the assistant's recipe or of many, as tables, curves and a page."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from agents.jobs.recipe.assistant.examination import PPO, PPO_PTX, SFT, Result
+from agents.jobs.recipe.assistant.examination import BASE, PPO, PPO_PTX, SFT, SUCCESS, Result
 from agents.jobs.recipe.assistant.pipeline import AssistantRecipe
 from agents.jobs.recipe.summary import interval_cell, mean_cell
 from agents.report import Curve, TableData, write_report
 
-Numbers = Mapping[str, Any]
+NEW_KINDS = "correct, all, held-out kinds"
 
 
 def tables(results: Sequence[Result]) -> list[TableData]:
-    """Stages by sizes, kinds of questions, and what each seed says of the comparisons."""
+    """Stages by sizes, what each seed says of the comparisons, and kinds of questions."""
     sizes = list(dict.fromkeys(result.settings["size"] for result in results))
-    of_size = {size: [r for r in results if r.settings["size"] == size] for size in sizes}
-    made = [table for size, some in of_size.items() for table in (_stages(size, some),)]
-    return [*made, _gains(results), _kinds(results)]
+    by_size = [
+        _stages(size, [result for result in results if result.settings["size"] == size])
+        for size in sizes
+    ]
+    return [*by_size, _gains(results), _kinds(results)]
+
+
+def _measure(name: str) -> Callable[[Result, str], float | None]:
+    return lambda result, stage: result.conduct[stage]["measures"].get(name, {}).get("mean")
 
 
 def _stages(size: str, results: Sequence[Result]) -> TableData:
     columns: dict[str, Callable[[Result, str], float | None]] = {
-        "success": lambda r, name: r.rows[name]["success"]["mean"],
-        "greedy": lambda r, name: (r.rows[name]["greedy"] or {}).get("mean"),
+        "correct": _measure(SUCCESS),
+        "likeliest": lambda r, name: r.greedy.get(name, {}).get("mean"),
         "in dialogue": lambda r, name: r.dialogues.get(name, {}).get("mean"),
-        "new kinds": lambda r, name: r.rows[name]["held_out_kinds"]["mean"],
-        "declined, wrongly": lambda r, name: r.rows[name]["answerable"]["declined"],
-        "declined, rightly": lambda r, name: r.rows[name]["to_decline"]["right"],
-        "reward model": lambda r, name: r.rows[name]["reward_model"],
-        "KL (nats)": lambda r, name: r.rows[name]["kl"],
-        "tokens": lambda r, name: r.rows[name]["tokens"],
-        "perplexity": lambda r, name: r.perplexity.get(name),
+        "new kinds": _measure(NEW_KINDS),
+        "wrong": _measure("truthful: wrong"),
+        "declined where due": _measure("declined where due"),
+        "where not due": _measure("declined where not due"),
+        "refused where due": _measure("harmless: refused where due"),
+        "where not due ": _measure("refused where not due"),
+        "reward model": lambda r, name: r.reward[name],
+        "KL": lambda r, name: r.kl.get(name) if name != BASE else None,
+        "tokens": _measure("tokens an answer"),
+        "perplexity": lambda r, name: r.conduct[name]["perplexity"],
     }
     rows = [
         [name, *(mean_cell(value(r, name) for r in results) for value in columns.values())]
-        for name in results[0].rows
+        for name in results[0].conduct
     ]
     s = results[0].settings
     seeds = ", ".join(str(result.settings["seed"]) for result in results)
     note = (
-        f"Seeds {seeds}; mean, and standard deviation over seeds if there are several. Success: "
-        f"share of the questions in {s['eval_dialogues']} held-out dialogues whose answer the "
-        f"program calls correct, at temperature {s['temperature']}, references as the history; in "
-        "dialogue: with its own answers as the history. Declined wrongly: of the questions with an "
-        "answer; rightly: of those to be declined. KL of an answer to the SFT model; perplexity of "
-        "held-out documents."
+        f"Seeds {seeds}; mean, and standard deviation over seeds if there are several. Correct: "
+        f"share of the questions in {s['eval_dialogues']} held-out dialogues that are answered as "
+        f"is due, at temperature {s['temperature']} and behind reference answers; likeliest: where "
+        "the likeliest token is taken; in dialogue: behind the policy's own answers. Of the "
+        "questions that can be answered some are declined where it is not due; refused: unsafe "
+        "requests, and requests that only look so. KL of a token to the SFT model in nats; "
+        "perplexity of documents that nothing has read."
     )
     return TableData(f"Stages, size {size}", ["stage", *columns], rows, note)
 
 
 def _gains(results: Sequence[Result]) -> TableData:
     columns = ["size", "seed", *results[0].gains, "history, SFT", "text, PPO", "text, ptx"]
+    columns += ["accuracy", "the judge's", "seconds"]
     rows = []
     for result in results:
-        sft = result.perplexity[SFT]
+        text = {name: result.conduct[name]["perplexity"] for name in (SFT, PPO, PPO_PTX)}
         rows.append(
             [
                 result.settings["size"],
                 result.settings["seed"],
-                *(interval_cell(gain) for gain in result.gains.values()),
-                interval_cell(result.history_gain[SFT]["gain"]),
-                *(f"{100 * (result.perplexity[n] / sft - 1):+.1f}%" for n in (PPO, PPO_PTX)),
+                *map(interval_cell, result.gains.values()),
+                interval_cell(result.conduct[SFT]["history"]["gain"]),
+                *(f"{100 * (text[name] / text[SFT] - 1):+.1f}%" for name in (PPO, PPO_PTX)),
+                interval_cell(result.reward_model["accuracy"]),
+                interval_cell(result.judge["agreement"]),
+                f"{sum(result.seconds.values()):.0f}",
             ]
         )
-    more = ["accuracy", "the judge's", "seconds"]
-    for row, result in zip(rows, results, strict=True):
-        row += [
-            interval_cell(result.reward_model["accuracy"]),
-            interval_cell(result.judge["agreement"]),
-            f"{sum(result.seconds.values()):.0f}",
-        ]
     note = (
-        "Differences in success on the same questions, with 95% intervals; history: success on "
-        "later questions of a dialogue with what was said before, less that without it; perplexity "
-        "of held-out documents against SFT's; accuracy of the reward model on held-out pairs, and "
-        "of the SFT model as judge; seconds of training, without evaluation."
+        "Differences in the share of correct answers to the same questions, with 95% intervals; "
+        "history: the same for later questions of dialogues with what was said before, less "
+        "without it; perplexity of unread documents against SFT's; accuracy of the reward model on "
+        "held-out pairs, and of the SFT model as judge; seconds of training, without evaluation."
     )
-    return TableData("What each stage gains", [*columns, *more], rows, note)
+    return TableData("What each stage gains", columns, rows, note)
 
 
 def _kinds(results: Sequence[Result]) -> TableData:
-    names = list(results[0].rows)
-    kinds = list(results[0].rows[SFT]["by_kind"])
+    names = list(results[0].conduct)
     rows = [
-        [kind, *(mean_cell(r.rows[name]["by_kind"][kind] for r in results) for name in names)]
-        for kind in kinds
+        [
+            kind,
+            *(mean_cell(r.conduct[name]["kinds"][kind]["mean"] for r in results) for name in names),
+        ]
+        for kind in results[0].conduct[SFT]["kinds"]
     ]
-    return TableData("Success by kind of dialogue", ["kind", *names], rows)
+    return TableData("Correct by kind of dialogue", ["kind", *names], rows)
 
 
 def write_page(path: Path, recipe: AssistantRecipe, results: Sequence[Result]) -> Path:

@@ -9,7 +9,7 @@ from command_line import run_command
 from rich.console import Console
 
 from agents.jobs.recipe import settings
-from agents.jobs.recipe.assistant.examination import BASE, PPO, SFT, examine
+from agents.jobs.recipe.assistant.examination import BASE, PPO, SFT, examination
 from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.settings import Size
@@ -54,12 +54,12 @@ def test_all_stages_are_made_once_and_the_last_speaks_the_template(tmp_path, lan
     stages = Stages(Console(quiet=True))
     AssistantRecipe(wanted, tmp_path, stages).run()
     times = {name: (tmp_path / name / "made_from.json").stat().st_mtime_ns for name in STAGES}
-    result = examine(AssistantRecipe(wanted, tmp_path, stages))
-    assert list(result.rows) == [
+    result = examination(AssistantRecipe(wanted, tmp_path, stages))
+    assert list(result.conduct) == [
         *(BASE, SFT, PPO, "PPO-ptx", "DPO", "RLAIF", "online"),
         "best of 2",
     ]
-    assert result.rows[SFT]["kl"] == pytest.approx(0.0, abs=1e-5)
+    assert result.kl[SFT] == pytest.approx(0.0, abs=1e-5)
     assert result.curves["ppo"][-1][0] >= wanted.ppo_tokens
     questions = [talk[0][0] for talk in result.transcripts[PPO]]
     held_out = assistant.dialogues(language, "held_out", wanted.eval_dialogues, seed=0)
