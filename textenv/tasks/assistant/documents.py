@@ -12,7 +12,8 @@ import numpy as np
 
 from textenv.tasks.assistant import questions
 from textenv.tasks.assistant.facts import facts, is_held_out
-from textenv.tasks.assistant.words import WORDINGS, Words, language
+from textenv.tasks.assistant.languages import language
+from textenv.tasks.assistant.words import WORDINGS, Words
 
 T = TypeVar("T")
 
@@ -233,7 +234,7 @@ def _asked(words: Words, rng: np.random.Generator) -> questions.Steps:
 def _echo(words: Words, rng: np.random.Generator) -> str:
     """One says some words, the other says them again. A model learns to copy from this."""
     one, other = _two(words, rng)
-    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 51))]
+    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 31))]
     chosen = rng.choice(len(some), int(rng.integers(3, 9)), replace=False)
     listed = words.join.join(some[int(i)] for i in chosen)
     return _say(words, rng, "echo", {"one": one, "other": other, "items": listed})

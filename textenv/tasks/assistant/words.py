@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from textenv.errors import OptionError
-
 WORDINGS = 5
 """Wordings of each question; the last one is held out from training."""
 
@@ -87,21 +85,6 @@ class Words:
     def pronoun(self, name: str) -> str:
         """The pronoun of a person."""
         return self.pronouns[dict([*self.names, *self.strangers])[name]]
-
-
-def language(code: str) -> Words:
-    """The words of a language.
-
-    Raises:
-        OptionError: There is no such language.
-    """
-    from textenv.tasks.assistant.chinese import CHINESE
-    from textenv.tasks.assistant.english import ENGLISH
-
-    known: Mapping[str, Words] = {"en": ENGLISH, "zh": CHINESE}
-    if code not in known:
-        raise OptionError(f"language is {code!r}; the assistant speaks {' and '.join(known)}")
-    return known[code]
 
 
 def named(men: str, women: str) -> tuple[tuple[str, bool], ...]:
