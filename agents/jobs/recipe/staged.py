@@ -60,9 +60,11 @@ class StagedRun(ABC, Generic[S]):
 
     Attributes:
         version: To be raised when the code makes something else of the same settings.
+        network: Makes the network's shape.
     """
 
     version: ClassVar[int]
+    network: ClassVar[Callable[..., TransformerConfig]] = TransformerConfig
 
     def __init__(self, settings: S, folder: Path, stages: Stages):
         self.settings, self.folder, self.stages = settings, folder, stages
@@ -107,7 +109,7 @@ class StagedRun(ABC, Generic[S]):
 
         def make(folder: Path) -> None:
             tokenizer = self.vocabulary()
-            shape = TransformerConfig(tokenizer.vocab_size, s.context, **asdict(SIZES[s.size]))
+            shape = self.network(tokenizer.vocab_size, s.context, **asdict(SIZES[s.size]))
             policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed).to(self.device)
             steps = pretraining_steps(
                 policy,
