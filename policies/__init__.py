@@ -7,6 +7,13 @@ from policies.generation import generate, generate_tokens
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy, train_last_layers
 from policies.outputs import PolicyOutputs, Step
 from policies.policy import Policy, tokenizer_of
+from policies.reward_ensemble import (
+    MeanLessSpread,
+    MeanLessVariance,
+    RewardModelEnsemble,
+    load_reward_model,
+    worst_case,
+)
 from policies.reward_model import RewardModel
 from policies.separate_value import SeparateValue
 from policies.transformer import Transformer, TransformerConfig
@@ -16,10 +23,13 @@ __all__ = [
     "ClassifierReward",
     "EncoderDecoderPolicy",
     "HuggingFacePolicy",
+    "MeanLessSpread",
+    "MeanLessVariance",
     "Policy",
     "PolicyOutputs",
     "PrefixCache",
     "RewardModel",
+    "RewardModelEnsemble",
     "SeparateValue",
     "Step",
     "Transformer",
@@ -28,7 +38,9 @@ __all__ = [
     "generate",
     "generate_tokens",
     "load_policy",
+    "load_reward_model",
     "save_policy",
     "tokenizer_of",
     "train_last_layers",
+    "worst_case",
 ]

@@ -45,12 +45,16 @@ class RewardModel(nn.Module):
     Attributes:
         trunk: The same.
         mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
+        length_slope: Subtracted from the score of an answer for each of its tokens, a scalar; 0
+            unless `agents.feedback.remove_length` has set it. `score_tokens`, which knows no
+            answers, leaves it out.
 
     Raises:
         TokenizerError: The trunk has no tokenizer.
     """
 
     mean: Tensor
+    length_slope: Tensor
 
     def __init__(self, trunk: Policy):
         super().__init__()
@@ -60,6 +64,7 @@ class RewardModel(nn.Module):
             )
         self.trunk = trunk
         self.register_buffer("mean", torch.zeros((), device=trunk.device))
+        self.register_buffer("length_slope", torch.zeros((), device=trunk.device))
 
     @classmethod
     def from_policy(cls, policy: Policy, seed: int = 0) -> Self:
@@ -153,7 +158,11 @@ class RewardModel(nn.Module):
 
     def score_texts(self, prompts: Iterable[str], answers: Iterable[str]) -> NDArray[np.float64]:
         """Scores of n answers, one to each prompt, shape (n,)."""
-        return self._score(self.encode(prompts, answers))
+        answers = list(answers)
+        scores = self._score(self.encode(prompts, answers))
+        if self.length_slope == 0:
+            return scores
+        return self._less_length(scores, [encode_answer(self.tokenizer, a) for a in answers])
 
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.
@@ -161,14 +170,27 @@ class RewardModel(nn.Module):
         Ids of the model's own vocabulary are taken as they were chosen; texts of another one are
         encoded again.
         """
-        return self._score([self._of_episode(episode) for episode in episodes]).tolist()
+        parts = [self._of_episode(episode) for episode in episodes]
+        scores = self._score([self._whole(*part) for part in parts])
+        return self._less_length(scores, [answer for _, answer in parts]).tolist()
 
-    def _of_episode(self, episode: Episode) -> list[int]:
+    def _of_episode(self, episode: Episode) -> tuple[list[int], list[int]]:
+        """Ids of the prompt and of the answer, without the stop token that ended it."""
         if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
-            return self.encode([episode.prompt], [episode.text])[0]
+            tokenizer = self.tokenizer
+            return (
+                list(encode_prompt(tokenizer, episode.prompt)),
+                list(encode_answer(tokenizer, episode.text)),
+            )
         stopped = episode.finish_reason == "stop"
         answer = episode.tokens[:-1] if stopped else episode.tokens
-        return self._whole(episode.prompt_tokens.tolist(), answer.tolist())
+        return episode.prompt_tokens.tolist(), answer.tolist()
+
+    def _less_length(
+        self, scores: NDArray[np.float64], answers: Sequence[Sequence[int]]
+    ) -> NDArray[np.float64]:
+        """The scores (n,) without what the answers' ids have earned by their number."""
+        return scores - self.length_slope.item() * np.array([len(ids) for ids in answers], float)
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -189,7 +211,7 @@ class RewardModel(nn.Module):
         The trunk is saved as a policy, so that a value network can begin with it.
         """
         folder = self.trunk.save(folder)
-        description = {"mean": self.mean.item()}
+        description = {"mean": self.mean.item(), "length_slope": self.length_slope.item()}
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
         return folder
 
@@ -216,7 +238,8 @@ class RewardModel(nn.Module):
         """
         path = Path(folder) / DESCRIPTION
         try:
-            mean = float(json.loads(path.read_text(encoding="utf-8"))["mean"])
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            mean, slope = float(saved["mean"]), float(saved.get("length_slope", 0.0))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no reward model that can be read: {reason(error)}; "
@@ -228,4 +251,5 @@ class RewardModel(nn.Module):
             trunk.load_weights(folder)
         model = cls(trunk)
         model.mean.fill_(mean)
+        model.length_slope.fill_(slope)
         return model

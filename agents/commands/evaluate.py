@@ -10,6 +10,7 @@ from agents.commands.shared import (
     Machine,
     Masked,
     Prompted,
+    RewardModels,
     Sampling,
 )
 
@@ -41,13 +42,12 @@ class Answers(Prompted, Sampling, Masked):
     rows: int = setting(128, minimum=1)
 
 
-@dataclass(frozen=True)
-class Measures:
+@dataclass(frozen=True, kw_only=True)
+class Measures(RewardModels):
     """What to measure.
 
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
-        reward_model: Folder of a reward model, instead of --reward.
         judge: Who decides which answer wins; a function of yours takes a prompt and an answer. The
             reward does, if not given.
         reference: A policy of the same vocabulary, from which the KL is measured.
@@ -56,7 +56,6 @@ class Measures:
     """
 
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: Path | None = setting(None, metavar="FOLDER")
     judge: str | None = setting(None, metavar="NAME", names=JUDGES, others=OWN_FUNCTION)
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")

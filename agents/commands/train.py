@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Conversation, Device, Masked, Network, Prompted
+from agents.commands.shared import Conversation, Device, Masked, Network, Prompted, RewardModels
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -18,8 +18,8 @@ JOB_DEFAULTS = {
 the policy's context, which is shorter than this."""
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(RewardModels):
     """What to learn.
 
     Attributes:
@@ -31,6 +31,8 @@ class Task:
             package.module:function; it is added to what a --world pays. How positive an answer
             sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
+            May be given several times: the models are then an ensemble, as is what textenv
+            reward-model --members writes.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
         stop: Text of the token that ends an answer, for a model of Hugging Face that has none of
@@ -45,7 +47,6 @@ class Task:
 
     prompts: str | None = setting(None, metavar="FILE")
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
     stop: str | None = None
     no_bos: bool = False
