@@ -118,9 +118,7 @@ class RewardModelEnsemble(Weighted):
 
     # ---------------------------------------------------------------- scores
 
-    def member_scores(
-        self, prompts: Sequence[str], answers: Sequence[str]
-    ) -> NDArray[np.float64]:
+    def member_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
         """What each member says of n answers, one to each prompt, shape (members, n)."""
         return np.stack([model.score_texts(prompts, answers) for model in self.models])
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import textenv
 from agents.commands import train
 from agents.commands.chat import ChatSettings
+from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.options import choices, title_of
@@ -47,6 +48,7 @@ COMMANDS = {
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
+    "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),

@@ -4,18 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Sampling
+from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Published, Sampling
 
 LABELLERS = ("vader", "snownlp", "terminal")
 """Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Published):
     """What to rank.
 
     Attributes:
-        policy: Who answers: a folder written by policy.save.
+        policy: Who answers: a folder written by policy.save, or a model of Hugging Face, by its
+            folder or its name on the hub (owner/name).
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
             with a 'prompt'), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
@@ -26,7 +27,7 @@ class Task:
         limit: Prompts at most; if not given, all of a file, or 256 of a function.
     """
 
-    policy: Path = setting(metavar="FOLDER")
+    policy: str = setting(metavar="FOLDER")
     prompts: str = setting(metavar="FILE")
     labeller: str = setting(metavar="NAME", names=LABELLERS, others=OWN_FUNCTION)
     out: Path = setting(metavar="FILE")

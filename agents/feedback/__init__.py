@@ -1,6 +1,8 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
+from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import (
     Labeller,
@@ -28,17 +30,22 @@ from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 __all__ = [
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
+    "LengthBias",
     "Ranking",
     "RankingLoss",
     "RewardModelStep",
     "Round",
+    "Scorer",
     "append_rankings",
     "calibration",
     "fit_reward_model",
     "kwise",
     "label_in_terminal",
     "laid_flat",
+    "length_bias",
     "normalise",
     "online_rounds",
     "pair_accuracy",
@@ -48,6 +55,7 @@ __all__ = [
     "preference_rollout",
     "rank",
     "read_rankings",
+    "remove_length",
     "reward_model_steps",
     "sample_answers",
     "snownlp_labeller",

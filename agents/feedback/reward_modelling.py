@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval, bootstrap_interval
+from agents.feedback.length import Scorer
 from agents.feedback.preferences import Ranking, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
@@ -173,7 +174,7 @@ class Calibration:
     error: float
 
 
-def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
+def pair_accuracy(model: Scorer, rankings: Sequence[Ranking]) -> Interval:
     """Share of pairs that the model has in the right order, and its interval.
 
     The share is taken for each prompt and averaged over prompts. The pairs of a prompt are not
@@ -193,7 +194,7 @@ def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
     return bootstrap_interval([np.concatenate(right).mean() for right in by_prompt.values()])
 
 
-def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
+def calibration(model: Scorer, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
     """Compare sigmoid(difference of scores) with how often the model is right, pair by pair.
 
     Raises:
@@ -221,7 +222,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
     return Calibration(tuple(table), error)
 
 
-def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
+def _margins(model: Scorer, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
     # One call for all answers, so that the model reads them in full batches.
     scores = model.score_texts(*laid_flat(rankings))
