@@ -1,6 +1,7 @@
 """How good a policy's answers are to prompts it was not trained on, and how sure that is."""
 
 from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
+from agents.evaluation.best_of import best_of_n, best_of_n_kl
 from agents.evaluation.compare import (
     Row,
     compare,
@@ -50,6 +51,8 @@ __all__ = [
     "answer_outputs",
     "answer_prompts",
     "ask_for_answer",
+    "best_of_n",
+    "best_of_n_kl",
     "bootstrap_interval",
     "chain_of_thought",
     "chinese_judge",

@@ -24,6 +24,7 @@ from agents.feedback.reward_modelling import (
     pair_accuracy,
     reward_model_steps,
     split_rankings,
+    standardise,
 )
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
@@ -60,6 +61,7 @@ __all__ = [
     "sample_answers",
     "snownlp_labeller",
     "split_rankings",
+    "standardise",
     "unranked",
     "vader_labeller",
 ]

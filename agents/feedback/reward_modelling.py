@@ -111,6 +111,29 @@ def normalise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
 
 
+def standardise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Shift and scale the scores so that over these answers their mean is 0, their deviation 1.
+
+    Models of different size, data or length of training give scores of different scale. Without
+    this, the spread of an ensemble of such models would be that of their scales. sigmoid of a
+    difference of scores is then no longer a probability; see `calibration`.
+
+    Raises:
+        PromptError: There is no answer, or all of them score the same.
+    """
+    normalise(model, prompts, answers)
+    deviation = float(model.score_texts(prompts, answers).std())
+    if deviation < 1e-6:
+        raise PromptError(
+            f"the scores of these {len(answers)} answers differ by {deviation:.1g}: they cannot be "
+            "scaled to a deviation of 1; give answers that the model tells apart"
+        )
+    head = model.trunk.value_head
+    with torch.no_grad():
+        for number in (head.weight, head.bias, model.mean, model.length_slope):
+            number.div_(deviation)
+
+
 def split_rankings(
     rankings: Sequence[Ranking], share: float, seed: int = 0
 ) -> tuple[list[Ranking], list[Ranking]]:
