@@ -21,6 +21,7 @@ from policies.reward_model import RewardModel
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, InvalidRewardError
 from textenv.files import reason
+from textenv.frames import Frame, Message
 from textenv.rewards import RewardTerm, Weighted
 from textenv.tokenizers import Tokenizer
 
@@ -118,11 +119,15 @@ class RewardModelEnsemble(Weighted):
 
     # ---------------------------------------------------------------- scores
 
-    def member_scores(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def member_scores(
+        self, prompts: Sequence[str | Sequence[Message]], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
         """What each member says of n answers, one to each prompt, shape (members, n)."""
         return np.stack([model.score_texts(prompts, answers) for model in self.models])
 
-    def score_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score_texts(
+        self, prompts: Sequence[str | Sequence[Message]], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
         """Combined scores of n answers, one to each prompt, shape (n,)."""
         return self.combine(self.member_scores(prompts, answers))
 
@@ -158,6 +163,11 @@ class RewardModelEnsemble(Weighted):
     def tokenizer(self) -> Tokenizer:
         """The vocabulary of the first member, whose copy a critic begins as."""
         return self.models[0].tokenizer
+
+    @property
+    def frame(self) -> Frame | None:
+        """What wraps messages for the first member, as for all that began as one policy."""
+        return self.models[0].frame
 
     def as_critic(self) -> Policy:
         """A critic that begins as the first member; see `RewardModel.as_critic`."""

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from policies.checkpoint import load_policy
 from policies.policy import Policy
+from textenv.encoding import answered_ids, asked_ids
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
 from textenv.files import reason
-from textenv.tokenizers import Tokenizer, encode_answer, encode_prompt
+from textenv.frames import Message, Template, load_frame, saved_template, template_from
+from textenv.tokenizers import Tokenizer, encode_answer
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -41,9 +43,12 @@ class RewardModel(nn.Module):
 
     Args:
         trunk: The network; its `value_head` is the scalar head. It is used as it is, not copied.
+        template: What wraps messages, such as `ModelTemplate.of(tokenizer)`; None for texts as they
+            are. It is saved with the model.
 
     Attributes:
         trunk: The same.
+        frame: The template for the trunk's tokenizer, or None.
         mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
         length_slope: Subtracted from the score of an answer for each of its tokens, a scalar; 0
             unless `agents.feedback.remove_length` has set it. `score_tokens`, which knows no
@@ -56,18 +61,19 @@ class RewardModel(nn.Module):
     mean: Tensor
     length_slope: Tensor
 
-    def __init__(self, trunk: Policy):
+    def __init__(self, trunk: Policy, template: Template | None = None):
         super().__init__()
         if trunk.tokenizer is None:
             raise TokenizerError(
                 "a reward model reads texts and this policy has no tokenizer: set policy.tokenizer"
             )
         self.trunk = trunk
+        self.frame = load_frame(template, trunk.tokenizer)
         self.register_buffer("mean", torch.zeros((), device=trunk.device))
         self.register_buffer("length_slope", torch.zeros((), device=trunk.device))
 
     @classmethod
-    def from_policy(cls, policy: Policy, seed: int = 0) -> Self:
+    def from_policy(cls, policy: Policy, seed: int = 0, template: Template | None = None) -> Self:
         """A model that begins as a copy of `policy`, usually the fine-tuned one, with a fresh head.
 
         The head's weights are drawn with variance 1 / (n_embd + 1), as in Stiennon et al.,
@@ -78,27 +84,31 @@ class RewardModel(nn.Module):
         Args:
             policy: Left as it is.
             seed: Seed of the head.
+            template: What wraps messages.
         """
         trunk = copy.deepcopy(policy)
         # What an adapter was added to stays frozen.
         if not hasattr(getattr(trunk, "model", trunk), "peft_config"):
             trunk.requires_grad_(True)
-        return cls.with_fresh_head(trunk, seed)
+        return cls.with_fresh_head(trunk, seed, template)
 
     @classmethod
-    def with_fresh_head(cls, trunk: Policy, seed: int = 0) -> Self:
+    def with_fresh_head(
+        cls, trunk: Policy, seed: int = 0, template: Template | None = None
+    ) -> Self:
         """A model on `trunk` itself, such as a `HuggingFacePolicy.sibling`, with a fresh head.
 
         Args:
             trunk: Its value head is overwritten.
             seed: Seed of the head; see `from_policy`.
+            template: What wraps messages.
         """
         weight = trunk.value_head.weight
         drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
             trunk.value_head.bias.zero_()
-        return cls(trunk)
+        return cls(trunk, template)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -121,11 +131,26 @@ class RewardModel(nn.Module):
 
     # ---------------------------------------------------------------- what it reads
 
-    def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
-        """Ids of each prompt with its answer, as the model reads them."""
-        tokenizer = self.tokenizer
+    def encode(
+        self, prompts: Iterable[str | Sequence[Message]], answers: Iterable[str]
+    ) -> list[list[int]]:
+        """Ids of each prompt with its answer, as the model reads them.
+
+        Args:
+            prompts: Texts, or messages if the model has a template; there a text is what the user
+                says.
+            answers: An answer to each.
+
+        Raises:
+            UnframedError: There are messages and the model has no template.
+            FrameError: The template refuses messages.
+        """
+        tokenizer, frame = self.tokenizer, self.frame
         return [
-            self._whole(encode_prompt(tokenizer, prompt), encode_answer(tokenizer, answer))
+            self._checked(
+                asked_ids(prompt, tokenizer, frame, "a prompt")
+                + answered_ids(answer, tokenizer, frame)
+            )
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
@@ -137,9 +162,12 @@ class RewardModel(nn.Module):
         return tokens.to(self.trunk.device)
 
     def _whole(self, prompt: Iterable[int], answer: Iterable[int]) -> list[int]:
-        """Prompt, answer and stop token, without the beginning that does not fit."""
-        stop = self.tokenizer.stop_token
-        ids = [*prompt, *answer, *(() if stop is None else (stop,))]
+        """Prompt, answer and the token that ends it."""
+        stop = self.tokenizer.stop_token if self.frame is None else self.frame.end_of_turn
+        return self._checked([*prompt, *answer, *(() if stop is None else (stop,))])
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """Ids without the beginning that does not fit."""
         if not ids:
             raise ValueError(
                 "a prompt and its answer are both empty, and the tokenizer "
@@ -160,13 +188,15 @@ class RewardModel(nn.Module):
         scores: Tensor = self.trunk.value_head(self.trunk.read(tokens))
         return scores.float().squeeze(1) - self.mean
 
-    def score_texts(self, prompts: Iterable[str], answers: Iterable[str]) -> NDArray[np.float64]:
-        """Scores of n answers, one to each prompt, shape (n,)."""
+    def score_texts(
+        self, prompts: Iterable[str | Sequence[Message]], answers: Iterable[str]
+    ) -> NDArray[np.float64]:
+        """Scores of n answers, one to each prompt, shape (n,); raises as `encode`."""
         answers = list(answers)
         scores = self._score(self.encode(prompts, answers))
         if self.length_slope == 0:
             return scores
-        return self._less_length(scores, [encode_answer(self.tokenizer, a) for a in answers])
+        return self._less_length(scores, [len(encode_answer(self.tokenizer, a)) for a in answers])
 
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.
@@ -174,27 +204,30 @@ class RewardModel(nn.Module):
         Ids of the model's own vocabulary are taken as they were chosen; texts of another one are
         encoded again.
         """
-        parts = [self._of_episode(episode) for episode in episodes]
-        scores = self._score([self._whole(*part) for part in parts])
-        return self._less_length(scores, [answer for _, answer in parts]).tolist()
+        scores = self._score([self._of_episode(episode) for episode in episodes])
+        if self.length_slope != 0:
+            scores = self._less_length(scores, [self._answer_length(e) for e in episodes])
+        return scores.tolist()
 
-    def _of_episode(self, episode: Episode) -> tuple[list[int], list[int]]:
-        """Ids of the prompt and of the answer, without the stop token that ended it."""
+    def _of_episode(self, episode: Episode) -> list[int]:
         if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
-            tokenizer = self.tokenizer
-            return (
-                list(encode_prompt(tokenizer, episode.prompt)),
-                list(encode_answer(tokenizer, episode.text)),
-            )
+            messages = None if self.frame is None else episode.columns.get("messages")
+            return self.encode([messages or episode.prompt], [episode.text])[0]
         stopped = episode.finish_reason == "stop"
         answer = episode.tokens[:-1] if stopped else episode.tokens
-        return episode.prompt_tokens.tolist(), answer.tolist()
+        return self._whole(episode.prompt_tokens.tolist(), answer.tolist())
+
+    def _answer_length(self, episode: Episode) -> int:
+        """Tokens of an answer in this vocabulary, without the one that ended it."""
+        if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
+            return len(encode_answer(self.tokenizer, episode.text))
+        return len(episode.tokens) - (episode.finish_reason == "stop")
 
     def _less_length(
-        self, scores: NDArray[np.float64], answers: Sequence[Sequence[int]]
+        self, scores: NDArray[np.float64], lengths: Sequence[int]
     ) -> NDArray[np.float64]:
-        """The scores (n,) without what the answers' ids have earned by their number."""
-        return scores - self.length_slope.item() * np.array([len(ids) for ids in answers], float)
+        """The scores (n,) without what answers of these lengths, (n,), earn by their length."""
+        return scores - self.length_slope.item() * np.array(lengths, dtype=np.float64)
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -215,7 +248,12 @@ class RewardModel(nn.Module):
         The trunk is saved as a policy, so that a value network can begin with it.
         """
         folder = self.trunk.save(folder)
-        description = {"mean": self.mean.item(), "length_slope": self.length_slope.item()}
+        description: dict[str, Any] = {
+            "mean": self.mean.item(),
+            "length_slope": self.length_slope.item(),
+        }
+        if self.frame is not None:
+            description["template"] = saved_template(self.frame.template)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
         return folder
 
@@ -242,8 +280,9 @@ class RewardModel(nn.Module):
         """
         path = Path(folder) / DESCRIPTION
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            mean, slope = float(saved["mean"]), float(saved.get("length_slope", 0.0))
+            described = json.loads(path.read_text(encoding="utf-8"))
+            mean, saved = float(described["mean"]), described.get("template")
+            slope = float(described.get("length_slope", 0.0))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no reward model that can be read: {reason(error)}; "
@@ -253,7 +292,7 @@ class RewardModel(nn.Module):
             trunk = load_policy(folder, tokenizer)
         else:
             trunk.load_weights(folder)
-        model = cls(trunk)
+        model = cls(trunk, None if saved is None else template_from(saved))
         model.mean.fill_(mean)
         model.length_slope.fill_(slope)
         return model

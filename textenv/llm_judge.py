@@ -1,23 +1,20 @@
 """A language model behind an OpenAI-compatible endpoint as judge of answers.
 
 Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (2023), arXiv:2306.05685.
-OpenAI, vLLM, llama.cpp, Ollama and others have such servers. An answer can talk its judge into a
-high score, and a policy that is trained on the scores will find out how. Look at what the policy
-writes, and use another judge for the evaluation.
+An answer can talk its judge into a high score, and a policy that is trained on the scores will find
+out how. Look at what the policy writes, and use another judge for the evaluation. A judge that
+compares two answers is `agents.feedback.PairwiseJudge`.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from textenv.endpoint import BearerKey, Endpoint
+from textenv.chat_server import DETERMINISTIC, ChatServer
 from textenv.episode import Episode
-from textenv.errors import RemoteError, RewardValueError
+from textenv.errors import RewardValueError
 from textenv.records import short
-
-DETERMINISTIC: Mapping[str, Any] = {"temperature": 0}
 
 
 def rate_from_0_to_10(prompt: str, answer: str) -> str:
@@ -49,28 +46,20 @@ class LLMJudge:
     preferences. Nothing is remembered: an answer that comes twice is judged twice.
 
     Attributes:
-        endpoint: The server that answers the questions.
+        server: The server that answers the questions.
     """
 
     __name__ = "llm_judge"
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        model: str,
+        server: ChatServer,
         template: Callable[[str, str], str],
         parse: Callable[[str], float | None],
-        options: Mapping[str, Any],
-        concurrency: int,
     ):
-        if concurrency < 1:
-            raise ValueError(f"concurrency={concurrency} must be at least 1")
-        self.endpoint = endpoint
-        self.model = model
+        self.server = server
         self.template = template
         self.parse = parse
-        self.options = options
-        self.concurrency = concurrency
 
     def __call__(self, episodes: Sequence[Episode]) -> list[float]:
         """One score for each episode."""
@@ -82,30 +71,18 @@ class LLMJudge:
 
     def judge(self, prompt: str, answer: str) -> float:
         """The score of one answer."""
-        reply = self._ask(self.template(prompt, answer))
+        reply = self.server.reply(self.template(prompt, answer))
         score = self.parse(reply)
         if score is None or not math.isfinite(score):
             raise RewardValueError(
-                f"no score can be read from the reply {short(reply)} of {self.model!r} on the "
-                f"answer {short(answer)} to {short(prompt)}: change the template, or give a "
+                f"no score can be read from the reply {short(reply)} of {self.server.model!r} on "
+                f"the answer {short(answer)} to {short(prompt)}: change the template, or give a "
                 "`parse` that returns a number for such replies"
             )
         return float(score)
 
     def _judge_all(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        with ThreadPoolExecutor(self.concurrency) as threads:
-            return list(threads.map(lambda pair: self.judge(*pair), pairs))
-
-    def _ask(self, question: str) -> str:
-        messages = [{"role": "user", "content": question}]
-        reply = self.endpoint.post({"model": self.model, "messages": messages, **self.options})
-        try:
-            content = reply["choices"][0]["message"]["content"]
-        except (TypeError, LookupError) as error:
-            raise RemoteError(
-                f"{self.endpoint.shown} answered with {short(reply)}, not with a chat completion"
-            ) from error
-        return content if isinstance(content, str) else ""  # None where a model refuses
+        return self.server.at_once(lambda pair: self.judge(*pair), pairs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -148,11 +125,14 @@ def llm_judge(
     Raises:
         MissingExtraError: The package `httpx` is not installed.
     """
-    endpoint = Endpoint(
-        f"{url.rstrip('/')}/chat/completions",
-        headers=BearerKey(key_variable),
+    server = ChatServer(
+        url,
+        model,
+        options=options,
+        key_variable=key_variable,
+        concurrency=concurrency,
         timeout=timeout,
         tries=tries,
         pause=pause,
     )
-    return LLMJudge(endpoint, model, template, parse, options, concurrency)
+    return LLMJudge(server, template, parse)

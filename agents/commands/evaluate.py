@@ -5,8 +5,10 @@ from pathlib import Path
 
 from agents.commands.options import setting
 from agents.commands.shared import (
+    MODEL_AS_JUDGE,
     OWN_FUNCTION,
     Conversation,
+    Judging,
     Machine,
     Masked,
     Prompted,
@@ -50,15 +52,18 @@ class Measures(RewardModels):
 
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
-        judge: Who decides which answer wins; a function of yours takes a prompt and an answer. The
-            reward does, if not given.
+        judge: Who decides which answer wins; a function of yours takes a prompt and an answer, and
+            judge:... asks a language model which of two answers is better. The reward does, if not
+            given.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
         toxicity: Measure the share of answers with a swear word or an insult (English).
     """
 
     reward: str | None = setting(None, metavar="FILE:NAME")
-    judge: str | None = setting(None, metavar="NAME", names=JUDGES, others=OWN_FUNCTION)
+    judge: str | None = setting(
+        None, metavar="NAME", names=JUDGES, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
+    )
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")
     toxicity: bool = False
@@ -89,5 +94,6 @@ class EvaluateSettings:
     answers: Answers
     conversation: Conversation
     measures: Measures
+    judging: Judging
     machine: Machine
     output: Output

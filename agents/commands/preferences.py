@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import OWN_FUNCTION, Machine, Prompted, Published, Sampling
+from agents.commands.shared import (
+    MODEL_AS_JUDGE,
+    OWN_FUNCTION,
+    Judging,
+    Machine,
+    Prompted,
+    Published,
+    Sampling,
+)
 
 LABELLERS = ("vader", "snownlp", "terminal")
 """Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
@@ -20,8 +28,9 @@ class Task(Published):
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
             with a 'prompt'), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
-            friendly; terminal asks you; a function is one of a prompt and a list of answers to a
-            list of scores.
+            friendly; terminal asks you; judge:... asks a language model which of two answers is
+            better, a policy or one behind an OpenAI-compatible server; a function is one of a
+            prompt and a list of answers to a list of scores.
         out: A .jsonl file for the rankings. Prompts that it holds already are skipped: run the same
             command again to resume.
         limit: Prompts at most; if not given, all of a file, or 256 of a function.
@@ -29,7 +38,9 @@ class Task(Published):
 
     policy: str = setting(metavar="FOLDER")
     prompts: str = setting(metavar="FILE")
-    labeller: str = setting(metavar="NAME", names=LABELLERS, others=OWN_FUNCTION)
+    labeller: str = setting(
+        metavar="NAME", names=LABELLERS, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
+    )
     out: Path = setting(metavar="FILE")
     limit: int | None = setting(None, minimum=1)
 
@@ -57,4 +68,5 @@ class PreferencesSettings:
 
     task: Task
     answers: Answers
+    judging: Judging
     machine: Machine

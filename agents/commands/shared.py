@@ -1,6 +1,7 @@
 """Groups of options that several commands have."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
@@ -8,6 +9,9 @@ from agents.optimisation.settings import Computation
 
 OWN_FUNCTION = {"file.py:function": "*:*"}
 """What an option takes beside names, with its pattern."""
+
+MODEL_AS_JUDGE = {"judge:POLICY": "judge:*", "judge:URL#MODEL": "judge:*#*"}
+"""A language model that compares answers: a policy, or one behind a server."""
 
 
 @dataclass(frozen=True)
@@ -192,3 +196,20 @@ class Fit:
 
     learning_rate: float = setting(5e-4, minimum=0)
     weight_decay: float = setting(0.0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a language model compares two answers: judge:...
+
+    Attributes:
+        principles: A text file of what makes an answer better, one principle a line; a general one
+            if not given.
+        principles_per_prompt: Principles that are drawn for each prompt; 0 asks by all of them.
+        verdict: What counts where the two orders of the answers disagree: agreed makes a tie of
+            it, unbiased takes the mean of the log-odds.
+    """
+
+    principles: Path | None = setting(None, metavar="FILE")
+    principles_per_prompt: int = setting(1, minimum=0)
+    verdict: Literal["agreed", "unbiased"] = "agreed"

@@ -7,6 +7,7 @@ or a policy that was prompted in another way.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from agents.evaluation.answers import Evaluation, evaluate
 from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
-from agents.evaluation.judges import Judge
+from agents.evaluation.judges import Judge, PairJudge
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
@@ -28,9 +29,9 @@ class Row:
 
     Attributes:
         name: Name of the policy.
-        reward: Mean of the environment's reward.
+        reward: Mean of the environment's reward; None where nothing pays.
         wins: Share of the prompts won against each other policy, by its name; the judge decides,
-            or the reward without a judge.
+            that of pairs before that of single answers, or the reward without a judge.
         tokens_per_answer: Mean length of an answer in tokens.
         distinct_2: Different pairs of neighbouring tokens, as a share of all; see `distinct_n`.
         judge: Mean of the judge's scores; None without a judge.
@@ -42,7 +43,7 @@ class Row:
     """
 
     name: str
-    reward: Interval
+    reward: Interval | None
     wins: Mapping[str, Interval]
     tokens_per_answer: float
     distinct_2: float
@@ -68,6 +69,7 @@ def compare(
     *,
     reference: Policy | None = None,
     judge: Judge | None = None,
+    pair_judge: PairJudge | None = None,
     classifier: ToxicityClassifier | None = None,
     stream: Callable[[Policy], NDArray[np.integer]] | None = None,
     window: int | None = None,
@@ -83,6 +85,8 @@ def compare(
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL; it needs the vocabulary of every policy.
         judge: Scores the answers independently of the reward.
+        pair_judge: Compares the answers of two policies, and decides who wins; see
+            `agents.feedback.PairwiseJudge.prefer`.
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
         window: Tokens read at a time for the perplexity; the policy's context if None.
@@ -110,7 +114,11 @@ def compare(
         if stream is not None:
             perplexities[name] = perplexity(policy, stream(policy), window)
     return compare_answers(
-        evaluations, judge=judge, classifier=classifier, perplexities=perplexities
+        evaluations,
+        judge=judge,
+        pair_judge=pair_judge,
+        classifier=classifier,
+        perplexities=perplexities,
     )
 
 
@@ -118,6 +126,7 @@ def compare_answers(
     evaluations: Mapping[str, Evaluation],
     *,
     judge: Judge | None = None,
+    pair_judge: PairJudge | None = None,
     classifier: ToxicityClassifier | None = None,
     perplexities: Mapping[str, float] | None = None,
 ) -> list[Row]:
@@ -126,6 +135,8 @@ def compare_answers(
     Args:
         evaluations: Evaluations by the names of their rows.
         judge: Scores the answers independently of the reward.
+        pair_judge: Compares the answers of two policies, and decides who wins; see
+            `agents.feedback.PairwiseJudge.prefer`.
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         perplexities: Perplexities of held-out text by the names of the rows that have one.
 
@@ -140,17 +151,21 @@ def compare_answers(
         for name, evaluation in evaluations.items():
             judged[name] = np.array([judge(s.prompt, s.text) for s in evaluation.samples])
     deciding = judged or {name: evaluation.scores for name, evaluation in evaluations.items()}
+    compared = {} if pair_judge is None else _compared(pair_judge, evaluations)
+
+    def wins(name: str, other: str) -> Interval:
+        if pair_judge is not None:
+            return compared[name, other]
+        return _wins(deciding[name], deciding[other])
+
     rows = []
     for name, evaluation in evaluations.items():
         differences = evaluation.logprobs - evaluation.ref_logprobs
+        paid_nothing = pair_judge is not None and bool(np.isnan(evaluation.scores).all())
         row = Row(
             name,
-            reward=bootstrap_interval(evaluation.scores),
-            wins={
-                other: _wins(deciding[name], deciding[other])
-                for other in evaluations
-                if other != name
-            },
+            reward=None if paid_nothing else bootstrap_interval(evaluation.scores),
+            wins={other: wins(name, other) for other in evaluations if other != name},
             tokens_per_answer=evaluation.tokens_per_answer,
             distinct_2=distinct_n(evaluation.answers, 2),
             judge=bootstrap_interval(judged[name]) if judged else None,
@@ -196,6 +211,19 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
     for row in cells:
         table.add_row(*row)
     return table
+
+
+def _compared(
+    prefers: PairJudge, evaluations: Mapping[str, Evaluation]
+) -> dict[tuple[str, str], Interval]:
+    """The win rates of all ordered pairs of policies; each pair of answers is compared once."""
+    rates = {}
+    for (name, one), (other, two) in combinations(evaluations.items(), 2):
+        pairs = [(a.prompt, a.text, b.text) for a, b in zip(one.samples, two.samples, strict=True)]
+        verdicts = np.asarray(prefers(pairs), dtype=np.float64)
+        rates[name, other] = win_rate(verdicts, 1 - verdicts)
+        rates[other, name] = win_rate(1 - verdicts, verdicts)
+    return rates
 
 
 def _wins(one: NDArray[np.float64], other: NDArray[np.float64]) -> Interval:

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from textenv.episode import Episode
 from textenv.imports import optional
@@ -20,6 +20,9 @@ from textenv.rewards import EpisodeReward, shared
 
 Judge: TypeAlias = Callable[[str, str], float]
 """A function of a prompt and an answer: higher is better."""
+
+PairJudge: TypeAlias = Callable[[Sequence[tuple[str, str, str]]], Sequence[float]]
+"""A function of prompts with two answers each: 1 if the first is better, 0 if the second, 1/2."""
 
 
 def afinn_judge() -> Judge:
@@ -126,3 +129,14 @@ def judge_reward(judge: Judge, name: str = "judge") -> EpisodeReward:
 
 def _judged(judge: Judge, episodes: Sequence[Episode]) -> list[float]:
     return [judge(episode.prompt, episode.text) for episode in episodes]
+
+
+class Unscored:
+    """A reward that abstains: for evaluations in which answers are only compared with others."""
+
+    __name__ = "unscored"
+    may_abstain: ClassVar[bool] = True
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[None]:
+        """None for each episode."""
+        return [None] * len(episodes)

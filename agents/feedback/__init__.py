@@ -1,18 +1,25 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
 from agents.feedback.direct import DirectPreferences, DirectStep
+from agents.feedback.from_models.judging import (
+    PairwiseJudge,
+    PositionBias,
+    agreed,
+    position_bias,
+    unbiased,
+)
+from agents.feedback.from_models.language_model import LanguageModel, LocalModel
+from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
 from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
-from agents.feedback.preferences import (
-    Labeller,
+from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
+from agents.feedback.rankings import (
+    Asked,
     Ranking,
     append_rankings,
     laid_flat,
-    preference_rollout,
-    rank,
     read_rankings,
-    sample_answers,
 )
 from agents.feedback.reward_losses import RankingLoss, kwise, pairwise, plackett_luce
 from agents.feedback.reward_modelling import (
@@ -29,17 +36,23 @@ from agents.feedback.reward_modelling import (
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
 __all__ = [
+    "Asked",
     "Calibration",
     "CalibrationBin",
     "DirectPreferences",
     "DirectStep",
     "Labeller",
+    "LanguageModel",
     "LengthBias",
+    "LocalModel",
+    "PairwiseJudge",
+    "PositionBias",
     "Ranking",
     "RankingLoss",
     "RewardModelStep",
     "Round",
     "Scorer",
+    "agreed",
     "append_rankings",
     "calibration",
     "fit_reward_model",
@@ -53,8 +66,10 @@ __all__ = [
     "pairwise",
     "parse_ranking",
     "plackett_luce",
+    "position_bias",
     "preference_rollout",
     "rank",
+    "read_principles",
     "read_rankings",
     "remove_length",
     "reward_model_steps",
@@ -62,6 +77,7 @@ __all__ = [
     "snownlp_labeller",
     "split_rankings",
     "standardise",
+    "unbiased",
     "unranked",
     "vader_labeller",
 ]

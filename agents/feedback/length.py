@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval
-from agents.feedback.preferences import Ranking, laid_flat
+from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
+from textenv.frames import Frame
 from textenv.tokenizers import Tokenizer, encode_answer
 
 RESAMPLES = 2_000
@@ -29,7 +30,12 @@ class Scorer(Protocol):
         """In whose tokens lengths are counted."""
         ...
 
-    def score_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    @property
+    def frame(self) -> Frame | None:
+        """What wraps messages; None if it reads texts as they are."""
+        ...
+
+    def score_texts(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """Scores of n answers, one to each prompt, shape (n,)."""
         ...
 
@@ -67,7 +73,7 @@ def length_bias(model: Scorer, rankings: Sequence[Ranking], *, seed: int = 0) ->
     if not rankings:
         raise PromptError("there is no ranking to measure the bias of length on")
     lengths = _by_ranking(rankings, _lengths(model.tokenizer, rankings))
-    scores = _by_ranking(rankings, model.score_texts(*laid_flat(rankings)))
+    scores = _by_ranking(rankings, _scores(model, rankings))
     ranks = _by_ranking(rankings, [-float(rank) for r in rankings for rank in r.ranks])
     return LengthBias(
         _correlation(scores, lengths, seed),
@@ -100,9 +106,14 @@ def remove_length(model: RewardModel, rankings: Sequence[Ranking]) -> float:
         raise PromptError(
             "no two answers to one prompt differ in length: there is no slope to remove"
         )
-    slope = _slope(_by_ranking(rankings, model.score_texts(*laid_flat(rankings))), lengths)
+    slope = _slope(_by_ranking(rankings, _scores(model, rankings)), lengths)
     model.length_slope.add_(slope)
     return slope
+
+
+def _scores(model: Scorer, rankings: Sequence[Ranking]) -> NDArray[np.float64]:
+    """Scores of all answers, in their order."""
+    return model.score_texts(*laid_flat(for_frame(rankings, model.frame)))
 
 
 def _lengths(tokenizer: Tokenizer, rankings: Sequence[Ranking]) -> list[float]:

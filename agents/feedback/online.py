@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from agents.feedback.preferences import Labeller, Ranking, laid_flat, rank, sample_answers
+from agents.feedback.preferences import Labeller, rank, sample_answers
+from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_modelling import normalise, reward_model_steps
 from agents.learner import Learner
 from agents.runs.update import Update
 from policies.reward_model import RewardModel
+from textenv.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Round:
 
 def online_rounds(
     learner: Learner,
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     labeller: Labeller,
     fit: Callable[[Sequence[Ranking]], object],
     *,
@@ -48,6 +50,7 @@ def online_rounds(
     answers_per_prompt: int = 4,
     max_new_tokens: int = 64,
     rankings: Sequence[Ranking] = (),
+    frame: Frame | None = None,
     seed: int = 0,
 ) -> Iterator[Round]:
     """Collect answers, rank them, fit the reward model to all rankings so far, continue with PPO.
@@ -65,6 +68,8 @@ def online_rounds(
         answers_per_prompt: Number of answers to each of these prompts.
         max_new_tokens: Token budget of these answers.
         rankings: Earlier rankings; the model learns from them too.
+        frame: What wraps the prompts, that of the learner's environment; None for texts as they
+            are.
         seed: Seed of the choice of prompts and of the answers.
     """
     known = list(rankings)
@@ -79,6 +84,7 @@ def online_rounds(
             learner.policy,
             asked,
             answers_per_prompt,
+            frame=frame,
             max_new_tokens=max_new_tokens,
             temperature=learner.settings.temperature,
             seed=int(generator.integers(2**32)),
@@ -106,4 +112,4 @@ def fit_reward_model(model: RewardModel, rankings: Sequence[Ranking], **training
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
         for _ in reward_model_steps(model, rankings, **training):
             pass
-    normalise(model, *laid_flat(rankings))
+    normalise(model, *laid_flat(for_frame(rankings, model.frame)))

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from agents.feedback.preferences import Ranking, append_rankings, read_rankings
+from agents.feedback.rankings import Asked, Ranking, append_rankings, read_rankings
+from textenv.records import transcript
 
 QUIT = "q"
 HELP = 'Best first, "=" between equals, such as "2 1 3=4"; "q" stops.'
 
 
 def label_in_terminal(
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     answers: Iterable[Sequence[str]],
     path: str | os.PathLike[str],
     *,
@@ -30,7 +31,7 @@ def label_in_terminal(
     """Show each prompt with its answers in random order, and add the rankings to a file.
 
     Args:
-        prompts: The prompts; those that are in the file already are skipped.
+        prompts: The prompts, texts or messages; those that are in the file already are skipped.
         answers: Answers to each prompt.
         path: A `.jsonl` file; it is made if it does not exist.
         console: Where to show the answers; a new console if None.
@@ -44,25 +45,26 @@ def label_in_terminal(
     """
     console = console or Console()
     generator = np.random.default_rng(seed)
-    left = set(unranked(prompts, path))
+    left = set(map(as_text, unranked(prompts, path)))
     for number, (prompt, given) in enumerate(zip(prompts, answers, strict=True), start=1):
         # Drawn for skipped prompts too, so the order of a prompt does not depend on what is done.
         shown = [given[i] for i in generator.permutation(len(given))]
-        if prompt not in left:
+        text = as_text(prompt)
+        if text not in left:
             continue
         console.rule(f"{number} of {len(prompts)}")
-        console.print(Panel(Text(prompt), title="Prompt"))
+        console.print(Panel(Text(text), title="Prompt"))
         for place, answer in enumerate(shown, start=1):
             console.print(Panel(Text(answer), title=str(place), title_align="left"))
         scores = _ask(console, len(shown))
         if scores is None:
             return False
         append_rankings(path, [Ranking.from_scores(prompt, shown, scores)])
-        left.remove(prompt)  # a prompt that comes twice is asked once
+        left.remove(text)  # a prompt that comes twice is asked once
     return True
 
 
-def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
+def unranked(prompts: Iterable[Asked], path: str | os.PathLike[str]) -> list[Asked]:
     """The prompts that have no ranking in the file yet, each once.
 
     Raises:
@@ -70,7 +72,13 @@ def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
     """
     there = Path(path).exists() and Path(path).stat().st_size > 0
     done = {ranking.prompt for ranking in read_rankings(path)} if there else set()
-    return [prompt for prompt in dict.fromkeys(prompts) if prompt not in done]
+    different = {as_text(prompt): prompt for prompt in reversed(list(prompts))}
+    return [prompt for text, prompt in reversed(different.items()) if text not in done]
+
+
+def as_text(asked: Asked) -> str:
+    """A prompt for people to read: its text, or a transcript of its messages."""
+    return asked if isinstance(asked, str) else transcript(asked)
 
 
 def parse_ranking(line: str, count: int) -> list[float]:

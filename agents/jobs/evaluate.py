@@ -12,6 +12,7 @@ from rich.console import Console
 from agents.commands.evaluate import EvaluateSettings, Measures
 from agents.commands.shared import Machine, Published
 from agents.evaluation import (
+    Unscored,
     compare,
     comparison_table,
     judge_reward,
@@ -31,6 +32,7 @@ from agents.jobs.environments import (
     rules_of,
 )
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.jobs.reward_models import reward_model_of
 from agents.report import TableData, token_traces, write_report
@@ -68,10 +70,14 @@ def _compare(settings: EvaluateSettings) -> None:
     wanted, measures, machine = settings.answers, settings.measures, settings.machine
     talk = settings.conversation
     console = Console()
-    decides = None if measures.judge is None else load_judge(measures.judge)
+    compares = None
+    if measures.judge is not None and is_judge(measures.judge):
+        compares = model_judge(measures.judge, settings.judging, machine)
+    decides = None if compares or measures.judge is None else load_judge(measures.judge)
     # The judge's scores are the reward where nothing else pays.
     judged = None if decides is None or talk.world is not None else judge_reward(decides)
-    scored = _reward(measures, machine) or judged
+    # A judge of pairs gives no answer a score.
+    scored = _reward(measures, machine) or judged or (Unscored() if compares else None)
     source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
     tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
@@ -116,6 +122,7 @@ def _compare(settings: EvaluateSettings) -> None:
             asked,
             reference=against,
             judge=decides,
+            pair_judge=None if compares is None else compares.judge.prefer,
             classifier=classifier,
             stream=streams.__getitem__ if streams else None,
             temperature=wanted.temperature,
@@ -124,6 +131,8 @@ def _compare(settings: EvaluateSettings) -> None:
         )
     title = f"{len(asked)} answers of each policy"
     console.print(comparison_table(table, title))
+    if compares is not None:
+        compares.tell(console)
     if settings.output.json is not None:
         figures = [row.numbers() for row in table]
         settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")

@@ -19,6 +19,7 @@ from agents.feedback import (
 from agents.jobs.begin import begin_with
 from agents.jobs.environments import fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
@@ -48,13 +49,18 @@ def run(settings: PreferencesSettings) -> None:
     device_named(settings.machine.device)
     check_file(task.out, "--out")
     speaker = to_machine(begin_with(task.policy, task.stop, task.no_bos), settings.machine)
-    judge = None if task.labeller == TERMINAL else _labeller(task.labeller)
+    asked_model = None
+    if is_judge(task.labeller):
+        asked_model = model_judge(task.labeller, settings.judging, settings.machine)
+    judge = asked_model.judge if asked_model else _labeller(task.labeller)
     room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
     chosen = ListPrompts(_chosen(task.prompts, task.limit, seed))
     fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console)
     asked = unranked(_texts(fitting, speaker), task.out)
     if judge is not None:  # before anything takes long
         rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
+    if asked_model is not None:
+        asked_model.comparisons.clear()  # that was no answer
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
     def answers() -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -88,11 +94,15 @@ def run(settings: PreferencesSettings) -> None:
             except KeyboardInterrupt as error:
                 error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
                 raise
+    if asked_model is not None:
+        asked_model.tell(console)
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 
-def _labeller(name: str) -> Labeller:
-    """A labeller of ours, or the user's."""
+def _labeller(name: str) -> Labeller | None:
+    """A labeller of ours, or the user's; None for a person."""
+    if name == TERMINAL:
+        return None
     if name in LABELLERS:
         return LABELLERS[name]()
     return load_function(name, "the labeller", "a prompt and its answers")

@@ -34,7 +34,7 @@ class Said:
     """A model whose scores are given."""
 
     def __init__(self, score):
-        self.tokenizer, self.score = BytesTokenizer(), score
+        self.tokenizer, self.frame, self.score = BytesTokenizer(), None, score
 
     def score_texts(self, prompts, answers):
         return np.array([self.score(p, a) for p, a in zip(prompts, answers, strict=True)])

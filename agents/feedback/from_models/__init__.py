@@ -1,0 +1,1 @@
+"""Feedback that a language model gives: comparisons, critiques and revisions, instructions."""

@@ -1,0 +1,150 @@
+"""What is asked of a language model that gives feedback, and a policy as such a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+
+from policies import Policy, generate, tokenizer_of
+from textenv.errors import PromptTooLongError
+from textenv.frames import ChatTemplate, ModelTemplate
+from textenv.records import short
+from textenv.tokenizers import encode_answer, encode_prompt
+
+LEAD = "\nAnswer:"
+"""Stands behind a question to a model that knows no roles."""
+
+QUESTIONS_AT_ONCE = 16
+"""Questions that are read in one pass."""
+
+
+class LanguageModel(Protocol):
+    """Writes texts, and chooses between options: `LocalModel`, or `textenv.chat_server.ChatServer`.
+
+    Both methods take many questions, so that they can be read in batches or asked at the same time.
+    """
+
+    def write(self, requests: Sequence[str]) -> list[str]:
+        """A text to each request."""
+        ...
+
+    def choose(
+        self, questions: Sequence[str], options: Sequence[str] = ("A", "B")
+    ) -> NDArray[np.float64]:
+        """How likely each option is as the answer to each question.
+
+        Args:
+            questions: Each ends in asking for one of the options.
+            options: What may be chosen.
+
+        Returns:
+            Shape (questions, options); every row sums to 1.
+        """
+        ...
+
+
+@dataclass
+class LocalModel:
+    """A policy as a language model that gives feedback.
+
+    It chooses by the likelihood of the options as its answer; nothing is sampled (Bai et al.,
+    "Constitutional AI: Harmlessness from AI Feedback", 2022, arXiv:2212.08073, section 4.1).
+
+    Attributes:
+        policy: It must have a tokenizer.
+        template: Wraps each question; None for a model that was taught no roles, which reads the
+            question and `LEAD`.
+        max_new_tokens: Longest text that it writes.
+        temperature: Logits are divided by this in writing; 0 takes the likeliest token.
+        generator: Random numbers of writing; the policy's own if None.
+
+    Raises:
+        TokenizerError: The policy has no tokenizer.
+    """
+
+    policy: Policy
+    template: ChatTemplate | ModelTemplate | None = None
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    generator: np.random.Generator | None = None
+
+    def __post_init__(self) -> None:
+        self.tokenizer = tokenizer_of(self.policy)
+
+    def write(self, requests: Sequence[str]) -> list[str]:
+        """A text to each request, without white space around it.
+
+        Raises:
+            PromptTooLongError: A request and `max_new_tokens` do not fit the policy's context.
+        """
+        texts = generate(
+            self.policy,
+            self._prompts(requests, self.max_new_tokens),
+            self.max_new_tokens,
+            temperature=self.temperature,
+            generator=self.generator,
+        )
+        return [text.strip() for text in texts]
+
+    @torch.inference_mode()
+    def choose(
+        self, questions: Sequence[str], options: Sequence[str] = ("A", "B")
+    ) -> NDArray[np.float64]:
+        """The options' likelihoods as answers, scaled to sum to 1; see `LanguageModel.choose`.
+
+        Raises:
+            PromptTooLongError: A question and an option do not fit the policy's context.
+        """
+        endings = [self._answer(option) for option in options]
+        prompts = self._prompts(questions, max(map(len, endings)))
+        logprobs = np.zeros((len(prompts), len(endings)))
+        for begin in range(0, len(prompts), QUESTIONS_AT_ONCE):
+            some = prompts[begin : begin + QUESTIONS_AT_ONCE]
+            logprobs[begin : begin + len(some)] = self._logprobs(some, endings)
+        # Only the options count, however little the model expects them.
+        likelihoods = np.exp(logprobs - logprobs.max(1, keepdims=True, initial=-np.inf))
+        shares: NDArray[np.float64] = likelihoods / likelihoods.sum(1, keepdims=True)
+        return shares
+
+    def _logprobs(
+        self, prompts: Sequence[list[int]], endings: Sequence[list[int]]
+    ) -> NDArray[np.float64]:
+        """Log-probability of every ending behind every prompt, shape (prompts, endings)."""
+        rows = [torch.tensor(prompt + ending) for prompt in prompts for ending in endings]
+        pad = self.policy.pad_token
+        tokens = pad_sequence(rows, batch_first=True, padding_value=pad).to(self.policy.device)
+        starts = torch.tensor([len(prompt) for prompt in prompts for _ in endings])
+        places = torch.arange(tokens.shape[1])
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (places >= starts[:, None]) & (places < lengths[:, None])
+        summed = self.policy.outputs(tokens, mask.to(tokens.device)).logprobs.double().sum(1)
+        return summed.view(len(prompts), len(endings)).cpu().numpy()
+
+    def _prompts(self, questions: Sequence[str], answer: int) -> list[list[int]]:
+        """Ids of the questions; `answer` is how many tokens must fit behind them."""
+        prompts = [self._prompt(question) for question in questions]
+        room = self.policy.context - answer + 1  # the last token of an answer is not read
+        for question, ids in zip(questions, prompts, strict=True):
+            if len(ids) > room:
+                raise PromptTooLongError(
+                    f"the question {short(question)} has {len(ids)} tokens and the model reads "
+                    f"{max(room, 0)} before an answer of {answer}: take a model with a longer "
+                    "context, or shorter answers and principles"
+                )
+        return prompts
+
+    def _prompt(self, question: str) -> list[int]:
+        if self.template is None:
+            return encode_prompt(self.tokenizer, question + LEAD)
+        return self.template.prompt_tokens([{"role": "user", "content": question}], self.tokenizer)
+
+    def _answer(self, option: str) -> list[int]:
+        """Ids of an option in the form in which the model writes answers."""
+        form = " {content}" if self.template is None else "{content}"
+        if isinstance(self.template, ChatTemplate):
+            form = self.template.answer
+        return encode_answer(self.tokenizer, form.replace("{content}", option))
