@@ -198,6 +198,10 @@ class RewardModel(nn.Module):
             return scores
         return self._less_length(scores, [len(encode_answer(self.tokenizer, a)) for a in answers])
 
+    def score_ids(self, texts: Iterable[Sequence[int]]) -> NDArray[np.float64]:
+        """Scores of n texts as ids of its vocabulary, without the last stop token, shape (n,)."""
+        return self._score([self._whole(ids, ()) for ids in texts])
+
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.
 

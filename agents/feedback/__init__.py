@@ -18,6 +18,7 @@ from agents.feedback.rankings import (
     Asked,
     Ranking,
     append_rankings,
+    has_messages,
     laid_flat,
     read_rankings,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "append_rankings",
     "calibration",
     "fit_reward_model",
+    "has_messages",
     "kwise",
     "label_in_terminal",
     "laid_flat",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval
-from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
+from agents.feedback.rankings import Asked, Ranking, laid_flat
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
 from textenv.frames import Frame
@@ -113,7 +113,7 @@ def remove_length(model: RewardModel, rankings: Sequence[Ranking]) -> float:
 
 def _scores(model: Scorer, rankings: Sequence[Ranking]) -> NDArray[np.float64]:
     """Scores of all answers, in their order."""
-    return model.score_texts(*laid_flat(for_frame(rankings, model.frame)))
+    return model.score_texts(*laid_flat(rankings, model.frame))
 
 
 def _lengths(tokenizer: Tokenizer, rankings: Sequence[Ranking]) -> list[float]:

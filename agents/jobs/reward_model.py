@@ -9,9 +9,11 @@ from rich.table import Table
 
 from agents.commands.reward_model import RewardModelSettings
 from agents.feedback import (
+    Asked,
     Calibration,
     LengthBias,
     calibration,
+    has_messages,
     kwise,
     laid_flat,
     length_bias,
@@ -25,6 +27,7 @@ from agents.feedback import (
     split_rankings,
 )
 from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.environments import template_of_records
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
@@ -32,6 +35,7 @@ from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
 from policies import RewardModel, RewardModelEnsemble
 from textenv.errors import MalformedRecordError
+from textenv.frames import Frame
 from textenv.records import read_files
 
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
@@ -51,16 +55,20 @@ def run(settings: RewardModelSettings) -> None:
     device = device_named(machine.device)
     check_folder(task.out, "--out")
     rankings = read_files(task.preferences, read_rankings)
-    demonstrations = None if task.reference is None else _demonstrations(task.reference)
     learned, kept = split_rankings(rankings, task.held_out, machine.seed)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
     with_lora(policy, task.lora, machine.seed, task.policy)
+    template = template_of_records(task.frame, policy, has_messages(rankings))
     members = [
-        RewardModel.with_fresh_head(policy, machine.seed)
+        RewardModel.with_fresh_head(policy, machine.seed, template)
         if task.members == 1
-        else RewardModel.from_policy(policy, machine.seed + number)
+        else RewardModel.from_policy(policy, machine.seed + number, template)
         for number in range(task.members)
     ]
+    frame = members[0].frame
+    demonstrations = laid_flat(learned, frame)
+    if task.reference is not None:
+        demonstrations = _demonstrations(task.reference, frame)
     steps = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("Reward model", steps * task.members, "steps") as advance:
         for number, member in enumerate(members):
@@ -82,7 +90,7 @@ def run(settings: RewardModelSettings) -> None:
         for member in members:
             if task.remove_length:
                 remove_length(member, learned)
-            normalise(member, *(demonstrations or laid_flat(learned)))
+            normalise(member, *demonstrations)
         model = members[0] if task.members == 1 else RewardModelEnsemble(members)
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
         bias = length_bias(model, kept)
@@ -124,13 +132,20 @@ def length_table(bias: LengthBias, before: Sequence[LengthBias]) -> Table:
     return table
 
 
-def _demonstrations(path: Path) -> tuple[list[str], list[str]]:
-    """Prompts and last answers of a file for fine-tuning."""
-    prompts, answers = [], []
-    for example in read_examples(path):
-        last = max(i for i, (_, is_answer) in enumerate(example.pieces) if is_answer)
-        prompts.append("".join(text for text, _ in example.pieces[:last]))
-        answers.append(example.pieces[last][0])
+def _demonstrations(path: Path, frame: Frame | None) -> tuple[list[Asked], list[str]]:
+    """What each example of a file for fine-tuning asks last, and the answer."""
+    prompts: list[Asked] = []
+    answers = []
+    for example in read_examples(path, frame, frame_texts=frame is not None):
+        messages = example.messages
+        if frame is not None and messages is not None:
+            last = max(i for i, one in enumerate(messages) if one["role"] == "assistant")
+            prompts.append(messages[:last])
+            answers.append(messages[last]["content"])
+        else:
+            last = max(i for i, (_, is_answer) in enumerate(example.pieces) if is_answer)
+            prompts.append("".join(text for text, _ in example.pieces[:last]))
+            answers.append(example.pieces[last][0])
     if not prompts:
         raise MalformedRecordError(f"there is no example in {path}")
     return prompts, answers
