@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies.rotary import NTK, Linear, Llama3, Rope, YaRN, yarn_growth
+from policies.rotary import NTK, Linear, Llama3, Rope, Scaling, YaRN, yarn_growth
 from policies.transformer import TransformerConfig
 from textenv.errors import UnsupportedModelError
 
@@ -73,7 +73,7 @@ def rope_of(known: Mapping[str, Any], trained: int, context: int) -> Rope:
     """
     kind, factor = known.get("rope_type", "default"), known.get("factor")
     first = int(known.get("original_max_position_embeddings") or trained)
-    scaling: Linear | NTK | YaRN | Llama3 | None
+    scaling: Scaling | None
     if kind == "default" or (kind == "dynamic" and context <= trained):
         scaling = None
     elif kind == "linear":

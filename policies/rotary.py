@@ -15,26 +15,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-
-
-class Scaling(Protocol):
-    """How rotary frequencies are stretched."""
-
-    def stretched(self, theta: float, d: int) -> tuple[Tensor, float]:
-        """Frequencies and a factor of the turned vectors.
-
-        Args:
-            theta: The base of the frequencies.
-            d: Numbers of a head.
-
-        Returns:
-            Radians a position, shape (d / 2,), float32; and the factor.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +130,14 @@ class Llama3:
         return (1 - kept) * plain / self.factor + kept * plain, 1.0
 
 
-SCALINGS: dict[str, type[Linear] | type[NTK] | type[YaRN] | type[Llama3]] = {
+Scaling = Linear | NTK | YaRN | Llama3
+"""How rotary frequencies are stretched.
+
+`stretched(theta, d)` has the base of the frequencies and the numbers of a head, and gives radians a
+position, shape (d / 2,), float32, and a factor of the turned vectors.
+"""
+
+SCALINGS: dict[str, type[Scaling]] = {
     "linear": Linear,
     "ntk": NTK,
     "yarn": YaRN,
@@ -166,7 +157,7 @@ class Rope:
     """
 
     theta: float = 10_000.0
-    scaling: Linear | NTK | YaRN | Llama3 | None = None
+    scaling: Scaling | None = None
 
     def table(self, context: int, d: int) -> Tensor:
         """Cosines and sines of every position's angles, shape (2, context, d / 2), float32."""

@@ -90,7 +90,7 @@ class TransformerConfig:
             context: See the class.
             **shape: What differs from that form, or from the sizes of the class.
         """
-        form = {"norm": "rms", "mlp": "swiglu", "bias": False, "rope": Rope()}
+        form: dict[str, Any] = {"norm": "rms", "mlp": "swiglu", "bias": False, "rope": Rope()}
         return cls(vocab_size, context, **(form | shape))
 
     @property
@@ -143,7 +143,7 @@ class Block(nn.Module):
             config.key_heads,
         )
         self.gated, self.residual_dropout = config.mlp == "swiglu", 0.0
-        self.ln_1 = norm(config)
+        self.ln_1, self.eps = norm(config), config.norm_eps
         self.qkv = Linear(width, (self.n_head + 2 * self.key_heads) * self.d, config.bias)
         self.attn_out = Linear(self.n_head * self.d, width, config.bias)
         self.ln_2 = norm(config)
@@ -202,7 +202,8 @@ class Block(nn.Module):
         parameters = [
             part._parameters.get(name) for part in self._parts() for name in ("weight", "bias")
         ]
-        make = functools.partial(kernels.Block, self.ln_1.eps, type(self.ln_1) is nn.RMSNorm)
+        rms = type(self.ln_1) is nn.RMSNorm
+        make = functools.partial(kernels.Block, self.eps, rms)
         block = self._packed.of(make, *parameters)
         heads = x.new_empty(0, self.key_heads, self.d)
         stored = rows.store.layer(self.form.layer, heads, heads)
@@ -264,7 +265,7 @@ class Transformer(nn.Module):
         """Drop at these rates from now on; `policies.dropout.dropping` undoes it."""
         self.dropout = rates
         for block in self.blocks:
-            block.residual_dropout = rates.residual
+            cast(Block, block).residual_dropout = rates.residual
 
     def forward(
         self,
