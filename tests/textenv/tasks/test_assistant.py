@@ -3,12 +3,16 @@
 import itertools
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 from textenv.errors import OptionError
+from textenv.frames import ChatTemplate
+from textenv.frames.chat_template import encode_pieces
 from textenv.tasks import assistant
 from textenv.tasks.assistant import KINDS, WORDINGS, Dialogue, Verdict
+from textenv.tokenizers import train_bpe
 
 LANGUAGES = ("en", "zh")
 
@@ -110,3 +114,27 @@ def test_what_there_is_not():
         assistant.dialogues("en", "all", 1, 0)
     with pytest.raises(OptionError, match="difference"):
         assistant.dialogues("en", "training", 1, 0, ["difference"])
+
+
+def test_the_page_shows_every_kind():
+    page = (Path(__file__).parents[3] / "docs" / "assistant.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    shown = dict(line.strip("| ").split(" | ")[:2] for line in rows)
+    assert {f"`{kind.name}`": kind.area for kind in KINDS}.items() <= shown.items()
+
+
+@pytest.mark.parametrize(("language", "vocabulary"), [("en", 1024), ("zh", 800)])
+def test_dialogues_are_short(language, vocabulary):
+    """Whole dialogues fit a context of 160 tokens, answers are of at most 20."""
+    texts = itertools.islice(assistant.documents(language, 0), 1000)
+    tokenizer = train_bpe(texts, vocabulary, pattern=assistant.PATTERNS[language])
+    template, longest = ChatTemplate(), 0
+    for dialogue in dialogues_of(language, 300):
+        ids, learned = encode_pieces(template.pieces(dialogue.record()["messages"]), tokenizer)
+        longest = max(longest, len(ids))
+        assert len(ids) <= 160
+        said = [len(list(run)) for answer, run in itertools.groupby(learned) if answer]
+        assert max(said) <= 20, dialogue
+    assert longest > 80  # there are long ones
+    for number in range(1, 31):
+        assert len(tokenizer.encode((" " if language == "en" else "") + str(number))) == 1
