@@ -112,9 +112,7 @@ def as_lines(rows):
     """JSON lines, a good one and a blank one before each bad one, and the numbers of these."""
     good = json.dumps(GOOD).encode()
     written = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-    return b"".join(good + b"\n\n" + row + b"\n" for row in written), range(
-        3, 3 * len(rows) + 1, 3
-    )
+    return b"".join(good + b"\n\n" + row + b"\n" for row in written), range(3, 3 * len(rows) + 1, 3)
 
 
 def as_list(rows):
