@@ -189,6 +189,10 @@ class RewardModel(nn.Module):
         """Scores of n answers, one to each prompt, shape (n,); raises as `encode`."""
         return self._score(self.encode(prompts, answers))
 
+    def score_ids(self, texts: Iterable[Sequence[int]]) -> NDArray[np.float64]:
+        """Scores of n texts as ids of its vocabulary, without the last stop token, shape (n,)."""
+        return self._score([self._whole(ids, ()) for ids in texts])
+
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.
 

@@ -17,6 +17,7 @@ from agents.feedback.rankings import (
     Asked,
     Ranking,
     append_rankings,
+    has_messages,
     laid_flat,
     read_rankings,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "append_rankings",
     "calibration",
     "fit_reward_model",
+    "has_messages",
     "kwise",
     "label_in_terminal",
     "laid_flat",

@@ -226,7 +226,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
 def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
     # One call for all answers, so that the model reads them in full batches.
-    scores = model.score_texts(*laid_flat(for_frame(rankings, model.frame)))
+    scores = model.score_texts(*laid_flat(rankings, model.frame))
     ends = np.cumsum([len(ranking.answers) for ranking in rankings])
     margins = []
     for ranking, some in zip(rankings, np.split(scores, ends[:-1]), strict=True):
