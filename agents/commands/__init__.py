@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import textenv
 from agents.commands import train
+from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -46,6 +47,7 @@ COMMANDS = {
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
+    "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),

@@ -1,5 +1,6 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.agreement import Agreement, agreement
 from agents.feedback.from_models.judging import (
     PairwiseJudge,
     PositionBias,
@@ -35,6 +36,7 @@ from agents.feedback.reward_modelling import (
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
 __all__ = [
+    "Agreement",
     "Calibration",
     "CalibrationBin",
     "Labeller",
@@ -47,6 +49,7 @@ __all__ = [
     "RewardModelStep",
     "Round",
     "agreed",
+    "agreement",
     "append_rankings",
     "calibration",
     "fit_reward_model",
