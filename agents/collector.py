@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
+from policies.cache import PrefixCache
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
@@ -217,26 +218,34 @@ class Collector:
         places = positions.clip(max=self._observations.shape[1] - 1)
         uniforms = self._uniforms[self._rows, places]
         if not self._listening.any():
-            return self.policy.act(
-                self._observations,
-                self.cache,
-                temperature=self.temperature,
-                action_masks=self._action_mask,
-                uniforms=uniforms,
-            )
+            return self._act(self._observations, self.cache, self._action_mask, uniforms)
         rows, count = (~self._listening).nonzero()[0], len(self._rows)
         none = np.zeros(count, np.float32)
         step = Step(np.zeros(count, np.int64), none, none.copy())
         if len(rows):
             mask = self._action_mask
-            step.actions[rows], step.logprobs[rows], step.values[rows] = self.policy.act(
+            step.actions[rows], step.logprobs[rows], step.values[rows] = self._act(
                 self._observations[rows],
                 self.cache.some(rows),
-                temperature=self.temperature,
-                action_masks=None if mask is None else mask[rows],
-                uniforms=uniforms[rows],
+                None if mask is None else mask[rows],
+                uniforms[rows],
             )
         return step
+
+    def _act(
+        self,
+        observations: NDArray[Any],
+        cache: PrefixCache,
+        action_masks: NDArray[np.bool_] | None,
+        uniforms: NDArray[np.float64],
+    ) -> Step:
+        return self.policy.act(
+            observations,
+            cache,
+            temperature=self.temperature,
+            action_masks=action_masks,
+            uniforms=uniforms,
+        )
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
         """What is chosen next in a row in which a turn has ended belongs to the turn after it."""
@@ -546,7 +555,8 @@ def collector_from(
         policy: The policy that answers.
         envs: A `TextVectorEnv`, wrapped or not, whose arguments are used.
         starts: Where to start, each with its `episode_seed`.
-        temperature: Logits are divided by this before sampling.
+        temperature: Logits are divided by this before sampling; 0 takes the likeliest tokens, with
+            their log-probabilities at temperature 1.
         seed: Seed of the choices, with the episode's own.
         uniforms: Random numbers for the choices instead, in [0, 1), one row for each start, from
             its first choice on; shape (len(starts), k) with k places or more for an answer.
@@ -563,10 +573,25 @@ def collector_from(
         )
     # Wrappers are copied around the new environment: their rewards and masks hold there too.
     made: Any = copy.deepcopy(envs, {id(inner): inner.playing(starts)})
+    if temperature == 0:
+        return _Likeliest(policy, made, seed=seed)
     if uniforms is None:
         return Collector(policy, made, temperature, seed)
     numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
     return _GivenNumbers(policy, made, temperature, numbers)
+
+
+class _Likeliest(Collector):
+    """A collector whose policy takes the likeliest token."""
+
+    def _act(
+        self,
+        observations: NDArray[Any],
+        cache: PrefixCache,
+        action_masks: NDArray[np.bool_] | None,
+        uniforms: NDArray[np.float64],
+    ) -> Step:
+        return self.policy.act(observations, cache, action_masks=action_masks, deterministic=True)
 
 
 class _GivenNumbers(Collector):

@@ -109,7 +109,8 @@ def evaluate(
             on as they were.
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL.
-        temperature: Logits are divided by this, in sampling and in the log-probabilities.
+        temperature: Logits are divided by this, in sampling and in the log-probabilities; 0 takes
+            the likeliest tokens, and compares log-probabilities at temperature 1.
         seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
             prompt has random numbers of its own, so policies are compared on equal numbers.
         on_answers: Called with the number of answers so far after each batch.
@@ -134,7 +135,7 @@ def evaluate(
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
-            sums.append(_answer_logprobs(reader, batch, temperature))
+            sums.append(_answer_logprobs(reader, batch, temperature or 1.0))
         failed += batch.failed_worlds
         world_error = batch.world_error or world_error
         on_answers(len(samples))
@@ -185,7 +186,7 @@ def answer_prompts(
         policy: The policy that answers; its own random numbers are not used.
         envs: An environment, whose arguments are used; its running episodes go on as they were.
         prompts: At least one prompt.
-        temperature: Logits are divided by this.
+        temperature: Logits are divided by this; 0 takes the likeliest tokens.
         generators: Source of each prompt's random numbers, those of a world's replies included.
 
     Raises:

@@ -143,3 +143,18 @@ def test_rewards_stand_at_the_tokens_that_were_paid_for(policy):
         assert sample.score == pytest.approx(expected.sum())
     assert (answers.rewards[~answers.mask] == 0).all()
     assert (answers.rewards[answers.mask] != 0).any()
+
+
+def test_temperature_zero_takes_the_likeliest_tokens(policy):
+    results = [
+        evaluate(policy, environment(), PROMPTS, reference=policy, temperature=0, seed=seed)
+        for seed in (0, 1)
+    ]
+    for prompt, answer, other in zip(PROMPTS, *(r.answers for r in results), strict=True):
+        ids = list(prompt.text.encode())
+        for token in answer.tolist():
+            assert token == policy.act([ids], deterministic=True).actions[0]
+            ids.append(token)
+        assert answer.tolist() == other.tolist()
+    assert results[0].kl_per_answer == 0
+    assert (results[0].logprobs < 0).all()  # at temperature 1

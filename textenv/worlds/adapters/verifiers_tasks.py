@@ -212,6 +212,8 @@ class _Agents:
         self._seat, self._agent = seat, _Agent(play)
 
     def __getattr__(self, name: str) -> "_Agent":
+        if name.startswith("__"):  # what Python itself looks for
+            raise AttributeError(name)
         if name != self._seat:
             raise WorldError(
                 f"the environment asks for the seat {name!r}, which has no model here; the agent "
