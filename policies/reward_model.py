@@ -68,12 +68,16 @@ class RewardModel(nn.Module):
         The head's weights are drawn with variance 1 / (n_embd + 1), as in Stiennon et al.,
         "Learning to summarize from human feedback" (2020), arXiv:2009.01325.
 
+        All weights are trained; of a policy with an adapter that and the head.
+
         Args:
             policy: Left as it is.
             seed: Seed of the head.
         """
         trunk = copy.deepcopy(policy)
-        trunk.requires_grad_(True)
+        # What an adapter was added to stays frozen.
+        if not hasattr(getattr(trunk, "model", trunk), "peft_config"):
+            trunk.requires_grad_(True)
         return cls.with_fresh_head(trunk, seed)
 
     @classmethod

@@ -13,6 +13,7 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.options import choices, title_of
@@ -49,6 +50,7 @@ COMMANDS = {
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
+    "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),

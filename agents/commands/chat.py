@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Framed, Machine, Masked, Sampling
+from agents.commands.shared import Framed, Machine, Masked, Published, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Sampling, Masked):
+class Answers(Sampling, Masked, Published):
     """How to answer.
 
     Attributes:
-        folder: A folder written by policy.save.
+        folder: A folder written by policy.save, or a model of Hugging Face, by its folder or its
+            name on the hub (owner/name).
         top_k: Keep only this many of the likeliest tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
         max_new_tokens: Longest answer, in tokens; half of the policy's context if not given.

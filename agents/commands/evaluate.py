@@ -12,6 +12,7 @@ from agents.commands.shared import (
     Machine,
     Masked,
     Prompted,
+    Published,
     Sampling,
 )
 
@@ -20,11 +21,12 @@ JUDGES = ("afinn", "textblob", "chinese")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Prompted, Sampling, Masked):
+class Answers(Prompted, Sampling, Masked, Published):
     """What to answer, and how.
 
     Attributes:
-        policies: Folders written by policy.save.
+        policies: Folders written by policy.save, or models of Hugging Face, by their folders or
+            their names on the hub (owner/name).
         prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
             file.py:function. What the --world begins with if not given.
         max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.

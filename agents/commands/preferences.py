@@ -10,6 +10,7 @@ from agents.commands.shared import (
     Judging,
     Machine,
     Prompted,
+    Published,
     Sampling,
 )
 
@@ -17,12 +18,13 @@ LABELLERS = ("vader", "snownlp", "terminal")
 """Those of `agents.jobs.preferences`, which is not imported here: it needs torch."""
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Published):
     """What to rank.
 
     Attributes:
-        policy: Who answers: a folder written by policy.save.
+        policy: Who answers: a folder written by policy.save, or a model of Hugging Face, by its
+            folder or its name on the hub (owner/name).
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
             with a 'prompt'), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
@@ -34,7 +36,7 @@ class Task:
         limit: Prompts at most; if not given, all of a file, or 256 of a function.
     """
 
-    policy: Path = setting(metavar="FOLDER")
+    policy: str = setting(metavar="FOLDER")
     prompts: str = setting(metavar="FILE")
     labeller: str = setting(
         metavar="NAME", names=LABELLERS, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, Machine, Network
+from agents.commands.shared import Adapted, Fit, Machine, Network
 
 TOKENIZERS = ("bpe", "characters", "bytes", "gpt2", "cl100k_base", "o200k_base")
 SAVED_TOKENIZERS = {"another name of tiktoken": "*_*", "hf:NAME": "hf:*", "FILE.json": "*.json"}
@@ -29,15 +29,17 @@ class Text:
 
 
 @dataclass(frozen=True)
-class PretrainedNetwork(Network):
+class PretrainedNetwork(Network, Adapted):
     """What learns.
 
     Attributes:
-        policy: Start from this policy, with its vocabulary and shape.
+        policy: Start from this policy, with its vocabulary and shape: a folder written by
+            policy.save, or a causal model of Hugging Face, by its folder or its name on the hub
+            (owner/name).
         window: Tokens read in a row: the context of the policy.
     """
 
-    policy: Path | None = setting(None, metavar="FOLDER")
+    policy: str | None = setting(None, metavar="FOLDER")
     window: int = setting(128, minimum=1)
 
 

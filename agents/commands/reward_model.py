@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, Machine
+from agents.commands.shared import Adapted, Fit, Machine
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Adapted):
     """What to learn.
 
     Attributes:
-        policy: The policy that the model begins as: a folder written by policy.save.
+        policy: The policy that the model begins as: a folder written by policy.save, or a model of
+            Hugging Face, by its folder or its name on the hub (owner/name).
         preferences: Rankings or pairs: .jsonl or .jsonl.gz with 'prompt', 'answers' and 'ranks', or
             'prompt', 'chosen' and 'rejected', or the dialogues of hh-rlhf. May be given several
             times.
@@ -23,7 +24,7 @@ class Task:
         out: Folder to save the model in.
     """
 
-    policy: Path = setting(metavar="FOLDER")
+    policy: str = setting(metavar="FOLDER")
     preferences: list[Path] = setting(metavar="FILE")
     out: Path = setting(metavar="FOLDER")
     reference: Path | None = setting(None, metavar="FILE")

@@ -4,22 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, Machine
+from agents.commands.shared import Adapted, Fit, Machine
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Adapted):
     """What to learn.
 
     Attributes:
-        policy: The policy to begin with: a folder written by policy.save.
+        policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
+            Face, by its folder or its name on the hub (owner/name).
         examples: .jsonl or .jsonl.gz with 'messages', with 'instruction', 'input' and 'output', or
             with 'prompt' and 'response'. May be given several times.
         held_out: Share of the questions whose examples are not learned but measured on.
         out: Folder to save the policy in.
     """
 
-    policy: Path = setting(metavar="FOLDER")
+    policy: str = setting(metavar="FOLDER")
     examples: list[Path] = setting(metavar="FILE")
     out: Path = setting(metavar="FOLDER")
     held_out: float = setting(0.1, minimum=0.0, maximum=0.9)

@@ -30,6 +30,33 @@ class Machine(Computation, Device):
     """Where and how to compute."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A model of Hugging Face as it was published.
+
+    Attributes:
+        stop: Text of the token that ends an answer, for a model of Hugging Face that has none of
+            its own.
+        no_bos: Prompts begin without what the tokenizer of a model of Hugging Face puts before
+            texts, such as <s>.
+    """
+
+    stop: str | None = None
+    no_bos: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted(Published):
+    """A model of Hugging Face that is trained.
+
+    Attributes:
+        lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights.
+            0 trains the weights.
+    """
+
+    lora: int = setting(0, minimum=0, metavar="RANK")
+
+
 @dataclass(frozen=True)
 class Network:
     """What is trained, if it is new.

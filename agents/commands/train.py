@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Conversation, Device, Masked, Network, Prompted
+from agents.commands.shared import Adapted, Conversation, Device, Masked, Network, Prompted
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -18,8 +18,8 @@ JOB_DEFAULTS = {
 the policy's context, which is shorter than this."""
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Adapted):
     """What to learn.
 
     Attributes:
@@ -33,10 +33,6 @@ class Task:
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
-        stop: Text of the token that ends an answer, for a model of Hugging Face that has none of
-            its own.
-        no_bos: Prompts begin without what the tokenizer of a model of Hugging Face puts before
-            texts, such as <s>.
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
             the model without it is the reference. 0 trains the weights.
         ptx_text: A text file that ppo-ptx keeps reading, so that the policy forgets less. Chooses
@@ -47,9 +43,6 @@ class Task:
     reward: str | None = setting(None, metavar="FILE:NAME")
     reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
-    stop: str | None = None
-    no_bos: bool = False
-    lora: int = setting(0, minimum=0, metavar="RANK")
     ptx_text: str | None = setting(None, metavar="FILE")
 
 

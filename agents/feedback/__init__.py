@@ -1,6 +1,7 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
 from agents.feedback.agreement import Agreement, agreement
+from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.from_models.judging import (
     PairwiseJudge,
     PositionBias,
@@ -39,6 +40,8 @@ __all__ = [
     "Agreement",
     "Calibration",
     "CalibrationBin",
+    "DirectPreferences",
+    "DirectStep",
     "Labeller",
     "LanguageModel",
     "LocalModel",

@@ -6,11 +6,12 @@ import numpy as np
 
 from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
+from agents.jobs.begin import begin_with
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.environments import named_template, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
-from policies import Policy, load_policy
+from policies import Policy
 from textenv.errors import FrameError, OptionError, PromptError
 from textenv.frames import ChatTemplate, ModelTemplate
 from textenv.records import short
@@ -45,7 +46,7 @@ def run(settings: ChatSettings) -> None:
         flags = " and ".join(f"--{name}" for name in chosen)
         raise OptionError(f"{flags} exclude each other: leave one of them out")
     device_named(settings.machine.device)
-    policy = to_machine(load_policy(answers.folder), settings.machine)
+    policy = to_machine(begin_with(answers.folder, answers.stop, answers.no_bos), settings.machine)
     longest = answers.max_new_tokens or max(policy.context // 2, 1)
     limit = talk_options.refuse_above
     voice = Voice(

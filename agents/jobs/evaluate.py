@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from agents.commands.evaluate import EvaluateSettings, Measures
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Published
 from agents.evaluation import (
     Unscored,
     compare,
@@ -21,6 +21,7 @@ from agents.evaluation import (
     table_cells,
     with_template,
 )
+from agents.jobs.begin import begin_with, is_published
 from agents.jobs.environments import (
     check_conversation,
     environment_for,
@@ -36,7 +37,7 @@ from agents.jobs.outputs import check_file
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
-from policies import Policy, load_policy, tokenizer_of
+from policies import Policy, tokenizer_of
 from policies.checkpoint import saved_tokenizer
 from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
@@ -83,7 +84,8 @@ def _compare(settings: EvaluateSettings) -> None:
     for tried in (measures.reward, decides and judge_reward(decides)):
         if tried is not None and not talk.has_turns:  # before anything takes long
             try_reward(tried, asked[0], tokenizer)
-    named = {name: _policy(folder, machine) for name, folder in _names(wanted.policies).items()}
+    names = _names(wanted.policies)
+    named = {name: _policy(folder, machine, wanted) for name, folder in names.items()}
     for policy in named.values():
         # What does not fit a policy is refused before anything is answered.
         rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))
@@ -96,7 +98,7 @@ def _compare(settings: EvaluateSettings) -> None:
         asked = list(fitting.prompts)
     against = None
     if measures.reference is not None:
-        against = _reference(measures.reference, named, machine)
+        against = _reference(measures.reference, named, machine, wanted)
     classifier = profanity_words() if measures.toxicity else None
     text = measures.text
     # Read before anything is answered: a text that cannot be used is found at once.
@@ -188,14 +190,18 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
 
 
-def _policy(folder: Path, machine: Machine) -> Policy:
-    policy = to_machine(load_policy(folder), machine)
+def _policy(folder: Path, machine: Machine, published: Published) -> Policy:
+    """The policy in `folder`; how it was `published` is said of those that were not saved here."""
+    told = published if is_published(folder) else Published()
+    policy = to_machine(begin_with(folder, told.stop, told.no_bos), machine)
     tokenizer_of(policy, f"the policy in {folder}")
     return policy
 
 
-def _reference(folder: Path, policies: Mapping[str, Policy], machine: Machine) -> Policy:
-    reference = _policy(folder, machine)
+def _reference(
+    folder: Path, policies: Mapping[str, Policy], machine: Machine, published: Published
+) -> Policy:
+    reference = _policy(folder, machine, published)
     for name, policy in policies.items():
         if policy.tokenizer.fingerprint != reference.tokenizer.fingerprint:  # type: ignore[union-attr]
             raise VocabularyMismatchError(

@@ -3,17 +3,16 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.train import TrainSettings
 from agents.jobs import speeches
+from agents.jobs.begin import begin_with, reference_of, with_lora
 from agents.jobs.environments import environment_for, fit_prompts, frame_of, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
@@ -22,7 +21,6 @@ from agents.runs.run_folder import RunFolder
 from agents.runs.stages import Stages
 from agents.supervised.pretraining import PretrainingStep, held_out_loss
 from policies import (
-    HuggingFacePolicy,
     Policy,
     RewardModel,
     SeparateValue,
@@ -30,10 +28,8 @@ from policies import (
     load_policy,
     tokenizer_of,
 )
-from policies.adapters import import_peft
-from policies.checkpoint import is_policy
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
-from textenv.errors import AdapterError, InvalidRewardError, MalformedRecordError, OptionError
+from textenv.errors import InvalidRewardError, MalformedRecordError, OptionError
 from textenv.files import check_there, read_text
 from textenv.prompts import NoPrompts
 from textenv.tokenizers import encode_prompt
@@ -138,49 +134,17 @@ def policies_of(
     if resume:
         policy = load_policy(resume.checkpoint / POLICY).to(device)
         if settings.task.lora:
-            return policy, _as_huggingface(policy, settings).reference()
+            return policy, reference_of(policy, settings.task.lora)
         return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
-    if settings.task.policy is not None:
-        policy = begin_with(settings.task.policy, settings.task.stop, settings.task.no_bos)
+    task = settings.task
+    if task.policy is not None:
+        policy = begin_with(task.policy, task.stop, task.no_bos)
     else:
         policy = _demo_policy(settings, stages)
     policy.to(device)
-    tokenizer_of(policy, f"the policy in {settings.task.policy}")
-    if not settings.task.lora:
-        return policy, policy.frozen_copy()
-    adapted = _as_huggingface(policy, settings)
-    torch.manual_seed(settings.training.seed)  # of the adapter's first weights
-    adapted.add_adapter(
-        import_peft().LoraConfig(
-            r=settings.task.lora, lora_alpha=2 * settings.task.lora, target_modules="all-linear"
-        )
-    )
-    return adapted, adapted.reference()
-
-
-def begin_with(name: str, stop: str | None, no_bos: bool) -> Policy:
-    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub."""
-    folder = Path(name)
-    on_the_hub = not folder.exists() and len(folder.parts) == 2
-    if on_the_hub or ((folder / "config.json").exists() and not is_policy(folder)):
-        return HuggingFacePolicy.from_pretrained(name, stop=stop, bos=not no_bos)
-    if stop is not None or no_bos:
-        option = "--no-bos" if no_bos else f"--stop {stop}"
-        raise OptionError(
-            f"{option}: the policy in {name} was saved with its stop tokens and what its prompts "
-            f"begin with; leave {option.split()[0]} out"
-        )
-    return load_policy(folder)
-
-
-def _as_huggingface(policy: Policy, settings: TrainSettings) -> HuggingFacePolicy:
-    if not isinstance(policy, HuggingFacePolicy):
-        raise AdapterError(
-            f"--lora {settings.task.lora} needs a model of Hugging Face, and "
-            f"{settings.task.policy or 'the GPT of the speeches'} is not one: leave --lora out to "
-            "train all weights"
-        )
-    return policy
+    tokenizer_of(policy, f"the policy in {task.policy}")
+    with_lora(policy, task.lora, settings.training.seed, task.policy)
+    return policy, reference_of(policy, task.lora)
 
 
 def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:

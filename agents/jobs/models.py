@@ -15,8 +15,8 @@ from agents.feedback.from_models.judging import (
 )
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import HELPFUL, read_principles
+from agents.jobs.begin import begin_with
 from agents.jobs.environments import template_of
-from agents.jobs.inputs import begin_with
 from agents.jobs.machine import to_machine
 from textenv.chat_server import ChatServer
 from textenv.errors import OptionError
@@ -43,7 +43,7 @@ def language_model(
         TextEnvError: The policy cannot be loaded or has no tokenizer.
     """
     if not name.startswith(SERVERS):
-        policy = to_machine(begin_with(name, None, False), machine)
+        policy = to_machine(begin_with(name), machine)
         generator = np.random.default_rng(machine.seed)
         return LocalModel(policy, template_of(policy), max_new_tokens, temperature, generator)
     url, _, model = name.partition("#")

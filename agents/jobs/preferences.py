@@ -16,12 +16,13 @@ from agents.feedback import (
     unranked,
     vader_labeller,
 )
+from agents.jobs.begin import begin_with
 from agents.jobs.environments import fit_prompts, room_for_prompts
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
-from policies import Policy, TransformerPolicy, tokenizer_of
+from policies import Policy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
 from textenv.loading import load_function
 from textenv.reward_trial import ANSWER
@@ -47,7 +48,7 @@ def run(settings: PreferencesSettings) -> None:
     task, wanted, seed = settings.task, settings.answers, settings.machine.seed
     device_named(settings.machine.device)
     check_file(task.out, "--out")
-    speaker = to_machine(TransformerPolicy.load(task.policy), settings.machine)
+    speaker = to_machine(begin_with(task.policy, task.stop, task.no_bos), settings.machine)
     asked_model = None
     if is_judge(task.labeller):
         asked_model = model_judge(task.labeller, settings.judging, settings.machine)

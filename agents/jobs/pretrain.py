@@ -13,13 +13,21 @@ from rich.console import Console
 from rich.text import Text
 
 from agents.commands.parsing import to_flat, to_kept
-from agents.commands.pretrain import PretrainSettings
+from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
+from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
-from policies import TransformerConfig, TransformerPolicy, generate_tokens, tokenizer_of
+from policies import (
+    Policy,
+    TransformerConfig,
+    TransformerPolicy,
+    generate_tokens,
+    load_policy,
+    tokenizer_of,
+)
 from textenv import Tokenizer, load_tokenizer
 from textenv.errors import (
     CheckpointError,
@@ -32,6 +40,8 @@ from textenv.records import read_jsonl
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
+ADDED = {"stop": "None", "no_bos": "False", "lora": "0"}
+"""Options that runs of version 0.1 did not have, at their defaults."""
 
 
 def run(settings: PretrainSettings) -> None:
@@ -66,9 +76,9 @@ def run(settings: PretrainSettings) -> None:
         shape = TransformerConfig(
             vocabulary.vocab_size, network.window, network.n_layer, network.n_head, network.n_embd
         )
-        model = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
+        model: Policy = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
     else:
-        model = TransformerPolicy.load(start)
+        model = load_policy(out) if resumed else _given(network, settings.machine.seed)
         if network.window > model.context:
             raise OptionError(
                 f"--window {network.window} is more than the context of the policy in {start}: "
@@ -121,6 +131,14 @@ def run(settings: PretrainSettings) -> None:
     console.print(f"Policy: {out}", soft_wrap=True)
 
 
+def _given(network: PretrainedNetwork, seed: int) -> Policy:
+    """The policy that `--policy` names, to be trained further."""
+    assert network.policy is not None
+    model = begin_with(network.policy, network.stop, network.no_bos)
+    refuse_encoder_decoder(model, "pretrain", network.policy)
+    return with_lora(model, network.lora, seed, network.policy)
+
+
 def _interrupted(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -> bool:
     """Whether `out` holds a run of these settings; one of other settings is not overwritten.
 
@@ -130,7 +148,7 @@ def _interrupted(out: Path, settings: dict[str, str], as_given: dict[str, Any]) 
         as_given: The same as they were typed, which is what version 0.1 wrote.
     """
     try:
-        known = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        known = ADDED | json.loads((out / CONFIG).read_text(encoding="utf-8"))
     except OSError:
         return False
     except ValueError as error:
@@ -177,9 +195,7 @@ def _text(record: dict[str, Any]) -> str:
     return text
 
 
-def _stream(
-    path: Path, files: list[Path], model: TransformerPolicy, resumed: bool
-) -> NDArray[np.integer]:
+def _stream(path: Path, files: list[Path], model: Policy, resumed: bool) -> NDArray[np.integer]:
     tokenizer = tokenizer_of(model)
     if not resumed:
         write_stream(path, _documents(files), tokenizer)
@@ -206,7 +222,7 @@ def _check_length(settings: PretrainSettings, learned: int, kept: int) -> None:
 
 
 def _report(
-    model: TransformerPolicy, kept: NDArray[np.integer], window: int, step: int, console: Console
+    model: Policy, kept: NDArray[np.integer], window: int, step: int, console: Console
 ) -> None:
     if len(kept) > 1:
         loss = held_out_loss(model, kept, window)

@@ -20,12 +20,12 @@ from agents.feedback import (
     reward_model_steps,
     split_rankings,
 )
+from agents.jobs.begin import begin_with, with_lora
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
-from policies import TransformerPolicy
 from policies.reward_model import RewardModel
 from textenv.errors import MalformedRecordError
 from textenv.records import read_files
@@ -49,8 +49,9 @@ def run(settings: RewardModelSettings) -> None:
     rankings = read_files(task.preferences, read_rankings)
     demonstrations = None if task.reference is None else _demonstrations(task.reference)
     learned, kept = split_rankings(rankings, task.held_out, machine.seed)
-    policy = TransformerPolicy.load(task.policy).to(device)
-    model = RewardModel.from_policy(policy, machine.seed)
+    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    with_lora(policy, task.lora, machine.seed, task.policy)
+    model = RewardModel.with_fresh_head(policy, machine.seed)
     total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("Reward model", total, "steps") as advance:
         for step in reward_model_steps(

@@ -5,6 +5,7 @@ import torch
 from rich.console import Console
 
 from agents.commands.sft import SFTSettings
+from agents.jobs.begin import begin_with, with_lora
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
@@ -17,7 +18,7 @@ from agents.supervised import (
     with_language_modelling,
 )
 from agents.supervised.sft import held_out_answer_loss, steps_of
-from policies import TransformerPolicy, tokenizer_of
+from policies import tokenizer_of
 from textenv.errors import MalformedRecordError
 from textenv.records import read_files
 
@@ -38,7 +39,8 @@ def run(settings: SFTSettings) -> None:
     found = read_files(task.examples, read_examples)
     if len(found) < 2:
         raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
-    model = TransformerPolicy.load(task.policy).to(device)
+    model = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    with_lora(model, task.lora, machine.seed, task.policy)
     tokenizer, context = tokenizer_of(model), model.context
     usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
     if not usable:

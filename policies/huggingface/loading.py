@@ -84,6 +84,29 @@ def load_model(
     return model
 
 
+def is_encoder_decoder(name_or_folder: str | Path) -> bool:
+    """Whether the configuration of a model says that it has an encoder and a decoder.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        ModelUnavailableError: The model is not on this machine and cannot be fetched.
+        UnsupportedModelError: transformers does not know this kind of model.
+    """
+    with optional("transformers", extra="huggingface", purpose=f"model {str(name_or_folder)!r}"):
+        from transformers import AutoConfig
+    _check_hub(name_or_folder, None)
+    try:
+        config = AutoConfig.from_pretrained(name_or_folder)
+    except OSError as error:
+        raise _unavailable(name_or_folder, error) from error
+    except (ValueError, KeyError) as error:
+        raise UnsupportedModelError(
+            f"model {str(name_or_folder)!r} is of a kind that is not known here. transformers "
+            f"says: {error!s:.500}"
+        ) from error
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
 def _check_architecture(model: Any, name_or_folder: str | Path, auto_class: str) -> None:
     """Refuse a decoder that transformers took out of an encoder-decoder without saying so.
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from command_line import run_command
+from published import publish
 
 from policies import HuggingFacePolicy, TransformerConfig, TransformerPolicy
 from textenv.tokenizers import BytesTokenizer
@@ -89,10 +90,6 @@ def test_mistakes_give_one_message(folder):
         assert message in " ".join(result.output.split())
 
 
-CHAT = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 TALK = """
 from textenv import Reply, World
 
@@ -115,21 +112,7 @@ def framed(episodes):
 
 
 def test_frame_chat_takes_the_template_that_the_model_was_published_with(folder):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
-    )
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder / "chat")
-    shape = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
-    config = GPT2Config(**shape, n_positions=160, bos_token_id=None, eos_token_id=256)
-    GPT2LMHeadModel(config).save_pretrained(folder / "chat")
+    publish(folder / "chat")
     (folder / "my.py").write_text(TALK)
     given = ["--prompts", "my.txt", "--world", "my.py:Talk", "--frame", "chat", *SMALL]
     given += ["--policy", "chat", "--max-turn-tokens", 4, "--max-turns", 2]

@@ -1,0 +1,137 @@
+"""A policy from ranked answers alone, without a reward model: DPO and IPO on a file of rankings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from agents.algorithms.preferences import DPO
+from agents.evaluation import Interval, bootstrap_interval
+from agents.feedback.preferences import Ranking, preference_rollout
+from agents.feedback.reward_modelling import NO_PAIRS
+from agents.optimisation.settings import PrecisionName, falling
+from agents.preference_losses import ranked_pairs, sequence_log_ratios
+from agents.rollout import Rollout
+from agents.supervised.sft import batches, steps_of
+from agents.trainer import Trainer
+from policies import Policy, tokenizer_of
+from textenv.errors import PromptError
+
+
+@dataclass(frozen=True)
+class DirectStep:
+    """What one optimiser step did.
+
+    Attributes:
+        number: Its number, from 1.
+        loss: The loss before it.
+        accuracy: Share of the step's pairs in which the policy has raised the better answer more
+            than the worse one.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+
+
+class DirectPreferences:
+    """Rankings that a policy learns from directly.
+
+    Args:
+        policy: The policy that learns; it must have a tokenizer.
+        reference: What it began as, frozen.
+        algorithm: `DPO` or `IPO`.
+        batch_size: Rankings of an optimiser step.
+        learning_rate: Learning rate at the start; it falls linearly to a tenth.
+        precision: dtype of the matrix products.
+        micro_batch_tokens: Tokens that go through the network at once; see `Optimisation`.
+        seed: Seed of the order.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy,
+        algorithm: DPO,
+        *,
+        batch_size: int = 16,
+        learning_rate: float = 1e-4,
+        precision: PrecisionName | torch.dtype = "float32",
+        micro_batch_tokens: int | None = None,
+        seed: int = 0,
+    ):
+        self.policy, self.batch_size, self.seed = policy, batch_size, seed
+        self._trainer = Trainer(
+            policy,
+            algorithm,
+            reference=reference,
+            learning_rate=partial(falling, learning_rate),
+            precision=precision,
+            micro_batch_tokens=micro_batch_tokens,
+            seed=seed,
+        )
+
+    def steps(self, rankings: Sequence[Ranking], epochs: int = 1) -> Iterator[DirectStep]:
+        """Learn from the rankings, one optimiser step at a time.
+
+        Args:
+            rankings: The data; rankings of nothing but ties teach nothing and are left out.
+            epochs: Passes over all of them, each in another order.
+
+        Raises:
+            PromptError: No ranking says that one answer is better than another.
+        """
+        rollout = self._with_reference(rankings)
+        count = int(rollout.groups.max()) + 1
+        total = steps_of(count, epochs, self.batch_size)
+        for number, batch in enumerate(batches(count, epochs, self.batch_size, self.seed)):
+            part = rollout.select(_rows(rollout, batch))
+            _, metrics = self._trainer.learn_from(part, number / total)
+            yield DirectStep(number + 1, metrics["loss"], metrics["pair_accuracy"])
+
+    def accuracy(self, rankings: Sequence[Ranking]) -> Interval:
+        """Share of pairs in which the policy has raised the better answer more than the worse.
+
+        The margin is the difference of log(policy / reference), summed over each answer: the reward
+        that the policy stands for, up to a factor (Rafailov et al., 2023, equation 5). At the
+        beginning all margins are 0, which counts half. The mean is over rankings, and the bootstrap
+        resamples them.
+
+        Raises:
+            PromptError: No ranking says that one answer is better than another.
+        """
+        rollout = self._with_reference(rankings)
+        shares = []
+        for group in range(int(rollout.groups.max()) + 1):
+            part = rollout.select(_rows(rollout, [group]))
+            outputs = self._trainer.fixed_outputs(part)
+            assert part.ref_logprobs is not None
+            ratios = sequence_log_ratios(outputs.logprobs, part.ref_logprobs, part.mask)
+            better, worse = ranked_pairs(part.scores, part.groups)
+            margins = ratios[better] - ratios[worse]
+            shares.append(float(((margins > 0) + 0.5 * (margins == 0)).float().mean()))
+        return bootstrap_interval(shares)
+
+    def _with_reference(self, rankings: Sequence[Ranking]) -> Rollout:
+        """All answers with the reference's log-probabilities, which no step changes."""
+        decided = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
+        if not decided:
+            raise PromptError(NO_PAIRS)
+        policy = self.policy
+        rollout = preference_rollout(decided, tokenizer_of(policy), policy.context)
+        rollout = rollout.to(policy.device)
+        # In parts, since the answers of a whole file may not fit into memory at once.
+        logprobs = torch.zeros(rollout.mask.shape, device=policy.device)
+        for begin in range(0, len(decided), self.batch_size):
+            rows = _rows(rollout, range(begin, min(begin + self.batch_size, len(decided))))
+            part = self._trainer.with_reference(rollout.select(rows))
+            assert part.ref_logprobs is not None
+            logprobs[rows, : part.ref_logprobs.shape[1]] = part.ref_logprobs
+        return replace(rollout, ref_logprobs=logprobs)
+
+
+def _rows(rollout: Rollout, groups: Sequence[int] | range) -> torch.Tensor:
+    """The sequences of these groups, (k,) int64."""
+    wanted = torch.tensor(list(groups), device=rollout.groups.device)
+    return torch.isin(rollout.groups, wanted).nonzero().squeeze(1)

@@ -1,0 +1,101 @@
+"""The policy that a command begins with, and the adapter that is trained instead of its weights."""
+
+from pathlib import Path
+
+import torch
+
+from policies import EncoderDecoderPolicy, HuggingFacePolicy, Policy, load_policy
+from policies.adapters import import_peft
+from policies.checkpoint import is_policy
+from policies.huggingface.base import TransformersPolicy
+from policies.huggingface.loading import is_encoder_decoder
+from textenv.errors import AdapterError, OptionError
+
+
+def is_published(name: str | Path) -> bool:
+    """Whether `name` is a model of Hugging Face as it was published, not a policy that was saved.
+
+    Args:
+        name: A folder, or owner/name on the hub.
+    """
+    folder = Path(name)
+    on_the_hub = not folder.exists() and len(folder.parts) == 2
+    return on_the_hub or ((folder / "config.json").exists() and not is_policy(folder))
+
+
+def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) -> Policy:
+    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub.
+
+    Args:
+        name: Folder or name.
+        stop: Text of the token that ends an answer, of a model that has none of its own.
+        no_bos: Whether prompts begin without what the model's tokenizer puts before texts.
+
+    Raises:
+        OptionError: `stop` or `no_bos` is given for a policy that was saved with its own.
+        CheckpointError: The folder holds no policy that can be read.
+        ModelError: The model is not there, or cannot be used as a policy.
+    """
+    if is_published(name):
+        made = EncoderDecoderPolicy if is_encoder_decoder(name) else HuggingFacePolicy
+        return made.from_pretrained(str(name), stop=stop, bos=not no_bos)
+    if stop is not None or no_bos:
+        option = "--no-bos" if no_bos else f"--stop {stop}"
+        raise OptionError(
+            f"{option}: the policy in {name} was saved with its stop tokens and what its prompts "
+            f"begin with; leave {option.split()[0]} out"
+        )
+    return load_policy(name)
+
+
+def with_lora(policy: Policy, rank: int, seed: int, name: str | Path | None) -> Policy:
+    """`policy` itself, with a LoRA adapter that is trained instead of its weights.
+
+    Args:
+        policy: A model of Hugging Face without an adapter.
+        rank: Rank of the adapter; with 0 there is none.
+        seed: Seed of its first weights.
+        name: What the user calls the policy, for messages.
+
+    Raises:
+        AdapterError: The policy is no model of Hugging Face, or has an adapter already.
+    """
+    if not rank:
+        return policy
+    called = f"the policy in {name}" if name else "the GPT of the speeches"
+    if not isinstance(policy, TransformersPolicy):
+        raise AdapterError(
+            f"--lora {rank} needs a model of Hugging Face, and {called} is not one: leave --lora "
+            "out to train all weights"
+        )
+    if hasattr(policy.model, "peft_config"):
+        raise AdapterError(
+            f"--lora {rank}: {called} has an adapter already, which is trained on: leave --lora "
+            "out (policy.merge() and policy.save(folder) make a model without one)"
+        )
+    torch.manual_seed(seed)
+    policy.add_adapter(
+        import_peft().LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    )
+    return policy
+
+
+def reference_of(policy: Policy, rank: int) -> Policy:
+    """What `policy` begins as, frozen; with an adapter of `with_lora` the model without it."""
+    if not rank:
+        return policy.frozen_copy()
+    assert isinstance(policy, TransformersPolicy)
+    return policy.reference()
+
+
+def refuse_encoder_decoder(policy: Policy, command: str, name: str | Path | None) -> None:
+    """Refuse a model whose text has a source where a command reads text without one.
+
+    Raises:
+        OptionError: `policy` is an encoder-decoder.
+    """
+    if isinstance(policy, EncoderDecoderPolicy):
+        raise OptionError(
+            f"textenv {command} reads texts without a source, and the model in {name} is an "
+            "encoder-decoder: textenv sft teaches it answers to sources, or take a causal model"
+        )

@@ -1,0 +1,57 @@
+"""The job of `textenv dpo`: a policy from preferences, without a reward model."""
+
+from rich.console import Console
+
+from agents.algorithms.preferences import DPO, IPO
+from agents.commands.dpo import DPOSettings
+from agents.feedback import read_rankings, split_rankings
+from agents.feedback.direct import DirectPreferences
+from agents.jobs.begin import begin_with, reference_of, with_lora
+from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
+from agents.runs.stages import Stages
+from agents.supervised.sft import steps_of
+from policies import tokenizer_of
+from textenv.records import read_files
+
+LOSSES = {"dpo": DPO, "ipo": IPO}
+
+
+def run(settings: DPOSettings) -> None:
+    """Train, examine and save the policy.
+
+    Args:
+        settings: The options.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    console = Console()
+    task, training, machine = settings.task, settings.training, settings.machine
+    device = device_named(machine.device)
+    check_folder(task.out, "--out")
+    rankings = read_files(task.preferences, read_rankings)
+    learned, kept = split_rankings(rankings, task.held_out, machine.seed)
+    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    tokenizer_of(policy, f"the policy in {task.policy}")
+    with_lora(policy, task.lora, machine.seed, task.policy)
+    direct = DirectPreferences(
+        policy,
+        reference_of(policy, task.lora),
+        LOSSES[training.loss](beta=training.beta),
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        precision=machine.precision,
+        micro_batch_tokens=training.micro_batch_tokens,
+        seed=machine.seed,
+    )
+    total = steps_of(len(learned), training.epochs, training.batch_size)
+    with Stages(console).bar(training.loss.upper(), total, "steps") as advance:
+        for step in direct.steps(learned, training.epochs):
+            advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
+    policy.save(task.out)
+    with console.status("Examination"):
+        accuracy = direct.accuracy(kept)
+    pairs = sum(len(ranking.pairs()) for ranking in kept)
+    console.print(f"The better answer raised more, in {pairs} held-out pairs: {accuracy}")
+    console.print(f"Policy: {task.out}", soft_wrap=True)
