@@ -34,6 +34,7 @@ from agents.feedback.reward_modelling import (
     reward_model_steps,
     split_rankings,
 )
+from agents.feedback.segments import Segments, fit_token_reward, sample_segments
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
 __all__ = [
@@ -51,11 +52,13 @@ __all__ = [
     "RankingLoss",
     "RewardModelStep",
     "Round",
+    "Segments",
     "agreed",
     "agreement",
     "append_rankings",
     "calibration",
     "fit_reward_model",
+    "fit_token_reward",
     "kwise",
     "label_in_terminal",
     "laid_flat",
@@ -72,6 +75,7 @@ __all__ = [
     "read_rankings",
     "reward_model_steps",
     "sample_answers",
+    "sample_segments",
     "snownlp_labeller",
     "split_rankings",
     "unbiased",
