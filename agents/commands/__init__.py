@@ -16,6 +16,7 @@ from agents.commands.chat import ChatSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
+from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
@@ -52,6 +53,7 @@ COMMANDS = {
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
+    "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),

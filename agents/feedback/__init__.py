@@ -11,7 +11,7 @@ from agents.feedback.from_models.judging import (
 )
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
-from agents.feedback.labellers import snownlp_labeller, vader_labeller
+from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import (
     Labeller,
@@ -35,7 +35,7 @@ from agents.feedback.reward_modelling import (
     split_rankings,
 )
 from agents.feedback.segments import Segments, fit_token_reward, sample_segments
-from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
+from agents.feedback.terminal import label_in_terminal, parse_ranking, terminal_labeller, unranked
 
 __all__ = [
     "Agreement",
@@ -50,6 +50,7 @@ __all__ = [
     "PositionBias",
     "Ranking",
     "RankingLoss",
+    "Remembered",
     "RewardModelStep",
     "Round",
     "Segments",
@@ -78,6 +79,7 @@ __all__ = [
     "sample_segments",
     "snownlp_labeller",
     "split_rankings",
+    "terminal_labeller",
     "unbiased",
     "unranked",
     "vader_labeller",

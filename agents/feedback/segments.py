@@ -7,13 +7,13 @@ compared go on from the same text, which an environment of text can always go ba
 by what the policy did, not by where it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agents.feedback.preferences import Ranking, laid_flat
-from agents.feedback.reward_modelling import reward_model_steps
+from agents.feedback.reward_modelling import RewardModelStep, reward_model_steps
 from policies import Policy, generate_tokens, tokenizer_of
 from policies.token_reward import TokenReward
 from textenv.tokenizers import decode_answer, encode_prompt, stop_tokens_of
@@ -80,7 +80,13 @@ def sample_segments(
     return Segments(beginnings, [texts[i : i + k] for i in range(0, len(texts), k)])
 
 
-def fit_token_reward(model: TokenReward, rankings: Sequence[Ranking], **training: Any) -> None:
+def fit_token_reward(
+    model: TokenReward,
+    rankings: Sequence[Ranking],
+    *,
+    on_step: Callable[[RewardModelStep], object] = lambda step: None,
+    **training: Any,
+) -> None:
     """Continue training `model` with all rankings of segments, and centre its rewards.
 
     The loss is Bradley and Terry's on the sums over the segments' tokens. If no ranking says that
@@ -89,9 +95,10 @@ def fit_token_reward(model: TokenReward, rankings: Sequence[Ranking], **training
     Args:
         model: The model to train.
         rankings: At least one ranking.
+        on_step: Called after each optimiser step.
         **training: The other arguments of `reward_model_steps`.
     """
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
-        for _ in reward_model_steps(model, rankings, **training):
-            pass
+        for step in reward_model_steps(model, rankings, **training):
+            on_step(step)
     model.centre(*laid_flat(rankings))

@@ -7,29 +7,22 @@ from rich.console import Console
 
 from agents.commands.preferences import PreferencesSettings
 from agents.feedback import (
-    Labeller,
     append_rankings,
     label_in_terminal,
     rank,
     sample_answers,
-    snownlp_labeller,
     unranked,
-    vader_labeller,
 )
 from agents.jobs.begin import begin_with
 from agents.jobs.environments import fit_prompts, room_for_prompts
+from agents.jobs.labellers import named_labeller, try_labeller
 from agents.jobs.machine import device_named, to_machine
-from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
-from textenv.loading import load_function
-from textenv.reward_trial import ANSWER
 from textenv.tokenizers import decode_prompt
 
-TERMINAL = "terminal"
-LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
 FROM_A_FUNCTION = 256
 AT_A_TIME, AT_A_TIME_FOR_PEOPLE = 64, 8
 """Prompts that are answered before their answers are ranked and written."""
@@ -49,18 +42,14 @@ def run(settings: PreferencesSettings) -> None:
     device_named(settings.machine.device)
     check_file(task.out, "--out")
     speaker = to_machine(begin_with(task.policy, task.stop, task.no_bos), settings.machine)
-    asked_model = None
-    if is_judge(task.labeller):
-        asked_model = model_judge(task.labeller, settings.judging, settings.machine)
-    judge = asked_model.judge if asked_model else _labeller(task.labeller)
+    labeller = named_labeller(task.labeller, settings.judging, settings.machine)
+    judge = labeller.label
     room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
-    chosen = ListPrompts(_chosen(task.prompts, task.limit, seed))
+    chosen = ListPrompts(chosen_prompts(task.prompts, task.limit, seed))
     fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console)
-    asked = unranked(_texts(fitting, speaker), task.out)
-    if judge is not None:  # before anything takes long
-        rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
-    if asked_model is not None:
-        asked_model.comparisons.clear()  # that was no answer
+    asked = unranked(texts_of(fitting, speaker), task.out)
+    for prompt in asked[:1]:  # before anything takes long
+        try_labeller(labeller, prompt)
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
     def answers() -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -94,21 +83,11 @@ def run(settings: PreferencesSettings) -> None:
             except KeyboardInterrupt as error:
                 error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
                 raise
-    if asked_model is not None:
-        asked_model.tell(console)
+    labeller.tell(console)
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 
-def _labeller(name: str) -> Labeller | None:
-    """A labeller of ours, or the user's; None for a person."""
-    if name == TERMINAL:
-        return None
-    if name in LABELLERS:
-        return LABELLERS[name]()
-    return load_function(name, "the labeller", "a prompt and its answers")
-
-
-def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
+def chosen_prompts(source: str, limit: int | None, seed: int) -> list[Prompt]:
     """The prompts, at most `limit` of them."""
     prompts = load_prompts(source)
     if isinstance(prompts, ListPrompts):
@@ -118,7 +97,7 @@ def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
     return list(prompts.draw(generator.integers(2**64, size=count, dtype=np.uint64)))
 
 
-def _texts(prompts: PromptSource, policy: Policy) -> list[str]:
+def texts_of(prompts: PromptSource, policy: Policy) -> list[str]:
     """The prompts of a list as texts."""
     assert isinstance(prompts, ListPrompts)
     tokenizer = tokenizer_of(policy)
