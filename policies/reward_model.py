@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from policies.checkpoint import load_policy
 from policies.policy import Policy
+from textenv.encoding import answered_ids, asked_ids
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
 from textenv.files import reason
-from textenv.tokenizers import Tokenizer, encode_answer, encode_prompt
+from textenv.frames import Message, Template, load_frame, saved_template, template_from
+from textenv.tokenizers import Tokenizer
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -41,9 +43,12 @@ class RewardModel(nn.Module):
 
     Args:
         trunk: The network; its `value_head` is the scalar head. It is used as it is, not copied.
+        template: What wraps messages, such as `ModelTemplate.of(tokenizer)`; None for texts as they
+            are. It is saved with the model.
 
     Attributes:
         trunk: The same.
+        frame: The template for the trunk's tokenizer, or None.
         mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
 
     Raises:
@@ -52,17 +57,18 @@ class RewardModel(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, trunk: Policy):
+    def __init__(self, trunk: Policy, template: Template | None = None):
         super().__init__()
         if trunk.tokenizer is None:
             raise TokenizerError(
                 "a reward model reads texts and this policy has no tokenizer: set policy.tokenizer"
             )
         self.trunk = trunk
+        self.frame = load_frame(template, trunk.tokenizer)
         self.register_buffer("mean", torch.zeros((), device=trunk.device))
 
     @classmethod
-    def from_policy(cls, policy: Policy, seed: int = 0) -> Self:
+    def from_policy(cls, policy: Policy, seed: int = 0, template: Template | None = None) -> Self:
         """A model that begins as a copy of `policy`, usually the fine-tuned one, with a fresh head.
 
         The head's weights are drawn with variance 1 / (n_embd + 1), as in Stiennon et al.,
@@ -73,27 +79,31 @@ class RewardModel(nn.Module):
         Args:
             policy: Left as it is.
             seed: Seed of the head.
+            template: What wraps messages.
         """
         trunk = copy.deepcopy(policy)
         # What an adapter was added to stays frozen.
         if not hasattr(getattr(trunk, "model", trunk), "peft_config"):
             trunk.requires_grad_(True)
-        return cls.with_fresh_head(trunk, seed)
+        return cls.with_fresh_head(trunk, seed, template)
 
     @classmethod
-    def with_fresh_head(cls, trunk: Policy, seed: int = 0) -> Self:
+    def with_fresh_head(
+        cls, trunk: Policy, seed: int = 0, template: Template | None = None
+    ) -> Self:
         """A model on `trunk` itself, such as a `HuggingFacePolicy.sibling`, with a fresh head.
 
         Args:
             trunk: Its value head is overwritten.
             seed: Seed of the head; see `from_policy`.
+            template: What wraps messages.
         """
         weight = trunk.value_head.weight
         drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
             trunk.value_head.bias.zero_()
-        return cls(trunk)
+        return cls(trunk, template)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -116,11 +126,26 @@ class RewardModel(nn.Module):
 
     # ---------------------------------------------------------------- what it reads
 
-    def encode(self, prompts: Iterable[str], answers: Iterable[str]) -> list[list[int]]:
-        """Ids of each prompt with its answer, as the model reads them."""
-        tokenizer = self.tokenizer
+    def encode(
+        self, prompts: Iterable[str | Sequence[Message]], answers: Iterable[str]
+    ) -> list[list[int]]:
+        """Ids of each prompt with its answer, as the model reads them.
+
+        Args:
+            prompts: Texts, or messages if the model has a template; there a text is what the user
+                says.
+            answers: An answer to each.
+
+        Raises:
+            UnframedError: There are messages and the model has no template.
+            FrameError: The template refuses messages.
+        """
+        tokenizer, frame = self.tokenizer, self.frame
         return [
-            self._whole(encode_prompt(tokenizer, prompt), encode_answer(tokenizer, answer))
+            self._checked(
+                asked_ids(prompt, tokenizer, frame, "a prompt")
+                + answered_ids(answer, tokenizer, frame)
+            )
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
@@ -132,9 +157,12 @@ class RewardModel(nn.Module):
         return tokens.to(self.trunk.device)
 
     def _whole(self, prompt: Iterable[int], answer: Iterable[int]) -> list[int]:
-        """Prompt, answer and stop token, without the beginning that does not fit."""
-        stop = self.tokenizer.stop_token
-        ids = [*prompt, *answer, *(() if stop is None else (stop,))]
+        """Prompt, answer and the token that ends it."""
+        stop = self.tokenizer.stop_token if self.frame is None else self.frame.end_of_turn
+        return self._checked([*prompt, *answer, *(() if stop is None else (stop,))])
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """Ids without the beginning that does not fit."""
         if not ids:
             raise ValueError(
                 "a prompt and its answer are both empty, and the tokenizer "
@@ -155,8 +183,10 @@ class RewardModel(nn.Module):
         scores: Tensor = self.trunk.value_head(self.trunk.read(tokens))
         return scores.float().squeeze(1) - self.mean
 
-    def score_texts(self, prompts: Iterable[str], answers: Iterable[str]) -> NDArray[np.float64]:
-        """Scores of n answers, one to each prompt, shape (n,)."""
+    def score_texts(
+        self, prompts: Iterable[str | Sequence[Message]], answers: Iterable[str]
+    ) -> NDArray[np.float64]:
+        """Scores of n answers, one to each prompt, shape (n,); raises as `encode`."""
         return self._score(self.encode(prompts, answers))
 
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
@@ -169,7 +199,8 @@ class RewardModel(nn.Module):
 
     def _of_episode(self, episode: Episode) -> list[int]:
         if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
-            return self.encode([episode.prompt], [episode.text])[0]
+            messages = None if self.frame is None else episode.columns.get("messages")
+            return self.encode([messages or episode.prompt], [episode.text])[0]
         stopped = episode.finish_reason == "stop"
         answer = episode.tokens[:-1] if stopped else episode.tokens
         return self._whole(episode.prompt_tokens.tolist(), answer.tolist())
@@ -193,7 +224,9 @@ class RewardModel(nn.Module):
         The trunk is saved as a policy, so that a value network can begin with it.
         """
         folder = self.trunk.save(folder)
-        description = {"mean": self.mean.item()}
+        description: dict[str, Any] = {"mean": self.mean.item()}
+        if self.frame is not None:
+            description["template"] = saved_template(self.frame.template)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
         return folder
 
@@ -220,7 +253,8 @@ class RewardModel(nn.Module):
         """
         path = Path(folder) / DESCRIPTION
         try:
-            mean = float(json.loads(path.read_text(encoding="utf-8"))["mean"])
+            described = json.loads(path.read_text(encoding="utf-8"))
+            mean, saved = float(described["mean"]), described.get("template")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no reward model that can be read: {reason(error)}; "
@@ -230,6 +264,6 @@ class RewardModel(nn.Module):
             trunk = load_policy(folder, tokenizer)
         else:
             trunk.load_weights(folder)
-        model = cls(trunk)
+        model = cls(trunk, None if saved is None else template_from(saved))
         model.mean.fill_(mean)
         return model

@@ -12,10 +12,10 @@ from textenv.errors import (
     ResetOptionsError,
     UnframedError,
 )
-from textenv.frames import Frame
+from textenv.frames import Frame, Message
 from textenv.prompts import ListPrompts, Prompt, PromptSource
 from textenv.records import listed
-from textenv.tokenizers import Tokenizer, encode_prompt
+from textenv.tokenizers import Tokenizer, encode_answer, encode_prompt
 
 _WAY_OUT = (
     "shorten it, make the environment with more room, or let textenv.long_prompts (a command's "
@@ -135,6 +135,27 @@ def prompt_ids(
             "give frame='chat' for the chat template of the model, or frame=ChatTemplate()",
         )
     return encode_prompt(tokenizer, prompt.text)
+
+
+def asked_ids(
+    asked: str | Sequence[Message], tokenizer: Tokenizer, frame: Frame | None, name: str
+) -> list[int]:
+    """Ids of a text or of messages up to where the answer begins, as an environment has them.
+
+    Raises:
+        FrameError: The frame refuses the messages.
+        UnframedError: There are messages and there is no frame.
+    """
+    prompt = Prompt(asked) if isinstance(asked, str) else Prompt("", messages=list(asked))
+    return list(prompt_ids(prompt, tokenizer, frame, name))
+
+
+def answered_ids(answer: str, tokenizer: Tokenizer, frame: Frame | None) -> list[int]:
+    """Ids of an answer behind its prompt, with the token that ends it, if there is one."""
+    if frame is not None:
+        return frame.answer(answer)
+    stop = tokenizer.stop_token
+    return [*encode_answer(tokenizer, answer), *(() if stop is None else (stop,))]
 
 
 def check_answer(

@@ -7,7 +7,7 @@ Files are read whole; nothing is streamed. Chats are rendered by an environment'
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from textenv.errors import EmptyPromptsError, PromptError
 from textenv.loading import load_object
-from textenv.records import numbered_lines, on_json, short
+from textenv.records import FORMS_OF_EXAMPLES, Records, placed_records, prompt_and_columns, short
+from textenv.records.files import FORMATS, format_of
+from textenv.records.reading import read_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,27 +98,48 @@ class Prompt:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """A prompt from a record with a `prompt` (text) or `tokens` (ids); the rest are columns.
+        r"""A prompt from a record with a `prompt` (a text or messages) or `tokens` (ids).
+
+        The other names are columns. Records of conversations and instructions are read too, as
+        `textenv.records` describes them: what stands before the answer that ends them is the
+        prompt, a list of messages, and the answer the column `reference`. Prompt and text of an
+        `input` and `target` are taken as they are.
 
         >>> Prompt.from_row({"prompt": "2 + 2 =", "answer": "4"})
         Prompt(text='2 + 2 =', columns={'answer': '4'}, tokens=None)
+        >>> Prompt.from_row({"instruction": "Add.", "input": "2 and 2", "output": "4"}).messages
+        ({'role': 'user', 'content': 'Add.\n2 and 2'},)
 
         Raises:
-            PromptError: Neither key or both are there, or the value is of the wrong kind.
+            PromptError: The record has none of these forms, both `prompt` and `tokens`, or a value
+                is of the wrong kind.
         """
         columns = dict(row)
-        if ("prompt" in columns) == ("tokens" in columns):
-            number = "both" if "prompt" in columns else "neither"
+        if "prompt" in columns and "tokens" in columns:
             raise PromptError(
-                f"the record has {number} of 'prompt' and 'tokens', it needs one of them; "
+                "the record has both of 'prompt' and 'tokens', it needs one of them; "
                 f"its keys are {short(list(columns))}"
             )
-        if "prompt" in columns:
+        if "tokens" in columns:
+            return cls("", tokens=_token_ids(columns.pop("tokens")), columns=columns)
+        if "prompt" in columns and not isinstance(columns["prompt"], Mapping):
             given = columns.pop("prompt")
             if isinstance(given, list | tuple):
                 return cls("", columns, messages=given)
             return cls(given, columns)
-        return cls("", tokens=_token_ids(columns.pop("tokens")), columns=columns)
+        try:
+            asked = prompt_and_columns(columns)
+        except ValueError as error:
+            raise PromptError(str(error)) from error
+        if asked is None:
+            raise PromptError(
+                "the record has neither of 'prompt' and 'tokens', nor a form of examples "
+                f"({FORMS_OF_EXAMPLES}); its keys are {short(list(columns))}"
+            )
+        said, columns = asked
+        if isinstance(said, str):
+            return cls(said, columns)
+        return cls("", columns, messages=said)
 
     def to_json(self) -> dict[str, Any]:
         """The prompt as a dict that `json.dumps` takes and `from_json` reads.
@@ -299,7 +322,9 @@ def load_prompts(source: Any) -> PromptSource:
         source: One of
             a list of texts, records (see `Prompt.from_row`) or `Prompt`s;
             a path ending in `.txt` (UTF-8, a prompt on each line that is not blank);
-            a path ending in `.jsonl` (UTF-8, a record on each line that is not blank);
+            a path ending in `.jsonl`, `.json` or `.parquet`, perhaps compressed (a record each);
+            an iterable of records, such as a `Dataset` or a stream of `datasets`, which is read
+            to its end;
             a callable that takes a `numpy.random.Generator` and returns a prompt;
             a `PromptSource`;
             a string `"package.module:name"` or `"file.py:name"` that names one of these.
@@ -321,6 +346,8 @@ def load_prompts(source: Any) -> PromptSource:
         return ListPrompts(source)
     if callable(source) and not is_class:
         return FunctionPrompts(source)
+    if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping | Set | type):
+        return ListPrompts(read_prompts(source, Prompt.from_row, "prompts"))
     raise PromptError(
         f"{short(source)} of type {type(source).__name__} is not a source of prompts: pass a list "
         "of texts or records, a .txt or .jsonl path, or a function of a numpy Generator"
@@ -329,37 +356,37 @@ def load_prompts(source: Any) -> PromptSource:
 
 def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
     path = Path(source)
-    parsers: dict[str, Callable[[str], Prompt]] = {
-        ".txt": Prompt,
-        ".jsonl": on_json(Prompt.from_row),
-    }
-    parse = parsers.get(path.suffix.lower())
-    if parse is None:
+    if format_of(path) in FORMATS:
+        prompts = read_prompts(path, Prompt.from_row, "prompts")
+    elif path.suffix.lower() == ".txt":
+        lines = read_lines(path, Prompt, "prompts")
+        prompts = [replace(prompt, origin=place) for place, prompt in lines]
+    else:
         raise PromptError(
-            f"{short(str(source))} is neither a path ending in .txt or .jsonl nor "
-            "'package.module:function'; if it is itself the prompt, pass a list: [...]"
+            f"{short(str(source))} is neither a path ending in .txt or .jsonl (or .json, .parquet, "
+            "compressed) nor 'package.module:function'; if it is itself the prompt, pass a list: "
+            "[...]"
         )
-    prompts = read_prompts(path, parse, "prompts")
     if not prompts:
         raise EmptyPromptsError(f"there is no prompt in {path}")
     return prompts
 
 
 def read_prompts(
-    path: str | os.PathLike[str], parse: Callable[[str], Prompt], what: str
+    source: Records, parse: Callable[[dict[str, Any]], Prompt], what: str
 ) -> list[Prompt]:
-    """A prompt from every line of a file that is not blank; each knows its line.
+    """A prompt from every record of a source; each knows where it stands.
 
     Args:
-        path: The file.
-        parse: Makes a prompt from a line; raises ValueError if it cannot.
-        what: What the lines should be, for messages.
+        source: A file or an iterable of records; see `textenv.records.read_records`.
+        parse: Makes a prompt from a record; raises ValueError if it cannot.
+        what: What the records should be, for messages.
 
     Raises:
-        MalformedRecordError: The file or some lines of it cannot be read.
+        MalformedRecordError: The file or some records of it cannot be read.
     """
-    lines = numbered_lines(path, parse, what)
-    return [replace(prompt, origin=f"{path}:{number}") for number, prompt in lines]
+    placed = placed_records(source, parse, what)
+    return [replace(prompt, origin=place) for place, prompt in placed]
 
 
 def _numbered(prompts: Iterable[Any]) -> Iterable[Prompt]:

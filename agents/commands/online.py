@@ -9,6 +9,7 @@ from agents.commands.shared import (
     MODEL_AS_JUDGE,
     OWN_FUNCTION,
     Adapted,
+    Framed,
     Judging,
     Machine,
     Prompted,
@@ -17,7 +18,7 @@ from agents.commands.shared import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Adapted, Framed):
     """What to learn from whom.
 
     Attributes:

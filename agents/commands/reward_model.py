@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine
+from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Adapted, FramedRecords):
     """What to learn.
 
     Attributes:
         policy: The policy that the model begins as: a folder written by policy.save, or a model of
             Hugging Face, by its folder or its name on the hub (owner/name).
-        preferences: Rankings or pairs: .jsonl or .jsonl.gz with 'prompt', 'answers' and 'ranks', or
-            'prompt', 'chosen' and 'rejected', or the dialogues of hh-rlhf. May be given several
-            times.
+        preferences: Rankings ('prompt', 'answers' and 'ranks') or pairs ('prompt', 'chosen' and
+            'rejected', of texts or messages, or the dialogues of hh-rlhf) and other published
+            forms: .jsonl, .json or .parquet, perhaps with .gz, .bz2, .xz or .zst. May be given
+            several times.
         reference: Demonstrations, in a form that textenv sft reads; their mean score becomes 0. The
             answers it learns from, if not given.
         held_out: Share of the prompts that are not learned but measured on.

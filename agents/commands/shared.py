@@ -122,6 +122,19 @@ class Framed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FramedRecords(Framed):
+    """How records are wrapped.
+
+    Attributes:
+        frame: How conversations are wrapped, and then texts too, as what the user says and the
+            answer: chat for the template of the dialogues that the policy has learned from (textenv
+            sft, or the tokenizer's own chat template), or a textenv.frames.ChatTemplate of yours.
+            If not given, conversations are wrapped in the policy's template, or one of plain text,
+            and texts are read as they are.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conversation(Framed):
     """Conversations: answers of several turns.
 

@@ -13,15 +13,14 @@ from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
-from agents.feedback.preferences import (
-    Labeller,
+from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
+from agents.feedback.rankings import (
+    Asked,
     Ranking,
     append_rankings,
+    has_messages,
     laid_flat,
-    preference_rollout,
-    rank,
     read_rankings,
-    sample_answers,
 )
 from agents.feedback.reward_losses import RankingLoss, kwise, pairwise, plackett_luce
 from agents.feedback.reward_modelling import (
@@ -39,6 +38,7 @@ from agents.feedback.terminal import label_in_terminal, parse_ranking, terminal_
 
 __all__ = [
     "Agreement",
+    "Asked",
     "Calibration",
     "CalibrationBin",
     "DirectPreferences",
@@ -60,6 +60,7 @@ __all__ = [
     "calibration",
     "fit_reward_model",
     "fit_token_reward",
+    "has_messages",
     "kwise",
     "label_in_terminal",
     "laid_flat",

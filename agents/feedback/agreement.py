@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluation.intervals import Interval
-from agents.feedback.preferences import Ranking
+from agents.feedback.rankings import Ranking
 from textenv.errors import PromptError
 from textenv.imports import optional
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation.judges import quiet_jieba
-from agents.feedback.preferences import Labeller, append_rankings, rank, read_rankings
+from agents.feedback.preferences import Labeller, rank
+from agents.feedback.rankings import append_rankings, read_rankings
 from textenv.imports import optional
 
 

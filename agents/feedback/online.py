@@ -14,13 +14,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from agents.feedback.preferences import Labeller, Ranking, laid_flat, rank, sample_answers
+from agents.feedback.preferences import Labeller, rank, sample_answers
+from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_modelling import RewardModelStep, normalise, reward_model_steps
 from agents.feedback.segments import sample_segments
 from agents.learner import Learner
 from agents.runs.stages import Advance
 from agents.runs.update import Update
 from policies.reward_model import RewardModel
+from textenv.frames import Frame
 
 RANKINGS = "rankings"
 """The unit of the part of a round in which answers are ranked."""
@@ -54,7 +56,7 @@ def unseen(name: str, total: int, unit: str) -> Iterator[Advance]:
 
 def online_rounds(
     learner: Learner,
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     labeller: Labeller,
     fit: Callable[[Sequence[Ranking]], object],
     *,
@@ -67,6 +69,7 @@ def online_rounds(
     rankings: Sequence[Ranking] = (),
     first: int = 1,
     begun_at: int | None = None,
+    frame: Frame | None = None,
     seed: int = 0,
     show: Show = unseen,
 ) -> Iterator[Round]:
@@ -92,6 +95,8 @@ def online_rounds(
         rankings: Earlier rankings; the model learns from them too.
         first: Number of the first round.
         begun_at: `learner.tokens_done` at the beginning of round 1; now if None.
+        frame: What wraps the prompts, that of the learner's environment; None for texts as they
+            are.
         seed: Seed of the choice of prompts and of the answers.
         show: Shows how far a round is, such as `Stages.bar`.
     """
@@ -112,7 +117,12 @@ def online_rounds(
         with show(f"{title}: answers", count * answers_per_prompt, "answers") as advance:
             if segment_tokens is None:
                 answers = sample_answers(
-                    learner.policy, asked, answers_per_prompt, on_answers=advance, **sampling
+                    learner.policy,
+                    asked,
+                    answers_per_prompt,
+                    frame=frame,
+                    on_answers=advance,
+                    **sampling,
                 )
             else:
                 asked, answers = sample_segments(
@@ -161,4 +171,4 @@ def fit_reward_model(
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
         for step in reward_model_steps(model, rankings, **training):
             on_step(step)
-    normalise(model, *laid_flat(rankings))
+    normalise(model, *laid_flat(for_frame(rankings, model.frame)))

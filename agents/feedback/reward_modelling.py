@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval, bootstrap_interval
-from agents.feedback.preferences import Ranking, laid_flat
+from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
 from agents.supervised.fitting import FitStep, Fitting
@@ -67,11 +67,13 @@ def reward_model_steps(
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
+        UnframedError: There are messages, and the model has no template.
     """
     rankings = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
     if not rankings:
         raise PromptError(NO_PAIRS)
-    rows = [model.encode([r.prompt] * len(r.answers), r.answers) for r in rankings]
+    read = for_frame(rankings, model.frame)
+    rows = [model.encode([r.asked] * len(r.answers), r.answers) for r in read]
     fitting = Fitting(
         model,
         steps=steps_of(len(rankings), epochs, batch_size),
@@ -96,7 +98,7 @@ def reward_model_steps(
         yield RewardModelStep(**asdict(step), accuracy=right)
 
 
-def normalise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]) -> None:
     """Shift the model's scores so that their mean over these answers, one for each prompt, is 0.
 
     Rankings do not say where the scores' zero is. Ouyang et al. (2022) put it at the mean of the
@@ -224,7 +226,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
 def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
     # One call for all answers, so that the model reads them in full batches.
-    scores = model.score_texts(*laid_flat(rankings))
+    scores = model.score_texts(*laid_flat(rankings, model.frame))
     ends = np.cumsum([len(ranking.answers) for ranking in rankings])
     margins = []
     for ranking, some in zip(rankings, np.split(scores, ends[:-1]), strict=True):

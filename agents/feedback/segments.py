@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.feedback.preferences import Ranking, laid_flat
+from agents.feedback.rankings import Ranking, laid_flat
 from agents.feedback.reward_modelling import RewardModelStep, reward_model_steps
 from policies import Policy, generate_tokens, tokenizer_of
 from policies.token_reward import TokenReward

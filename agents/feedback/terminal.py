@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from agents.feedback.preferences import Labeller, Ranking, append_rankings, read_rankings
+from agents.feedback.preferences import Labeller
+from agents.feedback.rankings import Asked, Ranking, append_rankings, as_text, read_rankings
 
 QUIT = "q"
 HELP = 'Best first, "=" between equals, such as "2 1 3=4"; "q" stops.'
 
 
 def label_in_terminal(
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     answers: Iterable[Sequence[str]],
     path: str | os.PathLike[str],
     *,
@@ -31,7 +32,7 @@ def label_in_terminal(
     """Show each prompt with its answers in random order, and add the rankings to a file.
 
     Args:
-        prompts: The prompts; those that are in the file already are skipped.
+        prompts: The prompts, texts or messages; those that are in the file already are skipped.
         answers: Answers to each prompt.
         path: A `.jsonl` file; it is made if it does not exist.
         console: Where to show the answers; a new console if None.
@@ -45,17 +46,18 @@ def label_in_terminal(
     """
     console = console or Console()
     generator = np.random.default_rng(seed)
-    left = set(unranked(prompts, path))
+    left = set(map(as_text, unranked(prompts, path)))
     for number, (prompt, given) in enumerate(zip(prompts, answers, strict=True), start=1):
         # Drawn for skipped prompts too, so the order of a prompt does not depend on what is done.
         shown = [given[i] for i in generator.permutation(len(given))]
-        if prompt not in left:
+        text = as_text(prompt)
+        if text not in left:
             continue
-        scores = _rank(console, f"{number} of {len(prompts)}", prompt, shown)
+        scores = _rank(console, f"{number} of {len(prompts)}", text, shown)
         if scores is None:
             return False
         append_rankings(path, [Ranking.from_scores(prompt, shown, scores)])
-        left.remove(prompt)  # a prompt that comes twice is asked once
+        left.remove(text)  # a prompt that comes twice is asked once
     return True
 
 
@@ -78,7 +80,7 @@ def terminal_labeller(console: Console | None = None) -> Labeller:
     return label
 
 
-def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
+def unranked(prompts: Iterable[Asked], path: str | os.PathLike[str]) -> list[Asked]:
     """The prompts that have no ranking in the file yet, each once.
 
     Raises:
@@ -86,7 +88,8 @@ def unranked(prompts: Iterable[str], path: str | os.PathLike[str]) -> list[str]:
     """
     there = Path(path).exists() and Path(path).stat().st_size > 0
     done = {ranking.prompt for ranking in read_rankings(path)} if there else set()
-    return [prompt for prompt in dict.fromkeys(prompts) if prompt not in done]
+    different = {as_text(prompt): prompt for prompt in reversed(list(prompts))}
+    return [prompt for text, prompt in reversed(different.items()) if text not in done]
 
 
 def parse_ranking(line: str, count: int) -> list[float]:

@@ -38,19 +38,28 @@ def run(settings: AgreementSettings) -> None:
 def by_labeller(paths: Sequence[Path]) -> dict[str, list[Ranking]]:
     """The rankings of files by the labeller that they name, or else by their file.
 
+    Two files that name the same labeller are two labellers: one person may rank twice, and a judge
+    by other principles.
+
     Raises:
         OptionError: A file is named twice.
         MalformedRecordError: Lines of a file are not rankings.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise OptionError(f"a file is named twice: {' '.join(map(str, paths))}")
-    stems = [path.name.partition(".")[0] for path in paths]
-    alike = len(set(stems)) < len(stems)
-    rankings: dict[str, list[Ranking]] = {}
-    for path, stem in zip(paths, stems, strict=True):
+    stems = {path: path.name.partition(".")[0] for path in paths}
+    alike = len(set(stems.values())) < len(stems)
+    named = {path: str(path) if alike else stem for path, stem in stems.items()}
+    files: dict[str, dict[Path, list[Ranking]]] = {}
+    for path in paths:
         for ranking in read_rankings(path):
-            rankings.setdefault(str(path) if alike else stem, []).append(ranking)
-    return rankings
+            who = files.setdefault(ranking.labeller or named[path], {})
+            who.setdefault(path, []).append(ranking)
+    return {
+        name if len(of) == 1 else f"{name} in {named[path]}": rankings
+        for name, of in files.items()
+        for path, rankings in of.items()
+    }
 
 
 def tables(found: Agreement) -> tuple[Table, Table]:

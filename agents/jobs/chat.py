@@ -8,13 +8,11 @@ from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.jobs.begin import begin_with
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
-from agents.jobs.environments import named_template, rules_of, template_of
+from agents.jobs.environments import chat_template_named, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
 from agents.runs.streaming import visible
-from policies import Policy
-from textenv.errors import FrameError, OptionError, PromptError
-from textenv.frames import ChatTemplate, ModelTemplate
-from textenv.records import short
+from textenv.errors import OptionError, PromptError
+from textenv.frames import ChatTemplate
 from textenv.tools import Tools
 
 COMMANDS = {
@@ -63,7 +61,7 @@ def run(settings: ChatSettings) -> None:
     )
     template = ChatTemplate() if talk_options.dialogue else template_of(policy)
     if talk_options.frame is not None:
-        template = _chosen(talk_options.frame, policy)
+        template = chat_template_named(talk_options.frame, policy)
     if talk_options.plain or template is None:
         if tools is not None:
             raise OptionError(
@@ -82,18 +80,6 @@ def run(settings: ChatSettings) -> None:
         talker = Chat(voice, template, talk_options.system, tools=tools)
     print("/help lists the commands.")
     talk(talker)
-
-
-def _chosen(name: str, policy: Policy) -> ChatTemplate | ModelTemplate:
-    """The template that `--frame` names.
-
-    Raises:
-        FrameError: It is none, or the policy has none.
-    """
-    template = named_template(name, policy)
-    if not isinstance(template, ChatTemplate | ModelTemplate):
-        raise FrameError(f"--frame {name} is {short(template)}, not a textenv.frames.ChatTemplate")
-    return template
 
 
 def talk(talker: Talker) -> None:

@@ -16,6 +16,7 @@ from textenv.frames import CHAT, ChatTemplate, Frame, FrameArgument, ModelTempla
 from textenv.loading import load_object
 from textenv.long_prompts import cut_long, drop_long
 from textenv.masks import forbidden_marks, mask_table, token_marks
+from textenv.records import short
 from textenv.rewards import terms_of_all
 from textenv.stop_strings import StopStrings
 from textenv.tokenizers import stop_tokens_of
@@ -175,6 +176,39 @@ def named_template(name: str | None, policy: Policy) -> FrameArgument:
             "file.py:template, or take a policy of textenv sft"
         )
     return template
+
+
+def chat_template_named(name: str, policy: Policy) -> ChatTemplate | ModelTemplate:
+    """The template that `--frame` names, where no frame of another kind will do.
+
+    Raises:
+        FrameError: It is another one, or the policy has none.
+        ObjectNotFoundError: There is no such template.
+    """
+    template = named_template(name, policy)
+    if not isinstance(template, ChatTemplate | ModelTemplate):
+        raise FrameError(f"--frame {name} is {short(template)}, not a textenv.frames.ChatTemplate")
+    return template
+
+
+def template_of_records(
+    name: str | None, policy: Policy, has_messages: bool
+) -> ChatTemplate | ModelTemplate | None:
+    """What wraps the records that a command reads; None for texts as they are.
+
+    Args:
+        name: The value of `--frame`.
+        policy: Who reads them.
+        has_messages: Whether there are messages among them, which something must wrap: the
+            template of the policy if `--frame` is not given, or plain text if it has none.
+
+    Raises:
+        FrameError: `--frame` names no template of ours, or the policy has none.
+        ObjectNotFoundError: There is no such template.
+    """
+    if name is not None:
+        return chat_template_named(name, policy)
+    return (template_of(policy) or ChatTemplate()) if has_messages else None
 
 
 def frame_of(talk: Conversation, policy: Policy) -> Frame | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from agents.commands.shared import Judging, Machine
-from agents.feedback import Labeller, rank, snownlp_labeller, vader_labeller
+from agents.feedback import Asked, Labeller, rank, snownlp_labeller, vader_labeller
 from agents.jobs.models import ModelJudge, is_judge, model_judge
 from textenv.loading import load_function
 from textenv.reward_trial import ANSWER
@@ -48,7 +48,7 @@ def named_labeller(name: str, judging: Judging, machine: Machine) -> NamedLabell
     return NamedLabeller(load_function(name, "the labeller", "a prompt and its answers"))
 
 
-def try_labeller(labeller: NamedLabeller, prompt: str) -> None:
+def try_labeller(labeller: NamedLabeller, prompt: Asked) -> None:
     """Find out that a labeller cannot rank, before anything takes long.
 
     Raises:

@@ -1,15 +1,15 @@
 """The job of `textenv online`: rounds of answers, rankings, a reward model and PPO.
 
 The folder of a run holds the last whole round (learner, reward model, all rankings so far), written
-beside and renamed; `rankings.jsonl`, to which every ranking goes at once; and at the end the policy
-and the reward model.
+beside and renamed; `journal.jsonl`, to which every ranking goes at once; and at the end the policy,
+the reward model and the rankings.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from agents.commands.parsing import to_kept
 from agents.commands.shared import Conversation, Masked
 from agents.evaluation import win_rate
 from agents.feedback import (
+    Asked,
     Labeller,
     Ranking,
     Remembered,
@@ -39,25 +40,34 @@ from agents.feedback import (
     terminal_labeller,
 )
 from agents.feedback.online import RANKINGS, unseen
+from agents.feedback.rankings import as_text
 from agents.feedback.reward_modelling import RewardModelStep
 from agents.jobs.begin import begin_with, reference_of, with_lora
-from agents.jobs.environments import environment_for, fit_prompts, room_for_prompts
+from agents.jobs.environments import (
+    CHAT,
+    environment_for,
+    fit_prompts,
+    room_for_prompts,
+    template_of_records,
+)
 from agents.jobs.holding_out import hold_out
 from agents.jobs.labellers import named_labeller, try_labeller
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
-from agents.jobs.preferences import chosen_prompts, texts_of
+from agents.jobs.preferences import asked_of, chosen_prompts
 from agents.learner import Learner
 from agents.optimisation.settings import falling
 from agents.runs.stages import Advance, Stages
 from agents.supervised.sft import steps_of
-from policies import Policy, RewardModel, tokenizer_of
+from policies import Policy, RewardModel, TransformerPolicy, tokenizer_of
 from policies.token_reward import TokenReward
-from textenv import ListPrompts
+from textenv import ListPrompts, Prompt
 from textenv.errors import CheckpointError, OptionError
 from textenv.files import reason
+from textenv.frames import ChatTemplate, ModelTemplate, load_frame
 
-CONFIG, STATE, JOURNAL = "config.json", "state.json", "rankings.jsonl"
+CONFIG, STATE = "config.json", "state.json"
+JOURNAL, RANKINGS_FILE = "journal.jsonl", "rankings.jsonl"
 MAY_CHANGE = ("rounds", "device", "held_out")
 """Options that a resumed run may be given other values of."""
 
@@ -79,17 +89,28 @@ def run(settings: OnlineSettings) -> None:
     labeller = named_labeller(task.labeller, settings.judging, machine)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
     tokenizer_of(policy, f"the policy in {task.policy}")
-    room = room_for_prompts(policy, wanted.max_new_tokens)
     chosen = ListPrompts(chosen_prompts(task.prompts, task.limit, machine.seed))
-    fitting = fit_prompts(chosen, policy, room, wanted.long_prompts, console)
+    template = template_of_records(
+        task.frame, policy, any(prompt.messages is not None for prompt in chosen.prompts)
+    )
+    if template is not None and settings.rounds.segment_tokens is not None:
+        raise OptionError(
+            "--segment-tokens cuts answers in two, and a conversation ends in a whole message: "
+            "give prompts as texts, or leave it out"
+        )
+    if isinstance(template, ChatTemplate) and isinstance(policy, TransformerPolicy):
+        policy.chat_template = asdict(template)  # so that `textenv chat` asks in this form
+    frame = load_frame(template, tokenizer_of(policy))
+    room = room_for_prompts(policy, wanted.max_new_tokens)
+    fitting = fit_prompts(chosen, policy, room, wanted.long_prompts, console, frame)
     held_out, prompts = hold_out(
-        texts_of(fitting, policy),
-        lambda text: text,
+        asked_of(fitting, policy, frame),
+        as_text,
         lambda different: min(task.held_out, different // 2),
         np.random.default_rng(machine.seed),
     )
     try_labeller(labeller, prompts[0])
-    job = OnlineRun.begun(settings, policy, prompts, console)
+    job = OnlineRun.begun(settings, policy, prompts, template, console)
     try:
         job.play(labeller.label or terminal_labeller(console), asks_people=labeller.label is None)
     except KeyboardInterrupt as error:
@@ -107,7 +128,7 @@ class OnlineRun:
 
     Attributes:
         settings: The options.
-        prompts: What is asked in the rounds.
+        prompts: What is asked in the rounds, texts or messages.
         model: The reward model, or the rewards of tokens.
         learner: Trains the policy against it.
         rankings: All rankings of the rounds that are done.
@@ -116,7 +137,7 @@ class OnlineRun:
     """
 
     settings: OnlineSettings
-    prompts: Sequence[str]
+    prompts: Sequence[Asked]
     model: RewardModel
     learner: Learner
     rankings: list[Ranking]
@@ -125,28 +146,40 @@ class OnlineRun:
 
     @classmethod
     def begun(
-        cls, settings: OnlineSettings, policy: Policy, prompts: Sequence[str], console: Console
+        cls,
+        settings: OnlineSettings,
+        policy: Policy,
+        prompts: Sequence[Asked],
+        template: ChatTemplate | ModelTemplate | None,
+        console: Console,
     ) -> "OnlineRun":
         """A run at its beginning, or after the last round that was saved.
+
+        Args:
+            settings: The options.
+            policy: What it begins with.
+            prompts: What is asked in the rounds, texts or messages.
+            template: What wraps messages; None for texts as they are.
+            console: Where to show what is done.
 
         Raises:
             CheckpointError: What was saved cannot be read.
         """
         task, machine, wanted = settings.task, settings.machine, settings.answers
         kind = RewardModel if settings.rounds.segment_tokens is None else TokenReward
-        model = kind.from_policy(policy, machine.seed)
+        model = kind.from_policy(policy, machine.seed, template)
         with_lora(policy, task.lora, machine.seed, task.policy)
         saved = _saved(task.out)
         if saved is not None:
             model = kind.load(saved / "reward_model", trunk=model.trunk)
         envs = environment_for(
             policy,
-            ListPrompts(prompts),
+            ListPrompts(list(map(_prompt, prompts))),
             model.as_reward() if isinstance(model, TokenReward) else model,
             rows=wanted.rows,
             max_new_tokens=wanted.max_new_tokens,
             masks=Masked(),
-            talk=Conversation(),
+            talk=Conversation(frame=task.frame if template is None else task.frame or CHAT),
         )
         learner = Learner(
             policy,
@@ -166,7 +199,7 @@ class OnlineRun:
         made = cls(settings, prompts, model, learner, [], 0, Stages(console))
         if saved is not None:
             learner.load(saved / "learner")
-            made.rankings = read_rankings(saved / JOURNAL)
+            made.rankings = read_rankings(saved / RANKINGS_FILE)
             made.done = _state(saved)["round"]
             console.print(f"{made.done} rounds are done.")
         return made
@@ -201,6 +234,7 @@ class OnlineRun:
             rankings=self.rankings,
             first=self.done + 1,
             begun_at=0,
+            frame=self.model.frame,
             seed=self.settings.machine.seed,
             show=show,
         )
@@ -216,7 +250,7 @@ class OnlineRun:
                 highlight=False,
             )
 
-    def compare(self, labeller: Labeller, prompts: Sequence[str]) -> None:
+    def compare(self, labeller: Labeller, prompts: Sequence[Asked]) -> None:
         """Show how often the labeller prefers the policy's answers to those of its beginning."""
         wanted, answers = self.settings.answers, []
         assert self.learner.reference is not None
@@ -226,6 +260,7 @@ class OnlineRun:
                     policy,
                     prompts,
                     1,
+                    frame=self.model.frame,
                     max_new_tokens=wanted.max_new_tokens,
                     temperature=wanted.temperature,
                     seed=self.settings.machine.seed,
@@ -247,7 +282,8 @@ class OnlineRun:
         out, console = self.settings.task.out, self.stages.console
         self.learner.policy.save(out / "policy")
         self.model.save(out / "reward_model")
-        console.print(f"Rankings: {out / JOURNAL}", soft_wrap=True)
+        shutil.copyfile(_folder(out, self.done) / RANKINGS_FILE, out / RANKINGS_FILE)
+        console.print(f"Rankings: {out / RANKINGS_FILE}", soft_wrap=True)
         console.print(f"Reward model: {out / 'reward_model'}", soft_wrap=True)
         console.print(f"Policy: {out / 'policy'}", soft_wrap=True)
 
@@ -288,11 +324,16 @@ class OnlineRun:
         shutil.rmtree(part, ignore_errors=True)
         self.learner.save(part / "learner")
         self.model.save(part / "reward_model")
-        append_rankings(part / JOURNAL, self.rankings)
+        append_rankings(part / RANKINGS_FILE, self.rankings)
         _write_json(part / STATE, {"round": self.done})
         part.rename(_folder(out, self.done))
         for number in range(1, self.done):
             shutil.rmtree(_folder(out, number), ignore_errors=True)
+
+
+def _prompt(asked: Asked) -> Prompt:
+    """What is asked, as an environment takes it."""
+    return Prompt(asked) if isinstance(asked, str) else Prompt.from_row({"prompt": list(asked)})
 
 
 def _folder(out: Path, number: int) -> Path:

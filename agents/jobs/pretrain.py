@@ -36,7 +36,7 @@ from textenv.errors import (
     TokenizerError,
 )
 from textenv.files import check_there, read_text
-from textenv.records import read_jsonl
+from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
@@ -185,7 +185,7 @@ def _documents(files: list[Path]) -> Iterator[str]:
         if path.suffix == ".txt":
             yield read_text(path)
         else:
-            yield from read_jsonl(path, _text, "documents")
+            yield from read_records(path, _text, "documents")
 
 
 def _text(record: dict[str, Any]) -> str:

@@ -8,8 +8,10 @@ from rich.table import Table
 
 from agents.commands.reward_model import RewardModelSettings
 from agents.feedback import (
+    Asked,
     Calibration,
     calibration,
+    has_messages,
     kwise,
     laid_flat,
     normalise,
@@ -21,6 +23,7 @@ from agents.feedback import (
     split_rankings,
 )
 from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.environments import template_of_records
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
@@ -28,6 +31,7 @@ from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
 from policies.reward_model import RewardModel
 from textenv.errors import MalformedRecordError
+from textenv.frames import Frame
 from textenv.records import read_files
 
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
@@ -47,11 +51,14 @@ def run(settings: RewardModelSettings) -> None:
     device = device_named(machine.device)
     check_folder(task.out, "--out")
     rankings = read_files(task.preferences, read_rankings)
-    demonstrations = None if task.reference is None else _demonstrations(task.reference)
     learned, kept = split_rankings(rankings, task.held_out, machine.seed)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
     with_lora(policy, task.lora, machine.seed, task.policy)
-    model = RewardModel.with_fresh_head(policy, machine.seed)
+    template = template_of_records(task.frame, policy, has_messages(rankings))
+    model = RewardModel.with_fresh_head(policy, machine.seed, template)
+    demonstrations = laid_flat(learned, model.frame)
+    if task.reference is not None:
+        demonstrations = _demonstrations(task.reference, model.frame)
     total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("Reward model", total, "steps") as advance:
         for step in reward_model_steps(
@@ -67,7 +74,7 @@ def run(settings: RewardModelSettings) -> None:
         ):
             advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
     with console.status("Examination"):
-        normalise(model, *(demonstrations or laid_flat(learned)))
+        normalise(model, *demonstrations)
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
     model.save(task.out)
     console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
@@ -88,13 +95,20 @@ def calibration_table(calibration: Calibration) -> Table:
     return table
 
 
-def _demonstrations(path: Path) -> tuple[list[str], list[str]]:
-    """Prompts and last answers of a file for fine-tuning."""
-    prompts, answers = [], []
-    for example in read_examples(path):
-        last = max(i for i, (_, is_answer) in enumerate(example.pieces) if is_answer)
-        prompts.append("".join(text for text, _ in example.pieces[:last]))
-        answers.append(example.pieces[last][0])
+def _demonstrations(path: Path, frame: Frame | None) -> tuple[list[Asked], list[str]]:
+    """What each example of a file for fine-tuning asks last, and the answer."""
+    prompts: list[Asked] = []
+    answers = []
+    for example in read_examples(path, frame, frame_texts=frame is not None):
+        messages = example.messages
+        if frame is not None and messages is not None:
+            last = max(i for i, one in enumerate(messages) if one["role"] == "assistant")
+            prompts.append(messages[:last])
+            answers.append(messages[last]["content"])
+        else:
+            last = max(i for i, (_, is_answer) in enumerate(example.pieces) if is_answer)
+            prompts.append("".join(text for text, _ in example.pieces[:last]))
+            answers.append(example.pieces[last][0])
     if not prompts:
         raise MalformedRecordError(f"there is no example in {path}")
     return prompts, answers

@@ -1,16 +1,16 @@
 """Supervised fine-tuning: a policy learns to answer from examples of answers.
 
-An example is a text in pieces, and some pieces are answers. A stop token follows each answer and is
-learned too. Only answers count in the default loss. Examples of a batch are laid end to end, and
-each attends to itself alone, so nothing is spent on padding and no document sees another.
+An example is a text in pieces, and some pieces are answers, or a conversation that a frame turns
+into ids. The token that ends an answer is learned too. Only answers count in the default loss.
+Examples of a batch are laid end to end, and each attends to itself alone, so nothing is spent on
+padding and no document sees another.
 
 Ouyang et al., "Training language models to follow instructions with human feedback" (2022), stage
-one. Left out: dropout, and an end-of-turn token of its own.
+one. Left out: dropout.
 """
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,9 @@ from agents.supervised.fitting import FitStep, Fitting
 from policies import Policy, TransformerPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
+from textenv.frames import Frame, Message
 from textenv.frames.chat_template import ChatTemplate, encode_pieces
-from textenv.records import read_jsonl, short
+from textenv.records import Records, example, human_assistant, read_records, transcript
 
 SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
 """A function of a policy, tokens (S, L), learned places (S, L) and lengths (S,) to a scalar."""
@@ -35,82 +36,108 @@ SFTLoss = Callable[[Policy, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Example:
-    """A text in pieces.
+    """A text in pieces, or a conversation that a frame turns into ids.
 
     Attributes:
-        pieces: Pieces of text, each with whether it is an answer; at least one is.
-        template: What has made the pieces from messages; None if they are a text as it is.
+        pieces: Pieces of text, each with whether it is an answer; none if a frame wraps `messages`.
+        template: What wraps the messages: a template that has made the pieces from them, or a frame
+            of an environment; None if the pieces are a text as it is.
+        messages: The conversation; None for a text as it is.
     """
 
     pieces: tuple[tuple[str, bool], ...]
-    template: ChatTemplate | None = None
+    template: ChatTemplate | Frame | None = None
+    messages: tuple[Message, ...] | None = None
 
     @property
     def question(self) -> str:
         """The text before the first answer."""
+        if not self.pieces:
+            asked = takewhile(lambda message: message["role"] != "assistant", self.messages or ())
+            return transcript(list(asked))
         before = takewhile(lambda piece: not piece[1], self.pieces)
         return "".join(text for text, _ in before)
 
     @classmethod
     def from_record(
-        cls, record: Mapping[str, Any], template: ChatTemplate | None = None
+        cls,
+        record: Mapping[str, Any],
+        template: ChatTemplate | Frame | None = None,
+        *,
+        frame_texts: bool = False,
     ) -> "Example":
-        r"""An example from a record in one of three forms.
+        r"""An example from a record in one of the forms that `textenv.records` knows.
 
-        - `messages`: a list of messages with `role` and `content`, put into the template;
-        - `instruction`, `output` and perhaps `input` (Alpaca's form): one question and answer, put
-          into the template;
-        - `prompt` and `response` (or `completion`): the texts as they are.
+        Conversations (`messages`, `conversations`, `instruction` and others) are put into the
+        template. Texts (`prompt` and `response`, `input` and `target`) stay as they are.
 
         >>> Example.from_record({"instruction": "Add.", "input": "1 + 1", "output": "2"}).pieces
         (('User: Add.\n1 + 1\nAssistant:', False), (' 2', True))
 
+        Args:
+            record: The record.
+            template: Texts around the messages, `ChatTemplate()` if None, or the frame of an
+                environment: its ids are then those of the environment's episodes. `load_frame`
+                makes one from any template, such as the one that a model was published with.
+            frame_texts: Put texts into the template too, as an environment with a frame does with
+                prompts that are texts: one is what the user says, the other the answer.
+
         Raises:
             ValueError: It has another form, or no answer.
         """
+        messages, prompt, answer = example(record)
+        if messages is None and not frame_texts:
+            return cls(((prompt, False), (answer, True)))
+        if messages is None:
+            messages = human_assistant(prompt) or [{"role": "user", "content": prompt}]
+            messages.append({"role": "assistant", "content": answer.strip()})
+        if isinstance(template, Frame):
+            return cls((), template, tuple(messages))
         template = template or ChatTemplate()
-        if "messages" in record:
-            messages = record["messages"]
-            if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-                raise ValueError(f"'messages' is {short(messages)}, not a list of objects")
-            example = cls(tuple(template.pieces(messages)), template)
-        elif "instruction" in record:
-            parts = [_text(record, "instruction"), _text(record, "input", "")]
-            question = {"role": "user", "content": "\n".join(part for part in parts if part)}
-            answer = {"role": "assistant", "content": _text(record, "output")}
-            example = cls(tuple(template.pieces([question, answer])), template)
-        elif "prompt" in record:
-            key = "completion" if "completion" in record else "response"
-            example = cls(((_text(record, "prompt"), False), (_text(record, key), True)))
-        else:
-            raise ValueError(
-                "the record has neither 'messages' nor 'instruction' and 'output' nor 'prompt' and "
-                f"'response'; its keys are {short(list(record))}"
-            )
-        if not any(learned for _, learned in example.pieces):
-            raise ValueError("the record has no answer to learn")
-        return example
+        return cls(tuple(template.pieces(messages)), template, tuple(messages))
 
     def encode(self, tokenizer: Tokenizer, context: int) -> tuple[list[int], list[bool]]:
         """Ids and which of them are learned, cut to the first `context` + 1.
 
         The last id is predicted but never read. The very first id cannot be learned, because
         nothing stands before it.
+
+        Raises:
+            FrameError: The frame refuses the messages.
         """
-        ids, learned = encode_pieces(self.pieces, tokenizer)
+        if isinstance(self.template, Frame):
+            ids, learned = self.template.conversation(self.messages or ())
+        else:
+            ids, learned = encode_pieces(self.pieces, tokenizer)
         # Cut at the end: an answer's beginning needs the question, not the rest of the answer.
         return ids[: context + 1], [False, *learned[1:]][: context + 1]
 
 
 def read_examples(
-    path: str | os.PathLike[str], template: ChatTemplate | None = None
+    source: Records,
+    template: ChatTemplate | Frame | None = None,
+    *,
+    frame_texts: bool = False,
 ) -> list[Example]:
-    """The examples of a JSON-lines file, `.jsonl` or `.jsonl.gz`; see `Example.from_record`.
+    """The examples of a file or of a dataset; see `Example.from_record`.
+
+    Args:
+        source: A `.jsonl`, `.json` or `.parquet` file, perhaps compressed, or an iterable of
+            records; see `textenv.records.read_records`.
+        template: What wraps messages.
+        frame_texts: Put texts into the template too.
 
     Raises:
-        MalformedRecordError: Some lines are not examples; the first ten of these are listed.
+        MalformedRecordError: Some records are not examples; the first ten of these are listed.
     """
-    return read_jsonl(path, lambda record: Example.from_record(record, template), "examples")
+
+    def parse(record: dict[str, Any]) -> Example:
+        made = Example.from_record(record, template, frame_texts=frame_texts)
+        if isinstance(made.template, Frame):  # refused here, where the line is known
+            made.template.conversation(made.messages or ())
+        return made
+
+    return read_records(source, parse, "examples")
 
 
 # -------------------------------------------------------------------- losses
@@ -227,7 +254,9 @@ def sft_steps(
             f"{policy.context} tokens"
         )
     template = next((e.template for e in examples if e.template is not None), None)
-    if template is not None and isinstance(policy, TransformerPolicy):
+    if isinstance(template, Frame):
+        template = template.template
+    if isinstance(template, ChatTemplate) and isinstance(policy, TransformerPolicy):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,
@@ -299,10 +328,3 @@ def _learnable(
     """Ids and learned places of the examples that have an answer within the context."""
     encoded = (example.encode(tokenizer, context) for example in examples)
     return [(ids, learned) for ids, learned in encoded if any(learned)]
-
-
-def _text(record: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = record.get(key, default)
-    if not isinstance(value, str):
-        raise ValueError(f"{key!r} is {short(value)}, not text")
-    return value

@@ -6,7 +6,8 @@ says how a conversation begins and what stands between two turns; ids are put be
 nothing is encoded again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from textenv.errors import FrameError
@@ -15,6 +16,7 @@ from textenv.frames.chat_template import ChatTemplate
 from textenv.frames.model_template import ModelTemplate
 from textenv.records import short
 from textenv.tokenizers.base import Tokenizer
+from textenv.tokenizers.huggingface import ChatTemplateText
 
 CHAT = "chat"
 """Names the template that the tokenizer was published with."""
@@ -64,4 +66,37 @@ def load_frame(
     return given.frame(tokenizer, tools, stop_tokens)
 
 
-__all__ = ["ChatTemplate", "Frame", "FrameArgument", "Message", "ModelTemplate", "load_frame"]
+def saved_template(template: Template) -> dict[str, Any]:
+    """A template of this module as JSON.
+
+    Raises:
+        FrameError: It is another one, of which it is not known how to save it.
+    """
+    if isinstance(template, ChatTemplate):
+        return asdict(template)
+    if isinstance(template, ModelTemplate):
+        return {"jinja": template.text.jinja, "names": dict(template.text.names)}
+    raise FrameError(
+        f"{short(template)} cannot be saved: only a ChatTemplate and the template that a model "
+        "was published with can"
+    )
+
+
+def template_from(saved: Mapping[str, Any]) -> ChatTemplate | ModelTemplate:
+    """The template that `saved_template` gave."""
+    if "jinja" in saved:
+        return ModelTemplate(ChatTemplateText(**saved))
+    return ChatTemplate(**saved)
+
+
+__all__ = [
+    "ChatTemplate",
+    "Frame",
+    "FrameArgument",
+    "Message",
+    "ModelTemplate",
+    "Template",
+    "load_frame",
+    "saved_template",
+    "template_from",
+]

@@ -132,7 +132,7 @@ class _SpeltOut(Frame):
         tools: Sequence[Mapping[str, Any]],
         stop_tokens: Sequence[int] | None,
     ):
-        self._template, self._tokenizer = template, tokenizer
+        self.template, self._tokenizer = template, tokenizer
         self._tools = "\n".join(json.dumps(schema) for schema in tools)
         ends = stop_tokens_of(tokenizer) if stop_tokens is None else stop_tokens
         self.end_of_turn = next(iter(ends), None)
@@ -143,12 +143,12 @@ class _SpeltOut(Frame):
             first = messages.pop(0)["content"] + "\n" if _begins_with_system(messages) else ""
             messages.insert(0, {"role": "system", "content": first + self._tools})
         try:
-            return self._template.prompt_tokens(messages, self._tokenizer)
+            return self.template.prompt_tokens(messages, self._tokenizer)
         except ValueError as error:
             raise FrameError(str(error)) from error
 
     def bridge(self, texts: Sequence[str], role: str, stopped: bool) -> list[int]:
-        template, content = self._template, "\n".join(texts)
+        template, content = self.template, "\n".join(texts)
         form = {
             "user": template.user,
             "tool": template.tool,
@@ -157,6 +157,10 @@ class _SpeltOut(Frame):
         said = template.between + form.replace("{content}", content)
         end = [] if stopped or self.end_of_turn is None else [self.end_of_turn]
         return [*end, *encode_answer(self._tokenizer, said)]
+
+    def answer(self, text: str) -> list[int]:
+        said = encode_answer(self._tokenizer, self.template.answer.replace("{content}", text))
+        return said if self.end_of_turn is None else [*said, self.end_of_turn]
 
 
 def _begins_with_system(messages: Sequence[Message]) -> bool:

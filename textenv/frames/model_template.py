@@ -152,7 +152,7 @@ class _Published(Frame):
         stop_tokens: Sequence[int] | None,
     ):
         _check_tokenizer(tokenizer)
-        self._template, self._tokenizer, self._tools = template, tokenizer, tools
+        self.template, self._tokenizer, self._tools = template, tokenizer, tools
         self._stops = set(stop_tokens_of(tokenizer) if stop_tokens is None else stop_tokens)
         self._added = tokenizer.added_tokens
         self._forms: dict[str, _Form] = {}
@@ -169,7 +169,7 @@ class _Published(Frame):
         self._warn_of_rewriting()
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        return _opening(self._template, self._tokenizer, messages, self._tools)
+        return _opening(self.template, self._tokenizer, messages, self._tools)
 
     def bridge(self, texts: Sequence[str], role: str, stopped: bool) -> list[int]:
         form = self._form(role)
@@ -195,6 +195,10 @@ class _Published(Frame):
         end = next((place for place, token in enumerate(ids) if token in self._stops), -1)
         return list(ids[end + 1 :])
 
+    def answer(self, text: str) -> list[int]:
+        said = self._tokenizer.encode_further(text)
+        return [*said, *(() if self.end_of_turn is None else (self.end_of_turn,))]
+
     # ---------------------------------------------------------------- what the template writes
 
     def _form(self, role: str) -> _Form:
@@ -219,7 +223,7 @@ class _Published(Frame):
         """What the template writes behind an answer that messages follow."""
         said = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
         said += [{"role": role, "content": text} for text in texts]
-        rendered = self._template.render(said, goes_on=True)
+        rendered = self.template.render(said, goes_on=True)
         if rendered.count(_ANSWER) != 1:
             raise FrameError("the model's chat template does not write an earlier answer as it is")
         return rendered.partition(_ANSWER)[2]
@@ -278,7 +282,7 @@ class _Published(Frame):
         roles = ("assistant", "user")
         messages = [{"role": "user", "content": _QUESTION}]
         messages += [{"role": r, "content": c} for r, c in zip(roles, said, strict=False)]
-        return self._template.render(messages, goes_on=goes_on)
+        return self.template.render(messages, goes_on=goes_on)
 
 
 def _check_tokenizer(tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from textenv.episode import Episode
 from textenv.prompts import ListPrompts, Prompt, read_prompts
-from textenv.records import on_json, short
+from textenv.records import short
 from textenv.rewards import Shared, shared
 from textenv.tasks.final_answers import Extractor, after_hashes, final_answer
 from textenv.tasks.numbers import parse_number, same_number
@@ -39,7 +39,7 @@ def gsm8k(
     solution, with "#### 72" as its last line).
 
     Args:
-        path: JSON lines with `question` and `answer`, plain or `.gz`.
+        path: Records with `question` and `answer`, such as the published JSON lines.
         template: Makes a prompt from a question.
         extract: Finds the final answer in the policy's text.
 
@@ -57,7 +57,7 @@ def gsm8k(
             raise ValueError(f"the answer {short(solution)} does not end with '#### number'")
         return Prompt(template(question), {"answer": answer, "solution": solution})
 
-    prompts = read_prompts(path, on_json(parse), "problems of GSM8K")
+    prompts = read_prompts(path, parse, "problems of GSM8K")
     return Task(ListPrompts(prompts), numeric_answer(extract))
 
 

@@ -47,6 +47,22 @@ def test_files_of_one_name_are_told_apart_by_their_paths():
     assert "0.000 [0.000, 0.000]" in result.output
 
 
+def test_rankings_that_name_their_labeller():
+    def named(path, names):
+        records = [json.loads(line) for line in Path("ann.jsonl").read_text().splitlines()]
+        for record, name in zip(records, names, strict=False):
+            record["labeller"] = name
+        Path(path).write_text("\n".join(map(json.dumps, records)))
+
+    named("both.jsonl", ["cid"] * 4 + ["dot"] * 4)
+    result = run_command("agreement", "both.jsonl", "ben.jsonl")
+    for pair in ("cid and dot", "cid and ben", "dot and ben"):
+        assert pair in result.output
+    named("other.jsonl", ["cid"] * 8)
+    result = run_command("agreement", "both.jsonl", "other.jsonl")
+    assert "cid in both and cid in other" in result.output
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

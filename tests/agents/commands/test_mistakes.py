@@ -106,10 +106,10 @@ def test_the_names_on_the_command_line_are_those_that_exist():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["eval", "--judge", "afin"], "'afin'; it must be afinn, textblob, chinese or file.py:fun"),
+        (["eval", "--judge", "afin"], "'afin'; it must be afinn, textblob, chinese, judge:"),
         (["eval", "--judge", "afin"], "did you mean afinn?"),
         (["eval", "--judge", ""], "--judge is ''; it must be afinn"),
-        (["preferences", "--labeller", "vadre"], "vader, snownlp, terminal or file.py:function"),
+        (["preferences", "--labeller", "vadre"], "vader, snownlp, terminal, judge:"),
         (["pretrain", "--tokenizer", "byte"], "bytes, gpt2"),
         (["train", "--logger", "tensorbord"], "tensorboard, wandb, mlflow or trackio; did you"),
         (["train", "--precision", "fp16"], "must be float32, bfloat16 or float16"),

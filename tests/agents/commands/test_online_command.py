@@ -58,7 +58,12 @@ def test_rounds_rank_fit_and_go_on_and_all_is_kept():
     assert result.exit_code == 0, result.output
     assert len(read_rankings("run/rankings.jsonl")) == 12
     assert sorted(path.name for path in Path("run").iterdir()) == [
-        *("config.json", "policy", "rankings.jsonl", "reward_model", "round-002")
+        "config.json",
+        "journal.jsonl",
+        "policy",
+        "rankings.jsonl",
+        "reward_model",
+        "round-002",
     ]
     for part in ("Round 1: ", "Round 2: ", "before it learns from them", "On 8 held-out prompts"):
         assert part in result.output
@@ -75,7 +80,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(more):
     stopped = online(*more)
     assert stopped.exit_code == 130
     assert "goes on with round 2; rankings are kept" in stopped.output
-    assert len(read_rankings("run/rankings.jsonl")) == 8
+    assert len(read_rankings("run/journal.jsonl")) == 8
     assert sorted(path.name for path in Path("run").glob("round*")) == ["round-001"]
     Path("stop").unlink()
     again = online(*more)
@@ -103,10 +108,26 @@ def test_segments_train_a_reward_of_tokens():
 def test_a_person_ranks_and_may_stop():
     stopped = online(labeller="terminal", typed="1 2 3 4\n1=2=3=4\nq\n")
     assert stopped.exit_code == 130, stopped.output
-    assert [r.ranks for r in read_rankings("run/rankings.jsonl")] == [(1, 2, 3, 4), (1, 1, 1, 1)]
+    assert [r.ranks for r in read_rankings("run/journal.jsonl")] == [(1, 2, 3, 4), (1, 1, 1, 1)]
     result = online(labeller="terminal", typed="4 3 2 1\n" * 10)
     assert result.exit_code == 0, result.output
     assert len(read_rankings("run/rankings.jsonl")) == 12
+
+
+def test_conversations_are_answered_and_ranked_through_a_frame(folder):
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    records = [{"prompt": [*said, {"role": "user", "content": f"q{n}"}]} for n in range(12)]
+    Path("my.jsonl").write_text("\n".join(map(json.dumps, records)))
+    shape = TransformerConfig(257, 96, n_layer=1, n_head=2, n_embd=16)
+    TransformerPolicy(shape, tokenizer=BytesTokenizer()).save(folder / "policy")
+    result = online("--prompts", "my.jsonl", "--held-out", "2")
+    assert result.exit_code == 0, result.output
+    rankings = read_rankings("run/rankings.jsonl")
+    assert len(rankings) == 12 and all(len(ranking.messages) == 3 for ranking in rankings)
+    assert RewardModel.load("run/reward_model").frame is not None
+    assert load_policy("run/policy").chat_template is not None
+    cut = online("--prompts", "my.jsonl", "--segment-tokens", "2", out="other")
+    assert cut.exit_code == 2 and "--segment-tokens cuts answers in two" in cut.output
 
 
 def test_more_rounds_are_a_longer_run():
