@@ -434,7 +434,7 @@ CHINESE = Words(
         "echo": (
             "{one}说：“{items}。”{other}也说：“{items}。”",
             "{one}念{items}，{other}也念{items}。",
-            "{one}：{items}。{other}：{items}。",
+            "先是{one}说“{items}”，然后{other}也说“{items}”。",
         ),
         "small_talk": (
             "{one}和{other}在{where}聊天。",
@@ -445,7 +445,7 @@ CHINESE = Words(
             "{one}不知道做什么。{other}说不清楚，不能帮忙。",
         ),
     },
-    roles=(("客人：", "主人："), ("学生：", "先生："), ("甲：", "乙：")),
+    roles=(("客人：", "主人："), ("学生：", "先生："), ("客人：", "答："), ("问：", "先生：")),
     join="、",
     spaced=False,
 )

@@ -496,7 +496,7 @@ ENGLISH = Words(
         "echo": (
             '"{items}," said {one}. "{items}," said {other}.',
             "{one} says {items}, and {other} says {items}.",
-            "{one}: {items}. {other}: {items}.",
+            'First {one} said "{items}," then {other} said "{items}."',
         ),
         "small_talk": (
             "{one} and {other} talked {where}.",
@@ -511,7 +511,8 @@ ENGLISH = Words(
         ("Guest: ", "Host: "),
         ("Pupil: ", "Master: "),
         ("Caller: ", "Clerk: "),
-        ("Q: ", "A: "),
+        ("Guest: ", "Assistant: "),
+        ("User: ", "Clerk: "),
     ),
     join=", ",
     spaced=True,
