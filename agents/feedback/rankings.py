@@ -123,6 +123,8 @@ class Ranking:
             "criteria": _criteria(given.get("criteria", {})),
         }
         prompt, answers = given["prompt"], given["answers"]
+        if not isinstance(prompt, str | list):
+            raise ValueError(f"the prompt {short(prompt)} is not a text")
         if "scores" in given:
             scores = given["scores"]
             if not all(_is_number(score) for score in scores):
