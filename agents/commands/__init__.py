@@ -15,6 +15,7 @@ from agents.commands.chat import ChatSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
+from agents.commands.harness import HarnessSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
@@ -51,6 +52,7 @@ COMMANDS = {
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
+    "harness": Command(HarnessSettings, "agents.jobs.harness"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
 }

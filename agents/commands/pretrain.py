@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agents.commands.options import setting
 from agents.commands.shared import Adapted, Fit, Machine, Network
@@ -37,10 +38,19 @@ class PretrainedNetwork(Network, Adapted):
             policy.save, or a causal model of Hugging Face, by its folder or its name on the hub
             (owner/name).
         window: Tokens read in a row: the context of the policy.
+        form: Layers of a new network: those of GPT-2, or of Llama (RMSNorm, rotary positions,
+            SwiGLU, no biases).
+        n_kv_head: Heads of keys and values of a new network, each shared by several of --n-head;
+            as many as these if not given.
+        rope_scaling: How the rotary positions of --policy are stretched, if --window is longer than
+            its context.
     """
 
     policy: str | None = setting(None, metavar="FOLDER")
     window: int = setting(128, minimum=1)
+    form: Literal["gpt", "llama"] = "gpt"
+    n_kv_head: int | None = setting(None, minimum=1)
+    rope_scaling: Literal["linear", "ntk", "yarn", "llama3"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

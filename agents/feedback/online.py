@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agents.feedback.preferences import Labeller, rank, sample_answers
-from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
+from agents.feedback.rankings import Asked, Ranking, laid_flat
 from agents.feedback.reward_modelling import normalise, reward_model_steps
 from agents.learner import Learner
 from agents.runs.update import Update
@@ -112,4 +112,4 @@ def fit_reward_model(model: RewardModel, rankings: Sequence[Ranking], **training
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
         for _ in reward_model_steps(model, rankings, **training):
             pass
-    normalise(model, *laid_flat(for_frame(rankings, model.frame)))
+    normalise(model, *laid_flat(rankings, model.frame))

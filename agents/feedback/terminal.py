@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from agents.feedback.rankings import Asked, Ranking, append_rankings, read_rankings
-from textenv.records import transcript
+from agents.feedback.rankings import Asked, Ranking, append_rankings, as_text, read_rankings
 
 QUIT = "q"
 HELP = 'Best first, "=" between equals, such as "2 1 3=4"; "q" stops.'
@@ -74,11 +73,6 @@ def unranked(prompts: Iterable[Asked], path: str | os.PathLike[str]) -> list[Ask
     done = {ranking.prompt for ranking in read_rankings(path)} if there else set()
     different = {as_text(prompt): prompt for prompt in reversed(list(prompts))}
     return [prompt for text, prompt in reversed(different.items()) if text not in done]
-
-
-def as_text(asked: Asked) -> str:
-    """A prompt for people to read: its text, or a transcript of its messages."""
-    return asked if isinstance(asked, str) else transcript(asked)
 
 
 def parse_ranking(line: str, count: int) -> list[float]:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from agents.commands.preferences import PreferencesSettings
 from agents.feedback import (
+    Asked,
     Labeller,
     append_rankings,
     label_in_terminal,
@@ -17,13 +18,14 @@ from agents.feedback import (
     vader_labeller,
 )
 from agents.jobs.begin import begin_with
-from agents.jobs.environments import fit_prompts, room_for_prompts
+from agents.jobs.environments import fit_prompts, room_for_prompts, template_of_records
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
+from textenv.frames import Frame, load_frame
 from textenv.loading import load_function
 from textenv.reward_trial import ANSWER
 from textenv.tokenizers import decode_prompt
@@ -55,15 +57,19 @@ def run(settings: PreferencesSettings) -> None:
     judge = asked_model.judge if asked_model else _labeller(task.labeller)
     room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
     chosen = ListPrompts(_chosen(task.prompts, task.limit, seed))
-    fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console)
-    asked = unranked(_texts(fitting, speaker), task.out)
+    template = template_of_records(
+        task.frame, speaker, any(prompt.messages is not None for prompt in chosen.prompts)
+    )
+    frame = load_frame(template, tokenizer_of(speaker))
+    fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console, frame)
+    asked = unranked(_asked(fitting, speaker, frame), task.out)
     if judge is not None:  # before anything takes long
         rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
     if asked_model is not None:
         asked_model.comparisons.clear()  # that was no answer
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
-    def answers() -> Iterator[tuple[list[str], list[list[str]]]]:
+    def answers() -> Iterator[tuple[list[Asked], list[list[str]]]]:
         for begin in range(0, len(asked), size):
             some = asked[begin : begin + size]
             yield (
@@ -72,6 +78,7 @@ def run(settings: PreferencesSettings) -> None:
                     speaker,
                     some,
                     wanted.answers_per_prompt,
+                    frame=frame,
                     max_new_tokens=wanted.max_new_tokens,
                     temperature=wanted.temperature,
                     # By what is left: a call that goes on samples what the first would have.
@@ -118,11 +125,16 @@ def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
     return list(prompts.draw(generator.integers(2**64, size=count, dtype=np.uint64)))
 
 
-def _texts(prompts: PromptSource, policy: Policy) -> list[str]:
-    """The prompts of a list as texts."""
+def _asked(prompts: PromptSource, policy: Policy, frame: Frame | None) -> list[Asked]:
+    """The prompts of a list: as texts, or through a frame as what the user says."""
     assert isinstance(prompts, ListPrompts)
     tokenizer = tokenizer_of(policy)
-    return [
-        p.text if p.tokens is None else decode_prompt(tokenizer, p.tokens.tolist())
-        for p in prompts.prompts
-    ]
+    asked: list[Asked] = []
+    for prompt in prompts.prompts:
+        if prompt.tokens is not None:
+            asked.append(decode_prompt(tokenizer, prompt.tokens.tolist()))
+        elif frame is None:
+            asked.append(prompt.text)
+        else:
+            asked.append(prompt.messages or [{"role": "user", "content": prompt.text}])
+    return asked

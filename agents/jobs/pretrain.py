@@ -16,14 +16,13 @@ from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.machine import device_named
+from agents.jobs.networks import new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
 from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
 from policies import (
     Policy,
-    TransformerConfig,
-    TransformerPolicy,
     generate_tokens,
     load_policy,
     tokenizer_of,
@@ -40,7 +39,14 @@ from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
-ADDED = {"stop": "None", "no_bos": "False", "lora": "0"}
+ADDED = {
+    "stop": "None",
+    "no_bos": "False",
+    "lora": "0",
+    "form": "gpt",
+    "n_kv_head": "None",
+    "rope_scaling": "None",
+}
 """Options that runs of version 0.1 did not have, at their defaults."""
 
 
@@ -62,28 +68,16 @@ def run(settings: PretrainSettings) -> None:
     described = {k: str(v) for k, v in to_kept(settings).items() if k != "report_every"}
     resumed = _interrupted(out, described, to_flat(settings))
     stages = Stages(console)
-    start = out if resumed else network.policy
-    if start is None:
-        if network.n_embd % network.n_head:
-            raise OptionError(
-                f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share "
-                "it"
-            )
+    if network.policy is None and not resumed:
         text = settings.text
         if not any(document.strip() for document in _documents(text.text)):
             raise PromptError(f"there is no text in {' and '.join(map(str, text.text))}")
         vocabulary = _vocabulary(text.tokenizer, text.text, text.vocab_size, stages)
-        shape = TransformerConfig(
-            vocabulary.vocab_size, network.window, network.n_layer, network.n_head, network.n_embd
-        )
-        model: Policy = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
+        model: Policy = new_network(network, vocabulary, settings.machine.seed)
+    elif resumed:
+        model = load_policy(out)
     else:
-        model = load_policy(out) if resumed else _given(network, settings.machine.seed)
-        if network.window > model.context:
-            raise OptionError(
-                f"--window {network.window} is more than the context of the policy in {start}: "
-                f"take {model.context} or less"
-            )
+        model = wide_enough(_given(network, settings.machine.seed), network)
     model.to(device)
     stream = _stream(out / "text.tokens", settings.text.text, model, resumed)
     cut = int(len(stream) * (1 - settings.text.held_out))

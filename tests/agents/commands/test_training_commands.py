@@ -7,6 +7,7 @@ import torch
 from command_line import run_command
 
 from policies import TransformerConfig, TransformerPolicy
+from policies.rotary import Rope, YaRN
 from textenv.tokenizers import BytesTokenizer, CharacterTokenizer
 
 TEXT = "the cat sat on the mat. " * 60
@@ -22,7 +23,7 @@ def text(tmp_path):
 def small(text, out, **options) -> list[object]:
     settings = {"tokenizer": "characters", "n-layer": 1, "n-head": 2, "n-embd": 16, "window": 16}
     settings |= {"tokens": 4096, "batch-size": 4, "report-every": 20, "learning-rate": 1e-2}
-    settings |= options
+    settings |= {name.replace("_", "-"): value for name, value in options.items()}
     return ["pretrain", "--text", text, "--out", out] + [
         part for name, value in settings.items() for part in (f"--{name}", value)
     ]
@@ -89,6 +90,44 @@ def test_pretraining_goes_on_from_a_policy(text, tmp_path):
     assert result.exit_code == 0, result.output
     loss = float(result.output.split("loss ")[-1].split()[0])
     assert loss < 1.0
+
+
+def test_pretraining_of_llamas_form_and_on_to_longer_texts(text, tmp_path):
+    form = {"form": "llama", "n_head": 4, "n_kv_head": 2}
+    result = run_command(*small(text, tmp_path / "one", **form))
+    assert result.exit_code == 0, result.output
+    policy = TransformerPolicy.load(tmp_path / "one")
+    expected = TransformerConfig.llama(
+        policy.vocab_size, policy.context, n_layer=1, n_head=4, n_embd=policy.config.n_embd,
+        n_kv_head=2,
+    )  # fmt: skip
+    assert policy.config == expected
+    longer = {"policy": tmp_path / "one", "window": 2 * policy.context, "tokens": 64}
+    refused = run_command(*small(text, tmp_path / "two", **longer))
+    assert refused.exit_code == 2 and "--rope-scaling" in refused.output
+    longer["rope_scaling"] = "yarn"
+    result = run_command(*small(text, tmp_path / "two", **longer))
+    assert result.exit_code == 0, result.output
+    stretched = TransformerPolicy.load(tmp_path / "two")
+    assert stretched.context == 2 * policy.context
+    assert stretched.config.rope == Rope(10_000.0, YaRN(2.0, policy.context))
+    # The same command goes on, without being stretched again.
+    result = run_command(*small(text, tmp_path / "two", **(longer | {"tokens": 128})))
+    assert result.exit_code == 0 and "Going on" in result.output
+    assert TransformerPolicy.load(tmp_path / "two").config == stretched.config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_kv_head": 3}, "--n-kv-head 3 does not divide --n-head 2"),
+        ({"form": "llama", "n_head": 8, "n_embd": 24}, "it must be an even number"),
+        ({"rope_scaling": "linear"}, "name it by --policy"),
+    ],
+)
+def test_forms_that_make_no_network_are_refused(text, tmp_path, options, message):
+    result = run_command(*small(text, tmp_path / "out", **options))
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
 def test_records_without_a_text_are_all_reported(tmp_path):

@@ -1,6 +1,7 @@
 """Figures of conduct, by hand."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -12,10 +13,12 @@ from textenv.frames import ChatTemplate
 from textenv.tasks import assistant
 from textenv.tokenizers import BytesTokenizer
 
+CASES = itertools.count()
+
 
 def judged(verdict, correct, due="answer", area="helpful", number=1, **more):
-    columns = {"kind": more.pop("kind", "sum"), "area": area, "new_kind": False, "due": due}
-    columns |= {"case": more.pop("case", ""), "number": number, "wording": "0"}
+    columns = {"kind": "sum", "area": area, "new_kind": False, "due": due}
+    columns |= {"case": str(next(CASES)), "number": number, "wording": "0"}
     return Judged(columns | more, "text", 4, verdict, correct)
 
 
@@ -80,6 +83,16 @@ def test_kinds_wordings_and_history():
     assert (wordings["right in all"].mean, wordings["right in any"].mean) == (0.0, 0.75)
     history = DONE.history()
     assert [history[key].mean for key in ("with history", "without", "gain")] == [0.5, 0.5, 0.0]
+
+
+def test_a_case_counts_once():
+    """Right in one of two answers to one case, and in the only answer to another: 3/4."""
+    some = [judged("right", True, case="a"), judged("wrong", False, case="a")]
+    done = dataclasses.replace(DONE, answers=[*some, judged("right", True, case="b")])
+    assert done.interval("helpful: correct").mean == 0.75
+    assert done.kinds()["sum"].mean == 0.75
+    doubled = dataclasses.replace(DONE, answers=[*ANSWERS, *ANSWERS])
+    assert doubled.interval("correct, all") == DONE.interval("correct, all")
 
 
 def test_the_gain_is_paired():

@@ -507,6 +507,12 @@ ENGLISH = Words(
             "{one} did not know what to do. {other} was not sure. I cannot help, said {one}.",
         ),
     },
+    roles=(
+        ("Guest: ", "Host: "),
+        ("Pupil: ", "Master: "),
+        ("Caller: ", "Clerk: "),
+        ("Q: ", "A: "),
+    ),
     join=", ",
     spaced=True,
 )
