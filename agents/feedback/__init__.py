@@ -11,6 +11,8 @@ from agents.feedback.from_models.judging import (
 )
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
+from agents.feedback.from_models.revision import Revision, revise
+from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
@@ -43,6 +45,8 @@ __all__ = [
     "CalibrationBin",
     "DirectPreferences",
     "DirectStep",
+    "Filters",
+    "Instruction",
     "Labeller",
     "LanguageModel",
     "LocalModel",
@@ -51,6 +55,7 @@ __all__ = [
     "Ranking",
     "RankingLoss",
     "Remembered",
+    "Revision",
     "RewardModelStep",
     "Round",
     "Segments",
@@ -75,9 +80,11 @@ __all__ = [
     "rank",
     "read_principles",
     "read_rankings",
+    "revise",
     "reward_model_steps",
     "sample_answers",
     "sample_segments",
+    "self_instruct",
     "snownlp_labeller",
     "split_rankings",
     "terminal_labeller",
