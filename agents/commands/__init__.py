@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import textenv
 from agents.commands import train
 from agents.commands.chat import ChatSettings
+from agents.commands.data import DataSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -45,6 +46,7 @@ class Command(NamedTuple):
 
 # In the order of the recipe.
 COMMANDS = {
+    "data": Command(DataSettings, "agents.jobs.data"),
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),

@@ -5,7 +5,8 @@
 
 from textenv.data.cleaning import each_text, repaired, repeated_lines, without_lines
 from textenv.data.contamination import Contamination, contamination
-from textenv.data.curation import Curation, Document, Drop, curate, document
+from textenv.data.curation import Curation, Drop, curate
+from textenv.data.documents import Document, document, read_documents
 from textenv.data.duplicates import exact_duplicates, near_duplicates
 from textenv.data.mixtures import Mixture, Read
 from textenv.data.quality import FILTERS, c4, c4_lines, gopher_quality, gopher_repetition
@@ -30,6 +31,7 @@ __all__ = [
     "gopher_repetition",
     "near_duplicates",
     "ngrams",
+    "read_documents",
     "repaired",
     "repeated_lines",
     "without_lines",

@@ -1,4 +1,4 @@
-"""Repairs of texts: broken encodings, control characters, white space, lines that all pages have."""
+"""Repairs of texts: broken encodings, control characters, spaces, lines that all pages have."""
 
 import re
 import unicodedata
@@ -44,7 +44,7 @@ def _is_unseen(character: str) -> bool:
 
 
 def repeated_lines(texts: Iterable[str], fewest: int) -> dict[str, int]:
-    """Lines that stand in at least `fewest` of the texts, and in how many: menus, licences, headers.
+    """Lines that stand in at least `fewest` texts, with the number of these: menus, licences.
 
     White space around a line does not count, and empty lines are none. CCNet (Wenzek et al., 2019,
     arXiv:1911.00359) and C4 drop such repetitions too.

@@ -7,28 +7,14 @@ from typing import Any, NamedTuple
 
 from textenv.data.cleaning import each_text, repaired, repeated_lines, without_lines
 from textenv.data.contamination import Contamination, contamination
+from textenv.data.documents import Document, document, is_page
 from textenv.data.duplicates import exact_duplicates, near_duplicates
-from textenv.records import example, ranking, short, transcript
 
 EXAMPLES = 3
 """Dropped documents of each reason that a report shows."""
 
 EMPTY, LINES, EXACT, NEAR = "empty", "boilerplate", "exact duplicates", "near duplicates"
 CONTAMINATION = "contamination"
-
-
-class Document(NamedTuple):
-    """A record and the text by which it is judged.
-
-    Attributes:
-        place: Where it was read, such as "books.jsonl:3".
-        record: What is written again.
-        text: All that it says.
-    """
-
-    place: str
-    record: dict[str, Any]
-    text: str
 
 
 class Drop(NamedTuple):
@@ -105,54 +91,6 @@ class Curation:
         return report
 
 
-def document(record: Mapping[str, Any], place: str = "") -> Document:
-    """A record as a document: a `text`, or what a conversation, an example or a ranking says.
-
-    Raises:
-        ValueError: It has none of these forms.
-    """
-    return Document(place, dict(record), _said(record))
-
-
-def _said(record: Mapping[str, Any]) -> str:
-    if isinstance(record.get("text"), str):
-        return str(record["text"])
-    problems = []
-    for read in (_of_ranking, _of_example, _of_prompt):
-        try:
-            return read(record)
-        except ValueError as error:
-            problems.append(str(error))
-    if "text" in record:
-        raise ValueError(f"'text' is {short(record['text'])}, not text")
-    raise ValueError(f"the record has no 'text', and is no example: {problems[1]}")
-
-
-def _of_ranking(record: Mapping[str, Any]) -> str:
-    given = ranking(record)
-    asked = given["prompt"]
-    return "\n\n".join([asked if isinstance(asked, str) else transcript(asked), *given["answers"]])
-
-
-def _of_example(record: Mapping[str, Any]) -> str:
-    said = example(record)
-    if said.messages is None:
-        return said.prompt + said.answer
-    return "\n\n".join(message["content"] for message in said.messages)
-
-
-def _of_prompt(record: Mapping[str, Any]) -> str:
-    prompt = record.get("prompt")
-    if not isinstance(prompt, str):
-        raise ValueError(f"'prompt' is {short(prompt)}, not text")
-    return prompt
-
-
-def is_page(one: Document) -> bool:
-    """Whether it is a running text, and not a conversation, whose lines belong to its form."""
-    return isinstance(one.record.get("text"), str)
-
-
 def curate(
     documents: Iterable[Document],
     *,
@@ -168,17 +106,17 @@ def curate(
 ) -> Curation:
     """Clean documents, then drop the bad, the repeated and those that are to be measured on.
 
-    The steps are in this order, and each sees what the ones before it left. Only texts have boilerplate taken out, not
-    conversations.
+    The steps are in this order, and each sees what the ones before it left.
 
     Args:
         documents: All of them are held in memory.
         repair: Put broken encodings, control characters and white space right; see `repaired`.
-        boilerplate: Take out lines that stand in so many documents or more; 0 takes out none.
+        boilerplate: Take out lines that stand in this many documents or more; 0 takes out none.
+            Conversations keep theirs, which belong to their form.
         filters: By name, functions that say why a text should be dropped, or None, such as those of
             `textenv.data.FILTERS`.
         exact: Drop documents whose words are those of an earlier one.
-        near: Drop documents that are so similar to an earlier one; see `near_duplicates`. 0 drops
+        near: Drop documents that are this similar to an earlier one; see `near_duplicates`. 0 drops
             none.
         held_out: Texts to be measured on.
         ngram: Words that a document and a held-out text share for it to be a copy.

@@ -1,4 +1,4 @@
-"""Filters that tell running text from what else there is on pages, with the figures of their papers.
+"""Filters that tell running text from what else is on pages, with the figures of their papers.
 
 Each takes a text and gives the reason to drop it, or None. Gopher: Rae et al., "Scaling Language
 Models: Methods, Analysis & Insights from Training Gopher" (2021), arXiv:2112.11446, appendix A.1.

@@ -15,7 +15,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W
 def words(text: str) -> list[str]:
     """The words of a text without capitals and punctuation; a Chinese character is a word.
 
-    >>> words("Ｈello, WORLD! 你好")
+    >>> words("Hello, WORLD! 你好")
     ['hello', 'world', '你', '好']
     """
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
