@@ -13,6 +13,7 @@ from agents.commands.shared import (
     Masked,
     Prompted,
     Published,
+    RewardModels,
     Sampling,
 )
 
@@ -68,13 +69,12 @@ class Asking:
     wordings: Path | None = setting(None, metavar="FILE")
 
 
-@dataclass(frozen=True)
-class Measures:
+@dataclass(frozen=True, kw_only=True)
+class Measures(RewardModels):
     """What to measure.
 
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
-        reward_model: Folder of a reward model, instead of --reward.
         judge: Who decides which answer wins; a function of yours takes a prompt and an answer, and
             judge:... asks a language model which of two answers is better. The reward does, if not
             given.
@@ -87,7 +87,6 @@ class Measures:
     """
 
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: Path | None = setting(None, metavar="FOLDER")
     judge: str | None = setting(
         None, metavar="NAME", names=JUDGES, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
     )

@@ -170,6 +170,23 @@ class Conversation(Framed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardModels:
+    """A reward model, or several.
+
+    Attributes:
+        reward_model: Folder of a reward model, instead of --reward. May be given several times: the
+            models are then an ensemble, as is what textenv reward-model --members writes.
+        combine: What an ensemble pays: the mean of its members less their standard deviation
+            (less-spread) or their variance (less-variance), or the lowest score (worst).
+        spread_penalty: Weight of that deviation or variance; 0 pays the mean.
+    """
+
+    reward_model: list[str] = setting([], metavar="FOLDER")
+    combine: Literal["less-spread", "less-variance", "worst"] = "less-spread"
+    spread_penalty: float = setting(1.0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prompted:
     """What to answer.
 

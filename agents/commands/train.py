@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Adapted, Conversation, Device, Masked, Network, Prompted
+from agents.commands.shared import (
+    Adapted,
+    Conversation,
+    Device,
+    Masked,
+    Network,
+    Prompted,
+    RewardModels,
+)
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -19,7 +27,7 @@ the policy's context, which is shorter than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(RewardModels, Adapted):
     """What to learn.
 
     Attributes:
@@ -32,6 +40,8 @@ class Task(Adapted):
             package.module:function; it is added to what a --world pays. How positive an answer
             sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
+            May be given several times: the models are then an ensemble, as is what textenv
+            reward-model --members writes.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
@@ -42,7 +52,6 @@ class Task(Adapted):
 
     prompts: str | None = setting(None, metavar="FILE")
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
     ptx_text: str | None = setting(None, metavar="FILE")
 

@@ -3,6 +3,7 @@
 from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
 from agents.evaluation.asking import Query, Said, ask
 from agents.evaluation.assistant import assistant_exam
+from agents.evaluation.best_of import best_of_n, best_of_n_kl
 from agents.evaluation.choices import (
     OptionScores,
     Question,
@@ -115,6 +116,8 @@ __all__ = [
     "ask",
     "ask_for_answer",
     "assistant_exam",
+    "best_of_n",
+    "best_of_n_kl",
     "bootstrap_interval",
     "chain_of_thought",
     "chinese_judge",

@@ -11,6 +11,7 @@ from agents.feedback.from_models.judging import (
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.labellers import snownlp_labeller, vader_labeller
+from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
 from agents.feedback.rankings import (
@@ -31,6 +32,7 @@ from agents.feedback.reward_modelling import (
     pair_accuracy,
     reward_model_steps,
     split_rankings,
+    standardise,
 )
 from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
 
@@ -42,6 +44,7 @@ __all__ = [
     "DirectStep",
     "Labeller",
     "LanguageModel",
+    "LengthBias",
     "LocalModel",
     "PairwiseJudge",
     "PositionBias",
@@ -49,6 +52,7 @@ __all__ = [
     "RankingLoss",
     "RewardModelStep",
     "Round",
+    "Scorer",
     "agreed",
     "append_rankings",
     "calibration",
@@ -57,6 +61,7 @@ __all__ = [
     "kwise",
     "label_in_terminal",
     "laid_flat",
+    "length_bias",
     "normalise",
     "online_rounds",
     "pair_accuracy",
@@ -68,10 +73,12 @@ __all__ = [
     "rank",
     "read_principles",
     "read_rankings",
+    "remove_length",
     "reward_model_steps",
     "sample_answers",
     "snownlp_labeller",
     "split_rankings",
+    "standardise",
     "unbiased",
     "unranked",
     "vader_labeller",

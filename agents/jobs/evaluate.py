@@ -46,12 +46,12 @@ from agents.jobs.environments import (
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
+from agents.jobs.reward_models import reward_model_of
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, tokenizer_of
 from policies.checkpoint import saved_tokenizer
-from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
@@ -246,7 +246,7 @@ def _check(settings: EvaluateSettings) -> None:
     measures, policies = settings.measures, settings.answers.policies
     if not policies:
         raise OptionError("nothing to compare: name the folder of one policy or more")
-    if measures.reward is not None and measures.reward_model is not None:
+    if measures.reward is not None and measures.reward_model:
         raise OptionError("give --reward or --reward-model, not both")
     asked, talk = settings.answers, settings.conversation
     pays = bool(measures.reward or measures.reward_model or measures.judge)
@@ -300,9 +300,7 @@ def _reference(
 
 def _reward(measures: Measures, machine: Machine) -> Any:
     """The reward, or the reward model, that was named; or None."""
-    if measures.reward_model is not None:
-        return RewardModel.load(measures.reward_model).to(device_named(machine.device))
-    return measures.reward
+    return reward_model_of(measures, machine.device) or measures.reward
 
 
 def _prompts(source: PromptSource, template: str | None, count: int, seed: int) -> list[Prompt]:

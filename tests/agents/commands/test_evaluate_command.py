@@ -92,6 +92,13 @@ def test_a_reward_model(folder):
     assert result.exit_code == 0, result.output
     (row,) = json.loads((folder / "out.json").read_text())
     assert row["reward"]["low"] < row["reward"]["high"]
+    alone = row["reward"]["mean"]
+    RewardModel.from_policy(policy(5), seed=1).save(folder / "other")
+    several = ["--reward-model", "model", "--reward-model", "other", "--spread-penalty", "9"]
+    result = run("one", *several, "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert row["reward"]["mean"] < alone
 
 
 def test_answers_in_bfloat16(folder):
