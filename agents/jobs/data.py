@@ -1,7 +1,7 @@
 """The job of `textenv data`: cleaning, filters, duplicates, contamination and mixtures of files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,8 @@ def run(settings: DataSettings) -> None:
         raise OptionError("the files have weights: say how many documents to draw, with --count")
     check_there([*texts, *files.held_out], "documents")
     check_file(files.out, "--out")
+    if files.out.suffix != ".jsonl":
+        raise OptionError(f"--out {files.out}: JSON lines are written, so it must end in .jsonl")
     with console.status("Reading"):
         documents = read_files(texts, read_documents)
         held_out = [one.text for one in read_files(files.held_out, read_documents)]
@@ -61,7 +63,8 @@ def run(settings: DataSettings) -> None:
     if read is not None:
         report["mixture"] = {name: one._asdict() for name, one in read.items()}
     files.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(one.record, ensure_ascii=False) + "\n" for one in written)
+    # Parquet has dates and others that JSON has not.
+    lines = (json.dumps(one.record, ensure_ascii=False, default=str) + "\n" for one in written)
     files.out.write_text("".join(lines), encoding="utf-8")
     beside = files.out.with_suffix(".report.json")
     beside.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -70,7 +73,7 @@ def run(settings: DataSettings) -> None:
     console.print(f"Report: {beside}", soft_wrap=True)
 
 
-def _filters(steps: Steps) -> Mapping[str, object]:
+def _filters(steps: Steps) -> Mapping[str, Callable[[str], str | None]]:
     own = {"gopher-quality": partial(FILTERS["gopher-quality"], fewest_words=steps.fewest_words)}
     return {name: (FILTERS | own)[name] for name in steps.filters}
 
