@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import textenv
 from agents.commands import train
+from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
 from agents.commands.data import DataSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.harness import HarnessSettings
+from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
@@ -50,9 +52,11 @@ COMMANDS = {
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
+    "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
+    "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "harness": Command(HarnessSettings, "agents.jobs.harness"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
