@@ -13,6 +13,7 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.data import DataSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -49,6 +50,7 @@ class Command(NamedTuple):
 
 # In the order of the recipe.
 COMMANDS = {
+    "data": Command(DataSettings, "agents.jobs.data"),
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "instruct": Command(InstructSettings, "agents.jobs.instruct"),

@@ -10,7 +10,7 @@ from agents.supervised.sft import (
     whole_loss,
     with_language_modelling,
 )
-from agents.supervised.token_stream import open_stream, write_stream
+from agents.supervised.token_stream import StreamMixture, open_stream, write_stream
 from textenv.frames import ChatTemplate
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Example",
     "FitStep",
     "Fitting",
+    "StreamMixture",
     "adamw",
     "answer_loss",
     "held_out_loss",
