@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import textenv
 from agents.commands import train
 from agents.commands.chat import ChatSettings
+from agents.commands.classifier import ClassifierSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -50,6 +51,7 @@ COMMANDS = {
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
+    "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "harness": Command(HarnessSettings, "agents.jobs.harness"),
