@@ -13,6 +13,7 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.classifier import ClassifierSettings
 from agents.commands.data import DataSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
@@ -59,6 +60,7 @@ COMMANDS = {
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
+    "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
