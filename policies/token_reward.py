@@ -58,7 +58,9 @@ class TokenReward(RewardModel):
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
     @torch.inference_mode()
-    def centre(self, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    def centre(
+        self, prompts: Sequence[str | Sequence[Message]], answers: Sequence[str]
+    ) -> None:
         """Shift the rewards so that their mean over the tokens of these answers is 0.
 
         Comparisons do not say where zero is, and a reward of the same sign for every token would
