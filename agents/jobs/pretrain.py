@@ -1,7 +1,6 @@
 """The job of `textenv pretrain`: a language model from text."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,21 @@ from rich.text import Text
 from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
 from agents.jobs.networks import new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
-from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
+from agents.supervised import (
+    BatchRamp,
+    Fitting,
+    held_out_loss,
+    open_stream,
+    pretraining_steps,
+    write_stream,
+)
+from agents.supervised.pretraining import steps_of_tokens
 from policies import (
     Policy,
     generate_tokens,
@@ -46,6 +54,15 @@ ADDED = {
     "form": "gpt",
     "n_kv_head": "None",
     "rope_scaling": "None",
+    "schedule": "cosine",
+    "warmup": "0.05",
+    "lr_floor": "0.1",
+    "decay_steps": "None",
+    "residual_dropout": "0.0",
+    "attention_dropout": "0.0",
+    "embedding_dropout": "0.0",
+    "ramp_tokens": "0",
+    "ramp_start": "1",
 }
 """Options that runs of version 0.1 did not have, at their defaults."""
 
@@ -83,14 +100,14 @@ def run(settings: PretrainSettings) -> None:
     cut = int(len(stream) * (1 - settings.text.held_out))
     learned, kept = stream[:cut], stream[cut:]
     _check_length(settings, len(learned), len(kept))
+    full = training.accumulate * training.batch_size
+    ramp = BatchRamp(training.ramp_start, training.ramp_tokens) if training.ramp_tokens else None
     fitting = Fitting(
         model,
-        steps=math.ceil(
-            training.tokens / (training.accumulate * training.batch_size * network.window)
-        ),
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        steps=steps_of_tokens(training.tokens, network.window, full, ramp),
         precision=getattr(torch, settings.machine.precision),
+        seed=settings.machine.seed,
+        **fit_arguments(training),
     )
     if resumed:
         fitting.load(out)
@@ -111,6 +128,7 @@ def run(settings: PretrainSettings) -> None:
                 window=network.window,
                 batch_size=training.batch_size,
                 accumulate=training.accumulate,
+                ramp=ramp,
                 seed=settings.machine.seed,
                 fitting=fitting,
             ):

@@ -21,6 +21,7 @@ from agents.feedback import (
     split_rankings,
 )
 from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
@@ -60,10 +61,9 @@ def run(settings: RewardModelSettings) -> None:
             loss=LOSSES[training.loss],
             epochs=training.epochs,
             batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
             precision=getattr(torch, machine.precision),
             seed=machine.seed,
+            **fit_arguments(training),
         ):
             advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
     with console.status("Examination"):
