@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Machine
+from agents.commands.shared import Adapted, FramedRecords, Machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Adapted, FramedRecords):
     """What to learn.
 
     Attributes:

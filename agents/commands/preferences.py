@@ -7,6 +7,7 @@ from agents.commands.options import setting
 from agents.commands.shared import (
     MODEL_AS_JUDGE,
     OWN_FUNCTION,
+    FramedRecords,
     Judging,
     Machine,
     Prompted,
@@ -19,14 +20,14 @@ LABELLERS = ("vader", "snownlp", "terminal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Published):
+class Task(Published, FramedRecords):
     """What to rank.
 
     Attributes:
         policy: Who answers: a folder written by policy.save, or a model of Hugging Face, by its
             folder or its name on the hub (owner/name).
-        prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
-            with a 'prompt'), or file.py:function.
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
+            compressed (records with a 'prompt' or a conversation), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
             friendly; terminal asks you; judge:... asks a language model which of two answers is
             better, a policy or one behind an OpenAI-compatible server; a function is one of a

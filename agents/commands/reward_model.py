@@ -5,22 +5,26 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine
+from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Adapted, FramedRecords):
     """What to learn.
 
     Attributes:
         policy: The policy that the model begins as: a folder written by policy.save, or a model of
             Hugging Face, by its folder or its name on the hub (owner/name).
-        preferences: Rankings or pairs: .jsonl or .jsonl.gz with 'prompt', 'answers' and 'ranks', or
-            'prompt', 'chosen' and 'rejected', or the dialogues of hh-rlhf. May be given several
-            times.
+        preferences: Rankings ('prompt', 'answers' and 'ranks') or pairs ('prompt', 'chosen' and
+            'rejected', of texts or messages, or the dialogues of hh-rlhf) and other published
+            forms: .jsonl, .json or .parquet, perhaps with .gz, .bz2, .xz or .zst. May be given
+            several times.
         reference: Demonstrations, in a form that textenv sft reads; their mean score becomes 0. The
             answers it learns from, if not given.
         held_out: Share of the prompts that are not learned but measured on.
+        members: Models to train, each with a head and an order of its own; more than one make an
+            ensemble, which pays less where its members disagree.
+        remove_length: Take out of the scores what answers earn by their length alone.
         out: Folder to save the model in.
     """
 
@@ -29,6 +33,8 @@ class Task(Adapted):
     out: Path = setting(metavar="FOLDER")
     reference: Path | None = setting(None, metavar="FILE")
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
+    members: int = setting(1, minimum=1)
+    remove_length: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine
+from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Adapted, FramedRecords):
     """What to learn.
 
     Attributes:
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
-        examples: .jsonl or .jsonl.gz with 'messages', with 'instruction', 'input' and 'output', or
-            with 'prompt' and 'response'. May be given several times.
+        examples: Conversations ('messages', ShareGPT's 'conversations', 'instruction' and 'output',
+            'question' and 'answer', the 'chosen' side of pairs) or texts ('prompt' and 'response',
+            'input' and 'target'): .jsonl, .json or .parquet, perhaps with .gz, .bz2, .xz or .zst.
+            May be given several times.
         held_out: Share of the questions whose examples are not learned but measured on.
         out: Folder to save the policy in.
     """

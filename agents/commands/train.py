@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Adapted, Conversation, Device, Masked, Network, Prompted
+from agents.commands.shared import (
+    Adapted,
+    Conversation,
+    Device,
+    Masked,
+    Network,
+    Prompted,
+    RewardModels,
+)
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -19,11 +27,12 @@ the policy's context, which is shorter than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(RewardModels, Adapted):
     """What to learn.
 
     Attributes:
-        prompts: Prompts: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
+            compressed (records with a 'prompt', or conversations, with --frame), or
             file.py:name, which is a function, a list or a curriculum. Of 40 different ones or more,
             a tenth but at least 20 are held out to be measured on. If not given, what the
             --world begins with, or openings of speeches.
@@ -31,6 +40,8 @@ class Task(Adapted):
             package.module:function; it is added to what a --world pays. How positive an answer
             sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
+            May be given several times: the models are then an ensemble, as is what textenv
+            reward-model --members writes. Or the folder of a classifier; see --label.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
@@ -41,7 +52,6 @@ class Task(Adapted):
 
     prompts: str | None = setting(None, metavar="FILE")
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
     ptx_text: str | None = setting(None, metavar="FILE")
 

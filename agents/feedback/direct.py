@@ -17,6 +17,7 @@ from agents.supervised.sft import batches, steps_of
 from agents.trainer import Trainer
 from policies import Policy, tokenizer_of
 from textenv.errors import PromptError
+from textenv.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class DirectPreferences:
         learning_rate: Learning rate at the start; it falls linearly to a tenth.
         precision: dtype of the matrix products.
         micro_batch_tokens: Tokens that go through the network at once; see `Optimisation`.
+        frame: What wraps messages; None for texts as they are.
         seed: Seed of the order.
     """
 
@@ -59,9 +61,11 @@ class DirectPreferences:
         learning_rate: float = 1e-4,
         precision: PrecisionName | torch.dtype = "float32",
         micro_batch_tokens: int | None = None,
+        frame: Frame | None = None,
         seed: int = 0,
     ):
         self.policy, self.batch_size, self.seed = policy, batch_size, seed
+        self.frame = frame
         self._trainer = Trainer(
             policy,
             algorithm,
@@ -119,7 +123,7 @@ class DirectPreferences:
         if not decided:
             raise PromptError(NO_PAIRS)
         policy = self.policy
-        rollout = preference_rollout(decided, tokenizer_of(policy), policy.context)
+        rollout = preference_rollout(decided, tokenizer_of(policy), policy.context, self.frame)
         rollout = rollout.to(policy.device)
         # In parts, since the answers of a whole file may not fit into memory at once.
         logprobs = torch.zeros(rollout.mask.shape, device=policy.device)

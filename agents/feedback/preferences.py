@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from agents.feedback.rankings import (
     Asked,
     Ranking,
     append_rankings,
+    as_text,
     for_frame,
     laid_flat,
     read_rankings,
@@ -33,10 +34,10 @@ from textenv.places import place_of
 from textenv.records import short
 from textenv.tokenizers import Tokenizer, decode_answer
 
-Labeller: TypeAlias = Callable[[Any, Sequence[str]], Sequence[float]]
+Labeller: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
 """Takes a prompt and its answers, gives each answer a score: higher is better, equal is a tie.
 
-The prompt is the text or the list of messages that was answered.
+The prompt is a text; of a conversation it is a transcript.
 """
 
 
@@ -124,7 +125,9 @@ def rank(
     rankings = []
     for prompt, some in zip(prompts, answers, strict=True):
         try:
-            scores = [float(score) for score in labeller(prompt, some)]
+            scores = [float(score) for score in labeller(as_text(prompt), some)]
+        except RewardRaisedError:  # a labeller that asks another one has been told
+            raise
         except Exception as error:
             place = place_of(error, labeller)
             raise RewardRaisedError(

@@ -123,6 +123,8 @@ class Ranking:
             "criteria": _criteria(given.get("criteria", {})),
         }
         prompt, answers = given["prompt"], given["answers"]
+        if not isinstance(prompt, str | list):
+            raise ValueError(f"the prompt {short(prompt)} is not a text")
         if "scores" in given:
             scores = given["scores"]
             if not all(_is_number(score) for score in scores):
@@ -138,7 +140,8 @@ class Ranking:
     def to_record(self) -> dict[str, Any]:
         """The record from which `from_record` makes this ranking again."""
         asked = self.asked if isinstance(self.asked, str) else [dict(one) for one in self.asked]
-        record = {"prompt": asked, "answers": list(self.answers), "ranks": list(self.ranks)}
+        record: dict[str, Any] = {"prompt": asked, "answers": list(self.answers)}
+        record["ranks"] = list(self.ranks)
         if self.sources:
             record["sources"] = list(self.sources)
         if self.labeller:
@@ -219,18 +222,25 @@ def append_rankings(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -
         os.fsync(file.fileno())
 
 
-def laid_flat(rankings: Iterable[Ranking]) -> tuple[list[Asked], list[str]]:
-    """All answers of the rankings in their order, each with what it answers."""
-    pairs = [(ranking.asked, answer) for ranking in rankings for answer in ranking.answers]
+def laid_flat(
+    rankings: Iterable[Ranking], frame: Frame | None = None
+) -> tuple[list[Asked], list[str]]:
+    """All answers of the rankings in their order, each with what it answers; see `for_frame`."""
+    read = for_frame(rankings, frame)
+    pairs = [(ranking.asked, answer) for ranking in read for answer in ranking.answers]
     return [asked for asked, _ in pairs], [answer for _, answer in pairs]
 
 
-def for_frame(rankings: Iterable[Ranking], frame: Frame | None) -> list[Ranking]:
-    """Rankings as they are read: through a frame all of them as dialogues.
+def has_messages(rankings: Iterable[Ranking]) -> bool:
+    """Whether any of them ranks answers to a conversation, which something must wrap."""
+    return any(ranking.messages is not None for ranking in rankings)
 
-    Raises:
-        PromptError: There are messages and no frame.
-    """
-    if frame is not None:
-        return [ranking.as_dialogue() for ranking in rankings]
-    return list(rankings)
+
+def as_text(asked: Asked) -> str:
+    """A prompt for people to read: its text, or a transcript of its messages."""
+    return asked if isinstance(asked, str) else transcript(asked)
+
+
+def for_frame(rankings: Iterable[Ranking], frame: Frame | None) -> list[Ranking]:
+    """Rankings as they are read: through a frame all of them as dialogues."""
+    return [ranking if frame is None else ranking.as_dialogue() for ranking in rankings]

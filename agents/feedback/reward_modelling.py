@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval, bootstrap_interval
+from agents.feedback.length import Scorer
 from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
@@ -121,6 +122,29 @@ def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[st
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
 
 
+def standardise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Shift and scale the scores so that over these answers their mean is 0, their deviation 1.
+
+    Models of different size, data or length of training give scores of different scale. Without
+    this, the spread of an ensemble of such models would be that of their scales. sigmoid of a
+    difference of scores is then no longer a probability; see `calibration`.
+
+    Raises:
+        PromptError: There is no answer, or all of them score the same.
+    """
+    normalise(model, prompts, answers)
+    deviation = float(model.score_texts(prompts, answers).std())
+    if deviation < 1e-6:
+        raise PromptError(
+            f"the scores of these {len(answers)} answers differ by {deviation:.1g}: they cannot be "
+            "scaled to a deviation of 1; give answers that the model tells apart"
+        )
+    head = model.trunk.value_head
+    with torch.no_grad():
+        for number in (head.weight, head.bias, model.mean, model.length_slope):
+            number.div_(deviation)
+
+
 def split_rankings(
     rankings: Sequence[Ranking], share: float, seed: int = 0
 ) -> tuple[list[Ranking], list[Ranking]]:
@@ -184,7 +208,7 @@ class Calibration:
     error: float
 
 
-def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
+def pair_accuracy(model: Scorer, rankings: Sequence[Ranking]) -> Interval:
     """Share of pairs that the model has in the right order, and its interval.
 
     The share is taken for each prompt and averaged over prompts. The pairs of a prompt are not
@@ -204,7 +228,7 @@ def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
     return bootstrap_interval([np.concatenate(right).mean() for right in by_prompt.values()])
 
 
-def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
+def calibration(model: Scorer, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
     """Compare sigmoid(difference of scores) with how often the model is right, pair by pair.
 
     Raises:
@@ -232,10 +256,10 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
     return Calibration(tuple(table), error)
 
 
-def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
+def _margins(model: Scorer, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
     # One call for all answers, so that the model reads them in full batches.
-    scores = model.score_texts(*laid_flat(for_frame(rankings, model.frame)))
+    scores = model.score_texts(*laid_flat(rankings, model.frame))
     ends = np.cumsum([len(ranking.answers) for ranking in rankings])
     margins = []
     for ranking, some in zip(rankings, np.split(scores, ends[:-1]), strict=True):

@@ -4,14 +4,16 @@ from rich.console import Console
 
 from agents.algorithms.preferences import DPO, IPO
 from agents.commands.dpo import DPOSettings
-from agents.feedback import read_rankings, split_rankings
+from agents.feedback import has_messages, read_rankings, split_rankings
 from agents.feedback.direct import DirectPreferences
 from agents.jobs.begin import begin_with, reference_of, with_lora
+from agents.jobs.environments import template_of_records
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised.sft import steps_of
 from policies import tokenizer_of
+from textenv.frames import load_frame
 from textenv.records import read_files
 
 LOSSES = {"dpo": DPO, "ipo": IPO}
@@ -33,7 +35,8 @@ def run(settings: DPOSettings) -> None:
     rankings = read_files(task.preferences, read_rankings)
     learned, kept = split_rankings(rankings, task.held_out, machine.seed)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
-    tokenizer_of(policy, f"the policy in {task.policy}")
+    tokenizer = tokenizer_of(policy, f"the policy in {task.policy}")
+    template = template_of_records(task.frame, policy, has_messages(rankings))
     with_lora(policy, task.lora, machine.seed, task.policy)
     direct = DirectPreferences(
         policy,
@@ -43,6 +46,7 @@ def run(settings: DPOSettings) -> None:
         learning_rate=training.learning_rate,
         precision=machine.precision,
         micro_batch_tokens=training.micro_batch_tokens,
+        frame=load_frame(template, tokenizer),
         seed=machine.seed,
     )
     total = steps_of(len(learned), training.epochs, training.batch_size)

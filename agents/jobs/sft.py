@@ -13,6 +13,7 @@ from rich.table import Table
 
 from agents.commands.sft import Choosing, SFTSettings
 from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
@@ -38,7 +39,8 @@ from agents.supervised.epochs import (
 from agents.supervised.sft import held_out_answer_loss, steps_of
 from policies import Policy, RewardModel, tokenizer_of
 from textenv.errors import MalformedRecordError, OptionError
-from textenv.records import read_files
+from textenv.frames import load_frame
+from textenv.records import example, read_files, read_records
 
 LOSS, SCORE = "held-out loss", "reward model"
 """Names of what is measured after an epoch."""
@@ -57,12 +59,22 @@ def run(settings: SFTSettings) -> None:
     task, training, machine = settings.task, settings.training, settings.machine
     device = device_named(machine.device)
     check_folder(task.out, "--out")
-    found = read_files(task.examples, read_examples)
-    if len(found) < 2:
-        raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
+    # All forms are looked at before the policy is loaded, whose template the second reading needs.
+    read_files(task.examples, partial(read_records, parse=example, what="examples"))
     model = begin_with(task.policy, task.stop, task.no_bos).to(device)
     with_lora(model, task.lora, machine.seed, task.policy)
     tokenizer, context = tokenizer_of(model), model.context
+    template = template_of_records(task.frame, model, has_messages=True)
+    found = read_files(
+        task.examples,
+        partial(
+            read_examples,
+            template=load_frame(template, tokenizer),
+            frame_texts=task.frame is not None,
+        ),
+    )
+    if len(found) < 2:
+        raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
     usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
     if not usable:
         raise MalformedRecordError(

@@ -1,5 +1,13 @@
 """Learning from text and from examples, before any reward: pretraining and fine-tuning."""
 
+from agents.supervised.classification import (
+    LabelledText,
+    accuracy,
+    classification_steps,
+    correlation,
+    labels_of,
+    read_labelled,
+)
 from agents.supervised.epochs import Epoch, best_epoch, by_epoch, reward_model_score
 from agents.supervised.fitting import FitStep, Fitting, adamw
 from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
@@ -18,7 +26,7 @@ from agents.supervised.sft import (
     whole_loss,
     with_language_modelling,
 )
-from agents.supervised.token_stream import open_stream, write_stream
+from agents.supervised.token_stream import StreamMixture, open_stream, write_stream
 from textenv.frames import ChatTemplate
 
 __all__ = [
@@ -30,17 +38,24 @@ __all__ = [
     "Example",
     "FitStep",
     "Fitting",
+    "LabelledText",
     "LinearDecay",
+    "StreamMixture",
+    "accuracy",
     "adamw",
     "answer_loss",
     "best_epoch",
     "by_epoch",
+    "classification_steps",
+    "correlation",
     "held_out_loss",
+    "labels_of",
     "learning_rate_factor",
     "next_token_loss",
     "open_stream",
     "pretraining_steps",
     "read_examples",
+    "read_labelled",
     "reward_model_score",
     "sft_steps",
     "whole_loss",

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from agents.supervised.fitting import FitStep, Fitting
 from agents.supervised.schedules import Schedule
-from policies import Dropout, Policy, TransformerPolicy
+from policies import Dropout, Policy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.frames import Frame, Message
@@ -228,8 +228,8 @@ def sft_steps(
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
     Examples that are longer than the policy's context are cut at the end. An example that then has
-    no answer left is not used. A `TransformerPolicy` remembers the template of the first dialogue
-    among the examples, see its `chat_template`.
+    no answer left is not used. A policy of ours, or around a model of transformers, remembers the
+    texts of the template of the first dialogue among the examples, see its `chat_template`.
 
     Args:
         policy: The policy to train; it must have a tokenizer.
@@ -261,7 +261,7 @@ def sft_steps(
     template = next((e.template for e in examples if e.template is not None), None)
     if isinstance(template, Frame):
         template = template.template
-    if isinstance(template, ChatTemplate) and isinstance(policy, TransformerPolicy):
+    if isinstance(template, ChatTemplate) and hasattr(policy, "chat_template"):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,

@@ -16,12 +16,8 @@ from agents.supervised import (
     learning_rate_factor,
     pretraining_steps,
 )
-from agents.supervised.pretraining import (
-    _losses,
-    next_token_loss,
-    random_windows,
-    steps_of_tokens,
-)
+from agents.supervised.pretraining import _losses, next_token_loss, steps_of_tokens
+from agents.supervised.token_stream import random_windows
 from policies import TransformerConfig, TransformerPolicy
 
 
