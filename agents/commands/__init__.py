@@ -17,6 +17,7 @@ from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.instruct import InstructSettings
+from agents.commands.live import LiveSettings
 from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
@@ -57,6 +58,7 @@ COMMANDS = {
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
+    "live": Command(LiveSettings, "agents.jobs.live"),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),

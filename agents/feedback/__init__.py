@@ -13,6 +13,7 @@ from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.from_models.revision import Revision, revise
 from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
+from agents.feedback.from_people.live import HumanReward, Watched, live_session
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
@@ -46,6 +47,7 @@ __all__ = [
     "DirectPreferences",
     "DirectStep",
     "Filters",
+    "HumanReward",
     "Instruction",
     "Labeller",
     "LanguageModel",
@@ -59,6 +61,7 @@ __all__ = [
     "RewardModelStep",
     "Round",
     "Segments",
+    "Watched",
     "agreed",
     "agreement",
     "append_rankings",
@@ -69,6 +72,7 @@ __all__ = [
     "kwise",
     "label_in_terminal",
     "laid_flat",
+    "live_session",
     "normalise",
     "online_rounds",
     "pair_accuracy",
