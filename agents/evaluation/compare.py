@@ -222,8 +222,8 @@ def compare_answers(
             perplexity=(perplexities or {}).get(name),
             failed_worlds=evaluation.failed_worlds or None,
             wins_at_equal_length={other: equal for other, (_, equal) in duels.items()},
-            refused_when_due=declined and declined.due,
-            refused_otherwise=declined and declined.not_due,
+            refused_when_due=None if declined is None else declined.due,
+            refused_otherwise=None if declined is None else declined.not_due,
             scores=deciding[name],
         )
         rows.append(row)

@@ -237,10 +237,8 @@ def text_perplexities(policy: Policy, texts: Sequence[str]) -> Perplexities:
         raise ValueError("the texts have no token: there is nothing to predict")
     words = sum(len(re.split(r"\s+", text)) for text in texts)
     size = sum(len(text.encode()) for text in texts)
-    return Perplexities(
-        *(math.exp(-logprob / count) for count in (tokens, words, size)),
-        bits_per_byte=-logprob / size / math.log(2),
-    )
+    per_token, per_word, per_byte = (math.exp(-logprob / n) for n in (tokens, words, size))
+    return Perplexities(per_token, per_word, per_byte, -logprob / size / math.log(2))
 
 
 # -------------------------------------------------------------------- how it is done

@@ -40,7 +40,7 @@ with optional("lm-eval", extra="evaluation", purpose="lm-evaluation-harness"):
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
     from lm_eval.models.utils import normalize_gen_kwargs
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 LONGEST_ANSWER = 256
 """Longest answer, in tokens, where a task does not say: as the harness's own models have it."""
@@ -81,7 +81,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         if device is not None:
             self.policy.to(device)
         self.tokenizer = tokenizer_of(self.policy)
-        self.rows = int(batch_size) if str(batch_size or "").isdecimal() else 64
+        self.rows = int(batch_size) if batch_size and batch_size != "auto" else 64
         self.max_gen_toks = max_gen_toks or min(LONGEST_ANSWER, self.policy.context // 2)
         self.seed = seed
         self._named_frame = frame

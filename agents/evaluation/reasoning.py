@@ -155,8 +155,15 @@ def compare_ways(
             np.mean([one == answer for one in vote.answers])
             for vote, answer in zip(votes, right, strict=True)
         ]
-        shares = [bootstrap_interval(values) for values in (greedy, sampled, voted)]
-        found.append(Success(name, *shares, float(np.mean(lengths))))
+        found.append(
+            Success(
+                name,
+                bootstrap_interval(greedy),
+                bootstrap_interval(sampled),
+                bootstrap_interval(voted),
+                float(np.mean(lengths)),
+            )
+        )
     return found
 
 

@@ -1,5 +1,6 @@
 """Preferences between answers: labellers, reward models, and training on fresh preferences."""
 
+from agents.feedback.agreement import Agreement, agreement
 from agents.feedback.direct import DirectPreferences, DirectStep
 from agents.feedback.from_models.judging import (
     PairwiseJudge,
@@ -10,7 +11,9 @@ from agents.feedback.from_models.judging import (
 )
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
-from agents.feedback.labellers import snownlp_labeller, vader_labeller
+from agents.feedback.from_models.revision import Revision, revise
+from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
+from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
@@ -34,14 +37,18 @@ from agents.feedback.reward_modelling import (
     split_rankings,
     standardise,
 )
-from agents.feedback.terminal import label_in_terminal, parse_ranking, unranked
+from agents.feedback.segments import Segments, fit_token_reward, sample_segments
+from agents.feedback.terminal import label_in_terminal, parse_ranking, terminal_labeller, unranked
 
 __all__ = [
+    "Agreement",
     "Asked",
     "Calibration",
     "CalibrationBin",
     "DirectPreferences",
     "DirectStep",
+    "Filters",
+    "Instruction",
     "Labeller",
     "LanguageModel",
     "LengthBias",
@@ -50,13 +57,18 @@ __all__ = [
     "PositionBias",
     "Ranking",
     "RankingLoss",
+    "Remembered",
+    "Revision",
     "RewardModelStep",
     "Round",
     "Scorer",
+    "Segments",
     "agreed",
+    "agreement",
     "append_rankings",
     "calibration",
     "fit_reward_model",
+    "fit_token_reward",
     "has_messages",
     "kwise",
     "label_in_terminal",
@@ -74,11 +86,15 @@ __all__ = [
     "read_principles",
     "read_rankings",
     "remove_length",
+    "revise",
     "reward_model_steps",
     "sample_answers",
+    "sample_segments",
+    "self_instruct",
     "snownlp_labeller",
     "split_rankings",
     "standardise",
+    "terminal_labeller",
     "unbiased",
     "unranked",
     "vader_labeller",

@@ -11,12 +11,15 @@ the policy's choice. Your own, such as one that asks a language model, is a func
 (1, 3, 1)
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from agents.evaluation.judges import quiet_jieba
-from agents.feedback.preferences import Labeller
+from agents.feedback.preferences import Labeller, rank
+from agents.feedback.rankings import append_rankings, read_rankings
 from textenv.imports import optional
 
 
@@ -67,3 +70,33 @@ def _snownlp(prompt: str, answers: Sequence[str]) -> list[float]:
         return float(probability if label == "pos" else 1 - probability)
 
     return [positive(answer) for answer in answers]
+
+
+class Remembered:
+    """A labeller whose rankings are kept in a file: what it has ranked is not asked again.
+
+    Every ranking is written before the next one is asked for, so that what a person or a paid model
+    has said survives an interruption.
+
+    Args:
+        labeller: Who is asked.
+        path: A `.jsonl` file; it is made if it does not exist.
+
+    Raises:
+        MalformedRecordError: Some lines of the file are not rankings.
+    """
+
+    def __init__(self, labeller: Labeller, path: str | os.PathLike[str]):
+        self.labeller, self.path = labeller, Path(path)
+        there = self.path.exists() and self.path.stat().st_size > 0
+        rankings = read_rankings(self.path) if there else []
+        self._known = {(ranking.prompt, ranking.answers): ranking.ranks for ranking in rankings}
+
+    def __call__(self, prompt: str, answers: Sequence[str]) -> list[float]:
+        """The labeller's scores; of what is in the file, scores that give the same ranks."""
+        if ranks := self._known.get((prompt, tuple(answers))):
+            return [-float(rank) for rank in ranks]
+        (ranking,) = rank(self.labeller, [prompt], [answers])
+        append_rankings(self.path, [ranking])
+        self._known[prompt, ranking.answers] = ranking.ranks
+        return [-float(rank) for rank in ranking.ranks]

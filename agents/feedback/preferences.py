@@ -126,6 +126,8 @@ def rank(
     for prompt, some in zip(prompts, answers, strict=True):
         try:
             scores = [float(score) for score in labeller(as_text(prompt), some)]
+        except RewardRaisedError:  # a labeller that asks another one has been told
+            raise
         except Exception as error:
             place = place_of(error, labeller)
             raise RewardRaisedError(

@@ -6,6 +6,7 @@ not shown again. A person may stop with `q` or Ctrl-C and continue later.
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from agents.feedback.preferences import Labeller
 from agents.feedback.rankings import Asked, Ranking, append_rankings, as_text, read_rankings
 
 QUIT = "q"
@@ -51,16 +53,31 @@ def label_in_terminal(
         text = as_text(prompt)
         if text not in left:
             continue
-        console.rule(f"{number} of {len(prompts)}")
-        console.print(Panel(Text(text), title="Prompt"))
-        for place, answer in enumerate(shown, start=1):
-            console.print(Panel(Text(answer), title=str(place), title_align="left"))
-        scores = _ask(console, len(shown))
+        scores = _rank(console, f"{number} of {len(prompts)}", text, shown)
         if scores is None:
             return False
         append_rankings(path, [Ranking.from_scores(prompt, shown, scores)])
         left.remove(text)  # a prompt that comes twice is asked once
     return True
+
+
+def terminal_labeller(console: Console | None = None) -> Labeller:
+    """A person as a labeller: shows a prompt and its answers in the order given, asks for ranks.
+
+    For answers that were sampled in the same way, whose order says nothing. `q` stops like Ctrl-C.
+
+    Args:
+        console: Where to show the answers; a new console if None.
+    """
+    shown_on, number = console or Console(), count(1)
+
+    def label(prompt: str, answers: Sequence[str]) -> list[float]:
+        scores = _rank(shown_on, str(next(number)), prompt, answers)
+        if scores is None:
+            raise KeyboardInterrupt
+        return scores
+
+    return label
 
 
 def unranked(prompts: Iterable[Asked], path: str | os.PathLike[str]) -> list[Asked]:
@@ -99,7 +116,16 @@ def parse_ranking(line: str, count: int) -> list[float]:
     return [scores[number] for number in range(1, count + 1)]
 
 
-def _ask(console: Console, count: int) -> list[float] | None:
+def _rank(console: Console, title: str, prompt: str, answers: Sequence[str]) -> list[float] | None:
+    """Show a prompt and its answers, and ask for their ranks; None if the person stops."""
+    console.rule(title)
+    console.print(Panel(Text(prompt), title="Prompt"))
+    for place, answer in enumerate(answers, start=1):
+        console.print(Panel(Text(answer), title=str(place), title_align="left"))
+    return _ask(console, len(answers))
+
+
+def _ask(console: Console, answers: int) -> list[float] | None:
     """Ask until there is a ranking; None if the person stops."""
     console.print(HELP, style="dim", highlight=False)
     while True:
@@ -110,6 +136,6 @@ def _ask(console: Console, count: int) -> list[float] | None:
         if line.lower() == QUIT:
             return None
         try:
-            return parse_ranking(line, count)
+            return parse_ranking(line, answers)
         except ValueError as error:
             console.print(f"{error}. {HELP}", style="yellow", markup=False, highlight=False)

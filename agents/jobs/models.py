@@ -43,7 +43,7 @@ def language_model(
         TextEnvError: The policy cannot be loaded or has no tokenizer.
     """
     if not name.startswith(SERVERS):
-        policy = to_machine(begin_with(name, None, False), machine)
+        policy = to_machine(begin_with(name), machine)
         generator = np.random.default_rng(machine.seed)
         return LocalModel(policy, template_of(policy), max_new_tokens, temperature, generator)
     url, _, model = name.partition("#")

@@ -1,6 +1,7 @@
 """The job of `textenv preferences`: answers of a policy, ranked by a program or a person."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -8,30 +9,23 @@ from rich.console import Console
 from agents.commands.preferences import PreferencesSettings
 from agents.feedback import (
     Asked,
-    Labeller,
     append_rankings,
     label_in_terminal,
     rank,
     sample_answers,
-    snownlp_labeller,
     unranked,
-    vader_labeller,
 )
 from agents.jobs.begin import begin_with
 from agents.jobs.environments import fit_prompts, room_for_prompts, template_of_records
+from agents.jobs.labellers import named_labeller, try_labeller
 from agents.jobs.machine import device_named, to_machine
-from agents.jobs.models import is_judge, model_judge
 from agents.jobs.outputs import check_file
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
 from textenv.frames import Frame, load_frame
-from textenv.loading import load_function
-from textenv.reward_trial import ANSWER
 from textenv.tokenizers import decode_prompt
 
-TERMINAL = "terminal"
-LABELLERS = {"vader": vader_labeller, "snownlp": snownlp_labeller}
 FROM_A_FUNCTION = 256
 AT_A_TIME, AT_A_TIME_FOR_PEOPLE = 64, 8
 """Prompts that are answered before their answers are ranked and written."""
@@ -51,22 +45,18 @@ def run(settings: PreferencesSettings) -> None:
     device_named(settings.machine.device)
     check_file(task.out, "--out")
     speaker = to_machine(begin_with(task.policy, task.stop, task.no_bos), settings.machine)
-    asked_model = None
-    if is_judge(task.labeller):
-        asked_model = model_judge(task.labeller, settings.judging, settings.machine)
-    judge = asked_model.judge if asked_model else _labeller(task.labeller)
+    labeller = named_labeller(task.labeller, settings.judging, settings.machine)
+    judge = labeller.label
     room = room_for_prompts(speaker, wanted.max_new_tokens - 1)  # the last is not read any more
-    chosen = ListPrompts(_chosen(task.prompts, task.limit, seed))
+    chosen = ListPrompts(chosen_prompts(task.prompts, task.limit, seed))
     template = template_of_records(
         task.frame, speaker, any(prompt.messages is not None for prompt in chosen.prompts)
     )
     frame = load_frame(template, tokenizer_of(speaker))
     fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console, frame)
-    asked = unranked(_asked(fitting, speaker, frame), task.out)
-    if judge is not None:  # before anything takes long
-        rank(judge, asked[:1], [[ANSWER, "Another."]] * len(asked[:1]))
-    if asked_model is not None:
-        asked_model.comparisons.clear()  # that was no answer
+    asked = unranked(asked_of(fitting, speaker, frame), task.out)
+    for prompt in asked[:1]:  # before anything takes long
+        try_labeller(labeller, prompt)
     size = AT_A_TIME_FOR_PEOPLE if judge is None else AT_A_TIME
 
     def answers() -> Iterator[tuple[list[Asked], list[list[str]]]]:
@@ -95,27 +85,18 @@ def run(settings: PreferencesSettings) -> None:
             done = 0
             try:
                 for some, of_some in answers():
-                    append_rankings(task.out, rank(judge, some, of_some))
+                    ranked = rank(judge, some, of_some)
+                    append_rankings(task.out, [replace(r, labeller=task.labeller) for r in ranked])
                     done += len(some)
                     advance(done)
             except KeyboardInterrupt as error:
                 error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
                 raise
-    if asked_model is not None:
-        asked_model.tell(console)
+    labeller.tell(console)
     console.print(f"Rankings: {task.out}", soft_wrap=True)
 
 
-def _labeller(name: str) -> Labeller | None:
-    """A labeller of ours, or the user's; None for a person."""
-    if name == TERMINAL:
-        return None
-    if name in LABELLERS:
-        return LABELLERS[name]()
-    return load_function(name, "the labeller", "a prompt and its answers")
-
-
-def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
+def chosen_prompts(source: str, limit: int | None, seed: int) -> list[Prompt]:
     """The prompts, at most `limit` of them."""
     prompts = load_prompts(source)
     if isinstance(prompts, ListPrompts):
@@ -125,7 +106,7 @@ def _chosen(source: str, limit: int | None, seed: int) -> list[Prompt]:
     return list(prompts.draw(generator.integers(2**64, size=count, dtype=np.uint64)))
 
 
-def _asked(prompts: PromptSource, policy: Policy, frame: Frame | None) -> list[Asked]:
+def asked_of(prompts: PromptSource, policy: Policy, frame: Frame | None) -> list[Asked]:
     """The prompts of a list: as texts, or through a frame as what the user says."""
     assert isinstance(prompts, ListPrompts)
     tokenizer = tokenizer_of(policy)

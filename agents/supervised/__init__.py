@@ -18,7 +18,7 @@ from agents.supervised.sft import (
     whole_loss,
     with_language_modelling,
 )
-from agents.supervised.token_stream import open_stream, write_stream
+from agents.supervised.token_stream import StreamMixture, open_stream, write_stream
 from textenv.frames import ChatTemplate
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "FitStep",
     "Fitting",
     "LabelledText",
+    "StreamMixture",
     "accuracy",
     "adamw",
     "answer_loss",

@@ -88,7 +88,7 @@ def test_residual_numbers_are_dropped_with_probability_p_and_the_others_grow():
         hidden(policy)
         for seed in range(4):
             hidden(policy, Dropout(residual=0.3), seed)
-        tokens, lengths = ROWS
+        tokens, _lengths = ROWS
         positions = torch.arange(len(tokens)) % 10
         embedded = policy.transformer.token_embedding(tokens)
         embedded = embedded + policy.transformer.position_embedding(positions)

@@ -68,6 +68,7 @@ def test_a_server_ranks_answers_with_ties_and_its_bias_is_told():
     assert result.exit_code == 0, result.output
     rankings = read_rankings("p.jsonl")
     assert len(rankings) == 5
+    assert {ranking.labeller for ranking in rankings} == {f"judge:{url}/v1#tiny"}
     ties = 0
     for ranking in rankings:
         counts = [count(answer) for answer in ranking.answers]

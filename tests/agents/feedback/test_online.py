@@ -1,14 +1,25 @@
 """Rounds of collecting, ranking, fitting and PPO."""
 
 import numpy as np
+import pytest
 import torch
 from letters import Letters
 
 from agents import PPO, Learner
-from agents.feedback import Ranking, fit_reward_model, online_rounds, rank
+from agents.feedback import (
+    Ranking,
+    Remembered,
+    fit_reward_model,
+    fit_token_reward,
+    online_rounds,
+    rank,
+    read_rankings,
+)
 from policies import TransformerConfig, TransformerPolicy
 from policies.reward_model import RewardModel
+from policies.token_reward import TokenReward
 from textenv import TextVectorEnv
+from textenv.errors import RewardRaisedError
 
 torch.set_num_threads(1)
 PROMPTS = [a + b for a in "abcd" for b in "abcd"]
@@ -103,3 +114,76 @@ def test_fitting_puts_the_mean_to_zero_and_bears_ties():
     fit_reward_model(model, rankings)
     answers = [answer for ranking in rankings for answer in ranking.answers]
     assert abs(model.score_texts(["a"] * 5, answers).mean()) < 1e-6
+
+
+def test_segments_teach_the_policy_through_rewards_of_tokens():
+    tokenizer = Letters(4, stop=True)
+    shape = TransformerConfig(5, context=8, n_layer=1, n_head=2, n_embd=16)
+    policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=0)
+    model = TokenReward.from_policy(policy, 0)
+    reward = model.as_reward()
+    envs = TextVectorEnv(32, prompts=PROMPTS, reward=reward, tokenizer=tokenizer, max_new_tokens=3)
+    learner = Learner(policy, envs, PPO(n_epochs=2), learning_rate=1e-2, n_steps=4, seed=0)
+
+    def fit(rankings):
+        fit_token_reward(model, rankings, epochs=10, batch_size=4, learning_rate=3e-3)
+
+    rounds = list(
+        online_rounds(
+            learner,
+            PROMPTS,
+            count_b,
+            fit,
+            rounds=3,
+            tokens_per_round=800,
+            max_new_tokens=3,
+            segment_tokens=1,
+        )
+    )
+    liked = [np.mean([count_b("", r.answers) for r in round_.rankings]) for round_ in rounds]
+    assert liked[0] < 0.4 and liked[2] > 0.8  # of the one letter of a segment
+    assert any(len(ranking.prompt) > 2 for ranking in rounds[0].rankings)
+
+
+def test_rounds_go_on_from_a_learner_that_was_saved(tmp_path):
+    options = {"rounds": 2, "tokens_per_round": 200, "max_new_tokens": 3, "prompts_per_round": 4}
+
+    def fit_of(model):
+        return lambda rankings: fit_reward_model(model, rankings)
+
+    learner, model = make_learner()
+    whole = list(online_rounds(learner, PROMPTS, count_b, fit_of(model), **options))
+    learner, model = make_learner()
+    first = next(online_rounds(learner, PROMPTS, count_b, fit_of(model), **options))
+    learner.save(tmp_path / "learner")
+    model.save(tmp_path / "model")
+    learner, model = make_learner()
+    learner.load(tmp_path / "learner")
+    RewardModel.load(tmp_path / "model", trunk=model.trunk)
+    model.mean.copy_(RewardModel.load(tmp_path / "model", Letters(4, stop=True)).mean)
+    more = {"rankings": first.rankings, "first": 2, "begun_at": 0}
+    (second,) = online_rounds(learner, PROMPTS, count_b, fit_of(model), **options, **more)
+    assert first.rankings == whole[0].rankings and second.rankings == whole[1].rankings
+    assert [u.score for u in second.updates] == [u.score for u in whole[1].updates]
+
+
+def test_what_was_ranked_is_not_asked_again(tmp_path):
+    asked = []
+
+    def label(prompt, answers):
+        asked.append(prompt)
+        if prompt == "q":
+            raise ZeroDivisionError("oh")
+        return count_b(prompt, answers)
+
+    path = tmp_path / "made" / "rankings.jsonl"
+    remembered = Remembered(label, path)
+    (one,) = rank(remembered, ["p"], [["b", "bb", "c", "a"]])
+    assert one.ranks == (2, 1, 3, 3) and read_rankings(path) == [one]
+    assert rank(remembered, ["p"], [["b", "bb", "c", "a"]]) == [one]
+    assert rank(Remembered(label, path), ["p"], [["b", "bb", "c", "a"]]) == [one]
+    assert asked == ["p"]
+    rank(remembered, ["p"], [["bb", "b", "c", "a"]])  # in another order
+    assert asked == ["p", "p"]
+    with pytest.raises(RewardRaisedError, match=r"^the labeller raised ZeroDivisionError"):
+        rank(remembered, ["q"], [["a", "b"]])

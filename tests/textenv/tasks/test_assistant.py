@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -51,6 +52,38 @@ def test_the_answer_to_another_question_is_wrong(language):
                 assert assistant.verdict(check, text) is Verdict.WRONG, (check, text)
                 compared += 1
     assert compared > 3000
+
+
+def mutations(check, reference, language):
+    """Answers that a small change has made wrong."""
+    yield "I do not know." if language == "en" else "我不知道。"
+    yield ("It is not so: " if language == "en" else "不对: ") + reference
+    if check["form"] in ("number", "list"):
+        last = re.findall(r"\d+", reference)[-1]
+        before, _, after = reference.rpartition(last)
+        yield f"{before}{int(last) + 1}{after}"
+        yield f"{reference} {int(last) + 1}"
+    if check["form"] == "list":
+        yield ", ".join(map(str, check["items"][:-1]))
+        yield ", ".join(map(str, check["items"][::-1]))
+    if check["form"] == "text":
+        yield reference + reference
+    if check["form"] == "summary":
+        yield check["passage"]
+        yield reference.replace(check["parts"][1], "")
+    if "at_most" in check:
+        yield (
+            check["at_most"] * "x x " + reference if language == "en" else "的的的的的" + reference
+        )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_changed_answer_is_wrong(language):
+    for dialogue in dialogues_of(language, 300):
+        for exchange in dialogue.exchanges:
+            if exchange.check["due"] == "answer":
+                for text in mutations(exchange.check, exchange.reference, language):
+                    assert not assistant.correct(exchange.check, text), (exchange, text)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
