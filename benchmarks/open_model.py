@@ -1,6 +1,6 @@
 """All stages on an open model: SmolLM2-135M-Instruct and the human preferences of hh-rlhf.
 
-    reward model: the last layers and a fresh head, on pairs; cross-validated beside a bag of words
+    reward model: the model as it is with a head on pairs, cross-validated beside a bag of words
     SFT:          LoRA on the chosen dialogues
     DPO:          the adapter goes on with pairs
     PPO:          the adapter goes on against the reward model of the first fold
@@ -10,16 +10,16 @@ trained four times, each time without one of them, and is examined on that one: 
 out once. The policies, and the reward model that they are trained and measured with, have not seen
 the first fold, from whose prompts the answers at the end are.
 
-The layers below those that the reward model trains are read once for all folds, since they stay as
-they are. The result of a stage is kept in the folder; run the same command again to go on.
+The reward model trains its head alone, since then the model reads every pair once for all folds.
+The result of a stage is kept in the folder; run the same command again to go on.
 
 Run: taskset -c 0 python -m benchmarks.open_model MODEL harmless-base-test.jsonl.gz --out FOLDER
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from sklearn.linear_model import LogisticRegression
 
 from agents import DPO, PPO, Learner
 from agents.evaluation import bootstrap_interval, evaluate
 from agents.feedback import (
     DirectPreferences,
     Ranking,
-    normalise,
     read_rankings,
-    reward_model_steps,
 )
 from agents.jobs.begin import with_lora
 from agents.optimisation.settings import falling
@@ -44,13 +42,12 @@ from agents.supervised import Example, sft_steps
 from benchmarks.common import command_line, report
 from benchmarks.reward_model import bag_of_words
 from policies import HuggingFacePolicy, Policy, RewardModel, load_policy
-from policies.sharing import share_beginnings
 from textenv import ListPrompts, Prompt, TextVectorEnv
-from textenv.frames import ModelTemplate, load_frame
+from textenv.frames import Frame, ModelTemplate, load_frame
 
-CONTEXT, FOLDS, TRAINED_LAYERS, RANK = 192, 4, 4, 8
-LONGEST_PROMPT, ANSWER = 128, 24
-ASKED = 96
+CONTEXT, FOLDS, RANK, DECAY = 256, 4, 8, 0.25
+LONGEST_PROMPT, LONGEST_DIALOGUE, ANSWER = 96, 128, 20
+EXAMPLES, PAIRS, ASKED = 240, 192, 64
 BF16 = torch.bfloat16
 STAGES = ("reward_model", "sft", "dpo", "ppo")
 
@@ -65,138 +62,75 @@ def folds_of(rankings: Sequence[Ranking]) -> NDArray[np.int64]:
 # -------------------------------------------------------------------- the reward model
 
 
-class ReadOnce(RewardModel):
-    """A reward model that goes on from states of its lower layers instead of from tokens.
-
-    An id stands for one state, that of a token behind all that stands before it. Answers to one
-    prompt have their first ids in common, so it is still read once.
-    """
-
-    ids: dict[tuple[Any, str], list[int]]
-
-    def encode(self, prompts: Iterable[Any], answers: Iterable[str]) -> list[list[int]]:
-        """Numbers of the states of each prompt with its answer."""
-        return [self.ids[_key(p), a] for p, a in zip(prompts, answers, strict=True)]
-
-
-def _key(asked: Any) -> str:
-    return asked if isinstance(asked, str) else json.dumps([dict(one) for one in asked])
+def fitting(ranking: Ranking, frame: Frame) -> Ranking:
+    """The ranking as a dialogue without its oldest turns, if the context is too short for them."""
+    dialogue = ranking.as_dialogue()
+    longest = max(len(frame.answer(answer)) for answer in dialogue.answers)
+    said = list(dialogue.asked)
+    while len(frame.opening(said)) + longest > CONTEXT:
+        later = (n for n, one in enumerate(said) if n and one["role"] == "user")
+        if (begin := next(later, None)) is None:
+            break  # the reward model drops the beginning
+        said = said[begin:]
+    return replace(dialogue, messages=tuple(said))
 
 
 @torch.no_grad()
-def lower_states(
-    name: str, dialogues: Sequence[Ranking]
-) -> tuple[torch.Tensor, dict[tuple[Any, str], list[int]]]:
-    """States behind the layers that stay as they are, (N, n_embd), and their numbers."""
+def last_states(model: RewardModel, dialogues: Sequence[Ranking]) -> NDArray[np.float32]:
+    """What the head of the reward model reads of both answers, (pairs, 2, n_embd)."""
+    rows = [model.encode([d.asked] * 2, d.answers) for d in dialogues]
+    states = np.zeros((len(rows), 2, model.trunk.value_head.in_features), dtype=np.float32)
+    # Pairs of like length go together; a pair's prompt is read once.
+    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
+    for begin in range(0, len(order), 8):
+        some = order[begin : begin + 8]
+        with torch.autocast("cpu", torch.bfloat16):
+            read = model.trunk.read(model.pad([ids for i in some for ids in rows[i]]))
+        states[some] = read.float().numpy().reshape(len(some), 2, -1)
+        if begin % 400 == 0:
+            print(f"  {begin} pairs read", flush=True)
+    return states
+
+
+def fitted_head(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The head that orders pairs best, by the pairwise loss with weight decay; (n_embd,).
+
+    The loss is -log sigmoid(better - worse), which is logistic regression on the differences.
+    """
+    scale = differences.std(0) + 1e-6
+    sign = np.where(np.arange(len(differences)) % 2, 1, -1)  # so that both classes are there
+    model = LogisticRegression(C=1 / (DECAY * len(differences)), fit_intercept=False)
+    model.fit(differences / scale * sign[:, None], sign)
+    return np.asarray(model.coef_[0] / scale)
+
+
+def cross_validate(name: str, rankings: Sequence[Ranking], out: Path) -> dict[str, Any]:
+    """Examine the reward model on every pair once; that of the first fold is kept in `out`."""
     policy = HuggingFacePolicy.from_pretrained(name, context=CONTEXT)
     model = RewardModel(policy, ModelTemplate.of(policy.transformers_tokenizer))
-    decoder = policy.decoder
-    decoder.layers = decoder.layers[: len(decoder.layers) - TRAINED_LAYERS]
-    decoder.norm = nn.Identity()
-    rows = [model.encode([r.asked] * len(r.answers), r.answers) for r in dialogues]
-    # Pairs of like length go together.
-    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
-    states, ids, count = [], {}, 0
-    for begin in range(0, len(order), 8):
-        of = [(i, j) for i in order[begin : begin + 8] for j in range(len(rows[i]))]
-        tokens = model.pad([rows[i][j] for i, j in of])
-        lengths = torch.tensor([len(rows[i][j]) for i, j in of])
-        shared = share_beginnings(tokens, lengths)
-        with torch.autocast("cpu", BF16):
-            states.append(policy._read_rows(tokens.flatten()[shared.places], shared).clone())
-        for row, (i, j) in enumerate(of):
-            number = shared.index[row, : lengths[row]] + count
-            ids[_key(dialogues[i].asked), dialogues[i].answers[j]] = number.tolist()
-        count += len(shared.places)
-        if begin % 400 == 0:
-            print(f"  {begin} pairs, {count} tokens", flush=True)
-    return torch.cat(states), ids
-
-
-def upper_part(name: str, states: torch.Tensor) -> HuggingFacePolicy:
-    """The layers that are trained, on a table of states instead of token embeddings."""
-    policy = HuggingFacePolicy.from_pretrained(name, context=CONTEXT)
-    decoder = policy.decoder
-    decoder.layers = decoder.layers[-TRAINED_LAYERS:]
-    decoder.embed_tokens = nn.Embedding.from_pretrained(states)
-    policy.vocab_size = policy.pad_token = len(states)
-    policy.requires_grad_(False)
-    for part in (decoder.layers, decoder.norm, policy.value_head):
-        part.requires_grad_(True)
-    return policy
-
-
-def trained_weights(policy: HuggingFacePolicy) -> list[dict[str, torch.Tensor]]:
-    """Copies of the weights of a reward model that are trained."""
-    parts = (policy.decoder.layers[-TRAINED_LAYERS:], policy.decoder.norm, policy.value_head)
-    return [{n: v.clone() for n, v in part.state_dict().items()} for part in parts]
-
-
-def put(policy: HuggingFacePolicy, weights: Sequence[dict[str, torch.Tensor]]) -> None:
-    """Give a policy the weights that `trained_weights` copied."""
-    parts = (policy.decoder.layers[-TRAINED_LAYERS:], policy.decoder.norm, policy.value_head)
-    for part, values in zip(parts, weights, strict=True):
-        part.load_state_dict(values)
-
-
-def cross_validate(
-    name: str, rankings: Sequence[Ranking], out: Path, *, learning_rate: float, epochs: int
-) -> dict[str, Any]:
-    """Examine the reward model on every pair once; that of the first fold is kept in `out`."""
-    dialogues = [ranking.as_dialogue() for ranking in rankings]
-    folds = folds_of(rankings)
-    begin = time.perf_counter()
-    kept_states = out.parent / "states.pt"  # for another learning rate
-    if not kept_states.exists():
-        torch.save(lower_states(name, dialogues), kept_states)
-    states, ids = torch.load(kept_states, weights_only=True)
-    seconds = {"lower layers": time.perf_counter() - begin}
-    policy = upper_part(name, states)
-    first = trained_weights(policy)
+    dialogues = [fitting(ranking, model.frame) for ranking in rankings]
+    folds, kept = folds_of(rankings), out.parent / "states.npy"
+    if not kept.exists():
+        np.save(kept, last_states(model, dialogues))
+    states = np.load(kept).astype(np.float64)
+    differences = states[:, 0] - states[:, 1]
     right, words = np.zeros(len(rankings)), np.zeros(len(rankings))
-    begin = time.perf_counter()
     for fold in range(FOLDS):
-        put(policy, first)
-        model = ReadOnce.with_fresh_head(policy)
-        model.ids = ids
-        learned = [d for d, f in zip(dialogues, folds, strict=True) if f != fold]
-        steps = reward_model_steps(
-            model, learned, epochs=epochs, learning_rate=learning_rate, precision=BF16, seed=fold
-        )
-        shown = []
-        for step in steps:
-            shown.append((step.loss, step.accuracy))
-            if step.number % 20 == 0:
-                loss, accuracy = np.mean(shown[-20:], axis=0)
-                print(f"  step {step.number}: {loss:.3f} {accuracy:.3f}", flush=True)
-        held_out = np.flatnonzero(folds == fold)
-        asked = [dialogues[i].asked for i in held_out for _ in range(2)]
-        scores = model.score_texts(asked, [a for i in held_out for a in dialogues[i].answers])
-        margins = scores[0::2] - scores[1::2]
+        learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        head = fitted_head(differences[learned])
+        margins = differences[held_out] @ head
         right[held_out] = (margins > 0) + 0.5 * (margins == 0)
         words[held_out] = bag_of_words(
-            [r for r, f in zip(rankings, folds, strict=True) if f != fold],
-            [rankings[i] for i in held_out],
-        )
-        late = np.mean(shown[-20:], axis=0)
-        np.save(out.parent / "right.npy", np.stack([right, words]))
-        print(
-            f"  fold {fold}: training loss {late[0]:.3f}, accuracy {late[1]:.3f}; held out "
-            f"{right[held_out].mean():.3f}, a bag of words {words[held_out].mean():.3f}",
-            flush=True,
+            *([rankings[i] for i in part] for part in (learned, held_out))
         )
         if fold == 0:
-            kept = trained_weights(policy), margins
-    seconds["folds"] = time.perf_counter() - begin
-    whole = HuggingFacePolicy.from_pretrained(name, context=CONTEXT)
-    put(whole, kept[0])
-    model = RewardModel(whole, ModelTemplate.of(whole.transformers_tokenizer))
-    some = np.flatnonzero(folds == 0)[:16]
-    asked = [dialogues[i].asked for i in some for _ in range(2)]
-    scores = model.score_texts(asked, [a for i in some for a in dialogues[i].answers])
-    agree = np.corrcoef(scores[0::2] - scores[1::2], kept[1][:16])[0, 1]
-    chosen = [d for d, f in zip(dialogues, folds, strict=True) if f != 0][:128]
-    normalise(model, [d.asked for d in chosen], [d.answers[0] for d in chosen])
+            zero = states[learned, 0].mean(0) @ head  # the mean score of better answers is 0
+            with torch.no_grad():
+                policy.value_head.weight.copy_(torch.tensor(head[None]))
+                policy.value_head.bias.fill_(-zero)
+            some = [dialogues[i] for i in held_out[:8]]
+            scores = model.score_texts([d.asked for d in some], [d.answers[0] for d in some])
+            agree = np.corrcoef(scores, states[held_out[:8], 0] @ head)[0, 1]
     model.save(out)
     return {
         "pairs": len(rankings),
@@ -204,8 +138,7 @@ def cross_validate(
         "bag of words": bootstrap_interval(words)._asdict(),
         "difference": bootstrap_interval(right - words)._asdict(),
         "folds": [[float(x[folds == f].mean()) for x in (right, words)] for f in range(FOLDS)],
-        "whole model and states agree": float(agree),
-        "seconds": seconds,
+        "scores in fp32 against those of the states": float(agree),
     }
 
 
@@ -216,21 +149,30 @@ def prompts_of(rankings: Sequence[Ranking], policy: Policy) -> list[Prompt]:
     """What is asked, as messages; what is longer than `LONGEST_PROMPT` tokens is left out."""
     frame = load_frame("chat", policy.tokenizer)
     asked = [list(ranking.as_dialogue().asked) for ranking in rankings]
-    fitting = [said for said in asked if len(frame.opening(said)) <= LONGEST_PROMPT]
-    return [Prompt("", messages=said) for said in fitting]
+    short = [said for said in asked if len(frame.opening(said)) <= LONGEST_PROMPT]
+    return [Prompt("", messages=said) for said in short]
 
 
 def fine_tuned(name: str, rankings: Sequence[Ranking], *, learning_rate: float) -> Any:
-    """SFT on the chosen dialogues that the context holds as a whole."""
+    """SFT on the chosen dialogues."""
     policy = HuggingFacePolicy.from_pretrained(name, context=CONTEXT)
     with_lora(policy, RANK, 0, name)
     frame = load_frame("chat", policy.tokenizer)
-    dialogues = [ranking.as_dialogue() for ranking in rankings]
+    dialogues = _short(rankings, frame)[:EXAMPLES]
     examples = [Example((), frame, (*d.asked, _answer(d.answers[0]))) for d in dialogues]
-    whole = [e for e in examples if len(e.encode(policy.tokenizer, CONTEXT)[0]) <= CONTEXT]
-    steps = sft_steps(policy, whole[:480], learning_rate=learning_rate, precision=BF16)
+    steps = sft_steps(policy, examples, learning_rate=learning_rate, precision=BF16)
     losses = [step.loss for step in steps]
-    return policy, {"examples": len(whole[:480]), "loss": [losses[0], float(np.mean(losses[-10:]))]}
+    return policy, {"examples": len(examples), "loss": [losses[0], float(np.mean(losses[-10:]))]}
+
+
+def _short(rankings: Sequence[Ranking], frame: Frame) -> list[Ranking]:
+    """Dialogues that are not long: they teach the same in less time."""
+
+    def length(one: Ranking) -> int:
+        return len(frame.opening(one.asked)) + max(len(frame.answer(a)) for a in one.answers)
+
+    dialogues = [ranking.as_dialogue() for ranking in rankings]
+    return [one for one in dialogues if length(one) <= LONGEST_DIALOGUE]
 
 
 def _answer(text: str) -> dict[str, str]:
@@ -238,15 +180,9 @@ def _answer(text: str) -> dict[str, str]:
 
 
 def by_dpo(policy: Any, rankings: Sequence[Ranking], *, learning_rate: float) -> Any:
-    """DPO on pairs that the context holds as a whole."""
+    """DPO on pairs."""
     frame = load_frame("chat", policy.tokenizer)
-    dialogues = [ranking.as_dialogue() for ranking in rankings]
-    room = CONTEXT - 2
-
-    def length(one: Ranking) -> int:
-        return len(frame.opening(one.asked)) + max(len(frame.answer(a)) for a in one.answers)
-
-    pairs = [one for one in dialogues if length(one) <= room][:384]
+    pairs = _short(rankings, frame)[:PAIRS]
     direct = DirectPreferences(
         policy,
         policy.frozen_copy(),
@@ -314,12 +250,10 @@ def main() -> None:
     parser.add_argument("preferences", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stages", nargs="+", default=[*STAGES, "examination"])
-    parser.add_argument("--reward-rate", type=float, default=1e-4)
-    parser.add_argument("--reward-epochs", type=int, default=1)
     parser.add_argument("--sft-rate", type=float, default=5e-4)
     parser.add_argument("--dpo-rate", type=float, default=3e-4)
     parser.add_argument("--ppo-rate", type=float, default=1e-3)
-    parser.add_argument("--ppo-tokens", type=int, default=15_000)
+    parser.add_argument("--ppo-tokens", type=int, default=7_500)
     parser.add_argument("--kl-coef", type=float, default=0.05)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -351,13 +285,7 @@ def main() -> None:
 
     stage(
         "reward_model",
-        lambda folder: cross_validate(
-            args.model,
-            rankings,
-            folder,
-            learning_rate=args.reward_rate,
-            epochs=args.reward_epochs,
-        ),
+        lambda folder: cross_validate(args.model, rankings, folder),
     )
     policy_stage("sft", lambda: fine_tuned(args.model, learned, learning_rate=args.sft_rate))
     policy_stage(
@@ -377,22 +305,18 @@ def main() -> None:
 
     policy_stage("ppo", ppo)
     if "examination" in args.stages:
-        examine(args.model, out, held_out)
+        examine(out, held_out)
 
 
-def examine(name: str, out: Path, held_out: Sequence[Ranking]) -> None:
+def examine(out: Path, held_out: Sequence[Ranking]) -> None:
     """Let every policy answer the held-out prompts, and measure the answers."""
     model = RewardModel.load(out / "reward_model")
     reference: Any = load_policy(out / "sft")
     asked = prompts_of(held_out, reference)[:ASKED]
     envs = environment(reference, asked, model)
     rows, samples, scores = [], {}, {}
-    for policy_name in ("model", "sft", "dpo", "ppo"):
-        policy: Any = (
-            HuggingFacePolicy.from_pretrained(name, context=CONTEXT)
-            if policy_name == "model"
-            else load_policy(out / policy_name)
-        )
+    for policy_name in ("sft", "dpo", "ppo"):
+        policy = load_policy(out / policy_name)
         found = evaluate(policy, envs, asked, reference=reference)
         scores[policy_name] = found.scores
         samples[policy_name] = [asdict(sample) for sample in found.samples]

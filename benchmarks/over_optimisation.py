@@ -15,14 +15,12 @@ Run: taskset -c 0 python -m benchmarks.over_optimisation --threads 1 --figures d
 
 import copy
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -170,16 +168,36 @@ TRAINED = (
 
 
 class World:
-    """All that a seed draws: the first policy, comparisons, and reward models once made."""
+    """What a seed draws, made when asked for: the first policy, comparisons, reward models."""
 
     def __init__(self, seed: int):
-        self.seed, self.first = seed, network(SIZE, seed)
-        count = 2 * max(DATA)
-        answers = first_answers(self.first, count + DRAWN, seed)
-        self.rankings = compared(answers[:count], WRONG, seed)
-        self.drawn = answers[count:]
-        self.held_out = compared(self.drawn[:1000], 0.0, seed)
+        self.seed = seed
         self._made: dict[tuple[int, int, int], RewardModel] = {}
+
+    @functools.cached_property
+    def first(self) -> TransformerPolicy:
+        """The policy before it has learned anything."""
+        return network(SIZE, self.seed)
+
+    @functools.cached_property
+    def answers(self) -> list[str]:
+        """Its answers: those to compare, then those that best-of-n chooses from."""
+        return first_answers(self.first, 2 * max(DATA) + DRAWN, self.seed)
+
+    @property
+    def drawn(self) -> list[str]:
+        """What best-of-n chooses from."""
+        return self.answers[2 * max(DATA) :]
+
+    @functools.cached_property
+    def rankings(self) -> list[Ranking]:
+        """All comparisons to learn from."""
+        return compared(self.answers[: 2 * max(DATA)], WRONG, self.seed)
+
+    def accuracy(self, proxy: Proxy) -> float:
+        """Share of 500 other pairs that a proxy orders as the program does."""
+        others = compared(self.drawn[:1000], 0.0, self.seed)
+        return pair_accuracy(self.reward(proxy), others).mean
 
     def model(self, size: int, comparisons: int, member: int = 0) -> RewardModel:
         """A reward model fitted to the first comparisons."""
@@ -207,23 +225,54 @@ class World:
 # -------------------------------------------------------------------- optimisation
 
 
-class Moment(NamedTuple):
-    """The answers of one update, before the policy learned from them.
+class Run(NamedTuple):
+    """PPO against a proxy; U updates, each on the answers that the policy gave before it.
 
     Attributes:
-        update: The update, without its rollout.
-        kl: KL to the first policy, in nats per answer.
-        proxy: The reward model's scores, shape (ROWS,).
-        gold: The program's verdicts on the same answers, shape (ROWS,).
+        kl: KL to the first policy, in nats per answer, shape (U,).
+        proxy: The reward model's scores, shape (U, ROWS).
+        gold: The program's verdicts on the same answers, shape (U, ROWS).
+        accuracy: Share of held-out pairs that the proxy orders rightly, ().
+        chosen: Best-of-n of the first policy with the same proxy: KL, proxy and gold for each of
+            `NUMBERS`, shape (N, 3); empty where PPO has a leash.
     """
 
-    update: Update
-    kl: float
+    kl: NDArray[np.float64]
     proxy: NDArray[np.float64]
     gold: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    chosen: NDArray[np.float64]
 
 
-def train(world: World, proxy: Proxy) -> list[Moment]:
+def run(world: World, proxy: Proxy) -> Run:
+    """Everything about one proxy."""
+    kls, proxies, golds = [], [], []
+    for update in train(world, proxy) if proxy in TRAINED else []:
+        assert update.rollout is not None and update.rollout.endings is not None
+        assert update.kl is not None and update.scores is not None
+        kls.append(update.kl * LENGTH)
+        proxies.append(update.scores)
+        golds.append(update.rollout.endings[COMPONENT + "gold"].numpy())
+    chosen = [] if proxy.leash else best_of(world, proxy)
+    found = (kls, proxies, golds, world.accuracy(proxy), chosen)
+    return Run(*(np.array(x, dtype=np.float64) for x in found))
+
+
+def kept(world: World, proxy: Proxy, folder: Path | None) -> Run:
+    """`run`, once: what the folder has is read, so a benchmark that was stopped goes on."""
+    if folder is None:
+        return run(world, proxy)
+    path = folder / f"{world.seed}, {proxy.name}.npz"
+    if not path.exists():
+        found = run(world, proxy)
+        with (folder / f"{path.stem}.tmp").open("wb") as file:
+            np.savez(file, **found._asdict())
+        Path(file.name).rename(path)
+    with np.load(path) as arrays:
+        return Run(**arrays)
+
+
+def train(world: World, proxy: Proxy) -> Iterator[Update]:
     """PPO against a proxy."""
     policy = copy.deepcopy(world.first)
     learner = Learner(
@@ -236,15 +285,7 @@ def train(world: World, proxy: Proxy) -> list[Moment]:
         n_steps=LENGTH,
         seed=world.seed,
     )
-    moments = []
-    for update in learner.updates(UPDATES * ROWS * LENGTH):
-        assert update.rollout is not None and update.rollout.endings is not None
-        assert update.kl is not None and update.scores is not None
-        golds = update.rollout.endings[COMPONENT + "gold"].numpy()
-        proxies = update.scores.astype(np.float64)
-        bare = replace(update, rollout=None)
-        moments.append(Moment(bare, update.kl * LENGTH, proxies, golds))
-    return moments
+    return learner.updates(UPDATES * ROWS * LENGTH)
 
 
 def best_of(world: World, proxy: Proxy) -> list[tuple[float, float, float]]:
@@ -293,19 +334,17 @@ class Verdict(NamedTuple):
         return self.fall > self.fall_error and self.rise > self.rise_error
 
 
-def verdict(moments: Sequence[Moment]) -> Verdict:
+def verdict(run: Run) -> Verdict:
     """Compare the best updates of a run with its last ones."""
-    windows = [moments[i : i + LATEST] for i in range(len(moments) - LATEST + 1)]
-    golds = [np.concatenate([m.gold for m in window]) for window in windows]
-    proxies = [np.concatenate([m.proxy for m in window]) for window in windows]
-    best = int(np.argmax([values[::2].mean() for values in golds]))
-    kls = [float(np.mean([m.kl for m in window])) for window in windows]
-    a, b = golds[best][1::2], golds[-1][1::2]
-    p, q = proxies[best][1::2], proxies[-1][1::2]
+    places = [slice(begin, begin + LATEST) for begin in range(len(run.kl) - LATEST + 1)]
+    best = max(places, key=lambda place: run.gold[place, ::2].mean())
+    last = places[-1]
+    a, b = (run.gold[place, 1::2].ravel() for place in (best, last))
+    p, q = (run.proxy[place, 1::2].ravel() for place in (best, last))
     return Verdict(
-        kls[best],
+        float(run.kl[best].mean()),
         float(a.mean()),
-        kls[-1],
+        float(run.kl[last].mean()),
         float(b.mean()),
         float(a.mean() - b.mean()),
         _error(a, b),
@@ -323,19 +362,23 @@ FAR, JUDGED = 15.0, 16
 """Where a training is stopped early: nats an answer, and verdicts bought for each update."""
 
 
-def stopped(moments: Sequence[Moment]) -> dict[str, float]:
+def stopped(run: Run) -> dict[str, float]:
     """Gold where early stopping ends the run, on answers that no rule has seen.
 
     By distance, it is that of the last policy; by verdicts on a few answers of each update, that of
     the policy after the best update.
     """
-    judged = PastBest(lambda u: float(moments[u.number - 1].gold[:JUDGED].mean()), patience=3)
-    updates = [m.update for m in moments]
+    updates = [
+        Update(i + 1, 0, 0, 0.0, kl / LENGTH, 0.0, 0.0, {}, tokens_per_answer=float(LENGTH))
+        for i, kl in enumerate(run.kl)
+    ]
+    judged = PastBest(lambda u: float(run.gold[u.number - 1, :JUDGED].mean()), patience=3)
     places = {f"stopped beyond {FAR:g} nats": len(list(until(updates, BeyondKL(FAR))))}
     list(until(updates, judged))
     places[f"stopped by {JUDGED} verdicts an update"] = judged.best_update
+    latest = len(run.kl) - LATEST
     return {
-        name: float(np.mean([m.gold.mean() for m in (moments[place:] or moments[-1:])[:LATEST]]))
+        name: float(run.gold[min(place, latest) :][:LATEST].mean())
         for name, place in places.items()
     }
 
@@ -343,18 +386,18 @@ def stopped(moments: Sequence[Moment]) -> dict[str, float]:
 # -------------------------------------------------------------------- tables and figures
 
 
-def rows(
-    runs: Mapping[Proxy, Sequence[Sequence[Moment]]], accuracies: Mapping[Proxy, Sequence[float]]
-) -> Iterator[Mapping[str, Any]]:
+Runs: TypeAlias = Mapping[Proxy, Sequence[Run]]
+"""A run for each seed."""
+
+
+def rows(runs: Runs) -> Iterator[Mapping[str, Any]]:
     """A row for each proxy: means over the seeds, and in how many over-optimisation was shown."""
-    for proxy, some in runs.items():
-        found = [verdict(moments) for moments in some]
-        mean = {
-            name: float(np.mean([v._asdict()[name] for v in found])) for name in Verdict._fields
-        }
+    for proxy in TRAINED:
+        found = [verdict(run) for run in runs[proxy]]
+        mean = {name: float(np.mean([getattr(v, name) for v in found])) for name in Verdict._fields}
         yield {
             "reward model": proxy.name,
-            "accuracy": float(np.mean(accuracies[proxy])),
+            "accuracy": float(np.mean([run.accuracy for run in runs[proxy]])),
             "best gold": mean["best"],
             "at KL": mean["best_kl"],
             "gold at the end": mean["end"],
@@ -363,13 +406,13 @@ def rows(
             "proxy's rise": mean["rise"],
             "seeds": f"{sum(v.shown for v in found)} of {len(found)}",
         }
-    best = float(np.mean([verdict(moments).best for moments in runs[MIDDLE]]))
+    best = float(np.mean([verdict(run).best for run in runs[MIDDLE]]))
     unknown = float("nan")
     for name in stopped(runs[MIDDLE][0]):
-        end = float(np.mean([stopped(moments)[name] for moments in runs[MIDDLE]]))
+        end = float(np.mean([stopped(run)[name] for run in runs[MIDDLE]]))
         yield {
             "reward model": f"{MIDDLE.name}, {name}",
-            "accuracy": float(np.mean(accuracies[MIDDLE])),
+            "accuracy": unknown,
             "best gold": best,
             "at KL": unknown,
             "gold at the end": end,
@@ -396,43 +439,37 @@ def figure(title: str, series: Mapping[str, Sequence[Sequence[Point]]]) -> Curve
     return Curve(title, label, "score", {name: averaged(lines) for name, lines in series.items()})
 
 
-def figures(
-    runs: Mapping[Proxy, Sequence[Sequence[Moment]]],
-    chosen: Mapping[Proxy, Sequence[Sequence[tuple[float, float, float]]]],
-) -> dict[str, Curve]:
+def figures(runs: Runs) -> dict[str, Curve]:
     """All figures by the name of their file."""
 
     def ppo(proxy: Proxy, column: str) -> list[list[Point]]:
         return [
-            [(math.sqrt(max(m.kl, 0.0)), float(getattr(m, column).mean())) for m in moments]
-            for moments in runs[proxy]
+            list(zip(np.sqrt(run.kl.clip(0)), getattr(run, column).mean(1), strict=True))
+            for run in runs[proxy]
         ]
 
-    def bon(proxy: Proxy, column: int) -> list[list[Point]]:
-        return [[(math.sqrt(p[0]), p[column]) for p in points] for points in chosen[proxy]]
+    def best_of_n_gold(proxy: Proxy) -> list[list[Point]]:
+        return [list(zip(np.sqrt(c[:, 0]), c[:, 2], strict=True)) for _, _, _, _, c in runs[proxy]]
 
     shown = {"one model": MIDDLE, "4 less spread": LESS_SPREAD, "worst of 4": WORST}
     by_size = [Proxy(size=size) for size in SIZES]
     by_data = [Proxy(comparisons=count) for count in DATA]
+    both = {
+        f"{name}, {column}": ppo(proxy, column)
+        for name, proxy in shown.items()
+        for column in ("proxy", "gold")
+    }
     return {
-        "over_optimisation": figure(
-            "PPO: proxy and gold",
-            {
-                f"{name}, {column}": ppo(proxy, column)
-                for name, proxy in shown.items()
-                for column in ("proxy", "gold")
-            },
-        ),
+        "over_optimisation": figure("PPO: proxy and gold", both),
         "over_optimisation_by_size": figure(
             "PPO: gold by size", {f"d={p.size}": ppo(p, "gold") for p in by_size}
         ),
         "over_optimisation_by_data": figure(
-            "PPO: gold by data",
-            {f"{p.comparisons} comparisons": ppo(p, "gold") for p in by_data},
+            "PPO: gold by data", {f"{p.comparisons} comparisons": ppo(p, "gold") for p in by_data}
         ),
         "over_optimisation_best_of_n": figure(
             "Best of n: gold",
-            {p.name: bon(p, 2) for p in dict.fromkeys([*by_size, *by_data, LESS_SPREAD])},
+            {p.name: best_of_n_gold(p) for p in dict.fromkeys([*by_size, *by_data, LESS_SPREAD])},
         ),
     }
 
@@ -440,44 +477,26 @@ def figures(
 def main() -> None:
     """Train, measure, and show."""
     parser = command_line(__doc__ or "")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--figures", type=Path, help="a folder for the figures")
-    parser.add_argument("--kept", type=Path, help="a file for all points, as JSON")
+    parser.add_argument("--kept", type=Path, help="a folder for what is done; it is not done again")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    runs: dict[Proxy, list[list[Moment]]] = {proxy: [] for proxy in TRAINED}
-    accuracies: dict[Proxy, list[float]] = {proxy: [] for proxy in TRAINED}
-    every = [Proxy(size, count) for size in SIZES for count in DATA] + [LESS_SPREAD, WORST]
-    chosen: dict[Proxy, list[list[tuple[float, float, float]]]] = {proxy: [] for proxy in every}
-    for seed in range(arguments.seeds):
+    chosen = [Proxy(size, count) for size in SIZES for count in DATA]
+    runs: dict[Proxy, list[Run]] = {proxy: [] for proxy in dict.fromkeys([*TRAINED, *chosen])}
+    for seed in arguments.seeds:
         world = World(seed)
-        for proxy in every:
-            chosen[proxy].append(best_of(world, proxy))
-        for proxy in TRAINED:
-            accuracies[proxy].append(pair_accuracy(world.reward(proxy), world.held_out).mean)
-            runs[proxy].append(train(world, proxy))
-            print(f"seed {seed}, {proxy.name}: {verdict(runs[proxy][-1])}", flush=True)
+        for proxy, done in runs.items():
+            done.append(kept(world, proxy, arguments.kept))
+            if proxy in TRAINED:
+                print(f"seed {seed}, {proxy.name}: {verdict(done[-1])}", flush=True)
     if arguments.figures is not None:
-        for name, curve in figures(runs, chosen).items():
+        for name, curve in figures(runs).items():
             svg = curve_svg(curve, name)
             (arguments.figures / f"{name}.svg").write_text(svg, encoding="utf-8")
-    if arguments.kept is not None:
-        points = {
-            p.name: [[(m.kl, m.proxy.mean(), m.gold.mean()) for m in run] for run in some]
-            for p, some in runs.items()
-        }
-        arguments.kept.write_text(
-            json.dumps({"ppo": points, "best of n": {p.name: some for p, some in chosen.items()}})
-        )
-    by_seed = {p.name: [v._asdict() for v in map(verdict, some)] for p, some in runs.items()}
-    best = {p.name: np.mean(some, 0).tolist() for p, some in chosen.items()}
-    report(
-        "over_optimisation",
-        rows(runs, accuracies),
-        seeds=arguments.seeds,
-        by_seed=by_seed,
-        best_of_n=best,
-    )
+    by_seed = {p.name: [verdict(run)._asdict() for run in runs[p]] for p in TRAINED}
+    best = {p.name: np.mean([r.chosen for r in runs[p]], 0).tolist() for p in runs if not p.leash}
+    report("over_optimisation", rows(runs), seeds=arguments.seeds, by_seed=by_seed, best_of_n=best)
 
 
 if __name__ == "__main__":

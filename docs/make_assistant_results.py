@@ -1,8 +1,8 @@
 """Write the results of `docs/assistant.md` from those of runs.
 
-    textenv recipe --task assistant --seed 0 --seed 1 --seed 2 --out runs/en
-    textenv recipe --task assistant --language zh --seed 0 --seed 1 --seed 2 --out runs/zh
-    python docs/make_assistant_results.py runs/en/results.json runs/zh/results.json
+textenv recipe --task assistant --seed 0 --seed 1 --seed 2 --out runs/en
+textenv recipe --task assistant --language zh --seed 0 --seed 1 --seed 2 --out runs/zh
+python docs/make_assistant_results.py runs/en/results.json runs/zh/results.json
 """
 
 import json

@@ -18,6 +18,7 @@ from policies.reward_ensemble import (
 from policies.reward_model import RewardModel
 from policies.rotary import Rope
 from policies.separate_value import SeparateValue
+from policies.text_classifier import LabelScore, TextClassifier
 from policies.transformer import Transformer, TransformerConfig
 from policies.transformer_policy import TransformerPolicy
 
@@ -26,6 +27,7 @@ __all__ = [
     "Dropout",
     "EncoderDecoderPolicy",
     "HuggingFacePolicy",
+    "LabelScore",
     "MeanLessSpread",
     "MeanLessVariance",
     "Policy",
@@ -36,6 +38,7 @@ __all__ = [
     "Rope",
     "SeparateValue",
     "Step",
+    "TextClassifier",
     "Transformer",
     "TransformerConfig",
     "TransformerPolicy",

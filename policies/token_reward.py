@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from policies.cache import PrefixCache
 from policies.reward_model import RewardModel
 from textenv.errors import VocabularyMismatchError
+from textenv.frames import Message
 from textenv.rewards import Dense, dense
 from textenv.step_batch import StepBatch
 from textenv.tokenizers import stop_tokens_of
@@ -58,7 +59,7 @@ class TokenReward(RewardModel):
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
     @torch.inference_mode()
-    def centre(self, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    def centre(self, prompts: Sequence[str | Sequence[Message]], answers: Sequence[str]) -> None:
         """Shift the rewards so that their mean over the tokens of these answers is 0.
 
         Comparisons do not say where zero is, and a reward of the same sign for every token would

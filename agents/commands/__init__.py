@@ -13,16 +13,20 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.classifier import ClassifierSettings
+from agents.commands.data import DataSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.harness import HarnessSettings
+from agents.commands.instruct import InstructSettings
 from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
 from agents.commands.preferences import PreferencesSettings
 from agents.commands.pretrain import PretrainSettings
 from agents.commands.recipe import RecipeSettings
+from agents.commands.revise import ReviseSettings
 from agents.commands.reward_model import RewardModelSettings
 from agents.commands.sft import SFTSettings
 from textenv.errors import OptionError
@@ -47,12 +51,16 @@ class Command(NamedTuple):
 
 # In the order of the recipe.
 COMMANDS = {
+    "data": Command(DataSettings, "agents.jobs.data"),
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
+    "instruct": Command(InstructSettings, "agents.jobs.instruct"),
+    "revise": Command(ReviseSettings, "agents.jobs.revise"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
+    "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),

@@ -11,6 +11,7 @@ from agents.commands.shared import (
     Judging,
     Machine,
     Masked,
+    OwnClassifier,
     Prompted,
     Published,
     RewardModels,
@@ -70,7 +71,7 @@ class Asking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures(RewardModels):
+class Measures(RewardModels, OwnClassifier):
     """What to measure.
 
     Attributes:
@@ -81,7 +82,7 @@ class Measures(RewardModels):
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
         toxicity: Measure the share of answers with a swear word or an insult (English, and Chinese
-            where prompts are).
+            where prompts are), or what the --classifier says.
         refusals: Measure the share of refusals among prompts that are to be declined, and among
             the others; a column 'refuse' of the prompts says which are.
     """

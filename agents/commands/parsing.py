@@ -34,7 +34,7 @@ from textenv.files import read_text
 
 Settings = TypeVar("Settings")
 
-PLACES = ("FILE", "FOLDER", "FILE:NAME")
+PLACES = ("FILE", "FOLDER", "FILE:NAME", "FILE[:WEIGHT]")
 """What stands for a path in the help of an option."""
 
 

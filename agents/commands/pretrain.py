@@ -16,14 +16,15 @@ class Text:
     """What to read.
 
     Attributes:
-        text: A .txt file, which is one document, or a .jsonl file of records with a 'text'. May be
-            given several times.
+        text: A .txt file, which is one document, or a .jsonl, .json or .parquet file, perhaps
+            compressed, of records with a 'text'. May be given several times, each perhaps with its
+            share of the tokens that are read: books.jsonl:0.7.
         tokenizer: Vocabulary; bpe and characters are made from the text.
         vocab_size: Tokens of a bpe that is made.
         held_out: Share of the text, at its end, that is not learned but measured on.
     """
 
-    text: list[Path] = setting(metavar="FILE")
+    text: list[Path] = setting(metavar="FILE[:WEIGHT]")
     tokenizer: str = setting("bpe", metavar="NAME", names=TOKENIZERS, others=SAVED_TOKENIZERS)
     vocab_size: int = setting(4096, minimum=257)
     held_out: float = setting(0.1, minimum=0.0, maximum=0.9)

@@ -175,15 +175,32 @@ class RewardModels:
 
     Attributes:
         reward_model: Folder of a reward model, instead of --reward. May be given several times: the
-            models are then an ensemble, as is what textenv reward-model --members writes.
+            models are then an ensemble, as is what textenv reward-model --members writes. Or the
+            folder of a classifier that textenv classifier has made; see --label.
+        label: Label of that classifier whose log-odds are the score; none for a regression.
         combine: What an ensemble pays: the mean of its members less their standard deviation
             (less-spread) or their variance (less-variance), or the lowest score (worst).
         spread_penalty: Weight of that deviation or variance; 0 pays the mean.
     """
 
     reward_model: list[str] = setting([], metavar="FOLDER")
+    label: str | None = None
     combine: Literal["less-spread", "less-variance", "worst"] = "less-spread"
     spread_penalty: float = setting(1.0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnClassifier:
+    """A safety classifier of one's own.
+
+    Attributes:
+        classifier: Folder of a classifier that textenv classifier has made, which tells toxic texts
+            instead of the lists of swear words.
+        toxic_label: Its label for toxic texts.
+    """
+
+    classifier: Path | None = setting(None, metavar="FOLDER")
+    toxic_label: str = "toxic"
 
 
 @dataclass(frozen=True, kw_only=True)

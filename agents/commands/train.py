@@ -41,7 +41,7 @@ class Task(RewardModels, Adapted):
             sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
             May be given several times: the models are then an ensemble, as is what textenv
-            reward-model --members writes.
+            reward-model --members writes. Or the folder of a classifier; see --label.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluation.asking import Query, Said, ask
+from agents.evaluation.continuations import score_continuations
 from agents.evaluation.intervals import Interval, bootstrap_interval
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import perplexity
-from policies import Policy, generate
+from policies import Policy
 from textenv.frames import FrameArgument
 from textenv.tokenizers import encode_prompt
 
@@ -121,7 +122,7 @@ class Exam:
         queries: The questions; see `Judged` for their columns.
         reworded: The same questions in all wordings, in groups.
         judge: Judges an answer.
-        openings: Texts to continue and what must come next, for what pretraining could do.
+        openings: Texts and what must come next, for what pretraining could do.
         texts: Texts that nothing has learned from, for the perplexity.
     """
 
@@ -142,7 +143,7 @@ class Conduct:
             of the questions.
         reworded: Whether the answers were correct, in groups of wordings.
         alone: To the later questions of conversations without what was said before.
-        continued: Whether each opening was continued as it must.
+        continued: Whether what must follow each opening is what the policy finds likeliest.
         perplexity: Of the texts; None without texts.
     """
 
@@ -285,22 +286,9 @@ def examine(
         by_shots,
         [[next(told) for _ in group] for group in exam.reworded],
         alone,
-        continued(policy, exam.openings),
+        [one.greedy for one in score_continuations(policy, exam.openings)],
         _perplexity(policy, exam.texts) if exam.texts else None,
     )
-
-
-def continued(policy: Policy, openings: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the likeliest continuation of each opening begins with what must come next."""
-    if not openings:
-        return []
-    assert policy.tokenizer is not None  # has answered questions
-    budget = max(len(encode_prompt(policy.tokenizer, " " + due)) for _, due in openings) + 1
-    texts = generate(policy, [opening for opening, _ in openings], budget, temperature=0.0)
-    return [
-        text.strip().startswith(due) and not text.strip()[len(due) : len(due) + 1].isdigit()
-        for text, (_, due) in zip(texts, openings, strict=True)
-    ]
 
 
 def _perplexity(policy: Policy, texts: Iterable[str]) -> float:

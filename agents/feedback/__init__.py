@@ -11,6 +11,8 @@ from agents.feedback.from_models.judging import (
 )
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
+from agents.feedback.from_models.revision import Revision, revise
+from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
@@ -45,6 +47,8 @@ __all__ = [
     "CalibrationBin",
     "DirectPreferences",
     "DirectStep",
+    "Filters",
+    "Instruction",
     "Labeller",
     "LanguageModel",
     "LengthBias",
@@ -54,6 +58,7 @@ __all__ = [
     "Ranking",
     "RankingLoss",
     "Remembered",
+    "Revision",
     "RewardModelStep",
     "Round",
     "Scorer",
@@ -81,9 +86,11 @@ __all__ = [
     "read_principles",
     "read_rankings",
     "remove_length",
+    "revise",
     "reward_model_steps",
     "sample_answers",
     "sample_segments",
+    "self_instruct",
     "snownlp_labeller",
     "split_rankings",
     "standardise",

@@ -34,6 +34,7 @@ from agents.evaluation import (
 )
 from agents.evaluation.refusals import DUE, due_of
 from agents.jobs.begin import begin_with, is_published
+from agents.jobs.classifiers import own_classifier
 from agents.jobs.environments import (
     check_conversation,
     environment_for,
@@ -128,7 +129,9 @@ def _compare(settings: EvaluateSettings) -> None:
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine, wanted)
-    classifier = swear_words([prompt.text for prompt in asked]) if measures.toxicity else None
+    classifier = None
+    if measures.toxicity:
+        classifier = own_classifier(measures) or swear_words([prompt.text for prompt in asked])
     text = measures.text
     # Read before anything is answered: a text that cannot be used is found at once.
     streams = {} if text is None else {p: _stream(text, p) for p in named.values()}
@@ -254,6 +257,8 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
     if asked.prompts is None and talk.world is None and not talk.tools:
         raise OptionError("--prompts must be given: textenv eval --help says more")
+    if measures.classifier is not None and not measures.toxicity:
+        raise OptionError("--classifier measures nothing by itself: give --toxicity too")
     if asked.prompts is None and asked.template is not None:
         raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
     check_conversation(talk, asked.prompts, pays)

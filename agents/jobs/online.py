@@ -44,7 +44,6 @@ from agents.feedback.rankings import as_text
 from agents.feedback.reward_modelling import RewardModelStep
 from agents.jobs.begin import begin_with, reference_of, with_lora
 from agents.jobs.environments import (
-    CHAT,
     environment_for,
     fit_prompts,
     room_for_prompts,
@@ -64,7 +63,7 @@ from policies.token_reward import TokenReward
 from textenv import ListPrompts, Prompt
 from textenv.errors import CheckpointError, OptionError
 from textenv.files import reason
-from textenv.frames import ChatTemplate, ModelTemplate, load_frame
+from textenv.frames import CHAT, ChatTemplate, ModelTemplate, load_frame
 
 CONFIG, STATE = "config.json", "state.json"
 JOURNAL, RANKINGS_FILE = "journal.jsonl", "rankings.jsonl"

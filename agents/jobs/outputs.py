@@ -1,7 +1,10 @@
 """Where a job is to write, looked at before the work and not after it."""
 
+import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from textenv.errors import OptionError
 
@@ -30,3 +33,11 @@ def check_file(path: Path, flag: str) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise OptionError(f"{flag} {path} may not be written; choose another file")
     check_folder(path.parent, flag)
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add records to a `.jsonl` file, which is made with its folder if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,5 +1,13 @@
 """Learning from text and from examples, before any reward: pretraining and fine-tuning."""
 
+from agents.supervised.classification import (
+    LabelledText,
+    accuracy,
+    classification_steps,
+    correlation,
+    labels_of,
+    read_labelled,
+)
 from agents.supervised.fitting import FitStep, Fitting, adamw, learning_rate_factor
 from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
 from agents.supervised.sft import (
@@ -10,7 +18,7 @@ from agents.supervised.sft import (
     whole_loss,
     with_language_modelling,
 )
-from agents.supervised.token_stream import open_stream, write_stream
+from agents.supervised.token_stream import StreamMixture, open_stream, write_stream
 from textenv.frames import ChatTemplate
 
 __all__ = [
@@ -18,14 +26,21 @@ __all__ = [
     "Example",
     "FitStep",
     "Fitting",
+    "LabelledText",
+    "StreamMixture",
+    "accuracy",
     "adamw",
     "answer_loss",
+    "classification_steps",
+    "correlation",
     "held_out_loss",
+    "labels_of",
     "learning_rate_factor",
     "next_token_loss",
     "open_stream",
     "pretraining_steps",
     "read_examples",
+    "read_labelled",
     "sft_steps",
     "whole_loss",
     "with_language_modelling",

@@ -16,6 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.supervised.fitting import Fitting
+from agents.supervised.token_stream import (
+    StreamMixture,
+    random_windows,
+    shortest_of,
+    windows_at,
+)
 from policies import Policy
 from textenv.errors import PromptError
 
@@ -42,7 +48,7 @@ class PretrainingStep:
 
 def pretraining_steps(
     policy: Policy,
-    stream: NDArray[np.integer],
+    stream: NDArray[np.integer] | StreamMixture,
     *,
     total_tokens: int,
     window: int = 64,
@@ -60,7 +66,8 @@ def pretraining_steps(
 
     Args:
         policy: The policy to train; its value head stays as it is.
-        stream: Token ids, shape (N,), any integers; a memory map is read window by window.
+        stream: Token ids, shape (N,), any integers, or a mixture of several such streams; a memory
+            map is read window by window.
         total_tokens: Predictions to make in all, rounded up to whole steps.
         window: Tokens that the policy reads in a row.
         batch_size: Windows of a forward pass.
@@ -81,8 +88,8 @@ def pretraining_steps(
     """
     if not 1 <= window <= policy.context:
         raise ValueError(f"window is {window}; the policy's context allows 1 to {policy.context}")
-    if len(stream) <= window:
-        raise PromptError(f"the stream has {len(stream)} tokens; a window needs {window + 1}")
+    if (length := shortest_of(stream)) <= window:
+        raise PromptError(f"the stream has {length} tokens; a window needs {window + 1}")
     if total_tokens < 1:
         raise ValueError(f"total_tokens is {total_tokens}; it must be 1 or more")
     tokens = accumulate * batch_size * window
@@ -144,21 +151,7 @@ def held_out_loss(
     # Evenly spread and not drawn, so that losses of different steps compare the same text.
     starts = np.linspace(0, len(stream) - window - 1, count).astype(np.int64)
     losses = [
-        next_token_loss(policy, _windows(stream, some, window)).item() * len(some)
+        next_token_loss(policy, windows_at(stream, some, window)).item() * len(some)
         for some in np.split(starts, range(batch_size, count, batch_size))
     ]
     return sum(losses) / count
-
-
-def random_windows(
-    stream: NDArray[np.integer], generator: np.random.Generator, count: int, window: int
-) -> NDArray[np.int64]:
-    """`count` windows of `window` tokens and one more from anywhere in the stream, int64."""
-    return _windows(stream, generator.integers(0, len(stream) - window, count), window)
-
-
-def _windows(
-    stream: NDArray[np.integer], starts: NDArray[np.int64], window: int
-) -> NDArray[np.int64]:
-    """Windows (B, window + 1) of the stream beginning at `starts`, shape (B,)."""
-    return np.asarray(stream[starts[:, None] + np.arange(window + 1)], dtype=np.int64)

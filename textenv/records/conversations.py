@@ -34,8 +34,11 @@ _SYSTEMS = ("system", "system_prompt", "meta_instruction")
 _INPUTS = ("input", "context")
 _PAIRS = (("human", "assistant"), ("question", "answer"), ("user", "assistant"))
 """What the two sides of a whole exchange are called where it is one element of a list."""
-_TEXTS = (("inputs_pretokenized", "targets_pretokenized"), ("inputs", "targets"))
-_TEXTS += (("input", "target"),)
+_TEXTS = (
+    ("inputs_pretokenized", "targets_pretokenized"),
+    ("inputs", "targets"),
+    ("input", "target"),
+)
 _SPEAKERS = (r"(?:\n\n|^\s*)(Human|Assistant):", r"\s*### ?(Human|Assistant):")
 """What stands before each message of a dialogue in one text: hh-rlhf's and Guanaco's."""
 
@@ -160,7 +163,8 @@ def _tree(record: Mapping[str, Any]) -> list[Message] | None:
     """A tree of OpenAssistant: the path of the replies that people ranked best."""
     if not isinstance(record.get("prompt"), Mapping):
         return None
-    said, node = [], record["prompt"]
+    said: list[Message] = []
+    node = record["prompt"]
     while node is not None:
         said.append(_message(node, len(said) + 1))
         node = min(replies_in_tree(node), key=rank_in_tree, default=None)
@@ -316,9 +320,9 @@ def _text_of_parts(content: Any) -> Any:
     """The text of a content in parts, as OpenAI's messages may have it; others as they are."""
     if not isinstance(content, list) or not content:
         return content
-    texts = [p.get("text") for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
-    whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
-    return "".join(texts) if whole else content
+    parts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    return "".join(texts) if len(texts) == len(content) else content
 
 
 def _with_system(record: Mapping[str, Any], said: list[Message]) -> list[Message]:

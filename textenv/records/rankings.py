@@ -111,7 +111,7 @@ def _ultrafeedback(record: Mapping[str, Any]) -> Normal:
 
 def _rating(note: Any) -> float | None:
     """A rating, which may be "N/A"."""
-    value = note.get("Rating") if isinstance(note, Mapping) else note
+    value: Any = note.get("Rating") if isinstance(note, Mapping) else note
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -117,13 +117,14 @@ def test_an_adapter_of_the_model_itself_has_the_model_as_reference(folder):
 
 @pytest.fixture
 def read(monkeypatch):
-    """What models read, a list of texts for each policy that encodes something."""
+    """The beginnings that policies read, one text for each row that begins."""
     seen = []
     extend = HuggingFacePolicy.extend
 
     def watched(self, store, plan):
-        if plan.positions[0] == 0:
-            seen.append(self.transformers_tokenizer.decode(plan.tokens))
+        for begin in (plan.positions == 0).nonzero()[0]:
+            ids = plan.tokens[begin:][plan.rows[begin:] == plan.rows[begin]]
+            seen.append(self.transformers_tokenizer.decode(ids))
         return extend(self, store, plan)
 
     monkeypatch.setattr(HuggingFacePolicy, "extend", watched)
@@ -141,6 +142,37 @@ def test_chat_takes_a_models_own_template_and_its_stop_tokens(folder, read):
     answer = HuggingFacePolicy.from_pretrained("base").tokenizer.decode([66, 66])
     more = "<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
     assert second == head + answer + more
+
+
+def test_every_stage_talks_in_the_models_own_template(folder, read):
+    publish(folder / "base")
+
+    def ask(n):
+        return [{"role": "user", "content": f"Say {n}."}]
+
+    talks = [{"messages": [*ask(n), {"role": "assistant", "content": f"{n}"}]} for n in range(8)]
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    asked = "\n".join(json.dumps({"prompt": ask(n)}) for n in range(8))
+    (folder / "asked.jsonl").write_text(asked)
+    prompts, answers = ("--prompts", "asked.jsonl"), ("--max-new-tokens", 4)
+    run("sft", "--policy", "base", "--lora", 2, "--examples", "talk.jsonl", "--out", "sft")
+    ranked = ("--labeller", "my.py:odd", "--out", "ranked.jsonl", "--answers-per-prompt", 6)
+    run("preferences", "--policy", "sft", *prompts, *answers, *ranked)
+    run("reward-model", "--policy", "sft", "--preferences", "ranked.jsonl", "--out", "rm")
+    run("dpo", "--policy", "sft", "--preferences", "ranked.jsonl", "--out", "dpo")
+    rest = ("--reward-model", "rm", *prompts, *answers, "--frame", "chat", "--rows", 4)
+    run("train", "--policy", "sft", *rest, "--tokens", 32, "--eval-answers", 4)
+    run("eval", "sft", "dpo", *rest, "--answers", 4)
+    run("chat", "dpo", *answers, typed="Say 1.\n/exit\n")
+    heads = [f"<|im_start|>user\nSay {n}.<|im_end|>\n<|im_start|>assistant\n" for n in range(8)]
+    asked = {text for text in read if "Say" in text}
+    for text in asked:  # what rows have in common is read before the rest of them
+        assert any(head.startswith(text) or text.startswith(head) for head in heads), text
+    assert len(asked) >= len(heads)
+    # What the reward model reads of an answer is what it has learned from.
+    model = RewardModel.load("rm")
+    (ids,) = model.encode([ask(1)], ["1"])
+    assert model.trunk.transformers_tokenizer.decode(ids) == heads[1] + "1<|im_end|>"
 
 
 def test_a_model_without_a_template_is_asked_as_it_was_taught(folder, read):

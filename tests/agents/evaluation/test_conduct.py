@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agents.evaluation import assistant_exam, conduct_tables, examine, gain
-from agents.evaluation.conduct import MEASURES, Conduct, Judged, continued
+from agents.evaluation.conduct import MEASURES, Conduct, Judged
 from policies import TransformerConfig, TransformerPolicy
 from textenv.frames import ChatTemplate
 from textenv.tasks import assistant
@@ -133,7 +133,7 @@ def test_an_exam_of_the_assistants_world(language):
     known = {
         value for person in assistant.facts(language).values() for value in person.values()
     } | {str(number) for number in range(101)}
-    assert all(due in known for _, due in exam.openings)
+    assert all(due.strip() in known for _, due in exam.openings)
 
 
 def test_a_policy_is_examined():
@@ -148,28 +148,7 @@ def test_a_policy_is_examined():
     assert done.interval("tokens an answer").mean <= 3
     assert [len(group) for group in done.reworded] == [assistant.WORDINGS] * len(exam.reworded)
     assert len(done.alone) == sum(query.columns["number"] > 1 for query in exam.queries)
+    assert len(done.continued) == 2
     assert 200 < done.perplexity < 320  # of 257 ids, none of which it knows
     again = examine(policy, ChatTemplate(), exam, **arguments)
     assert again.numbers() == done.numbers()
-
-
-def test_what_must_come_next_is_a_whole_number():
-    class Writes:
-        """Stands for a policy; `generate` is given its texts."""
-
-        tokenizer = BytesTokenizer()
-
-    texts = {"2 plus 3 is": " 5.", "2 plus 4 is": " 65.", "2 plus 5 is": "7", "2 plus 6 is": " 81"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "agents.evaluation.conduct.generate",
-            lambda policy, openings, budget, temperature: [texts[o] for o in openings],
-        )
-        due = [
-            ("2 plus 3 is", "5"),
-            ("2 plus 4 is", "6"),
-            ("2 plus 5 is", "7"),
-            ("2 plus 6 is", "8"),
-        ]
-        assert continued(Writes(), due) == [True, False, True, False]
-    assert continued(Writes(), []) == []

@@ -43,7 +43,7 @@ def documents(code: str, seed: int) -> Iterator[str]:
 
 
 def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
-    """Beginnings of statements, and the word or number that must come next.
+    """Beginnings of statements, and what must come next: a word or number behind its space.
 
     They are facts, sums and conversions as documents state them: what a model that has read them
     can continue without any fine-tuning.
@@ -61,7 +61,8 @@ def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
         ending = _openings(words, form, last)
         if ending:
             opening = ending[int(rng.integers(len(ending)))].format(**fields)
-            made.append((opening.rstrip(), str(fields[last])))
+            space = " " if words.spaced else ""
+            made.append((opening.rstrip(), f"{space}{fields[last]}"))
     return made
 
 
@@ -264,8 +265,8 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _order: 3,
     _list: 2,
     _rewriting: 2,
-    _story: 2,
-    _doing: 2,
+    _story: 3,
+    _doing: 3,
     _talk: 1,
     _echo: 4,
     _small_talk: 1,

@@ -38,6 +38,7 @@ from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
 from agents.optimisation.settings import falling
+from agents.supervised import Example
 from agents.supervised.sft import held_out_answer_loss
 from policies import RewardModel, SeparateValue, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
@@ -78,6 +79,10 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         seed = list(counts).index(part)
         return islice(assistant.documents(s.language, seed), counts[part])
 
+    def read(self, count: int) -> list[str]:
+        """Documents of another draw, for SFT."""
+        return list(islice(assistant.documents(self.settings.language, seed=2), count))
+
     def talks(self, use: int, count: int) -> list[assistant.Dialogue]:
         """Training dialogues."""
         s = self.settings
@@ -112,11 +117,12 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             shown = demonstrations(self.talks(DEMONSTRATED, s.demonstrations), self.template)
             compared = one_of_each(self.talks(COMPARED, s.judged_demonstrations), s.seed)
             shown += demonstrations_of_judging(compared, s.language, self.template, s.seed)
+            shown += [Example(((text, True),)) for text in self.read(s.read_texts)]
             self.fine_tune(policy, shown)
             write(folder / "numbers.json", {"loss": held_out_answer_loss(policy, kept)})
             policy.save(folder)
 
-        return self.policy("sft", make, ("*demonstrations", "sft_*"), "pretrained")
+        return self.policy("sft", make, ("*demonstrations", "read_texts", "sft_*"), "pretrained")
 
     def preferences(self) -> list[Ranking]:
         """Answers of the SFT model to one question of each dialogue, ranked by the verdicts."""

@@ -17,6 +17,8 @@ class AssistantSettings(StageSettings):
         label_noise: Probability with which the simulated labeller takes a good answer for a bad
             one, or a bad one for a good one.
         judged_demonstrations: Comparisons of two answers that SFT learns from beside the dialogues.
+        read_texts: Documents that SFT goes on reading beside the demonstrations, so that it forgets
+            less.
         ai_prompts: Prompts whose answers the SFT model ranks.
         played_dialogues: Dialogues that PPO draws from.
         ppo_epochs: Passes of PPO over each rollout.
@@ -45,7 +47,8 @@ class AssistantSettings(StageSettings):
     pretrain_rate: float = 2.5e-3
     demonstrations: int = 6000
     judged_demonstrations: int = 3000
-    sft_epochs: int = 2
+    read_texts: int = 2000
+    sft_epochs: int = 1
     sft_rate: float = 5e-4
     ranked_prompts: int = 3000
     label_noise: float = 0.05
