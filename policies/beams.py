@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from policies.generation import Answerer
 from textenv.errors import EmptyPromptsError, PromptTooLongError
@@ -83,7 +84,7 @@ def beam_search(
     running[0] = 0.0  # all beams begin alike
     finished: list[Beam] = []
 
-    def put_aside(row: np.ndarray, logprob: float, length: int) -> None:
+    def put_aside(row: NDArray[np.int64], logprob: float, length: int) -> None:
         tokens = row[len(prompt) : len(prompt) + length].tolist()
         finished.append(Beam(tokens, logprob, logprob / length**length_penalty))
         finished.sort(key=lambda beam: -beam.score)
@@ -95,7 +96,8 @@ def beam_search(
             logprobs = logits.log_softmax(-1).double().cpu() + running[:, None]
         best = logprobs.flatten().topk(min(2 * beams, logprobs.numel()))
         place = len(prompt) + length - 1
-        going, taken = [], []
+        going: list[NDArray[np.int64]] = []
+        taken: list[float] = []
         for rank, (logprob, index) in enumerate(zip(*map(torch.Tensor.tolist, best), strict=True)):
             row, token = divmod(index, logprobs.shape[1])
             if logprob == -np.inf or len(going) == beams:

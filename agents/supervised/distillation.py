@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.supervised.fitting import FitStep, Fitting
-from agents.supervised.pretraining import random_windows
+from agents.supervised.token_stream import random_windows
 from policies import Policy
 from textenv.errors import VocabularyMismatchError
 
