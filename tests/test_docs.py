@@ -148,6 +148,7 @@ def test_all_items_of_the_articles_have_a_file_or_a_reason():
         assert said and (files or remarks.startswith("Left out: ")), number
         assert [name for name in files if not (ROOT / name).is_file()] == [], number
 
+
 def test_names_are_found_where_they_are_defined(tmp_path):
     path = tmp_path / "file.py"
     path.write_text(

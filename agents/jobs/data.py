@@ -13,7 +13,16 @@ from rich.text import Text
 from agents.commands.data import DataSettings, Steps
 from agents.jobs.outputs import check_file
 from agents.jobs.weights import files_and_weights
-from textenv.data import FILTERS, Curation, Document, Mixture, Read, curate, read_documents
+from textenv.data import (
+    FILTERS,
+    Curation,
+    Document,
+    Mixture,
+    Read,
+    curate,
+    gopher_quality,
+    read_documents,
+)
 from textenv.errors import OptionError, PromptError
 from textenv.files import check_there
 from textenv.records import read_files
@@ -74,7 +83,7 @@ def run(settings: DataSettings) -> None:
 
 
 def _filters(steps: Steps) -> Mapping[str, Callable[[str], str | None]]:
-    own = {"gopher-quality": partial(FILTERS["gopher-quality"], fewest_words=steps.fewest_words)}
+    own = {"gopher-quality": partial(gopher_quality, fewest_words=steps.fewest_words)}
     return {name: (FILTERS | own)[name] for name in steps.filters}
 
 

@@ -23,15 +23,16 @@ def repaired(text: str) -> str:
     one. White space at both ends of the text and before a line stays: a prompt may end in a space
     on purpose, and code has its indentation.
 
-    >>> repaired("It\u00e2\u20ac\u2122s  here.\r\n\x00\n\n\nYes\u200b. ")
-    "It's here.\n\nYes. "
+    >>> repaired("sch\u00c3\u00b6n  here.\r\n\x00\n\n\nYes\u200b. ")
+    'schön here.\n\nYes. '
 
     Raises:
         MissingExtraError: ftfy is not installed.
     """
     with optional("ftfy", extra="data", purpose="a repair of encodings"):
         import ftfy
-    text = ftfy.fix_text(text)
+    # Quotation marks and the wide characters of Chinese are not broken.
+    text = ftfy.fix_text(text, uncurl_quotes=False, fix_character_width=False)
     text = "".join(c for c in text if c in "\n\t" or not _is_unseen(c))
     inside = text.strip()
     before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]

@@ -49,7 +49,7 @@ def test_files_in_clean_lines_and_a_report_out(folder):
         *("--boilerplate", 3, "--near", 0.7, "--held-out", "quiz.txt"),
     )
     assert written(folder / "out/clean.jsonl") == [
-        {"text": "It's wide."},
+        {"text": "It\u2019s wide."},
         {"text": "A lake."},
         {"messages": talk("Hi!", "Yes?")},
     ]

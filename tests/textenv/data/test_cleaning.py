@@ -24,7 +24,7 @@ PAGE = " ".join(f"{SENTENCE[:-1]} at mile {i}." for i in range(4))
     ("broken", "whole"),
     [
         ("schÃ¶n", "schön"),
-        ("It\u00e2\u20ac\u2122s", "It's"),
+        ("It\u00e2\u20ac\u2122s", "It\u2019s"),
         ("a\r\nb\rc", "a\nb\nc"),
         ("a\x00b\x07\x1b", "ab"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
@@ -32,7 +32,8 @@ PAGE = " ".join(f"{SENTENCE[:-1]} at mile {i}." for i in range(4))
         ("def f():\n    return  1", "def f():\n    return 1"),
         ("a\n\n\n\nb", "a\n\nb"),
         ("\n\nHuman: a\n\nAssistant: ", "\n\nHuman: a\n\nAssistant: "),
-        ("没有 空格。", "没有 空格。"),
+        ("没有\uff0c空格。", "没有\uff0c空格。"),
+        ("\u201cyes\u201d", "\u201cyes\u201d"),
     ],
 )
 def test_what_is_repaired(broken, whole):
