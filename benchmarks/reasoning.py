@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--demonstrations", type=int, default=4_000)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=200_000)
+    parser.add_argument("--tokens", type=int, default=100_000)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     report("reasoning", measure(arguments), tokens=arguments.tokens)

@@ -53,8 +53,9 @@ class Policy(nn.Module):
       network again, since it does not know the class.
 
     A network must be causal: a hidden state depends on its own token and those before it, not on
-    padding or on other rows. Leave out dropout, or call `policy.eval()`: log-probabilities are
-    compared. `textenv.testing.check_policy` tries all of this; docs/networks.md has an example.
+    padding or on other rows. Leave out dropout, or let it act within `dropping` alone:
+    log-probabilities are compared. `textenv.testing.check_policy` tries all of this;
+    docs/networks.md has an example.
 
     Args:
         vocab_size: Number of tokens V; `V` itself is the padding of observations.

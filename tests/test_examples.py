@@ -97,6 +97,7 @@ def test_every_example_is_run_here():
         "docs/testing.md",
         "docs/algorithms.md",
         "docs/recipe.md",
+        "docs/reward_models.md",
         "docs/rewards.md",
         "docs/huggingface.md",
         "docs/networks.md",

@@ -20,6 +20,7 @@ from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
 from agents.commands.harness import HarnessSettings
 from agents.commands.instruct import InstructSettings
+from agents.commands.live import LiveSettings
 from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
 from agents.commands.parsing import parse
@@ -62,6 +63,7 @@ COMMANDS = {
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
     "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
+    "live": Command(LiveSettings, "agents.jobs.live"),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
     "harness": Command(HarnessSettings, "agents.jobs.harness"),

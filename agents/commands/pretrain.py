@@ -62,11 +62,16 @@ class Training(Fit):
         tokens: Tokens to predict in all.
         batch_size: Windows of a pass through the network.
         accumulate: Passes of an optimiser step.
+        ramp_tokens: Tokens over which steps grow from --ramp-start to --batch-size times
+            --accumulate windows; 0 for steps of one size.
+        ramp_start: Windows of the first step, with --ramp-tokens.
     """
 
     tokens: int = setting(1_000_000, minimum=1)
     batch_size: int = setting(8, minimum=1)
     accumulate: int = setting(1, minimum=1)
+    ramp_tokens: int = setting(0, minimum=0)
+    ramp_start: int = setting(1, minimum=1)
     learning_rate: float = setting(2.5e-3, minimum=0)
     weight_decay: float = setting(0.1, minimum=0)
 

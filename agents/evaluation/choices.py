@@ -8,7 +8,7 @@ A sum of log-probabilities favours short options; `acc_norm` divides by their ch
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from agents.evaluation.continuations import Scored, score_continuations
 from agents.evaluation.intervals import Interval, bootstrap_interval
+from agents.evaluation.prompting import LAYOUT, Layout, Worked, with_shots
 from policies import Policy
+from textenv import Prompt
 from textenv.errors import PromptError
 
 BLANK = "__"
@@ -166,6 +168,34 @@ def accuracies(scores: Sequence[OptionScores]) -> dict[str, Interval]:
     }
     right["greedy"] = [float(one.scored[one.question.answer or 0].greedy) for one in scores]
     return {measure: bootstrap_interval(values) for measure, values in right.items()}
+
+
+def accuracies_by_shots(
+    policy: Policy,
+    questions: Sequence[Question],
+    examples: Sequence[Worked],
+    shots: Sequence[int],
+    layout: Layout = LAYOUT,
+) -> dict[int, dict[str, Interval]]:
+    """`accuracies` by the number of worked examples in front of each question.
+
+    Args:
+        policy: The policy that reads; it must have a tokenizer.
+        questions: The questions; their prompts are put into the layout.
+        examples: Worked examples, shown in this order; a question's own one is left out.
+        shots: Numbers of examples.
+        layout: The text around questions and answers.
+
+    Raises:
+        PromptError: There are too few examples, no questions, or no answer to one.
+        PromptTooLongError: A prompt and an option do not fit the policy's context.
+    """
+    found = {}
+    for count in shots:
+        prompts = with_shots([Prompt(q.prompt) for q in questions], examples, count, layout)
+        put = [replace(q, prompt=p.text) for q, p in zip(questions, prompts, strict=True)]
+        found[count] = accuracies(score_options(policy, put))
+    return found
 
 
 def label_probabilities(

@@ -13,6 +13,7 @@ from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.from_models.revision import Revision, revise
 from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
+from agents.feedback.from_people.live import HumanReward, Watched, live_session
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
@@ -48,6 +49,7 @@ __all__ = [
     "DirectPreferences",
     "DirectStep",
     "Filters",
+    "HumanReward",
     "Instruction",
     "Labeller",
     "LanguageModel",
@@ -63,6 +65,7 @@ __all__ = [
     "Round",
     "Scorer",
     "Segments",
+    "Watched",
     "agreed",
     "agreement",
     "append_rankings",
@@ -74,6 +77,7 @@ __all__ = [
     "label_in_terminal",
     "laid_flat",
     "length_bias",
+    "live_session",
     "normalise",
     "online_rounds",
     "pair_accuracy",

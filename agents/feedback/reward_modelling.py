@@ -14,7 +14,9 @@ from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
 from agents.supervised.fitting import FitStep, Fitting
+from agents.supervised.schedules import Schedule
 from agents.supervised.sft import batches, steps_of
+from policies.dropout import Dropout
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
 
@@ -46,6 +48,8 @@ def reward_model_steps(
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: torch.dtype = torch.float32,
+    schedule: Schedule | None = None,
+    dropout: Dropout | None = None,
     seed: int = 0,
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
@@ -59,12 +63,14 @@ def reward_model_steps(
         loss: One of `agents.feedback.reward_losses`, or another function like these.
         epochs: Passes over all rankings, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next four see `agents.supervised.Fitting`.
+        learning_rate: Peak learning rate; for it and the next six see `agents.supervised.Fitting`.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
-        seed: Seed of the order.
+        schedule: Learning rate by step; a cosine if None.
+        dropout: What the model drops within a step, not where it scores.
+        seed: Seed of the order, and of what is dropped.
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
@@ -83,12 +89,15 @@ def reward_model_steps(
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         precision=precision,
+        schedule=schedule,
+        dropout=dropout,
+        seed=seed,
     )
     device = model.trunk.device
     # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read
     # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
     for batch in batches(len(rankings), epochs, batch_size, seed):
-        with fitting.precision.autocast():
+        with fitting.computing():
             scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
         # The group is the ranking, not the prompt: two people's ranks do not compare.

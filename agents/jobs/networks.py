@@ -1,12 +1,17 @@
 """A network of our own as options describe it: its form and sizes, and how long texts may be."""
 
+from collections.abc import Callable
+
 from agents.commands.pretrain import PretrainedNetwork
 from policies import Policy, TransformerConfig, TransformerPolicy
 from policies.rotary import NTK, Linear, Llama3, Scaling, YaRN
 from textenv import Tokenizer
 from textenv.errors import OptionError
 
-FORMS = {"gpt": TransformerConfig, "llama": TransformerConfig.llama}
+FORMS: dict[str, Callable[..., TransformerConfig]] = {
+    "gpt": TransformerConfig,
+    "llama": TransformerConfig.llama,
+}
 
 
 def new_network(network: PretrainedNetwork, vocabulary: Tokenizer, seed: int) -> TransformerPolicy:

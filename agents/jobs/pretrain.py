@@ -1,7 +1,6 @@
 """The job of `textenv pretrain`: a language model from text."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.text import Text
 from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
 from agents.jobs.networks import new_network, wide_enough
 from agents.jobs.outputs import check_folder
@@ -22,6 +22,7 @@ from agents.jobs.weights import files_and_weights
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
 from agents.supervised import (
+    BatchRamp,
     Fitting,
     StreamMixture,
     held_out_loss,
@@ -29,6 +30,7 @@ from agents.supervised import (
     pretraining_steps,
     write_stream,
 )
+from agents.supervised.pretraining import steps_of_tokens
 from agents.supervised.token_stream import shortest_of
 from policies import (
     Policy,
@@ -55,6 +57,15 @@ ADDED = {
     "form": "gpt",
     "n_kv_head": "None",
     "rope_scaling": "None",
+    "schedule": "cosine",
+    "warmup": "0.05",
+    "lr_floor": "0.1",
+    "decay_steps": "None",
+    "residual_dropout": "0.0",
+    "attention_dropout": "0.0",
+    "embedding_dropout": "0.0",
+    "ramp_tokens": "0",
+    "ramp_start": "1",
 }
 """Options that runs of version 0.1 did not have, at their defaults."""
 
@@ -94,14 +105,14 @@ def run(settings: PretrainSettings) -> None:
         passes = learned.passes(training.tokens)
         for path, share, times in zip(files, learned.shares, passes, strict=True):
             console.print(f"{path}: {share:.1%} of the tokens, read {times:.2f} times")
+    full = training.accumulate * training.batch_size
+    ramp = BatchRamp(training.ramp_start, training.ramp_tokens) if training.ramp_tokens else None
     fitting = Fitting(
         model,
-        steps=math.ceil(
-            training.tokens / (training.accumulate * training.batch_size * network.window)
-        ),
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        steps=steps_of_tokens(training.tokens, network.window, full, ramp),
         precision=getattr(torch, settings.machine.precision),
+        seed=settings.machine.seed,
+        **fit_arguments(training),
     )
     if resumed:
         fitting.load(out)
@@ -122,6 +133,7 @@ def run(settings: PretrainSettings) -> None:
                 window=network.window,
                 batch_size=training.batch_size,
                 accumulate=training.accumulate,
+                ramp=ramp,
                 seed=settings.machine.seed,
                 fitting=fitting,
             ):

@@ -28,6 +28,7 @@ from agents.feedback import (
 )
 from agents.jobs.begin import begin_with, with_lora
 from agents.jobs.environments import template_of_records
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
@@ -78,10 +79,9 @@ def run(settings: RewardModelSettings) -> None:
                 loss=LOSSES[training.loss],
                 epochs=training.epochs,
                 batch_size=training.batch_size,
-                learning_rate=training.learning_rate,
-                weight_decay=training.weight_decay,
                 precision=getattr(torch, machine.precision),
                 seed=machine.seed + number,
+                **fit_arguments(training),
             ):
                 done = number * steps + step.number
                 advance(done, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")

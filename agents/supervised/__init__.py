@@ -8,8 +8,16 @@ from agents.supervised.classification import (
     labels_of,
     read_labelled,
 )
-from agents.supervised.fitting import FitStep, Fitting, adamw, learning_rate_factor
+from agents.supervised.epochs import Epoch, best_epoch, by_epoch, reward_model_score
+from agents.supervised.fitting import FitStep, Fitting, adamw
 from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
+from agents.supervised.schedules import (
+    BatchRamp,
+    Constant,
+    Cosine,
+    LinearDecay,
+    learning_rate_factor,
+)
 from agents.supervised.sft import (
     Example,
     answer_loss,
@@ -22,15 +30,22 @@ from agents.supervised.token_stream import StreamMixture, open_stream, write_str
 from textenv.frames import ChatTemplate
 
 __all__ = [
+    "BatchRamp",
     "ChatTemplate",
+    "Constant",
+    "Cosine",
+    "Epoch",
     "Example",
     "FitStep",
     "Fitting",
     "LabelledText",
+    "LinearDecay",
     "StreamMixture",
     "accuracy",
     "adamw",
     "answer_loss",
+    "best_epoch",
+    "by_epoch",
     "classification_steps",
     "correlation",
     "held_out_loss",
@@ -41,6 +56,7 @@ __all__ = [
     "pretraining_steps",
     "read_examples",
     "read_labelled",
+    "reward_model_score",
     "sft_steps",
     "whole_loss",
     "with_language_modelling",

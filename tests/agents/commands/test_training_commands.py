@@ -6,7 +6,7 @@ import pytest
 import torch
 from command_line import run_command
 
-from policies import TransformerConfig, TransformerPolicy
+from policies import RewardModel, TransformerConfig, TransformerPolicy
 from policies.rotary import Rope, YaRN
 from textenv.tokenizers import BytesTokenizer, CharacterTokenizer
 
@@ -176,3 +176,92 @@ def test_bad_examples_are_reported_before_anything_is_trained(tmp_path):
     shown = result.output.replace("\n", "")
     assert "examples.jsonl:1:" in shown and "examples.jsonl:2:" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_pretraining_with_a_ramp_dropout_and_a_schedule_goes_on_as_it_was(text, tmp_path):
+    options = {"ramp_tokens": 512, "ramp_start": 1, "warmup": 3, "lr_floor": 0, "decay_steps": 20}
+    options |= {"residual_dropout": 0.1, "tokens": 1024, "schedule": "linear"}
+    whole = run_command(*small(text, tmp_path / "whole", **options))
+    assert whole.exit_code == 0, whole.output
+    # Windows of 16 tokens, 1 + 3 * tokens // 512 of them: 11 steps of 1 (176 tokens are read), 6 of
+    # 2 (368), 3 of 3 (512), and 8 of 4.
+    assert "step 28: loss" in whole.output
+    part = run_command(*small(text, tmp_path / "part", **(options | {"tokens": 400})))
+    assert part.exit_code == 0, part.output
+    rest = run_command(*small(text, tmp_path / "part", **options))
+    assert rest.exit_code == 0 and "Going on after" in rest.output
+    first, second = (TransformerPolicy.load(tmp_path / name) for name in ("whole", "part"))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_of_the_version_before_goes_on(text, tmp_path):
+    """Its folder says nothing of the options that are new: they are taken at their defaults."""
+    assert run_command(*small(text, tmp_path / "out", tokens=640)).exit_code == 0
+    file = tmp_path / "out" / "pretraining.json"
+    known = json.loads(file.read_text())
+    new = ("form", "n_kv_head", "rope_scaling", "schedule", "warmup", "lr_floor", "decay_steps")
+    dropouts = ("residual_dropout", "attention_dropout", "embedding_dropout")
+    for name in (*new, *dropouts, "ramp_tokens", "ramp_start"):
+        del known[name]
+    file.write_text(json.dumps(known))
+    result = run_command(*small(text, tmp_path / "out", tokens=704))
+    assert result.exit_code == 0 and "Going on after step 10 of 11" in result.output
+    file.write_text(json.dumps(known))
+    other = run_command(*small(text, tmp_path / "out", tokens=768, residual_dropout=0.5))
+    assert other.exit_code == 1 and "residual_dropout" in other.output
+
+
+def asked(tmp_path, letters="abcdefgh"):
+    examples = tmp_path / "examples.jsonl"
+    records = [{"prompt": f"{letter}{n}: ", "response": "xy"} for letter in letters for n in "123"]
+    examples.write_text("".join(json.dumps(record) + "\n" for record in records))
+    policy = TransformerPolicy(TransformerConfig(257, 32, 1, 2, 16), tokenizer=BytesTokenizer())
+    policy.save(tmp_path / "base")
+    return ["sft", "--policy", tmp_path / "base", "--examples", examples, "--learning-rate", 1e-2]
+
+
+def test_the_epoch_with_the_lowest_held_out_loss_is_kept(tmp_path):
+    line = [*asked(tmp_path), "--epochs", 3, "--batch-size", 6, "--out", tmp_path / "out"]
+    # The learning rate ends so high that later epochs are worse.
+    line += ["--choose-by", "loss", "--schedule", "constant", "--residual-dropout", 0.1]
+    result = run_command(*line)
+    assert result.exit_code == 0, result.output
+    known = json.loads((tmp_path / "out" / "epochs.json").read_text())
+    losses = [epoch["measured"]["held-out loss"] for epoch in known["epochs"]]
+    assert len(losses) == 4
+    assert known["chosen"] == 1 + min(range(3), key=lambda i: losses[1 + i])
+    assert "chosen" in result.output
+    kept = TransformerPolicy.load(tmp_path / "out").state_dict()
+    chosen = tmp_path / "out" / known["epochs"][known["chosen"]]["folder"]
+    for name, weight in TransformerPolicy.load(chosen).state_dict().items():
+        assert torch.equal(weight, kept[name])
+
+
+def test_the_epoch_that_a_reward_model_likes_best_is_kept(tmp_path):
+    line = [*asked(tmp_path), "--epochs", 2, "--out", tmp_path / "out"]
+    trunk = TransformerPolicy(TransformerConfig(257, 40, 1, 2, 8), tokenizer=BytesTokenizer())
+    RewardModel.from_policy(trunk).save(tmp_path / "rm")
+    line += ["--choose-by", "reward-model", "--choosing-tokens", 4]
+    refused = run_command(*line)
+    assert refused.exit_code == 2 and "--reward-model FOLDER go together" in refused.output
+    result = run_command(*line, "--reward-model", tmp_path / "rm")
+    assert result.exit_code == 0, result.output
+    known = json.loads((tmp_path / "out" / "epochs.json").read_text())
+    scores = [epoch["measured"]["reward model"] for epoch in known["epochs"]]
+    assert known["chosen"] == 1 + max(range(2), key=lambda i: scores[1 + i])
+    assert known["by"] == "reward-model"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--schedule", "constant", "--decay-steps", 5], "does not fall"),
+        (["--warmup", 9, "--decay-steps", 5], "--warmup 9 is not below --decay-steps 5"),
+        (["--choose-by", "loss", "--held-out", 0], "there are none"),
+        (["--residual-dropout", 1], "from 0 to 0.99"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, options, message):
+    result = run_command(*asked(tmp_path), "--out", tmp_path / "out", *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())

@@ -8,11 +8,13 @@ from agents.evaluation.choices import (
     OptionScores,
     Question,
     accuracies,
+    accuracies_by_shots,
     cloze,
     label_probabilities,
     score_options,
 )
 from agents.evaluation.continuations import Scored, score_continuations
+from agents.evaluation.prompting import Layout, Worked, few_shot
 from textenv.errors import PromptError
 
 
@@ -102,3 +104,15 @@ def test_questions_that_cannot_be_asked_are_named(policy):
         accuracies([])
     with pytest.raises(PromptError, match="has no answer to compare with"):
         accuracies(score_options(policy, [Question("a", ["b", "c"])]))
+
+
+def test_accuracies_by_the_number_of_worked_examples(policy):
+    layout = Layout("", ":", ".")
+    examples = [Worked("a", "b"), Worked("ab", "a")]
+    questions = [Question("ab", ["a", "the"], 0), Question("the", ["cat", "b"], 1)]
+    found = accuracies_by_shots(policy, questions, examples, [0, 1], layout)
+    for shots, shown in ((0, []), (1, examples[:1])):
+        put = [Question(few_shot(shown, q.prompt, layout), q.options, q.answer) for q in questions]
+        assert found[shots] == accuracies(score_options(policy, put))
+    with pytest.raises(PromptError, match="2 worked examples are asked for, and there are 1"):
+        accuracies_by_shots(policy, questions, examples, [2], layout)

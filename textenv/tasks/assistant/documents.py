@@ -236,7 +236,7 @@ def _echo(words: Words, rng: np.random.Generator) -> str:
     """One says some words, the other says them again. A model learns to copy from this."""
     one, other = _two(words, rng)
     some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 31))]
-    chosen = rng.choice(len(some), int(rng.integers(3, 9)), replace=False)
+    chosen = rng.choice(len(some), int(rng.integers(4, 15)), replace=False)
     listed = words.join.join(some[int(i)] for i in chosen)
     return _say(words, rng, "echo", {"one": one, "other": other, "items": listed})
 
@@ -258,8 +258,8 @@ def _two(words: Words, rng: np.random.Generator) -> tuple[str, str]:
 
 
 _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
-    _person: 5,
-    _numbers: 4,
+    _person: 4,
+    _numbers: 3,
     _chain: 2,
     _units: 2,
     _order: 3,
@@ -268,7 +268,7 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _story: 3,
     _doing: 3,
     _talk: 1,
-    _echo: 4,
+    _echo: 6,
     _small_talk: 1,
 }
 """How often a document is about each of these."""

@@ -1,0 +1,1 @@
+"""Feedback that people give in a terminal beside rankings: key presses, comparisons, answers."""
