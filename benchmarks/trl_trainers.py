@@ -195,7 +195,20 @@ def trl_side(task: str, folder: Path, pairs: list[Ranking], steps: int, seed: in
         train_dataset=Dataset.from_dict(columns[task]),
         processing_class=tokenizer,
     )
+    _check_ids(trainer.train_dataset, task, pairs, tokenizer)
     return trainer.train, trainer.model, getattr(trainer.model, "score", None)
+
+
+def _check_ids(dataset: Any, task: str, pairs: list[Ranking], tokenizer: Any) -> None:
+    """Whether TRL reads the ids that textenv reads."""
+    model = RewardModel(HuggingFacePolicy.from_pretrained(tokenizer.name_or_path, context=CONTEXT))
+    for row, pair in zip(dataset, pairs[:64], strict=False):
+        before = row["prompt_ids"] if task == "dpo" else []
+        names = ["input_ids"] if task == "sft" else ["chosen_ids", "rejected_ids"]
+        theirs = [before + row[name] for name in names]
+        ours = model.encode([pair.prompt] * len(names), pair.answers[: len(names)])
+        if theirs != ours:
+            raise ValueError(f"TRL reads {theirs}, textenv {ours}")
 
 
 def child(side: str, task: str, folder: Path, pairs: Path, seed: int, threads: int) -> None:
