@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from textenv.data.cleaning import each_text, repaired, repeated_lines, without_lines
 from textenv.data.contamination import Contamination, contamination
-from textenv.data.documents import Document, document, is_page
+from textenv.data.documents import Document, document, is_page, judgement
 from textenv.data.duplicates import exact_duplicates, near_duplicates
 
 EXAMPLES = 3
@@ -115,7 +115,8 @@ def curate(
             Conversations keep theirs, which belong to their form.
         filters: By name, functions that say why a text should be dropped, or None, such as those of
             `textenv.data.FILTERS`.
-        exact: Drop documents whose words are those of an earlier one.
+        exact: Drop documents that are an earlier one again; see `exact_duplicates`. Rankings of the
+            same answers by others, and the same text with another label, are kept.
         near: Drop documents that are this similar to an earlier one; see `near_duplicates`. 0 drops
             none.
         held_out: Texts to be measured on.
@@ -162,7 +163,7 @@ def curate(
         drop(name, {i: reason for i, reason in found.items() if reason is not None})
     if exact:
         on_step(EXACT, len(done.documents))
-        same = exact_duplicates(one.text for one in done.documents)
+        same = exact_duplicates(f"{d.text}\n{judgement(d.record)}" for d in done.documents)
         drop(EXACT, {i: f"repeats: {done.documents[j].place}" for i, j in same.items()})
     if near:
         on_step(NEAR, len(done.documents))
@@ -170,6 +171,8 @@ def curate(
         reasons = {
             i: f"repeats: {share:.2f} of {done.documents[j].place}"
             for i, (j, share) in alike.items()
+            if share < 1
+            or judgement(done.documents[i].record) == judgement(done.documents[j].record)
         }
         drop(NEAR, reasons)
     if held_out:

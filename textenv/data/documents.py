@@ -1,12 +1,21 @@
 """Documents: records of any form with the text by which they are judged."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from textenv.files import read_text
-from textenv.records import Records, example, placed_records, ranking, short, transcript
+from textenv.records import (
+    Records,
+    conversation,
+    example,
+    placed_records,
+    ranking,
+    short,
+    transcript,
+)
 
 
 class Document(NamedTuple):
@@ -64,6 +73,27 @@ def _of_prompt(record: Mapping[str, Any]) -> str:
     if not isinstance(prompt, str):
         raise ValueError(f"'prompt' is {short(prompt)}, not text")
     return prompt
+
+
+def judgement(record: Mapping[str, Any]) -> str:
+    """What a record says of its text: ranks or scores and who gave them, a label, calls of tools.
+
+    Two records of one text that say different things of it are no repeats of each other.
+    """
+    said: Mapping[str, Any]
+    try:
+        given = ranking(record)
+        said = {name: given.get(name) for name in ("ranks", "scores", "labeller", "criteria")}
+    except ValueError:
+        said = {"label": record.get("label")}
+        if not isinstance(record.get("text"), str):
+            said = {**said, "calls": _calls(record)}
+    return json.dumps(said, sort_keys=True, default=str)
+
+
+def _calls(record: Mapping[str, Any]) -> list[Any]:
+    messages = conversation(record) or ()
+    return [message["tool_calls"] for message in messages if message.get("tool_calls")]
 
 
 def is_page(one: Document) -> bool:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from published_forms import CONVERSATIONS, RANKINGS, TEXTS, talk
+from published_forms import ASK, CONVERSATIONS, RANKINGS, TEXTS, talk
 
 from textenv.data import curate, document, gopher_quality, read_documents
 from textenv.errors import MalformedRecordError
@@ -14,7 +14,7 @@ LONG = "one two three four five six seven eight nine ten eleven twelve thirteen 
 PAGES = [
     "schÃ¶n.\nMenu",
     "First page.\nMenu",
-    "FIRST page!\nMenu",
+    "FIRST page.\nMenu",
     LONG,
     LONG.replace("one", "zero"),
     "Menu",
@@ -24,6 +24,27 @@ PAGES = [
 
 def documents(texts):
     return [document({"text": text, "n": i}, f"a:{i}") for i, text in enumerate(texts)]
+
+
+PAIR = {"prompt": ASK, "answers": ["a", "b"], "ranks": [1, 2], "labeller": "ann"}
+CALL = [{"role": "user", "content": ASK}, {"role": "assistant", "content": ""}]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [PAIR, {**PAIR, "labeller": "bob"}, {**PAIR, "ranks": [2, 1]}, {**PAIR, "ranks": [1, 1]}],
+        [{"text": ASK, "label": "good"}, {"text": ASK, "label": "bad"}, {"text": ASK}],
+        [{"prompt": ASK, "completion": "a", "label": label} for label in (True, False)],
+        [{"messages": [CALL[0], {**CALL[1], "tool_calls": [{"id": i}]}]} for i in range(2)],
+    ],
+)
+@pytest.mark.parametrize("near", [0, 0.8])
+def test_the_same_text_with_another_judgement_is_kept(records, near):
+    read = [document(record) for record in [*records, *records]]
+    done = curate(read, near=near)
+    assert [one.record for one in done.documents] == records
+    assert done.counts() == {("exact duplicates", "repeats"): len(records)}
 
 
 def test_what_each_step_drops_and_why():
