@@ -109,7 +109,16 @@ class BatchRamp:
             raise ValueError(f"the first step has {self.start} windows; it needs 1 or more")
 
     def windows(self, tokens: int, full: int) -> int:
-        """Windows of a step before which `tokens` were read, of `full` at the end."""
+        """Windows of a step before which `tokens` were read, of `full` at the end.
+
+        Raises:
+            OptionError: The first step has more.
+        """
+        if self.start > full:
+            raise OptionError(
+                f"the ramp starts with {self.start} windows, more than the {full} of a whole step: "
+                "start with fewer, or make the batch larger"
+            )
         if tokens >= self.tokens:
             return full
         return min(self.start + (full - self.start) * tokens // self.tokens, full)

@@ -146,3 +146,8 @@ def test_passes_of_different_sizes_count_by_their_windows():
 def test_a_ramp_of_no_windows_is_refused():
     with pytest.raises(ValueError, match="0 windows"):
         BatchRamp(0, 10)
+
+
+def test_a_ramp_that_starts_above_its_end_is_refused():
+    with pytest.raises(OptionError, match="64 windows, more than the 16"):
+        BatchRamp(64, 1000).windows(0, 16)
