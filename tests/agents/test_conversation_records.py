@@ -1,6 +1,7 @@
 """One record as a prompt, as an example and as a ranking: the same ids, through any frame."""
 
 import importlib.util
+import json
 import warnings
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_what_a_frame_refuses_is_named_by_its_line(tmp_path):
     path.write_text('{"messages": [{"role": "assistant", "content": "a"}]}')
     with pytest.raises(MalformedRecordError, match=r"a\.jsonl:1: .*no answer to a message"):
         read_examples(path, frame)
+
+
+def test_calls_that_cannot_be_learned_are_named_by_their_line(family, tmp_path):
+    from agents.supervised import read_examples
+
+    _, _, frame = family
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"messages": [*talk("a", "b", "c"), call]}))
+    for template in (frame, ChatTemplate()):
+        with pytest.raises(MalformedRecordError, match=r"a\.jsonl:1: message 4 has 'tool_calls'"):
+            read_examples(path, template)
 
 
 # -------------------------------------------------------------------- rankings

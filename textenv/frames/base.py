@@ -67,6 +67,12 @@ class Frame(ABC):
                 "the conversation has no answer to a message: its roles are "
                 + ", ".join(str(message["role"]) for message in messages)
             )
+        calls = [i for i in answers if messages[i].get("tool_calls")]
+        if calls:
+            raise FrameError(
+                f"message {calls[0] + 1} has 'tool_calls', which cannot be learned: an answer is "
+                "its text alone; write the call into the 'content', as the policy is to write it"
+            )
         ids = self.opening(messages[: answers[0]])
         learned = [False] * len(ids)
         for place, following in zip(answers, [*answers[1:], None], strict=True):

@@ -76,6 +76,11 @@ class ChatTemplate:
                     f"message {number} has the role {role!r} and the content {content!r}: the role "
                     f"must be one of {', '.join(ROLES)}, the content text"
                 )
+            if message.get("tool_calls"):
+                raise ValueError(
+                    f"message {number} has 'tool_calls', for which these texts have no form: write "
+                    "the call into the 'content'"
+                )
             if role not in FOLLOWS[last]:
                 raise ValueError(
                     f"message {number} has the role {role!r} and follows {last or 'nothing'}: "

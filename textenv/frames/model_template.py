@@ -166,6 +166,8 @@ class _Published(Frame):
             self._stops.add(self.end_of_turn)
         if template.forbid_roles:
             self.role_tokens = self._heads()
+        trimmed = self._written([_AWKWARD, _NEXT])
+        self._trims_answers = _AWKWARD not in trimmed and _AWKWARD.strip() in trimmed
         self._warn_of_rewriting()
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
@@ -196,6 +198,8 @@ class _Published(Frame):
         return list(ids[end + 1 :])
 
     def answer(self, text: str) -> list[int]:
+        if self._trims_answers:  # as the opening does with the answers of a prompt
+            text = text.strip()
         said = self._tokenizer.encode_further(text)
         return [*said, *(() if self.end_of_turn is None else (self.end_of_turn,))]
 

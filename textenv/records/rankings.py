@@ -219,6 +219,11 @@ def _split_messages(
         raise ValueError(
             "'chosen' and 'rejected' part before the last answer: a ranking compares single answers"
         )
+    if any(answer.get("tool_calls") for answer in answers):
+        raise ValueError(
+            "an answer has 'tool_calls', which a ranking cannot hold: write the call into the "
+            "'content'"
+        )
     return asked, answers[0]["content"], answers[1]["content"]
 
 

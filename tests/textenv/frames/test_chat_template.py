@@ -41,12 +41,16 @@ def test_what_stands_before_the_first_answer_is_an_encoder_decoders_source():
     assert ids[1:-1] == ChatTemplate().prompt_tokens(TALK[:2], BytesTokenizer())
 
 
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
         ([{"role": "bot", "content": "x"}], "'bot'"),
         ([{"role": "user", "content": 3}], "content 3"),
         ([{"role": "assistant", "content": "x"}], "follows nothing"),
+        ([*TALK[:2], CALL], "message 3 has 'tool_calls', for which these texts have no form"),
         ([{"role": "user", "content": "x"}] * 2, "message 2 has the role 'user' and follows user"),
     ],
 )

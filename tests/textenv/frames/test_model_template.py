@@ -129,6 +129,23 @@ def test_the_ids_are_those_of_the_templates_own_rendering(family, role):
     assert ids == own.apply_chat_template(talk[:3], add_generation_prompt=True, return_dict=False)
 
 
+@pytest.mark.parametrize("family", ["llama3", "qwen2_5"])
+def test_answers_are_trimmed_in_training_where_the_template_trims_those_of_a_prompt(family):
+    _, tokenizer, frame = framed(family, PLAIN[family])
+    talk = [
+        *TALK[:1],
+        {"role": "assistant", "content": "  It is 3.\n"},
+        {**TALK[2], "role": "user"},
+    ]
+    ids, learned = frame.conversation([*talk, {"role": "assistant", "content": " Five. "}])
+    prompt = frame.opening(talk)
+    assert ids[: len(prompt)] == prompt and not any(learned[len(prompt) - 1 : len(prompt)])
+    said = tokenizer.decode([i for i, own in zip(ids, learned, strict=True) if own])
+    end = PLAIN[family][0]
+    trimmed = f"It is 3.{end}Five.{end}"
+    assert said == (trimmed if family == "llama3" else f"  It is 3.\n{end} Five. {end}")
+
+
 @pytest.mark.parametrize(("family", "role"), LACKING)
 def test_a_role_that_a_family_lacks_is_refused_and_not_written_otherwise(family, role):
     _, _, frame = framed(family, PLAIN[family])

@@ -178,6 +178,12 @@ def test_a_column_of_the_system_is_read_in_rankings(record, asked):
         assert ranking({**record, "system": ""})["prompt"] == ASK
 
 
+def test_calls_of_tools_are_no_answers_of_a_ranking():
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    with pytest.raises(ValueError, match="'tool_calls', which a ranking cannot hold"):
+        ranking({"chosen": [*talk(ASK), call], "rejected": talk(ASK, "b")})
+
+
 def test_what_asks_nothing_is_no_prompt():
     with pytest.raises(PromptError, match="an answer alone"):
         Prompt.from_row({"messages": [{"role": "assistant", "content": "a"}]})
