@@ -154,6 +154,23 @@ FILES = [
 ]
 
 
+def test_half_a_character_is_reported_and_a_whole_one_is_read(tmp_path):
+    path, whole = tmp_path / "a.jsonl", '{"prompt": "a", "response": "\\ud83d\\udc4d"}'
+    rows = [
+        '{"prompt": "a", "response": "\\uD83d"}',
+        whole,
+        '{"prompt": "\\udc4d", "response": "a"}',
+    ]
+    path.write_text("\n".join(rows))
+    assert reported(read_examples, path) == [1, 3]
+    as_list = tmp_path / "a.json"
+    as_list.write_text("[" + ",\n".join(rows) + "]")
+    assert reported(read_examples, as_list) == [1, 3]
+    path.write_text(whole)
+    [read] = read_examples(path)
+    assert read.pieces[1] == ("\N{THUMBS UP SIGN}", True)
+
+
 def test_there_are_more_than_three_hundred():
     assert sum(len(rows) for _, _, rows, *_ in FILES) > 300
 

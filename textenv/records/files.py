@@ -147,9 +147,21 @@ def _of_lines(file: BinaryIO) -> Iterator[Numbered]:
 
 def _json(line: str) -> Any:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON, {error.msg} at column {error.colno}: {short(line)}") from error
+    _check_text(row, line)
+    return row
+
+
+def _check_text(row: Any, written: str) -> None:
+    """Refuse half characters, which JSON can spell and no file can hold."""
+    if "\\ud" not in written.lower():
+        return
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{short(row)} is not valid text: {error}") from error
 
 
 def _of_list(file: BinaryIO) -> Iterator[Numbered]:
@@ -181,13 +193,18 @@ def _of_list(file: BinaryIO) -> Iterator[Numbered]:
             yield line, ValueError(f"the list does not go on: {short(text[place : place + 80])}")
             return
         try:
-            row, place = decoder.raw_decode(text, place)
+            row, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:  # no JSON, or too long a number
             said = getattr(error, "msg", str(error))
             yield line, ValueError(f"not JSON, {said}: {short(text[place : place + 80])}")
             return
-        yield line, row
-        begun = True
+        begun, written, place = True, text[place:end], end
+        try:
+            _check_text(row, written)
+        except ValueError as error:
+            yield line, error
+        else:
+            yield line, row
 
 
 def _behind_space(text: str, place: int) -> int:
