@@ -26,7 +26,7 @@ class GuessTheNumber(World):
 
     def reply(self, turn, rng):
         """Higher, lower, or the end."""
-        guess = int(turn.text) if turn.text.isdigit() else 0
+        guess = int(turn.text) if turn.text.isdecimal() else 0
         if guess == self.secret:
             return Reply(reward=1.0, terminated=True)
         return Reply("+" if guess < self.secret else "-", reward=-0.2)

@@ -28,7 +28,7 @@ class Nim(TwoPlayerGame):
 
     def move(self, seat, text, rng):
         """Take some; what is illegal loses."""
-        taken = int(text) if text.isdigit() else 0
+        taken = int(text) if text.isdecimal() else 0
         won, lost = ((1.0, -1.0), (-1.0, 1.0)) if seat == 0 else ((-1.0, 1.0), (1.0, -1.0))
         if not 1 <= taken <= min(3, self.left):
             return Outcome(rewards=lost, over=True)

@@ -41,7 +41,7 @@ class Nim(TwoPlayerGame):
         self.left = int(record["prompt"])
 
     def move(self, seat, text, rng):
-        taken = int(text) if text.isdigit() else 0
+        taken = int(text) if text.isdecimal() else 0
         if not 1 <= taken <= min(3, self.left):
             return Outcome(rewards=for_seat(seat, -1.0), over=True)
         self.left -= taken

@@ -53,7 +53,7 @@ class TwoPlayerGame(ABC):
                 self.left = int(record["prompt"])   # the prompt, such as "7", opens the game
 
             def move(self, seat, text, rng):
-                taken = int(text) if text.isdigit() else 0
+                taken = int(text) if text.isdecimal() else 0
                 won, lost = ((1.0, -1.0), (-1.0, 1.0))[:: 1 - 2 * seat]
                 if not 1 <= taken <= min(3, self.left):
                     return Outcome(rewards=lost, over=True)

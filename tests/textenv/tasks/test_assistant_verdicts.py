@@ -172,6 +172,19 @@ def _in_chinese(number):
     return hundreds + below + (digits[rest % 10] if rest % 10 else "")
 
 
+@given(st.sampled_from(["en", "zh"]), st.text("0٣३๓²½五百hundred -", max_size=12) | st.text())
+def test_numbers_are_sought_in_any_text(code, text):
+    assert all(value >= 0 for value in numbers_in(code, text))
+    for check in (SUM, CHINESE_SUM):
+        assert verdict(check, f"是{text}") in Verdict
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_digits_of_other_scripts_and_endless_numbers(code):
+    assert numbers_in(code, "٣ ३ 12") == [12]
+    assert numbers_in(code, "9" * 5000) != [9]
+
+
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=4))
 def test_numbers_as_digits_and_as_words(numbers):
     assert numbers_in("en", ", ".join(map(str, numbers))) == numbers

@@ -18,7 +18,7 @@ _NO_NUMBERS = re.compile(
 
 
 def numbers_in(code: str, text: str) -> list[int]:
-    """The numbers in a text in lower case, in order.
+    """The numbers in a text in lower case, in order; digits of other scripts are none.
 
     >>> numbers_in("en", "seven plus 5 is twenty-one"), numbers_in("zh", "二十一加5是一百零三")
     ([7, 5, 21], [21, 5, 103])
@@ -28,11 +28,11 @@ def numbers_in(code: str, text: str) -> list[int]:
 
 def _english(text: str) -> list[int]:
     found: list[int] = []
-    words = re.findall(r"\d+|[a-z]+|[^\s\w]", text)
+    words = re.findall(r"[0-9]+|[a-z]+|[^\s\w]", text)
     tens = hundreds = -1  # places in `found` that the next word may add to
     for place, word in enumerate(words):
         if word.isdigit():
-            found.append(int(word))
+            found.append(_value(word))
         elif word in _TENS or word in _ENGLISH:
             value = _ENGLISH[word]
             if tens == place and 0 < value < 10:
@@ -58,12 +58,12 @@ def _english(text: str) -> list[int]:
 
 def _chinese(text: str) -> list[int]:
     text = _NO_NUMBERS.sub(" ", text)
-    return [_value(run) for run in re.findall(r"\d+|[零一二两三四五六七八九十百]+", text)]
+    return [_value(run) for run in re.findall(r"[0-9]+|[零一二两三四五六七八九十百]+", text)]
 
 
 def _value(run: str) -> int:
-    if run.isdigit() and run.isascii():
-        return int(run)
+    if run.isdecimal():
+        return int(run[:100])  # Python refuses to read thousands; so long a number is no answer
     total = digit = 0
     for character in run:
         if character in "十百":
