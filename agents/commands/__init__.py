@@ -13,6 +13,7 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.demonstrate import DemonstrateSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -51,6 +52,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
+    "demonstrate": Command(DemonstrateSettings, "agents.jobs.demonstrate"),
     "instruct": Command(InstructSettings, "agents.jobs.instruct"),
     "revise": Command(ReviseSettings, "agents.jobs.revise"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),

@@ -21,6 +21,7 @@ from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
 from textenv import Prompt, TextVectorEnv
+from textenv.errors import UnscoredError
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,9 @@ def _compared(
     for (name, one), (other, two) in combinations(evaluations.items(), 2):
         pairs = [(a.prompt, a.text, b.text) for a, b in zip(one.samples, two.samples, strict=True)]
         verdicts = np.asarray(prefers(pairs), dtype=np.float64)
+        verdicts = verdicts[~np.isnan(verdicts)]  # a person may have stopped
+        if not len(verdicts):
+            raise UnscoredError(f"nobody has compared an answer of {name} with one of {other}")
         rates[name, other] = win_rate(verdicts, 1 - verdicts)
         rates[other, name] = win_rate(1 - verdicts, verdicts)
     return rates
