@@ -47,7 +47,7 @@ from textenv.frames import Frame, ModelTemplate, load_frame
 
 CONTEXT, FOLDS, RANK, DECAY = 256, 4, 8, 0.25
 LONGEST_PROMPT, LONGEST_DIALOGUE, ANSWER = 96, 128, 20
-EXAMPLES, PAIRS, ASKED = 240, 192, 64
+EXAMPLES, PAIRS, ASKED = 240, 576, 192
 BF16 = torch.bfloat16
 STAGES = ("reward_model", "sft", "dpo", "ppo")
 
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stages", nargs="+", default=[*STAGES, "examination"])
     parser.add_argument("--sft-rate", type=float, default=5e-4)
-    parser.add_argument("--dpo-rate", type=float, default=3e-4)
+    parser.add_argument("--dpo-rate", type=float, default=6e-4)
     parser.add_argument("--ppo-rate", type=float, default=1e-3)
     parser.add_argument("--ppo-tokens", type=int, default=7_500)
     parser.add_argument("--kl-coef", type=float, default=0.05)

@@ -39,8 +39,9 @@ from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
 from agents.runs.stopping import BeyondKL, until
-from policies import Policy
+from policies import Policy, TransformerPolicy
 from policies.checkpoint import saved_tokenizer
+from policies.huggingface.base import TransformersPolicy
 from textenv import PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
@@ -134,7 +135,9 @@ def train(
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     template = named_template(talk.frame, actor)
-    if isinstance(template, ChatTemplate) and hasattr(actor, "chat_template"):
+    if isinstance(template, ChatTemplate) and isinstance(
+        actor, TransformerPolicy | TransformersPolicy
+    ):
         actor.chat_template = asdict(template)  # so that `textenv chat` asks in this form
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)

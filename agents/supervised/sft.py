@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from agents.supervised.fitting import FitStep, Fitting
 from agents.supervised.schedules import Schedule
-from policies import Dropout, Policy
+from policies import Dropout, Policy, TransformerPolicy
+from policies.huggingface.base import TransformersPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.frames import Frame, Message
@@ -261,7 +262,9 @@ def sft_steps(
     template = next((e.template for e in examples if e.template is not None), None)
     if isinstance(template, Frame):
         template = template.template
-    if isinstance(template, ChatTemplate) and hasattr(policy, "chat_template"):
+    if isinstance(template, ChatTemplate) and isinstance(
+        policy, TransformerPolicy | TransformersPolicy
+    ):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,
