@@ -18,7 +18,8 @@ class AssistantSettings(StageSettings):
             forgets less.
         label_noise: Probability with which the simulated labeller takes a good answer for a bad
             one, or a bad one for a good one.
-        dpo_rankings: Rankings that DPO learns from, of the labeller and, in RLAIF, of the SFT model.
+        dpo_rankings: Rankings that DPO learns from: those of the labeller, and in RLAIF those of
+            the SFT model.
         played_dialogues: Dialogues that PPO draws from.
         ppo_episodes: Dialogues of a rollout.
         ppo_epochs: Passes of PPO over each rollout.
@@ -55,12 +56,12 @@ class AssistantSettings(StageSettings):
     dpo_rankings: int = 2000
     dpo_rate: float = 5e-5
     played_dialogues: int = 5000
-    ppo_tokens: int = 60_000
+    ppo_tokens: int = 50_000
     ppo_rows: int = 64
     ppo_episodes: int = 256
     ppo_epochs: int = 2
-    ppo_rate: float = 2e-4
-    kl_coef: float = 0.02
+    ppo_rate: float = 1e-4
+    kl_coef: float = 0.15
     ptx_batch: int = 4
     online_rounds: int = 3
     online_prompts: int = 400
