@@ -101,6 +101,7 @@ def test_every_example_is_run_here():
         "docs/rewards.md",
         "docs/huggingface.md",
         "docs/networks.md",
+        "docs/data.md",
     ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):

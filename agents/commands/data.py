@@ -22,7 +22,7 @@ class Files:
         out: A .jsonl file for what is kept. The report lies beside it, as .report.json.
         count: Documents to write, drawn from the files by their weights, each file again and again
             if need be; all of them once, in their order, if not given.
-        seed: Of the order with --count.
+        seed: Seed of the order with --count.
     """
 
     text: list[Path] = setting(metavar="FILE[:WEIGHT]")

@@ -80,12 +80,15 @@ class Training(Optimisation):
         learning_rate: Step size at the start; it falls linearly to a tenth.
         kl_coef: Weight of the KL penalty; more keeps the answers closer to those of the first
             policy.
+        stop_beyond_kl: End the training once answers are this far from those of the first policy,
+            in nats per answer: a reward model is wrong about what lies beyond.
     """
 
     tokens: int = setting(120_000, minimum=1)
     learning_rate: float = setting(5e-4, minimum=0)
     temperature: float = setting(0.8, minimum=0.01)
     kl_coef: float = setting(0.08, minimum=0)
+    stop_beyond_kl: float | None = setting(None, minimum=0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from agents.commands.classifier import ClassifierSettings
 from agents.evaluation.intervals import bootstrap_interval
 from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.fit import fit_arguments
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
@@ -67,10 +68,9 @@ def run(settings: ClassifierSettings) -> None:
             lm_weight=training.lm_weight,
             epochs=training.epochs,
             batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
             precision=getattr(torch, machine.precision),
             seed=machine.seed,
+            **fit_arguments(training),
         ):
             advance(step.number, f"label loss {step.label_loss:.3f}")
     model.save(task.out)

@@ -38,6 +38,7 @@ from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
+from agents.runs.stopping import BeyondKL, until
 from policies import Policy, TransformerPolicy
 from policies.checkpoint import saved_tokenizer
 from policies.huggingface.base import TransformersPolicy
@@ -304,7 +305,8 @@ def _learn(
             console=console,
         )
         try:
-            for update in shown:
+            far = settings.training.stop_beyond_kl
+            for update in until(shown, *([] if far is None else [BeyondKL(far)])):
                 if output.eval_every and update.number % output.eval_every == 0:
                     score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
                     evaluations.log(update.tokens, {"score": score})

@@ -468,6 +468,16 @@ def test_an_ensemble_reports_its_spread(folder):
     assert again.exit_code == 0, again.output
 
 
+def test_a_training_ends_beyond_a_distance(folder):
+    options = ["--prompts", "my.jsonl", "--policy", "policy", "--reward", "my.py:vowels", *SMALL]
+    far = ["--learning-rate", "0.05", "--tokens", "100000", "--kl-coef", "0"]
+    result = run(*options, *far, "--stop-beyond-kl", "0.5")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    updates = len((made / "metrics.csv").read_text().splitlines()) - 1
+    assert 1 < updates < 40  # of 3,125
+
+
 def test_a_reward_and_a_reward_model_are_one_too_many(folder):
     result = run(*with_a_reward_model(), "--reward", "my.py:vowels")
     assert result.exit_code == 1

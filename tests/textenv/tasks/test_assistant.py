@@ -105,6 +105,20 @@ def test_held_out_questions_are_asked_in_no_training_dialogue(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_documents_ask_nothing_that_an_evaluation_asks(language):
+    """They state the facts and sums, and hold no held-out list, sentence or passage at all."""
+    text = "\n".join(itertools.islice(assistant.documents(language, 5), 1500))
+    asked = set(re.findall(r'^[^:\uff1a\n]+[:\uff1a] ?(.+)$|["“]([^"”]+)["”]', text, re.MULTILINE))
+    asked = {question for pair in asked for question in pair if question}
+    for part in assistant.PARTS:
+        made = assistant.dialogues(language, part, 1500, 6)
+        common = {d.exchanges[0].question for d in made} & asked
+        assert common if part == "training" else not common, sorted(common)[:3]
+    for dialogue in assistant.dialogues(language, "held_out", 200, 6, ["summary"]):
+        assert dialogue.exchanges[0].check["passage"] not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_follow_ups_need_the_history(language):
     """There are dialogues that end in the same question and have different answers."""
     for kind in ("follow_sum", "follow_person", "follow_list", "follow_word", "follow_half"):

@@ -45,8 +45,8 @@ def documents(code: str, seed: int) -> Iterator[str]:
 def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
     """Beginnings of statements, and what must come next: a word or number behind its space.
 
-    They are facts, sums and conversions as documents state them: what a model that has read them
-    can continue without any fine-tuning.
+    They are facts, sums, products and differences as documents state them: what a model that has
+    read them can continue without any fine-tuning.
 
     Args:
         code: `en` or `zh`.

@@ -97,6 +97,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
                 recipe.template,
                 exam,
                 shots=SHOTS if name == BASE else 0,
+                compared_shots=(0, 1, SHOTS) if name in (BASE, SFT) else (),
                 max_new_tokens=s.max_new_tokens,
                 temperature=s.temperature,
                 seed=s.seed,
