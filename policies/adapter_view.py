@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
+from policies.dropout import Dropout
 from policies.policy import Policy
 from textenv.errors import AdapterError
 
@@ -124,6 +125,10 @@ class AdapterView(Policy):
     def new_cache(self, num_rows: int, capacity: int | None = None) -> PrefixCache:
         """See `Policy.new_cache`."""
         return self._shared[0].new_cache(num_rows, capacity)
+
+    def dropping(self, rates: Dropout) -> AbstractContextManager[None]:
+        """See `Policy.dropping`."""
+        return self._shared[0].dropping(rates)
 
     def frozen_copy(self) -> Self:
         """Itself: nothing in it changes."""

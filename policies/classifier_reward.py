@@ -52,6 +52,14 @@ def probability(logits: Tensor, label: int) -> Tensor:
     return logits[:, label].sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, label]
 
 
+def log_odds(logits: Tensor, label: int) -> Tensor:
+    """log(p / (1 - p)) of the label's probability among all labels; of a single one, its logit."""
+    if logits.shape[1] == 1:
+        return logits[:, label]
+    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], 1)
+    return logits[:, label] - others.logsumexp(1)
+
+
 def independent_probability(logits: Tensor, label: int) -> Tensor:
     """The label's sigmoid, for models in which several labels may be true at once."""
     return logits[:, label].sigmoid()
@@ -70,7 +78,8 @@ class ClassifierReward:
         model: With `config` and logits of shape (n, labels); it is set to `eval()`.
         tokenizer: The model's, of the `transformers` kind; its truncation side is set.
         label: Its name or index; may be left out where there is only one.
-        score: `logit`, `probability`, `independent_probability`, or a function of your own.
+        score: `logit`, `log_odds`, `probability`, `independent_probability`, or a function of your
+            own.
         read: `answer_alone`, `prompt_and_answer`, or a function of your own, for instance one that
             applies a chat template.
         batch_size: Texts that are read in one pass.

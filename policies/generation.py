@@ -1,6 +1,6 @@
 """Plain generation of answers, for people, evaluation and examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +54,8 @@ def generate_tokens(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    logit_bias: Mapping[int, float] | None = None,
     stop_tokens: Sequence[int] | None = None,
     stop_strings: Sequence[str] = (),
     min_new_tokens: int = 0,
@@ -74,6 +76,10 @@ def generate_tokens(
         temperature: Logits are divided by it; 0 takes the likeliest token.
         top_k: Keep only this many tokens.
         top_p: Keep only the likeliest tokens that together reach this probability.
+        repetition_penalty: Logits of tokens that the text holds already, the prompt included, are
+            divided by it if positive and multiplied if negative (Keskar et al., "CTRL", 2019); 1
+            leaves them.
+        logit_bias: What is added to the logits of some tokens, by id.
         stop_tokens: Ids that end an answer; the tokenizer's own if None, with a warning if it has
             none.
         stop_strings: Texts that end an answer, wherever tokens begin and end; the policy must have
@@ -98,6 +104,9 @@ def generate_tokens(
         ValueError: A number is out of its range.
     """
     _check_numbers(n, max_new_tokens, temperature, top_k, top_p, batch_size)
+    if repetition_penalty <= 0:
+        raise ValueError(f"repetition_penalty is {repetition_penalty}; it must be positive")
+    bias = None if not logit_bias else _bias(logit_bias, policy)
     room = policy.context - max_new_tokens + 1  # the last token of an answer is never read
     for number, prompt in enumerate(prompts):
         if len(prompt) == 0:
@@ -140,6 +149,10 @@ def generate_tokens(
     while running:
         with torch.inference_mode():
             logits = policy.choices(policy.last_hidden(texts, cache))
+            if bias is not None:
+                logits = logits + bias
+            if repetition_penalty != 1.0:
+                logits = penalised(logits, texts, repetition_penalty)
             if masked:
                 may_stop = [len(answers[number]) >= min_new_tokens for number in owner]
                 logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
@@ -215,6 +228,30 @@ def generate(
         return decode_answer(tokenizer, prompt, answer) if until is None else until
 
     return [text_of(number, answer) for number, answer in enumerate(answers)]
+
+
+def penalised(logits: Tensor, texts: NDArray[np.int64], penalty: float) -> Tensor:
+    """Logits (n, V) with those of tokens in `texts` (n, L) divided, or multiplied, by `penalty`.
+
+    Padding, the id V, is no token.
+    """
+    rows = torch.from_numpy(texts).to(logits.device)
+    seen = torch.zeros(len(logits), logits.shape[1] + 1, dtype=torch.bool, device=logits.device)
+    seen = seen.scatter_(1, rows, True)[:, :-1]
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _bias(given: Mapping[int, float], policy: Answerer) -> Tensor:
+    """The bias of every token, shape (V,)."""
+    wrong = [token for token in given if not 0 <= token < policy.vocab_size]
+    if wrong:
+        raise ValueError(
+            f"logit_bias names the token {wrong[0]}; the vocabulary has {policy.vocab_size}"
+        )
+    bias = torch.zeros(policy.vocab_size)
+    for token, value in given.items():
+        bias[token] = value
+    return bias.to(policy.device)
 
 
 def _tokenizer_of(policy: Answerer) -> Tokenizer:

@@ -154,16 +154,22 @@ class Block:
     """A block of our own transformer as one call; see `policies.compiled.block`.
 
     Args:
-        eps: Added to the variance in the layer norms.
-        *parameters: In the order of `policies.compiled.block.Weights`.
+        eps: Added to the variance in the norms.
+        rms: Whether they are RMS norms.
+        *parameters: In the order of `policies.compiled.block.Weights`; None for a bias that the
+            form lacks.
     """
 
-    def __init__(self, eps: float, *parameters: Tensor):
-        self.weights = _compiled().block.Weights(
-            # Copies: an optimiser writes into parameters in place, while these are what was packed.
-            *(pack(p) if p.ndim == 2 else p.detach().numpy().copy() for p in parameters)
-        )
-        self.eps = np.float32(eps)
+    def __init__(self, eps: float, rms: bool, *parameters: Tensor | None):
+        # Copies: an optimiser writes into parameters in place, while these are what was packed.
+        packed: list[NDArray[np.float32]] = []
+        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+            assert weight is not None
+            packed.append(pack(weight) if weight.ndim == 2 else weight.detach().numpy().copy())
+            no_bias = np.zeros(len(weight), np.float32)
+            packed.append(no_bias if bias is None else bias.detach().numpy().copy())
+        self.weights = _compiled().block.Weights(*packed)
+        self.eps, self.rms = np.float32(eps), rms
 
     def __call__(
         self,
@@ -171,6 +177,7 @@ class Block:
         stored: tuple[Tensor, Tensor],
         rows: NDArray[np.int64],
         positions: NDArray[np.int64],
+        turns: Tensor | None,
         wanted: Tensor | None,
     ) -> Tensor:
         """Residual stream (N, width) to that of the wanted tokens, all if None.
@@ -180,6 +187,7 @@ class Block:
             stored: See `attend`.
             rows: See `attend`.
             positions: See `attend`.
+            turns: Cosines and sines of rotary angles, shape (2, N, d / 2).
             wanted: Numbers of the wanted tokens, shape (k,), int64.
         """
         all_of_them = np.arange(len(x)) if wanted is None else wanted.numpy()
@@ -188,9 +196,11 @@ class Block:
             np.ascontiguousarray(x.numpy()),
             self.weights,
             self.eps,
+            self.rms,
             *(s.numpy() for s in stored),
             rows,
             positions,
+            None if turns is None else turns.numpy(),
             all_of_them,
         )
         # A copy in torch's memory, which begins at a multiple of 64 bytes. NumPy's may begin

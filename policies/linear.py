@@ -110,8 +110,8 @@ class PackedWeight(Packed):
 class Linear(nn.Linear):
     """`torch.nn.Linear` with a packed weight for generation."""
 
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__(in_features, out_features, bias)
         self._packed = PackedWeight()
 
     def forward(self, x: Tensor) -> Tensor:

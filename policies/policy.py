@@ -7,6 +7,7 @@ and entropies of all choices in whole sequences by one causal pass.
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from policies import head
 from policies.cache import Plan, PrefixCache, Store
+from policies.dropout import Dropout
 from policies.generation import generate
 from policies.observations import checked_lengths, token_ids, token_tensor
 from policies.outputs import PolicyOutputs, Step, spread
@@ -31,7 +33,7 @@ from policies.policy_files import (
 from policies.sampling import mask_logits, mask_tensor, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
-from textenv.errors import CheckpointError, TokenizerError
+from textenv.errors import CheckpointError, TokenizerError, UnsupportedModelError
 from textenv.tokenizers import Tokenizer, unused_tokens_of
 
 OWN = "own"
@@ -51,8 +53,9 @@ class Policy(nn.Module):
       network again, since it does not know the class.
 
     A network must be causal: a hidden state depends on its own token and those before it, not on
-    padding or on other rows. Leave out dropout, or call `policy.eval()`: log-probabilities are
-    compared. `textenv.testing.check_policy` tries all of this; docs/networks.md has an example.
+    padding or on other rows. Leave out dropout, or let it act within `dropping` alone:
+    log-probabilities are compared. `textenv.testing.check_policy` tries all of this;
+    docs/networks.md has an example.
 
     Args:
         vocab_size: Number of tokens V; `V` itself is the padding of observations.
@@ -171,6 +174,19 @@ class Policy(nn.Module):
             )
         tokens, lengths = (torch.from_numpy(x).to(self.device) for x in store.take_up(plan))
         return self.hidden_states(tokens, lengths).index_select(0, lengths.cumsum(0) - 1)
+
+    def dropping(self, rates: Dropout) -> AbstractContextManager[None]:
+        """A context in which the network drops at these rates; `policies.dropout.dropping` uses it.
+
+        Outside it nothing is dropped, in `.train()` neither.
+
+        Raises:
+            UnsupportedModelError: The class does not say how.
+        """
+        raise UnsupportedModelError(
+            f"{type(self).__name__} has no dropout that can be asked for: ask for none, or define "
+            "dropping(self, rates), a context in which its layers drop"
+        )
 
     # ---------------------------------------------------------------- on disk
 

@@ -23,7 +23,7 @@ from textenv.episode import Episode
 from textenv.errors import CheckpointError, TokenizerError
 from textenv.files import reason
 from textenv.frames import Message, Template, load_frame, saved_template, template_from
-from textenv.tokenizers import Tokenizer
+from textenv.tokenizers import Tokenizer, encode_answer
 
 DESCRIPTION = "reward_model.json"
 """Lies beside the files of the trunk, which is saved as a policy."""
@@ -50,12 +50,16 @@ class RewardModel(nn.Module):
         trunk: The same.
         frame: The template for the trunk's tokenizer, or None.
         mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
+        length_slope: Subtracted from the score of an answer for each of its tokens, a scalar; 0
+            unless `agents.feedback.remove_length` has set it. `score_tokens`, which knows no
+            answers, leaves it out.
 
     Raises:
         TokenizerError: The trunk has no tokenizer.
     """
 
     mean: Tensor
+    length_slope: Tensor
 
     def __init__(self, trunk: Policy, template: Template | None = None):
         super().__init__()
@@ -66,6 +70,7 @@ class RewardModel(nn.Module):
         self.trunk = trunk
         self.frame = load_frame(template, trunk.tokenizer)
         self.register_buffer("mean", torch.zeros((), device=trunk.device))
+        self.register_buffer("length_slope", torch.zeros((), device=trunk.device))
 
     @classmethod
     def from_policy(cls, policy: Policy, seed: int = 0, template: Template | None = None) -> Self:
@@ -187,7 +192,15 @@ class RewardModel(nn.Module):
         self, prompts: Iterable[str | Sequence[Message]], answers: Iterable[str]
     ) -> NDArray[np.float64]:
         """Scores of n answers, one to each prompt, shape (n,); raises as `encode`."""
-        return self._score(self.encode(prompts, answers))
+        answers = list(answers)
+        scores = self._score(self.encode(prompts, answers))
+        if self.length_slope == 0:
+            return scores
+        return self._less_length(scores, [len(encode_answer(self.tokenizer, a)) for a in answers])
+
+    def score_ids(self, texts: Iterable[Sequence[int]]) -> NDArray[np.float64]:
+        """Scores of n texts as ids of its vocabulary, without the last stop token, shape (n,)."""
+        return self._score([self._whole(ids, ()) for ids in texts])
 
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.
@@ -195,7 +208,10 @@ class RewardModel(nn.Module):
         Ids of the model's own vocabulary are taken as they were chosen; texts of another one are
         encoded again.
         """
-        return self._score([self._of_episode(episode) for episode in episodes]).tolist()
+        scores = self._score([self._of_episode(episode) for episode in episodes])
+        if self.length_slope != 0:
+            scores = self._less_length(scores, [self._answer_length(e) for e in episodes])
+        return scores.tolist()
 
     def _of_episode(self, episode: Episode) -> list[int]:
         if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
@@ -204,6 +220,18 @@ class RewardModel(nn.Module):
         stopped = episode.finish_reason == "stop"
         answer = episode.tokens[:-1] if stopped else episode.tokens
         return self._whole(episode.prompt_tokens.tolist(), answer.tolist())
+
+    def _answer_length(self, episode: Episode) -> int:
+        """Tokens of an answer in this vocabulary, without the one that ended it."""
+        if episode.tokenizer.fingerprint != self.tokenizer.fingerprint:
+            return len(encode_answer(self.tokenizer, episode.text))
+        return len(episode.tokens) - (episode.finish_reason == "stop")
+
+    def _less_length(
+        self, scores: NDArray[np.float64], lengths: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """The scores (n,) without what answers of these lengths, (n,), earn by their length."""
+        return scores - self.length_slope.item() * np.array(lengths, dtype=np.float64)
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -224,7 +252,10 @@ class RewardModel(nn.Module):
         The trunk is saved as a policy, so that a value network can begin with it.
         """
         folder = self.trunk.save(folder)
-        description: dict[str, Any] = {"mean": self.mean.item()}
+        description: dict[str, Any] = {
+            "mean": self.mean.item(),
+            "length_slope": self.length_slope.item(),
+        }
         if self.frame is not None:
             description["template"] = saved_template(self.frame.template)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
@@ -255,6 +286,7 @@ class RewardModel(nn.Module):
         try:
             described = json.loads(path.read_text(encoding="utf-8"))
             mean, saved = float(described["mean"]), described.get("template")
+            slope = float(described.get("length_slope", 0.0))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{folder} holds no reward model that can be read: {reason(error)}; "
@@ -266,4 +298,5 @@ class RewardModel(nn.Module):
             trunk.load_weights(folder)
         model = cls(trunk, None if saved is None else template_from(saved))
         model.mean.fill_(mean)
+        model.length_slope.fill_(slope)
         return model

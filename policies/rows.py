@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from policies import kernels
 from policies.cache import Plan
+from policies.dropout import dropped
 
 Prefix = list[tuple[Tensor, Tensor]]
 """Keys and values of p virtual tokens, each (key heads, p, head_dim), for every layer."""
@@ -254,28 +255,47 @@ def visible(positions: Tensor, width: int, window: int | None, dtype: torch.dtyp
     )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, form: AttentionForm) -> Tensor:
-    """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask."""
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    form: AttentionForm,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Queries (S, heads, L, d) over keys (S, key heads, T, d); causal without a mask.
+
+    `dropout` is the probability that the weight of a position is dropped.
+    """
     if _in_float32(q, k, v):
         mask = None if mask is None else mask.float()
         with torch.autocast("cpu", enabled=False):
-            return attention(q.float(), k.float(), v.float(), mask, form).to(v.dtype)
+            return attention(q.float(), k.float(), v.float(), mask, form, dropout).to(v.dtype)
     heads, length = q.shape[1:3]
     share = heads // k.shape[1]
     if mask is None:
         return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=form.scale, enable_gqa=share > 1
+            q,
+            k,
+            v,
+            dropout_p=dropout,
+            is_causal=True,
+            scale=form.scale,
+            enable_gqa=share > 1,
         )
     # Heads that share keys become further queries of one head: keys need not be repeated.
     q = q.unflatten(1, (-1, share)).flatten(2, 3)
     if share > 1:
         mask = mask.unsqueeze(-3).expand(*mask.shape[:-2], share, *mask.shape[-2:]).flatten(-3, -2)
     if form.softcap is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=form.scale)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, scale=form.scale
+        )
     else:
         scale = q.shape[-1] ** -0.5 if form.scale is None else form.scale
         logits = form.softcap * torch.tanh(q @ k.transpose(-1, -2) * scale / form.softcap)
-        out = (logits + mask).float().softmax(-1).to(v.dtype) @ v
+        weights = (logits + mask).float().softmax(-1).to(v.dtype)
+        out = dropped(weights, dropout) @ v
     return out.unflatten(2, (share, length)).flatten(1, 2)
 
 

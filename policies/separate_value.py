@@ -5,6 +5,8 @@ first part, values the second. So everything that a policy can do works unchange
 included, and no gradient of a value reaches the actor. It costs the passes of two networks.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from policies.cache import Plan, Store
 from policies.checkpoint import load_policy
+from policies.dropout import Dropout
 from policies.policy import Policy
 from policies.policy_files import ACTOR, CRITIC
 from textenv.errors import VocabularyMismatchError
@@ -78,6 +81,12 @@ class SeparateValue(Policy):
     def new_store(self, num_rows: int) -> Store:
         """See `Policy.new_store`."""
         return _TwoStores([policy.new_store(num_rows) for policy in self._both()])
+
+    @contextmanager
+    def dropping(self, rates: Dropout) -> Iterator[None]:
+        """See `Policy.dropping`."""
+        with self.actor.dropping(rates), self.critic.dropping(rates):
+            yield
 
     def save(self, folder: str | Path) -> Path:
         """Write actor and critic into folders of their own.

@@ -1,15 +1,22 @@
 """A transformer of our own as a policy."""
 
+import copy
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from policies import adapters
 from policies.cache import Plan, Store
+from policies.dropout import Dropout
 from policies.head import token_logprobs
+from policies.huggingface.checks import check_vocabulary
 from policies.linear import PackedWeight
+from policies.llama import config_of_llama, weights_of_llama
 from policies.policy import Policy
 from policies.policy_files import (
     actors_folder,
@@ -18,8 +25,9 @@ from policies.policy_files import (
     read_tokenizer,
     unreadable,
 )
+from policies.rotary import Scaling
 from policies.rows import ContinuedRows, RowStore
-from policies.sharing import share_beginnings, whole_rows
+from policies.sharing import SharedRows, share_beginnings, whole_rows
 from policies.transformer import Transformer, TransformerConfig
 from policies.whole_rows import WholeRows
 from textenv.errors import CheckpointError
@@ -27,7 +35,7 @@ from textenv.tokenizers import Tokenizer
 
 
 class TransformerPolicy(Policy):
-    """A GPT-2 style decoder with a value head that starts at zero.
+    """A decoder in the form of GPT-2 or Llama with a value head that starts at zero.
 
     Args:
         config: Shape of the network.
@@ -49,15 +57,23 @@ class TransformerPolicy(Policy):
         self.chat_template: dict[str, str] | None = None
 
     @classmethod
-    def for_env(cls, env: Any, *, seed: int = 0, **shape: int) -> Self:
+    def for_env(
+        cls,
+        env: Any,
+        *,
+        seed: int = 0,
+        form: Callable[..., TransformerConfig] = TransformerConfig,
+        **shape: Any,
+    ) -> Self:
         """A policy that fits the spaces of `env`, a single or a vector environment.
 
         Args:
             env: Its observations are padded token ids (a one-dimensional Box), its actions
                 tokens (Discrete).
             seed: Seed of the initial weights and of the policy's random numbers.
-            **shape: `n_layer`, `n_head`, `n_embd` of `TransformerConfig`; `context` if it is to be
-                longer than an observation.
+            form: `TransformerConfig` for GPT-2's form, `TransformerConfig.llama` for Llama's.
+            **shape: `n_layer`, `n_head`, `n_embd` and the like of `TransformerConfig`; `context` if
+                it is to be longer than an observation.
 
         Raises:
             ValueError: Its observations have not one dimension.
@@ -71,13 +87,75 @@ class TransformerPolicy(Policy):
                 "reshapes observations, such as FrameStackObservation"
             )
         shape.setdefault("context", observations.shape[0])
-        config = TransformerConfig(vocab_size=int(actions.n), **shape)
+        config = form(vocab_size=int(actions.n), **shape)
         return cls(config, tokenizer=getattr(env.unwrapped, "tokenizer", None), seed=seed)
+
+    @classmethod
+    def from_llama(
+        cls,
+        model: Any,
+        tokenizer: Tokenizer | None = None,
+        *,
+        context: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """A policy with the weights of a `transformers.LlamaForCausalLM`, which are copied.
+
+        It computes what the model does, in a decoding step of compiled loops, and is saved, copied
+        and adapted as any network of ours.
+
+        Args:
+            model: The model, such as that of `policies.huggingface.loading.load_model`.
+            tokenizer: Its vocabulary, such as the `tokenizer` of a `HuggingFacePolicy`; tokens
+                of the model behind it are left out.
+            context: Longest text; by default what the model's configuration says. Rotary positions
+                of the kind `dynamic` are those of a text of this length.
+            seed: Seed of the policy's random numbers.
+
+        Raises:
+            UnsupportedModelError: It is of another family, or computes what our network does not.
+            VocabularyMismatchError: The tokenizer has more tokens than the model.
+        """
+        if tokenizer is not None:
+            check_vocabulary(model, tokenizer)
+        known = model.config.vocab_size if tokenizer is None else tokenizer.vocab_size
+        policy = cls(config_of_llama(model, context, known), tokenizer=tokenizer, seed=seed)
+        weights = weights_of_llama(model, known)
+        with torch.no_grad():
+            for name, parameter in policy.transformer.named_parameters():
+                if name in weights:  # the others are biases that the model lacks, zeros
+                    parameter.data = weights[name].detach().clone()
+        return policy.to(model.device)
+
+    def lengthened(self, context: int, scaling: Scaling | None = None) -> Self:
+        """A copy that reads texts of up to `context` tokens, by rotary positions.
+
+        Args:
+            context: Longest text.
+            scaling: How its rotary positions are stretched, such as
+                `policies.rotary.YaRN(factor, trained)`; as they were if None.
+
+        Raises:
+            ValueError: It has no rotary positions.
+        """
+        if self.config.rope is None:
+            raise ValueError(
+                "this network embeds its positions, of which it has learned as many as its context "
+                f"of {self.context}: only rotary positions (TransformerConfig.llama, or rope=...) "
+                "can be stretched"
+            )
+        rope = self.config.rope
+        if scaling is not None:
+            rope = dataclasses.replace(rope, scaling=scaling)
+        longer = copy.deepcopy(self)
+        longer.transformer.set_rope(rope, context)
+        longer.config, longer.context = longer.transformer.config, context
+        return longer
 
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_states`."""
         rows = whole_rows(lengths)
-        return self.transformer(tokens, rows.positions, WholeRows(rows))
+        return self.transformer(tokens, rows.positions, self._whole(rows))
 
     def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_before`; common beginnings, such as a group's prompt, cost once."""
@@ -87,8 +165,21 @@ class TransformerPolicy(Policy):
         chosen, positions = mask.nonzero(as_tuple=True)
         # Rows that share a beginning may choose from the same place.
         wanted, place = rows.index[chosen, positions - 1].unique(return_inverse=True)
-        hidden = self.transformer(flat, rows.positions, WholeRows(rows), wanted)
+        hidden = self.transformer(flat, rows.positions, self._whole(rows), wanted)
         return hidden.index_select(0, place)
+
+    @contextmanager
+    def dropping(self, rates: Dropout) -> Iterator[None]:
+        """See `Policy.dropping`."""
+        before = self.transformer.dropout
+        self.transformer.drop(rates)
+        try:
+            yield
+        finally:
+            self.transformer.drop(before)
+
+    def _whole(self, rows: SharedRows) -> WholeRows:
+        return WholeRows(rows, dropout=self.transformer.dropout.attention)
 
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""
@@ -97,19 +188,19 @@ class TransformerPolicy(Policy):
         return self.transformer(new.tokens, new.positions, new, new.last)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """See `Policy.logits`; the head is the token embedding."""
-        return self._head.linear(hidden, self.transformer.token_embedding.weight, None)
+        """See `Policy.logits`."""
+        return self._head.linear(hidden, self.transformer.head_weight, None)
 
     def token_logprobs(
         self, hidden: Tensor, tokens: Tensor, temperature: float, action_masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """See `policies.head.token_logprobs`."""
-        weight = self.transformer.token_embedding.weight
+        weight = self.transformer.head_weight
         return token_logprobs(hidden, weight, tokens, temperature, action_masks, self.unused_tokens)
 
     def description(self) -> dict[str, Any]:
         """See `Policy.description`."""
-        shape = {"kind": "transformer", "config": dataclasses.asdict(self.config)}
+        shape = {"kind": "transformer", "config": self.config.as_json()}
         chat = {} if self.chat_template is None else {"chat_template": self.chat_template}
         return shape | chat | adapters.descriptions(self)
 
@@ -128,7 +219,7 @@ class TransformerPolicy(Policy):
         folder = actors_folder(folder)
         description, weights = read_policy(folder)
         try:
-            config = TransformerConfig(**description["config"])
+            config = TransformerConfig.from_json(description["config"])
         except (KeyError, TypeError, ValueError) as error:
             raise unreadable(folder, error) from error
         found = read_tokenizer(folder, description, config.vocab_size, tokenizer)

@@ -22,10 +22,11 @@ class WholeRows:
     Args:
         rows: Which flat token stands where.
         prefix: Virtual tokens in front of every row.
+        dropout: Probability that the weight of a position is dropped; see `policies.dropout`.
     """
 
-    def __init__(self, rows: SharedRows, prefix: Prefix | None = None):
-        self.prefix = prefix
+    def __init__(self, rows: SharedRows, prefix: Prefix | None = None, dropout: float = 0.0):
+        self.prefix, self.dropout = prefix, dropout
         count, width = rows.index.shape
         # Only if something is padded or shared does a flat token not stand at its own place.
         full = len(rows.places) == rows.index.numel()
@@ -77,7 +78,7 @@ class WholeRows:
         if behind or form.softcap is not None or (form.window or width) < width:
             positions = torch.arange(behind, before + width, device=q.device)
             mask = visible(positions, before + width, form.window, q.dtype)
-        return attention(q, k, v, mask, form).transpose(1, 2).flatten(0, 1)
+        return attention(q, k, v, mask, form, self.dropout).transpose(1, 2).flatten(0, 1)
 
 
 class _Part(NamedTuple):

@@ -140,6 +140,15 @@ def test_every_file_and_name_of_where_to_change_exists():
         assert set(quoted(names)) <= known, what
 
 
+def test_all_items_of_the_articles_have_a_file_or_a_reason():
+    rows = cells_of("articles.md", ["#", "what the articles say", "where it is", "remarks"])
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 91)]
+    for number, said, where, remarks in rows:
+        files = quoted(where)
+        assert said and (files or remarks.startswith("Left out: ")), number
+        assert [name for name in files if not (ROOT / name).is_file()] == [], number
+
+
 def test_names_are_found_where_they_are_defined(tmp_path):
     path = tmp_path / "file.py"
     path.write_text(

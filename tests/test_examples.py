@@ -97,9 +97,11 @@ def test_every_example_is_run_here():
         "docs/testing.md",
         "docs/algorithms.md",
         "docs/recipe.md",
+        "docs/reward_models.md",
         "docs/rewards.md",
         "docs/huggingface.md",
         "docs/networks.md",
+        "docs/data.md",
     ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):

@@ -13,10 +13,13 @@ import textenv
 from agents.commands import train
 from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
+from agents.commands.classifier import ClassifierSettings
+from agents.commands.data import DataSettings
 from agents.commands.demonstrate import DemonstrateSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
+from agents.commands.harness import HarnessSettings
 from agents.commands.instruct import InstructSettings
 from agents.commands.live import LiveSettings
 from agents.commands.online import OnlineSettings
@@ -50,6 +53,7 @@ class Command(NamedTuple):
 
 # In the order of the recipe.
 COMMANDS = {
+    "data": Command(DataSettings, "agents.jobs.data"),
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
     "demonstrate": Command(DemonstrateSettings, "agents.jobs.demonstrate"),
@@ -59,10 +63,12 @@ COMMANDS = {
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
     "dpo": Command(DPOSettings, "agents.jobs.dpo"),
+    "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
     "live": Command(LiveSettings, "agents.jobs.live"),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
+    "harness": Command(HarnessSettings, "agents.jobs.harness"),
     "chat": Command(ChatSettings, "agents.jobs.chat"),
     "recipe": Command(RecipeSettings, "agents.jobs.recipe.run"),
 }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Framed, Machine, Masked, Published, Sampling
+from agents.commands.shared import Framed, Machine, Masked, OwnClassifier, Published, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Answers(Sampling, Masked, Published):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation(Framed):
+class Conversation(Framed, OwnClassifier):
     """The conversation.
 
     Attributes:
@@ -43,7 +43,7 @@ class Conversation(Framed):
         log: Folder for what you say of answers with /good, /bad and /fix: rankings, examples and
             labels that textenv sft, reward-model and dpo read.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
-            swear words gives 0 or 1. Answers then appear whole.
+            swear words gives 0 or 1, and a --classifier a probability. Answers then appear whole.
     """
 
     plain: bool = False

@@ -11,8 +11,10 @@ from agents.commands.shared import (
     Judging,
     Machine,
     Masked,
+    OwnClassifier,
     Prompted,
     Published,
+    RewardModels,
     Sampling,
 )
 
@@ -47,12 +49,33 @@ class Answers(Prompted, Sampling, Masked, Published):
 
 
 @dataclass(frozen=True)
-class Measures:
+class Asking:
+    """How to put the prompts.
+
+    Attributes:
+        examples: Worked examples to show in front of each prompt, in this order: a file of
+            records of one question and its answer, as textenv sft reads them.
+        shots: How many of them to show. May be given several times, for one row each; stop strings
+            are then an empty line, if none are given.
+        description: What the task is, in front of the examples.
+        reasoning: Show the reasoning of each example before its answer.
+        wordings: Put each prompt in several wordings, and measure how much depends on them: a text
+            file, one wording a line with {prompt} in it.
+    """
+
+    examples: Path | None = setting(None, metavar="FILE")
+    shots: list[int] = setting([], minimum=0)
+    description: str = ""
+    reasoning: bool = False
+    wordings: Path | None = setting(None, metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures(RewardModels, OwnClassifier):
     """What to measure.
 
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
-        reward_model: Folder of a reward model, instead of --reward.
         judge: Who decides which answer wins; a function of yours takes a prompt and an answer, and
             judge:... asks a language model which of two answers is better; terminal asks you, and
             does not tell whose the answers are. The reward does, if not given.
@@ -60,11 +83,13 @@ class Measures:
             command again to go on.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
-        toxicity: Measure the share of answers with a swear word or an insult (English).
+        toxicity: Measure the share of answers with a swear word or an insult (English, and Chinese
+            where prompts are), or what the --classifier says.
+        refusals: Measure the share of refusals among prompts that are to be declined, and among
+            the others; a column 'refuse' of the prompts says which are.
     """
 
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: Path | None = setting(None, metavar="FOLDER")
     judge: str | None = setting(
         None, metavar="NAME", names=JUDGES, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
     )
@@ -72,6 +97,7 @@ class Measures:
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")
     toxicity: bool = False
+    refusals: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,11 +118,12 @@ class EvaluateSettings:
     """Compare policies on the same prompts: one table.
 
     Give at least one of --reward, --reward-model and --judge, or a --world that pays. Wins are
-    against the first policy, with 95% intervals over prompts; those against each other are in the
-    file of --json.
+    against the first policy, with 95% intervals over prompts, as they are and as they would be if
+    answers were equally long; those against each other are in the file of --json.
     """
 
     answers: Answers
+    asking: Asking
     conversation: Conversation
     measures: Measures
     judging: Judging

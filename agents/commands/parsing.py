@@ -34,7 +34,7 @@ from textenv.files import read_text
 
 Settings = TypeVar("Settings")
 
-PLACES = ("FILE", "FOLDER", "FILE:NAME")
+PLACES = ("FILE", "FOLDER", "FILE:NAME", "FILE[:WEIGHT]")
 """What stands for a path in the help of an option."""
 
 
@@ -285,7 +285,7 @@ def _typed(option: Option, value: Any, source: str) -> Any:
     outer = get_origin(option.type)
     if outer in (list, tuple):
         one = option._replace(type=get_args(option.type)[0])
-        items = value if isinstance(value, list | tuple) else [value]
+        items = value if isinstance(value, list | tuple) else [] if value is None else [value]
         return outer(_typed(one, item, source) for item in items)
     check_name(option, value, f"{source}: {option.name}")
     if outer is Literal:

@@ -22,6 +22,9 @@ class Task(Adapted, FramedRecords):
         reference: Demonstrations, in a form that textenv sft reads; their mean score becomes 0. The
             answers it learns from, if not given.
         held_out: Share of the prompts that are not learned but measured on.
+        members: Models to train, each with a head and an order of its own; more than one make an
+            ensemble, which pays less where its members disagree.
+        remove_length: Take out of the scores what answers earn by their length alone.
         out: Folder to save the model in.
     """
 
@@ -30,6 +33,8 @@ class Task(Adapted, FramedRecords):
     out: Path = setting(metavar="FOLDER")
     reference: Path | None = setting(None, metavar="FILE")
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
+    members: int = setting(1, minimum=1)
+    remove_length: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agents.commands.options import setting
 from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
@@ -45,6 +46,25 @@ class Training(Fit):
     lm_weight: float = setting(0.0, minimum=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choosing:
+    """Which epoch is kept.
+
+    Attributes:
+        choose_by: Keep the last epoch; or save and measure the policy after each, and keep the one
+            with the lowest loss on held-out examples, or with the highest mean score that
+            --reward-model gives to its answers to held-out questions.
+        reward_model: The reward model; a folder written by textenv reward-model.
+        choosing_questions: Held-out questions that are answered after each epoch.
+        choosing_tokens: Longest answer to one of them, in tokens.
+    """
+
+    choose_by: Literal["last", "loss", "reward-model"] = "last"
+    reward_model: Path | None = setting(None, metavar="FOLDER")
+    choosing_questions: int = setting(64, minimum=1)
+    choosing_tokens: int = setting(64, minimum=1)
+
+
 @dataclass(frozen=True)
 class SFTSettings:
     """Fine-tune a policy on examples of answers.
@@ -55,4 +75,5 @@ class SFTSettings:
 
     task: Task
     training: Training
+    choosing: Choosing
     machine: Machine

@@ -170,6 +170,40 @@ class Conversation(Framed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardModels:
+    """A reward model, or several.
+
+    Attributes:
+        reward_model: Folder of a reward model, instead of --reward. May be given several times: the
+            models are then an ensemble, as is what textenv reward-model --members writes. Or the
+            folder of a classifier that textenv classifier has made; see --label.
+        label: Label of that classifier whose log-odds are the score; none for a regression.
+        combine: What an ensemble pays: the mean of its members less their standard deviation
+            (less-spread) or their variance (less-variance), or the lowest score (worst).
+        spread_penalty: Weight of that deviation or variance; 0 pays the mean.
+    """
+
+    reward_model: list[str] = setting([], metavar="FOLDER")
+    label: str | None = None
+    combine: Literal["less-spread", "less-variance", "worst"] = "less-spread"
+    spread_penalty: float = setting(1.0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnClassifier:
+    """A safety classifier of one's own.
+
+    Attributes:
+        classifier: Folder of a classifier that textenv classifier has made, which tells toxic texts
+            instead of the lists of swear words.
+        toxic_label: Its label for toxic texts.
+    """
+
+    classifier: Path | None = setting(None, metavar="FOLDER")
+    toxic_label: str = "toxic"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prompted:
     """What to answer.
 
@@ -186,12 +220,27 @@ class Fit:
     """How to learn.
 
     Attributes:
-        learning_rate: Step size at its peak; it rises at first, then falls to a tenth.
+        learning_rate: Step size at its peak; it rises at first, then falls as --schedule says.
         weight_decay: Weight decay, applied to matrices only.
+        schedule: How the learning rate falls: by half a cosine, in a straight line, or not at all.
+        warmup: Steps in which the learning rate rises; below 1 a share of the steps.
+        lr_floor: What the learning rate falls to, as a share of its peak.
+        decay_steps: Steps until the learning rate has fallen, those of the warm-up included; all of
+            them if not given.
+        residual_dropout: Probability that a number which attention or MLP adds is dropped.
+        attention_dropout: Probability that attention drops the weight of a place.
+        embedding_dropout: Probability that a number of the embeddings is dropped.
     """
 
     learning_rate: float = setting(5e-4, minimum=0)
     weight_decay: float = setting(0.0, minimum=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = setting(0.05, minimum=0)
+    lr_floor: float = setting(0.1, minimum=0, maximum=1)
+    decay_steps: int | None = setting(None, minimum=1)
+    residual_dropout: float = setting(0.0, minimum=0, maximum=0.99)
+    attention_dropout: float = setting(0.0, minimum=0, maximum=0.99)
+    embedding_dropout: float = setting(0.0, minimum=0, maximum=0.99)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from agents.algorithms.names import ALGORITHMS, algorithm_named
 from agents.commands.options import Choice, one_of, setting
-from agents.commands.shared import Adapted, Conversation, Device, Masked, Network, Prompted
+from agents.commands.shared import (
+    Adapted,
+    Conversation,
+    Device,
+    Masked,
+    Network,
+    Prompted,
+    RewardModels,
+)
 from agents.optimisation.settings import Optimisation
 
 JOB_DEFAULTS = {
@@ -19,7 +27,7 @@ the policy's context, which is shorter than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(RewardModels, Adapted):
     """What to learn.
 
     Attributes:
@@ -32,6 +40,8 @@ class Task(Adapted):
             package.module:function; it is added to what a --world pays. How positive an answer
             sounds if neither is given.
         reward_model: Folder of a reward model, instead of --reward. The critic begins as its copy.
+            May be given several times: the models are then an ensemble, as is what textenv
+            reward-model --members writes. Or the folder of a classifier; see --label.
         policy: The policy to begin with: a folder written by policy.save, or a model of Hugging
             Face, by its folder or its name on the hub (owner/name).
         lora: Train a LoRA adapter of this rank on a model of Hugging Face instead of its weights;
@@ -42,7 +52,6 @@ class Task(Adapted):
 
     prompts: str | None = setting(None, metavar="FILE")
     reward: str | None = setting(None, metavar="FILE:NAME")
-    reward_model: str | None = setting(None, metavar="FOLDER")
     policy: str | None = setting(None, metavar="FOLDER")
     ptx_text: str | None = setting(None, metavar="FILE")
 
@@ -71,12 +80,15 @@ class Training(Optimisation):
         learning_rate: Step size at the start; it falls linearly to a tenth.
         kl_coef: Weight of the KL penalty; more keeps the answers closer to those of the first
             policy.
+        stop_beyond_kl: End the training once answers are this far from those of the first policy,
+            in nats per answer: a reward model is wrong about what lies beyond.
     """
 
     tokens: int = setting(120_000, minimum=1)
     learning_rate: float = setting(5e-4, minimum=0)
     temperature: float = setting(0.8, minimum=0.01)
     kl_coef: float = setting(0.08, minimum=0)
+    stop_beyond_kl: float | None = setting(None, minimum=0)
 
 
 @dataclass(frozen=True)

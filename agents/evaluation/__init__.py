@@ -3,15 +3,34 @@
 from agents.evaluation.answers import Answers, Evaluation, answer_outputs, answer_prompts, evaluate
 from agents.evaluation.asking import Query, Said, ask
 from agents.evaluation.assistant import assistant_exam
+from agents.evaluation.best_of import best_of_n, best_of_n_kl
+from agents.evaluation.choices import (
+    OptionScores,
+    Question,
+    accuracies,
+    accuracies_by_shots,
+    cloze,
+    label_probabilities,
+    score_options,
+)
 from agents.evaluation.compare import (
     Row,
     compare,
     compare_answers,
     comparison_table,
+    row_name,
     table_cells,
 )
 from agents.evaluation.conduct import Conduct, Exam, Judged, examine, gain
 from agents.evaluation.conduct_tables import conduct_tables
+from agents.evaluation.continuations import (
+    Perplexities,
+    Scored,
+    score_continuations,
+    score_texts,
+    score_tokens,
+    text_perplexities,
+)
 from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
 from agents.evaluation.judges import (
     JUDGES,
@@ -24,26 +43,49 @@ from agents.evaluation.judges import (
     load_judge,
     textblob_judge,
 )
+from agents.evaluation.length_control import length_controlled_win_rate
 from agents.evaluation.prompting import (
+    LAYOUT,
     Layout,
     Worked,
     ask_for_answer,
     chain_of_thought,
     extract_answer,
     few_shot,
+    read_worked,
     step_by_step,
+    with_shots,
     with_template,
 )
+from agents.evaluation.reasoning import (
+    Success,
+    Vote,
+    compare_ways,
+    majority,
+    self_consistency,
+    ways_table,
+)
+from agents.evaluation.refusals import RefusalJudge, Refusals, refusals, refuses
 from agents.evaluation.safety import (
     ToxicityClassifier,
+    chinese_profanity_words,
     profanity_words,
     refuse_toxic,
+    swear_words,
     toxicity_penalty,
 )
 from agents.evaluation.text_measures import distinct_n, lengths, perplexity, repetition
+from agents.evaluation.wording import (
+    Robustness,
+    in_wordings,
+    read_wordings,
+    robustness,
+    robustness_table,
+)
 
 __all__ = [
     "JUDGES",
+    "LAYOUT",
     "Answers",
     "Conduct",
     "Evaluation",
@@ -52,24 +94,40 @@ __all__ = [
     "Judge",
     "Judged",
     "Layout",
+    "OptionScores",
     "PairJudge",
+    "Perplexities",
     "Query",
+    "Question",
+    "RefusalJudge",
+    "Refusals",
+    "Robustness",
     "Row",
     "Said",
+    "Scored",
+    "Success",
     "ToxicityClassifier",
     "Unscored",
+    "Vote",
     "Worked",
+    "accuracies",
+    "accuracies_by_shots",
     "afinn_judge",
     "answer_outputs",
     "answer_prompts",
     "ask",
     "ask_for_answer",
     "assistant_exam",
+    "best_of_n",
+    "best_of_n_kl",
     "bootstrap_interval",
     "chain_of_thought",
     "chinese_judge",
+    "chinese_profanity_words",
+    "cloze",
     "compare",
     "compare_answers",
+    "compare_ways",
     "comparison_table",
     "conduct_tables",
     "distinct_n",
@@ -78,17 +136,37 @@ __all__ = [
     "extract_answer",
     "few_shot",
     "gain",
+    "in_wordings",
     "judge_reward",
+    "label_probabilities",
+    "length_controlled_win_rate",
     "lengths",
     "load_judge",
+    "majority",
     "perplexity",
     "profanity_words",
+    "read_wordings",
+    "read_worked",
+    "refusals",
     "refuse_toxic",
+    "refuses",
     "repetition",
+    "robustness",
+    "robustness_table",
+    "row_name",
+    "score_continuations",
+    "score_options",
+    "score_texts",
+    "score_tokens",
+    "self_consistency",
     "step_by_step",
+    "swear_words",
     "table_cells",
+    "text_perplexities",
     "textblob_judge",
     "toxicity_penalty",
+    "ways_table",
     "win_rate",
+    "with_shots",
     "with_template",
 ]

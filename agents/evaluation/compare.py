@@ -6,7 +6,7 @@ or a policy that was prompted in another way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -17,6 +17,8 @@ from rich.table import Table
 from agents.evaluation.answers import Evaluation, evaluate
 from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
 from agents.evaluation.judges import Judge, PairJudge
+from agents.evaluation.length_control import length_controlled_win_rate
+from agents.evaluation.refusals import RefusalJudge, refusals, refuses
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
@@ -41,6 +43,11 @@ class Row:
             it is the share of answers that hold one of them.
         perplexity: Perplexity of held-out text; None without such a text.
         failed_worlds: Conversations whose world failed; None if none did.
+        wins_at_equal_length: The same as `wins` if answers were equally long in characters; see
+            `agents.evaluation.length_control`.
+        refused_when_due: Share of the prompts to be declined that were; None without such prompts.
+        refused_otherwise: Share of the prompts to be answered that were declined; the same.
+        scores: What decides wins, a value for each prompt, shape (n,); not among the `numbers`.
     """
 
     name: str
@@ -53,20 +60,29 @@ class Row:
     toxicity: Interval | None = None
     perplexity: float | None = None
     failed_worlds: int | None = None
+    wins_at_equal_length: Mapping[str, Interval] = field(default_factory=dict)
+    refused_when_due: Interval | None = None
+    refused_otherwise: Interval | None = None
+    scores: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(0), repr=False, compare=False
+    )
 
     def numbers(self) -> dict[str, Any]:
         """The row as plain values for JSON; intervals become `{"mean", "low", "high"}`."""
         plain: dict[str, Any] = {}
         for name, value in vars(self).items():
+            if name == "scores":
+                continue
             plain[name] = value._asdict() if isinstance(value, Interval) else value
-        plain["wins"] = {other: rate._asdict() for other, rate in self.wins.items()}
+        for name in ("wins", "wins_at_equal_length"):
+            plain[name] = {other: rate._asdict() for other, rate in plain[name].items()}
         return plain
 
 
 def compare(
     policies: Mapping[str, Policy],
     environment: Callable[[Policy], TextVectorEnv],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Mapping[str, Sequence[Prompt]],
     *,
     reference: Policy | None = None,
     judge: Judge | None = None,
@@ -74,6 +90,8 @@ def compare(
     classifier: ToxicityClassifier | None = None,
     stream: Callable[[Policy], NDArray[np.integer]] | None = None,
     window: int | None = None,
+    refusal_due: Sequence[bool] | None = None,
+    refusal_judge: RefusalJudge = refuses,
     temperature: float = 1.0,
     seed: int = 0,
     on_answers: Callable[[int], object] = lambda count: None,
@@ -83,7 +101,8 @@ def compare(
     Args:
         policies: Policies by the names of their rows, in the order of the rows.
         environment: Makes the environment in which a policy answers; it holds the reward.
-        prompts: At least one prompt.
+        prompts: At least one prompt. Or the same prompts put in several ways, by the names of the
+            ways: with more and fewer worked examples, or in other words; each way has a row.
         reference: A policy to compare with, for the KL; it needs the vocabulary of every policy.
         judge: Scores the answers independently of the reward.
         pair_judge: Compares the answers of two policies, and decides who wins; see
@@ -91,6 +110,8 @@ def compare(
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         stream: Gives held-out text as ids of a policy's vocabulary, for the perplexity.
         window: Tokens read at a time for the perplexity; the policy's context if None.
+        refusal_due: Whether each prompt is to be declined, for the shares of refusals.
+        refusal_judge: Whether an answer declines.
         temperature: Logits are divided by this before sampling.
         seed: Seed of the sampling.
         on_answers: Called with the number of answers of all policies after each batch.
@@ -99,28 +120,40 @@ def compare(
         ValueError: There are no prompts or no policies.
         TextEnvError: A prompt or the reward cannot be used.
     """
+    ways = prompts if isinstance(prompts, Mapping) else {"": prompts}
     evaluations: dict[str, Evaluation] = {}
     perplexities: dict[str, float] = {}
+    done = 0
     for name, policy in policies.items():
-        before = len(evaluations) * len(prompts)
-        evaluations[name] = evaluate(
-            policy,
-            environment(policy),
-            prompts,
-            reference=reference,
-            temperature=temperature,
-            seed=seed,
-            on_answers=lambda count, before=before: on_answers(before + count),  # type: ignore[misc]
-        )
-        if stream is not None:
-            perplexities[name] = perplexity(policy, stream(policy), window)
+        surprise = None if stream is None else perplexity(policy, stream(policy), window)
+        for way, asked in ways.items():
+            title = row_name(name, way)
+            evaluations[title] = evaluate(
+                policy,
+                environment(policy),
+                asked,
+                reference=reference,
+                temperature=temperature,
+                seed=seed,
+                on_answers=lambda count, before=done: on_answers(before + count),  # type: ignore[misc]
+            )
+            done += len(asked)
+            if surprise is not None:
+                perplexities[title] = surprise
     return compare_answers(
         evaluations,
         judge=judge,
         pair_judge=pair_judge,
         classifier=classifier,
         perplexities=perplexities,
+        refusal_due=refusal_due,
+        refusal_judge=refusal_judge,
     )
+
+
+def row_name(policy: str, way: str) -> str:
+    """Name of the row of a policy that was asked in a way."""
+    return f"{policy}, {way}" if way else policy
 
 
 def compare_answers(
@@ -130,6 +163,8 @@ def compare_answers(
     pair_judge: PairJudge | None = None,
     classifier: ToxicityClassifier | None = None,
     perplexities: Mapping[str, float] | None = None,
+    refusal_due: Sequence[bool] | None = None,
+    refusal_judge: RefusalJudge = refuses,
 ) -> list[Row]:
     """A row for each of `evaluations`, which answer the same prompts in the same order.
 
@@ -140,6 +175,8 @@ def compare_answers(
             `agents.feedback.PairwiseJudge.prefer`.
         classifier: Says how toxic a text is, 0 to 1; see `agents.evaluation.safety`.
         perplexities: Perplexities of held-out text by the names of the rows that have one.
+        refusal_due: Whether each prompt is to be declined, for the shares of refusals.
+        refusal_judge: Whether an answer declines.
 
     Raises:
         ValueError: There are no evaluations, or their numbers of answers differ.
@@ -152,21 +189,32 @@ def compare_answers(
         for name, evaluation in evaluations.items():
             judged[name] = np.array([judge(s.prompt, s.text) for s in evaluation.samples])
     deciding = judged or {name: evaluation.scores for name, evaluation in evaluations.items()}
-    compared = {} if pair_judge is None else _compared(pair_judge, evaluations)
+    verdicts = {} if pair_judge is None else _verdicts(pair_judge, evaluations)
 
-    def wins(name: str, other: str) -> Interval:
+    def duel(name: str, other: str) -> tuple[Interval, Interval]:
+        one, two = deciding[name], deciding[other]
         if pair_judge is not None:
-            return compared[name, other]
-        return _wins(deciding[name], deciding[other])
+            one, two = verdicts[name, other], verdicts[other, name]
+        both = ~(np.isnan(one) | np.isnan(two))  # prompts for which both answers have a score
+        # In characters: vocabularies may differ in their tokens.
+        lengths = (
+            np.array([len(sample.text) for sample in evaluations[side].samples])[both]
+            for side in (name, other)
+        )
+        scores = one[both], two[both]
+        return win_rate(*scores), length_controlled_win_rate(*scores, *lengths)
 
     rows = []
     for name, evaluation in evaluations.items():
         differences = evaluation.logprobs - evaluation.ref_logprobs
+        said = [sample.text for sample in evaluation.samples]
+        declined = None if refusal_due is None else refusals(said, refusal_due, refusal_judge)
         paid_nothing = pair_judge is not None and bool(np.isnan(evaluation.scores).all())
+        duels = {other: duel(name, other) for other in evaluations if other != name}
         row = Row(
             name,
             reward=None if paid_nothing else bootstrap_interval(evaluation.scores),
-            wins={other: wins(name, other) for other in evaluations if other != name},
+            wins={other: plain for other, (plain, _) in duels.items()},
             tokens_per_answer=evaluation.tokens_per_answer,
             distinct_2=distinct_n(evaluation.answers, 2),
             judge=bootstrap_interval(judged[name]) if judged else None,
@@ -174,6 +222,10 @@ def compare_answers(
             toxicity=None if classifier is None else _toxicity(classifier, evaluation),
             perplexity=(perplexities or {}).get(name),
             failed_worlds=evaluation.failed_worlds or None,
+            wins_at_equal_length={other: equal for other, (_, equal) in duels.items()},
+            refused_when_due=None if declined is None else declined.due,
+            refused_otherwise=None if declined is None else declined.not_due,
+            scores=deciding[name],
         )
         rows.append(row)
     return rows
@@ -190,11 +242,14 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "reward": lambda row: row.reward,
         "judge": lambda row: row.judge,
         f"wins against {first}": lambda row: row.wins.get(first),
+        "at equal length": lambda row: row.wins_at_equal_length.get(first),
         "KL an answer (nats)": lambda row: row.kl,
         "tokens an answer": lambda row: f"{row.tokens_per_answer:.1f}",
         "distinct pairs": lambda row: f"{row.distinct_2:.3f}",
         "perplexity": lambda row: None if row.perplexity is None else f"{row.perplexity:.2f}",
         "toxicity": lambda row: row.toxicity,
+        "refused when due": lambda row: row.refused_when_due,
+        "refused otherwise": lambda row: row.refused_otherwise,
         "failed worlds": lambda row: row.failed_worlds,
     }
     cells = {heading: [value(row) for row in rows] for heading, value in columns.items()}
@@ -214,26 +269,21 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
     return table
 
 
-def _compared(
+def _verdicts(
     prefers: PairJudge, evaluations: Mapping[str, Evaluation]
-) -> dict[tuple[str, str], Interval]:
-    """The win rates of all ordered pairs of policies; each pair of answers is compared once."""
-    rates = {}
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """The verdicts of all ordered pairs of policies, 1 for the first of a pair, each (n,).
+
+    Each pair of answers is compared once.
+    """
+    found = {}
     for (name, one), (other, two) in combinations(evaluations.items(), 2):
         pairs = [(a.prompt, a.text, b.text) for a, b in zip(one.samples, two.samples, strict=True)]
         verdicts = np.asarray(prefers(pairs), dtype=np.float64)
-        verdicts = verdicts[~np.isnan(verdicts)]  # a person may have stopped
-        if not len(verdicts):
+        if np.isnan(verdicts).all():  # a person may stop
             raise UnscoredError(f"nobody has compared an answer of {name} with one of {other}")
-        rates[name, other] = win_rate(verdicts, 1 - verdicts)
-        rates[other, name] = win_rate(1 - verdicts, verdicts)
-    return rates
-
-
-def _wins(one: NDArray[np.float64], other: NDArray[np.float64]) -> Interval:
-    """The win rate over the prompts for which both answers have a score."""
-    both = ~(np.isnan(one) | np.isnan(other))
-    return win_rate(one[both], other[both])
+        found[name, other], found[other, name] = verdicts, 1 - verdicts
+    return found
 
 
 def _toxicity(classifier: ToxicityClassifier, evaluation: Evaluation) -> Interval:

@@ -7,7 +7,8 @@ Laboratory for Alignment", 2021, for the three words). Nothing here knows what t
 about: the columns of a question say what kind it is and what is due, functions judge the answers.
 
 Intervals cover the choice of questions and the chance in sampling, not another training seed.
-Questions of one conversation are counted one by one, as if they were independent.
+What belongs together is averaged first: the questions of one conversation, and the same one asked
+in several wordings or again. So the unit is a `case`, and intervals are not too narrow.
 """
 
 from collections import defaultdict
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.evaluation.asking import Query, Said, ask
+from agents.evaluation.continuations import score_continuations
 from agents.evaluation.intervals import Interval, bootstrap_interval
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import perplexity
-from policies import Policy, generate
+from policies import Policy
 from textenv.frames import FrameArgument
 from textenv.tokenizers import encode_prompt
 
@@ -119,7 +122,7 @@ class Exam:
         queries: The questions; see `Judged` for their columns.
         reworded: The same questions in all wordings, in groups.
         judge: Judges an answer.
-        openings: Texts to continue and what must come next, for what pretraining could do.
+        openings: Texts and what must come next, for what pretraining could do.
         texts: Texts that nothing has learned from, for the perplexity.
     """
 
@@ -140,7 +143,7 @@ class Conduct:
             of the questions.
         reworded: Whether the answers were correct, in groups of wordings.
         alone: To the later questions of conversations without what was said before.
-        continued: Whether each opening was continued as it must.
+        continued: Whether what must follow each opening is what the policy finds likeliest.
         perplexity: Of the texts; None without texts.
     """
 
@@ -154,14 +157,14 @@ class Conduct:
     def interval(self, measure: str | Measure) -> Interval | None:
         """A measure's mean and interval; None if no answer counts for it."""
         values = _values(self.answers, measure)
-        return None if np.isnan(values).all() else bootstrap_interval(values)
+        return None if np.isnan(values).all() else _over_cases(self.answers, values)
 
     def kinds(self) -> dict[str, Interval]:
         """Share of correct answers by kind, in the order in which the kinds are first asked."""
-        by_kind: dict[str, list[bool]] = defaultdict(list)
+        by_kind: dict[str, list[Judged]] = defaultdict(list)
         for judged in self.answers:
-            by_kind[judged.columns["kind"]].append(judged.correct)
-        return {kind: bootstrap_interval(some) for kind, some in by_kind.items()}
+            by_kind[judged.columns["kind"]].append(judged)
+        return {kind: _over_cases(some, _values(some, _correct)) for kind, some in by_kind.items()}
 
     def wordings(self) -> dict[str, Interval]:
         """Share of correct answers in each wording, and of questions right in all and in any.
@@ -182,14 +185,14 @@ class Conduct:
 
     def history(self) -> dict[str, Interval]:
         """Later questions of conversations with what was said before, without it, and the gain."""
-        together = [float(j.correct) for j in self.answers if j.columns["number"] > 1]
-        alone = [float(judged.correct) for judged in self.alone]
-        if not alone:
+        if not self.alone:
             return {}
+        later = [judged for judged in self.answers if judged.columns["number"] > 1]
+        together, alone = _values(later, _correct), _values(self.alone, _correct)
         return {
-            "with history": bootstrap_interval(together),
-            "without": bootstrap_interval(alone),
-            "gain": bootstrap_interval(np.subtract(together, alone)),
+            "with history": _over_cases(later, together),
+            "without": _over_cases(later, alone),
+            "gain": _over_cases(later, together - alone),
         }
 
     def numbers(self) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def gain(one: Conduct, other: Conduct, measure: str | Measure = _correct) -> Int
     if cases[0] != cases[1]:
         raise ValueError("the two policies were not asked the same questions")
     values = [_values(conduct.answers, measure) for conduct in (one, other)]
-    return bootstrap_interval(values[0] - values[1])
+    return _over_cases(one.answers, values[0] - values[1])
 
 
 def examine(
@@ -283,22 +286,9 @@ def examine(
         by_shots,
         [[next(told) for _ in group] for group in exam.reworded],
         alone,
-        continued(policy, exam.openings),
+        [one.greedy for one in score_continuations(policy, exam.openings)],
         _perplexity(policy, exam.texts) if exam.texts else None,
     )
-
-
-def continued(policy: Policy, openings: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the likeliest continuation of each opening begins with what must come next."""
-    if not openings:
-        return []
-    assert policy.tokenizer is not None  # has answered questions
-    budget = max(len(encode_prompt(policy.tokenizer, " " + due)) for _, due in openings) + 1
-    texts = generate(policy, [opening for opening, _ in openings], budget, temperature=0.0)
-    return [
-        text.strip().startswith(due) and not text.strip()[len(due) : len(due) + 1].isdigit()
-        for text, (_, due) in zip(texts, openings, strict=True)
-    ]
 
 
 def _perplexity(policy: Policy, texts: Iterable[str]) -> float:
@@ -322,10 +312,19 @@ def _judged(
     ]
 
 
-def _values(answers: Sequence[Judged], measure: str | Measure) -> Any:
+def _values(answers: Sequence[Judged], measure: str | Measure) -> NDArray[np.float64]:
     function = MEASURES[measure] if isinstance(measure, str) else measure
     values = (function(judged) for judged in answers)
     return np.array([np.nan if value is None else value for value in values])
+
+
+def _over_cases(answers: Sequence[Judged], values: NDArray[np.float64]) -> Interval:
+    """The interval of values (n,), one an answer, over cases; NaN does not count."""
+    by_case: dict[str, list[float]] = defaultdict(list)
+    for judged, value in zip(answers, values.tolist(), strict=True):
+        if not np.isnan(value):
+            by_case[judged.columns["case"]].append(value)
+    return bootstrap_interval([float(np.mean(some)) for some in by_case.values()])
 
 
 def _plain(intervals: Mapping[str, Interval]) -> dict[str, Any]:

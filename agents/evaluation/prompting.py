@@ -8,11 +8,13 @@ that (Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022). Eve
 to text; nothing checks whether a prompt fits a context.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from textenv import Prompt
 from textenv.errors import PromptError
+from textenv.records import Records, example, read_records, short
 from textenv.tasks import stated
 
 STEP_BY_STEP = "Let's think step by step."
@@ -27,11 +29,13 @@ class Layout:
         question: Text before each question.
         answer: Text between a question and its answer.
         end: Text after each worked example.
+        description: What the task is, in front of everything; `end` follows it.
     """
 
     question: str = "Q: "
     answer: str = "\nA: "
     end: str = "\n\n"
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,46 @@ class Worked:
     question: str
     answer: str
     reasoning: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """A worked example from a record in any of the forms that examples have.
+
+        Those are the forms that fine-tuning reads, of one question and its answer; `reasoning` may
+        stand beside them.
+
+        Raises:
+            ValueError: It has none of the forms, or more than one question.
+        """
+        found = example(record)
+        reasoning = record.get("reasoning") or ""
+        if not isinstance(reasoning, str):
+            raise ValueError(f"'reasoning' is {short(reasoning)}, not a text")
+        if found.messages is None:
+            return cls(found.prompt, found.answer, reasoning)
+        asked = [message for message in found.messages if message["role"] != "system"]
+        if [message["role"] for message in asked] != ["user", "assistant"]:
+            raise ValueError(
+                f"the record has {len(asked)} messages: a worked example is one question and its "
+                "answer"
+            )
+        question, answer = (str(message["content"]) for message in asked)
+        return cls(question, answer, reasoning)
+
+    @property
+    def answer_with_reasoning(self) -> str:
+        """The reasoning, then the answer, in words that `extract_answer` reads."""
+        return f"{self.reasoning} {ANSWER_IS} {self.answer}."
+
+
+def read_worked(source: Records) -> list[Worked]:
+    """The worked examples of a file or of any records; see `Worked.from_record`.
+
+    Raises:
+        MissingFileError: There is no such file.
+        MalformedRecordError: Some records are not examples; the first ten of these are listed.
+    """
+    return read_records(source, Worked.from_record, "worked examples")
 
 
 LAYOUT = Layout()
@@ -73,10 +117,10 @@ def chain_of_thought(examples: Sequence[Worked], question: str, layout: Layout =
     Raises:
         ValueError: An example has no reasoning.
     """
-    for number, example in enumerate(examples):
-        if not example.reasoning:
-            raise ValueError(f"example {number} has no reasoning to show: {example.question!r}")
-    shown = [(e.question, f"{e.reasoning} {ANSWER_IS} {e.answer}.") for e in examples]
+    for number, one in enumerate(examples):
+        if not one.reasoning:
+            raise ValueError(f"example {number} has no reasoning to show: {one.question!r}")
+    shown = [(e.question, e.answer_with_reasoning) for e in examples]
     return _shown(shown, question, layout)
 
 
@@ -131,6 +175,69 @@ def with_template(prompts: Iterable[Prompt], template: Callable[[str], str]) -> 
     return made
 
 
+def with_shots(
+    prompts: Iterable[Prompt],
+    examples: Sequence[Worked],
+    shots: int,
+    layout: Layout = LAYOUT,
+    *,
+    reasoning: bool = False,
+) -> list[Prompt]:
+    """The prompts with worked examples in front of them; their columns stay.
+
+    A chat gets the examples as earlier turns, and the description as its system message. The first
+    `shots` examples are shown, always the same ones; an example that is the prompt itself is left
+    out, and the next one takes its place.
+
+    Args:
+        prompts: Prompts as texts or chats.
+        examples: Worked examples, more than `shots` if prompts may be among them.
+        shots: How many to show; 0 gives the layout and the description alone.
+        layout: The text around questions and answers of a text.
+        reasoning: Show the reasoning of each example before its answer.
+
+    Raises:
+        PromptError: A prompt is given as ids, or there are too few examples for it.
+        ValueError: An example has no reasoning to show.
+    """
+    made = []
+    for number, prompt in enumerate(prompts):
+        if prompt.tokens is not None:
+            raise PromptError(f"prompt {number} is given as ids; worked examples need its text")
+        asked = prompt.last_text
+        shown = [one for one in examples if one.question != asked][:shots]
+        if len(shown) < shots:
+            raise PromptError(
+                f"{shots} worked examples are asked for, and there are {len(shown)} for prompt "
+                f"{number}, {short(asked)}, itself left out: give more, or ask for fewer"
+            )
+        if prompt.messages is None:
+            put = chain_of_thought if reasoning else few_shot
+            made.append(prompt.with_last_text(put(shown, asked, layout)))
+        else:
+            made.append(replace(prompt, text="", messages=_turns(prompt, shown, layout, reasoning)))
+    return made
+
+
+def _turns(
+    prompt: Prompt, shown: Sequence[Worked], layout: Layout, reasoning: bool
+) -> list[Mapping[str, Any]]:
+    """A chat with worked examples as turns, behind its own system message."""
+    messages = list(prompt.messages or ())
+    first = 1 if messages[0]["role"] == "system" else 0
+    system = messages[:first]
+    if layout.description:
+        said = [layout.description, *(message["content"] for message in system)]
+        system = [{"role": "system", "content": "\n".join(said)}]
+    turns = []
+    for one in shown:
+        answer = one.answer_with_reasoning if reasoning else one.answer
+        turns.append({"role": "user", "content": one.question})
+        turns.append({"role": "assistant", "content": answer})
+    return [*system, *turns, *messages[first:]]
+
+
 def _shown(shown: Sequence[tuple[str, str]], question: str, layout: Layout) -> str:
+    first = f"{layout.description}{layout.end}" if layout.description else ""
     worked = (f"{layout.question}{q}{layout.answer}{a}{layout.end}" for q, a in shown)
-    return "".join(worked) + f"{layout.question}{question}{layout.answer}".rstrip(" ")
+    return first + "".join(worked) + f"{layout.question}{question}{layout.answer}".rstrip(" ")

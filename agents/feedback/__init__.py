@@ -15,6 +15,7 @@ from agents.feedback.from_models.revision import Revision, revise
 from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
 from agents.feedback.from_people.live import HumanReward, Watched, live_session
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
+from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds
 from agents.feedback.preferences import Labeller, preference_rollout, rank, sample_answers
 from agents.feedback.rankings import (
@@ -35,6 +36,7 @@ from agents.feedback.reward_modelling import (
     pair_accuracy,
     reward_model_steps,
     split_rankings,
+    standardise,
 )
 from agents.feedback.segments import Segments, fit_token_reward, sample_segments
 from agents.feedback.terminal import label_in_terminal, parse_ranking, terminal_labeller, unranked
@@ -51,6 +53,7 @@ __all__ = [
     "Instruction",
     "Labeller",
     "LanguageModel",
+    "LengthBias",
     "LocalModel",
     "PairwiseJudge",
     "PositionBias",
@@ -60,6 +63,7 @@ __all__ = [
     "Revision",
     "RewardModelStep",
     "Round",
+    "Scorer",
     "Segments",
     "Watched",
     "agreed",
@@ -72,6 +76,7 @@ __all__ = [
     "kwise",
     "label_in_terminal",
     "laid_flat",
+    "length_bias",
     "live_session",
     "normalise",
     "online_rounds",
@@ -84,6 +89,7 @@ __all__ = [
     "rank",
     "read_principles",
     "read_rankings",
+    "remove_length",
     "revise",
     "reward_model_steps",
     "sample_answers",
@@ -91,6 +97,7 @@ __all__ = [
     "self_instruct",
     "snownlp_labeller",
     "split_rankings",
+    "standardise",
     "terminal_labeller",
     "unbiased",
     "unranked",

@@ -123,6 +123,8 @@ class Ranking:
             "criteria": _criteria(given.get("criteria", {})),
         }
         prompt, answers = given["prompt"], given["answers"]
+        if not isinstance(prompt, str | list):
+            raise ValueError(f"the prompt {short(prompt)} is not a text")
         if "scores" in given:
             scores = given["scores"]
             if not all(_is_number(score) for score in scores):
@@ -138,7 +140,8 @@ class Ranking:
     def to_record(self) -> dict[str, Any]:
         """The record from which `from_record` makes this ranking again."""
         asked = self.asked if isinstance(self.asked, str) else [dict(one) for one in self.asked]
-        record = {"prompt": asked, "answers": list(self.answers), "ranks": list(self.ranks)}
+        record: dict[str, Any] = {"prompt": asked, "answers": list(self.answers)}
+        record["ranks"] = list(self.ranks)
         if self.sources:
             record["sources"] = list(self.sources)
         if self.labeller:

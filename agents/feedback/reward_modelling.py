@@ -9,11 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from agents.evaluation import Interval, bootstrap_interval
+from agents.feedback.length import Scorer
 from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
 from agents.supervised.fitting import FitStep, Fitting
+from agents.supervised.schedules import Schedule
 from agents.supervised.sft import batches, steps_of
+from policies.dropout import Dropout
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
 
@@ -45,6 +48,8 @@ def reward_model_steps(
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: torch.dtype = torch.float32,
+    schedule: Schedule | None = None,
+    dropout: Dropout | None = None,
     seed: int = 0,
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
@@ -58,12 +63,14 @@ def reward_model_steps(
         loss: One of `agents.feedback.reward_losses`, or another function like these.
         epochs: Passes over all rankings, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next four see `agents.supervised.Fitting`.
+        learning_rate: Peak learning rate; for it and the next six see `agents.supervised.Fitting`.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
-        seed: Seed of the order.
+        schedule: Learning rate by step; a cosine if None.
+        dropout: What the model drops within a step, not where it scores.
+        seed: Seed of the order, and of what is dropped.
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
@@ -82,12 +89,15 @@ def reward_model_steps(
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         precision=precision,
+        schedule=schedule,
+        dropout=dropout,
+        seed=seed,
     )
     device = model.trunk.device
     # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read
     # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
     for batch in batches(len(rankings), epochs, batch_size, seed):
-        with fitting.precision.autocast():
+        with fitting.computing():
             scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
         # The group is the ranking, not the prompt: two people's ranks do not compare.
@@ -110,6 +120,29 @@ def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[st
     if not prompts:
         raise PromptError("there is no answer whose mean score could become 0")
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
+
+
+def standardise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Shift and scale the scores so that over these answers their mean is 0, their deviation 1.
+
+    Models of different size, data or length of training give scores of different scale. Without
+    this, the spread of an ensemble of such models would be that of their scales. sigmoid of a
+    difference of scores is then no longer a probability; see `calibration`.
+
+    Raises:
+        PromptError: There is no answer, or all of them score the same.
+    """
+    normalise(model, prompts, answers)
+    deviation = float(model.score_texts(prompts, answers).std())
+    if deviation < 1e-6:
+        raise PromptError(
+            f"the scores of these {len(answers)} answers differ by {deviation:.1g}: they cannot be "
+            "scaled to a deviation of 1; give answers that the model tells apart"
+        )
+    head = model.trunk.value_head
+    with torch.no_grad():
+        for number in (head.weight, head.bias, model.mean, model.length_slope):
+            number.div_(deviation)
 
 
 def split_rankings(
@@ -175,7 +208,7 @@ class Calibration:
     error: float
 
 
-def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
+def pair_accuracy(model: Scorer, rankings: Sequence[Ranking]) -> Interval:
     """Share of pairs that the model has in the right order, and its interval.
 
     The share is taken for each prompt and averaged over prompts. The pairs of a prompt are not
@@ -195,7 +228,7 @@ def pair_accuracy(model: RewardModel, rankings: Sequence[Ranking]) -> Interval:
     return bootstrap_interval([np.concatenate(right).mean() for right in by_prompt.values()])
 
 
-def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
+def calibration(model: Scorer, rankings: Sequence[Ranking], bins: int = 5) -> Calibration:
     """Compare sigmoid(difference of scores) with how often the model is right, pair by pair.
 
     Raises:
@@ -223,7 +256,7 @@ def calibration(model: RewardModel, rankings: Sequence[Ranking], bins: int = 5) 
     return Calibration(tuple(table), error)
 
 
-def _margins(model: RewardModel, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
+def _margins(model: Scorer, rankings: Sequence[Ranking]) -> list[NDArray[np.float64]]:
     """For each ranking the score of the better answer less that of the worse, pair by pair."""
     # One call for all answers, so that the model reads them in full batches.
     scores = model.score_texts(*laid_flat(rankings, model.frame))

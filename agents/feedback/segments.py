@@ -101,4 +101,4 @@ def fit_token_reward(
     if any(len(set(ranking.ranks)) > 1 for ranking in rankings):
         for step in reward_model_steps(model, rankings, **training):
             on_step(step)
-    model.centre(*laid_flat(rankings))
+    model.centre(*laid_flat(rankings, model.frame))

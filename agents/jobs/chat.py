@@ -8,6 +8,7 @@ from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
 from agents.feedback.from_people.chat_log import ChatLog
 from agents.jobs.begin import begin_with
+from agents.jobs.classifiers import own_classifier
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.environments import chat_template_named, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
@@ -52,10 +53,15 @@ def run(settings: ChatSettings) -> None:
     if len(chosen) > 1:
         flags = " and ".join(f"--{name}" for name in chosen)
         raise OptionError(f"{flags} exclude each other: leave one of them out")
+    if talk_options.classifier is not None and talk_options.refuse_above is None:
+        raise OptionError("--classifier refuses nothing by itself: give --refuse-above too")
     device_named(settings.machine.device)
     policy = to_machine(begin_with(answers.folder, answers.stop, answers.no_bos), settings.machine)
     longest = answers.max_new_tokens or max(policy.context // 2, 1)
-    limit = talk_options.refuse_above
+    guard = None
+    if talk_options.refuse_above is not None:
+        classifier = own_classifier(talk_options) or profanity_words()
+        guard = refuse_toxic(classifier, talk_options.refuse_above)
     voice = Voice(
         policy,
         Sampling(
@@ -66,7 +72,7 @@ def run(settings: ChatSettings) -> None:
             **rules_of(answers, policy, longest),
         ),
         np.random.default_rng(settings.machine.seed),
-        None if limit is None else refuse_toxic(profanity_words(), limit),
+        guard,
     )
     template = ChatTemplate() if talk_options.dialogue else template_of(policy)
     if talk_options.frame is not None:

@@ -1,5 +1,6 @@
 """The job of `textenv eval`: policies compared on the same prompts."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,21 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from agents.commands.evaluate import EvaluateSettings, Measures
+from agents.commands.evaluate import Asking, EvaluateSettings, Measures
 from agents.commands.shared import Machine, Published
 from agents.evaluation import (
+    LAYOUT,
+    Interval,
     PairJudge,
+    Robustness,
     Unscored,
     compare,
     comparison_table,
+    in_wordings,
     judge_reward,
     load_judge,
-    profanity_words,
+    read_wordings,
+    read_worked,
+    robustness,
+    robustness_table,
+    row_name,
+    swear_words,
     table_cells,
+    with_shots,
     with_template,
 )
+from agents.evaluation.refusals import DUE, due_of
 from agents.feedback.from_people.blind import BlindComparison
 from agents.jobs.begin import begin_with, is_published
+from agents.jobs.classifiers import own_classifier
 from agents.jobs.environments import (
     check_conversation,
     environment_for,
@@ -38,12 +51,12 @@ from agents.jobs.labellers import TERMINAL
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import ModelJudge, is_judge, model_judge
 from agents.jobs.outputs import check_file
+from agents.jobs.reward_models import reward_model_of
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, tokenizer_of
 from policies.checkpoint import saved_tokenizer
-from policies.reward_model import RewardModel
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
@@ -72,6 +85,7 @@ def run(settings: EvaluateSettings) -> None:
 
 def _compare(settings: EvaluateSettings) -> None:
     wanted, measures, machine = settings.answers, settings.measures, settings.machine
+    asking = settings.asking
     talk = settings.conversation
     console = Console()
     compares: ModelJudge | None = None
@@ -89,26 +103,44 @@ def _compare(settings: EvaluateSettings) -> None:
     scored = _reward(measures, machine) or judged or (Unscored() if pair_judge else None)
     source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
+    ways = _ways(asked, asking)
+    if asking.wordings is not None and pair_judge is not None:
+        raise OptionError(
+            "--wordings compares scores of answers, and a judge of pairs gives none: give --reward "
+            "or another --judge"
+        )
+    if asking.shots and not wanted.stop_strings and asked[0].messages is None:
+        wanted = dataclasses.replace(wanted, stop_strings=[LAYOUT.end])
+    due = due_of(prompt.columns.get(DUE) for prompt in asked) if measures.refusals else None
     tokenizer = saved_tokenizer(wanted.policies[0]) or "bytes"
     for tried in (measures.reward, decides and judge_reward(decides)):
         if tried is not None and not talk.has_turns:  # before anything takes long
-            try_reward(tried, asked[0], tokenizer)
-    names = _names(wanted.policies)
-    named = {name: _policy(folder, machine, wanted) for name, folder in names.items()}
+            try_reward(tried, next(iter(ways.values()))[0], tokenizer)
+    names = folder_names(wanted.policies)
+    named = {name: named_policy(folder, machine, wanted) for name, folder in names.items()}
     for policy in named.values():
         # What does not fit a policy is refused before anything is answered.
         rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))
         room, frame = room_for_prompts(policy, wanted.max_new_tokens), frame_of(talk, policy)
         if wanted.prompts is None:
             continue
-        listed = ListPrompts(asked)
-        fitting = fit_prompts(listed, policy, room, wanted.long_prompts, console, frame)
-        assert isinstance(fitting, ListPrompts)  # made from one
-        asked = list(fitting.prompts)
+        for way, put in ways.items():
+            listed = ListPrompts(put)
+            fitting = fit_prompts(listed, policy, room, wanted.long_prompts, console, frame)
+            assert isinstance(fitting, ListPrompts)  # made from one
+            ways[way] = list(fitting.prompts)
+    asked = next(iter(ways.values()))
+    if any(len(put) != len(asked) for put in ways.values()) or (due and len(due) != len(asked)):
+        raise OptionError(
+            "--long-prompts drop leaves out other prompts in one way to put them than in another, "
+            "or those that refusals are counted for: take --long-prompts cut"
+        )
     against = None
     if measures.reference is not None:
         against = _reference(measures.reference, named, machine, wanted)
-    classifier = profanity_words() if measures.toxicity else None
+    classifier = None
+    if measures.toxicity:
+        classifier = own_classifier(measures) or swear_words([prompt.text for prompt in asked])
     text = measures.text
     # Read before anything is answered: a text that cannot be used is found at once.
     streams = {} if text is None else {p: _stream(text, p) for p in named.values()}
@@ -124,7 +156,7 @@ def _compare(settings: EvaluateSettings) -> None:
             talk=talk,
         )
 
-    total = len(named) * len(asked)
+    total = len(named) * len(ways) * len(asked)
     with ExitStack() as until_answered:
         advance = until_answered.enter_context(Stages(console).bar("Answers", total, "answers"))
 
@@ -136,22 +168,33 @@ def _compare(settings: EvaluateSettings) -> None:
         table = compare(
             named,
             environment,
-            asked,
+            ways,
             reference=against,
             judge=decides,
             pair_judge=pair_judge,
             classifier=classifier,
             stream=streams.__getitem__ if streams else None,
+            refusal_due=due,
             temperature=wanted.temperature,
             seed=machine.seed,
             on_answers=on_answers,
         )
     title = f"{len(asked)} answers of each policy"
     console.print(comparison_table(table, title))
+    figures = [row.numbers() for row in table]
+    depends: dict[str, Robustness] = {}
+    if asking.wordings is not None:
+        rows = {row.name: row for row in table}
+        for name in named:
+            scores = {way: rows[row_name(name, way)].scores for way in ways}
+            depends[name] = robustness(scores, seed=machine.seed)
+        console.print(robustness_table(depends, "How much depends on the wording"))
+        for row, figure in zip(table, figures, strict=True):
+            whose = next(n for n in named if row.name in {row_name(n, way) for way in ways})
+            figure["robustness"] = _plain(depends[whose])
     if compares is not None:
         compares.tell(console)
     if settings.output.json is not None:
-        figures = [row.numbers() for row in table]
         settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
     if settings.output.report is not None:
         traces = [
@@ -171,12 +214,58 @@ def _compare(settings: EvaluateSettings) -> None:
         write_report(settings.output.report, "Evaluation", tables=tables, traces=traces)
 
 
+def _ways(asked: Sequence[Prompt], asking: Asking) -> dict[str, list[Prompt]]:
+    """The prompts in every way they are to be put, by the names of the ways; one way has no name.
+
+    Raises:
+        OptionError: Options do not go together.
+        PromptError: Prompts are given as ids, or there are too few examples.
+    """
+    told = [f for f in ("examples", "description", "reasoning") if getattr(asking, f)]
+    if told and not asking.shots:
+        raise OptionError(f"--{told[0]} stands with worked examples: say how many with --shots")
+    if asking.shots and asking.wordings is not None:
+        raise OptionError("--shots and --wordings change prompts both: give one of them at a time")
+    if asking.wordings is not None:
+        wordings = read_wordings(asking.wordings)
+        if len(wordings) < 2:
+            raise OptionError(
+                f"--wordings {asking.wordings} holds {len(wordings)} wordings: give two or more, "
+                "one a line"
+            )
+        return in_wordings(asked, wordings)
+    if not asking.shots:
+        return {"": list(asked)}
+    if any(asking.shots) and asking.examples is None:
+        raise OptionError(f"--shots {max(asking.shots)} of which examples? Name a file, --examples")
+    examples = [] if asking.examples is None else read_worked(asking.examples)
+    layout = dataclasses.replace(LAYOUT, description=asking.description)
+    try:
+        return {
+            f"{shots} shots": with_shots(asked, examples, shots, layout, reasoning=asking.reasoning)
+            for shots in dict.fromkeys(asking.shots)
+        }
+    except ValueError as error:
+        if isinstance(error, PromptError):
+            raise
+        raise OptionError(f"--reasoning: {error}") from error
+
+
+def _plain(found: Robustness) -> dict[str, Any]:
+    """The figures as JSON holds them."""
+    plain = {
+        name: value._asdict() if isinstance(value, Interval) else value
+        for name, value in vars(found).items()
+    }
+    return plain | {"by_wording": {way: one._asdict() for way, one in found.by_wording.items()}}
+
+
 def _check(settings: EvaluateSettings) -> None:
     """Find what cannot be used before anything is loaded."""
     measures, policies = settings.measures, settings.answers.policies
     if not policies:
         raise OptionError("nothing to compare: name the folder of one policy or more")
-    if measures.reward is not None and measures.reward_model is not None:
+    if measures.reward is not None and measures.reward_model:
         raise OptionError("give --reward or --reward-model, not both")
     asked, talk = settings.answers, settings.conversation
     pays = bool(measures.reward or measures.reward_model or measures.judge)
@@ -184,6 +273,8 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("nothing to measure: give --reward, --reward-model or --judge")
     if asked.prompts is None and talk.world is None and not talk.tools:
         raise OptionError("--prompts must be given: textenv eval --help says more")
+    if measures.classifier is not None and not measures.toxicity:
+        raise OptionError("--classifier measures nothing by itself: give --toxicity too")
     if asked.prompts is None and asked.template is not None:
         raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
     check_conversation(talk, asked.prompts, pays)
@@ -201,13 +292,13 @@ def _check(settings: EvaluateSettings) -> None:
     device_named(settings.machine.device)
 
 
-def _names(folders: Sequence[Path]) -> dict[str, Path]:
+def folder_names(folders: Sequence[Path]) -> dict[str, Path]:
     """The folders by their own names, or by their paths where these are not unique."""
     short = {folder.name: folder for folder in folders}
     return short if len(short) == len(folders) else {str(folder): folder for folder in folders}
 
 
-def _policy(folder: Path, machine: Machine, published: Published) -> Policy:
+def named_policy(folder: Path, machine: Machine, published: Published) -> Policy:
     """The policy in `folder`; how it was `published` is said of those that were not saved here."""
     told = published if is_published(folder) else Published()
     policy = to_machine(begin_with(folder, told.stop, told.no_bos), machine)
@@ -218,7 +309,7 @@ def _policy(folder: Path, machine: Machine, published: Published) -> Policy:
 def _reference(
     folder: Path, policies: Mapping[str, Policy], machine: Machine, published: Published
 ) -> Policy:
-    reference = _policy(folder, machine, published)
+    reference = named_policy(folder, machine, published)
     for name, policy in policies.items():
         if policy.tokenizer.fingerprint != reference.tokenizer.fingerprint:  # type: ignore[union-attr]
             raise VocabularyMismatchError(
@@ -230,9 +321,7 @@ def _reference(
 
 def _reward(measures: Measures, machine: Machine) -> Any:
     """The reward, or the reward model, that was named; or None."""
-    if measures.reward_model is not None:
-        return RewardModel.load(measures.reward_model).to(device_named(machine.device))
-    return measures.reward
+    return reward_model_of(measures, machine.device) or measures.reward
 
 
 def _prompts(source: PromptSource, template: str | None, count: int, seed: int) -> list[Prompt]:

@@ -16,6 +16,7 @@ from agents.jobs.begin import begin_with, reference_of, with_lora
 from agents.jobs.environments import environment_for, fit_prompts, frame_of, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
+from agents.jobs.reward_models import reward_model_of
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
 from agents.runs.run_folder import RunFolder
 from agents.runs.stages import Stages
@@ -23,6 +24,7 @@ from agents.supervised.pretraining import PretrainingStep, held_out_loss
 from policies import (
     Policy,
     RewardModel,
+    RewardModelEnsemble,
     SeparateValue,
     TransformerPolicy,
     load_policy,
@@ -103,21 +105,22 @@ def reward_of(settings: TrainSettings) -> Any:
     Raises:
         InvalidRewardError: Both a reward and a reward model are named.
     """
-    if settings.task.reward_model is not None:
-        if settings.task.reward is not None:
+    task = settings.task
+    if task.reward_model:
+        if task.reward is not None:
             raise InvalidRewardError(
-                f"both a reward ({settings.task.reward}) and a reward model "
-                f"({settings.task.reward_model}) are given: give one of them"
+                f"both a reward ({task.reward}) and a reward model "
+                f"({', '.join(task.reward_model)}) are given: give one of them"
             )
-        return RewardModel.load(settings.task.reward_model).to(device_named(settings.device.device))
-    if settings.task.reward is not None:
-        return settings.task.reward
+        return reward_model_of(task, settings.device.device)
+    if task.reward is not None:
+        return task.reward
     return None if settings.conversation.has_turns else speeches.sentiment_reward()
 
 
 def with_critic(actor: Policy, reward: Any, algorithm: type[Algorithm]) -> Policy:
     """The actor with a critic that begins as the reward model, if that reads the same tokens."""
-    if not isinstance(reward, RewardModel) or actor.tokenizer is None:
+    if not isinstance(reward, RewardModel | RewardModelEnsemble) or actor.tokenizer is None:
         return actor
     if not algorithm.needs.values:
         return actor

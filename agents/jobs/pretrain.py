@@ -1,7 +1,6 @@
 """The job of `textenv pretrain`: a language model from text."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,26 @@ from rich.text import Text
 from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
+from agents.jobs.networks import new_network, wide_enough
 from agents.jobs.outputs import check_folder
+from agents.jobs.weights import files_and_weights
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
-from agents.supervised import Fitting, held_out_loss, open_stream, pretraining_steps, write_stream
+from agents.supervised import (
+    BatchRamp,
+    Fitting,
+    StreamMixture,
+    held_out_loss,
+    open_stream,
+    pretraining_steps,
+    write_stream,
+)
+from agents.supervised.pretraining import steps_of_tokens
+from agents.supervised.token_stream import shortest_of
 from policies import (
     Policy,
-    TransformerConfig,
-    TransformerPolicy,
     generate_tokens,
     load_policy,
     tokenizer_of,
@@ -40,7 +50,23 @@ from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
-ADDED = {"stop": "None", "no_bos": "False", "lora": "0"}
+ADDED = {
+    "stop": "None",
+    "no_bos": "False",
+    "lora": "0",
+    "form": "gpt",
+    "n_kv_head": "None",
+    "rope_scaling": "None",
+    "schedule": "cosine",
+    "warmup": "0.05",
+    "lr_floor": "0.1",
+    "decay_steps": "None",
+    "residual_dropout": "0.0",
+    "attention_dropout": "0.0",
+    "embedding_dropout": "0.0",
+    "ramp_tokens": "0",
+    "ramp_start": "1",
+}
 """Options that runs of version 0.1 did not have, at their defaults."""
 
 
@@ -57,46 +83,36 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
-    check_there(settings.text.text, "text")
+    files, weights = files_and_weights(settings.text.text)
+    check_there(files, "text")
     check_folder(out, "--out")
     described = {k: str(v) for k, v in to_kept(settings).items() if k != "report_every"}
     resumed = _interrupted(out, described, to_flat(settings))
     stages = Stages(console)
-    start = out if resumed else network.policy
-    if start is None:
-        if network.n_embd % network.n_head:
-            raise OptionError(
-                f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share "
-                "it"
-            )
+    if network.policy is None and not resumed:
         text = settings.text
-        if not any(document.strip() for document in _documents(text.text)):
-            raise PromptError(f"there is no text in {' and '.join(map(str, text.text))}")
-        vocabulary = _vocabulary(text.tokenizer, text.text, text.vocab_size, stages)
-        shape = TransformerConfig(
-            vocabulary.vocab_size, network.window, network.n_layer, network.n_head, network.n_embd
-        )
-        model: Policy = TransformerPolicy(shape, tokenizer=vocabulary, seed=settings.machine.seed)
+        if not any(document.strip() for document in _documents(files)):
+            raise PromptError(f"there is no text in {' and '.join(map(str, files))}")
+        vocabulary = _vocabulary(text.tokenizer, files, text.vocab_size, stages)
+        model: Policy = new_network(network, vocabulary, settings.machine.seed)
+    elif resumed:
+        model = load_policy(out)
     else:
-        model = load_policy(out) if resumed else _given(network, settings.machine.seed)
-        if network.window > model.context:
-            raise OptionError(
-                f"--window {network.window} is more than the context of the policy in {start}: "
-                f"take {model.context} or less"
-            )
+        model = wide_enough(_given(network, settings.machine.seed), network)
     model.to(device)
-    stream = _stream(out / "text.tokens", settings.text.text, model, resumed)
-    cut = int(len(stream) * (1 - settings.text.held_out))
-    learned, kept = stream[:cut], stream[cut:]
-    _check_length(settings, len(learned), len(kept))
+    learned, kept = _streams(out, files, weights, settings, model, resumed)
+    if isinstance(learned, StreamMixture):
+        passes = learned.passes(training.tokens)
+        for path, share, times in zip(files, learned.shares, passes, strict=True):
+            console.print(f"{path}: {share:.1%} of the tokens, read {times:.2f} times")
+    full = training.accumulate * training.batch_size
+    ramp = BatchRamp(training.ramp_start, training.ramp_tokens) if training.ramp_tokens else None
     fitting = Fitting(
         model,
-        steps=math.ceil(
-            training.tokens / (training.accumulate * training.batch_size * network.window)
-        ),
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        steps=steps_of_tokens(training.tokens, network.window, full, ramp),
         precision=getattr(torch, settings.machine.precision),
+        seed=settings.machine.seed,
+        **fit_arguments(training),
     )
     if resumed:
         fitting.load(out)
@@ -117,6 +133,7 @@ def run(settings: PretrainSettings) -> None:
                 window=network.window,
                 batch_size=training.batch_size,
                 accumulate=training.accumulate,
+                ramp=ramp,
                 seed=settings.machine.seed,
                 fitting=fitting,
             ):
@@ -195,20 +212,44 @@ def _text(record: dict[str, Any]) -> str:
     return text
 
 
-def _stream(path: Path, files: list[Path], model: Policy, resumed: bool) -> NDArray[np.integer]:
+def _streams(
+    out: Path,
+    files: list[Path],
+    weights: list[float] | None,
+    settings: PretrainSettings,
+    model: Policy,
+    resumed: bool,
+) -> tuple[NDArray[np.integer] | StreamMixture, NDArray[np.integer] | StreamMixture]:
+    """What is learned from and what is held out: one stream of all files, or one of each.
+
+    Raises:
+        PromptError: A stream is too short.
+    """
     tokenizer = tokenizer_of(model)
-    if not resumed:
-        write_stream(path, _documents(files), tokenizer)
-    return open_stream(path, tokenizer)
+    together = [files] if weights is None else [[path] for path in files]
+    learned, kept = [], []
+    for number, some in enumerate(together):
+        path = out / (f"text-{number}.tokens" if number else "text.tokens")
+        if not resumed:
+            write_stream(path, _documents(some), tokenizer)
+        stream = open_stream(path, tokenizer)
+        cut = int(len(stream) * (1 - settings.text.held_out))
+        _check_length(settings, some, cut, len(stream) - cut)
+        learned.append(stream[:cut])
+        kept.append(stream[cut:])
+    if weights is None:
+        return learned[0], kept[0]
+    shares = tuple(weights)
+    return StreamMixture(tuple(learned), shares), StreamMixture(tuple(kept), shares)
 
 
-def _check_length(settings: PretrainSettings, learned: int, kept: int) -> None:
+def _check_length(settings: PretrainSettings, paths: list[Path], learned: int, kept: int) -> None:
     """Refuse a text that is too short for a window, or for a held-out part with something to say.
 
     Raises:
         PromptError: It is.
     """
-    files, window = " and ".join(map(str, settings.text.text)), settings.network.window
+    files, window = " and ".join(map(str, paths)), settings.network.window
     if learned <= window:
         raise PromptError(
             f"{files} gives {learned} tokens to learn from, and a window of {window} needs "
@@ -222,10 +263,16 @@ def _check_length(settings: PretrainSettings, learned: int, kept: int) -> None:
 
 
 def _report(
-    model: Policy, kept: NDArray[np.integer], window: int, step: int, console: Console
+    model: Policy,
+    kept: NDArray[np.integer] | StreamMixture,
+    window: int,
+    step: int,
+    console: Console,
 ) -> None:
-    if len(kept) > 1:
-        loss = held_out_loss(model, kept, window)
+    if shortest_of(kept) > 1:
+        parts = kept if isinstance(kept, StreamMixture) else StreamMixture((kept,), (1.0,))
+        losses = [held_out_loss(model, part, window) for part in parts.streams]
+        loss = float(parts.shares @ losses)  # of a mixture the mean by its shares
         console.print(f"step {step:,}: loss {loss:.4f} on held-out text")
     assert model.tokenizer is not None and model.tokenizer.stop_token is not None
     # What stands before every document.

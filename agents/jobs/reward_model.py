@@ -1,5 +1,6 @@
 """The job of `textenv reward-model`: a reward model from preferences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,26 +11,30 @@ from agents.commands.reward_model import RewardModelSettings
 from agents.feedback import (
     Asked,
     Calibration,
+    LengthBias,
     calibration,
     has_messages,
     kwise,
     laid_flat,
+    length_bias,
     normalise,
     pair_accuracy,
     pairwise,
     plackett_luce,
     read_rankings,
+    remove_length,
     reward_model_steps,
     split_rankings,
 )
 from agents.jobs.begin import begin_with, with_lora
 from agents.jobs.environments import template_of_records
+from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
-from policies.reward_model import RewardModel
+from policies import RewardModel, RewardModelEnsemble
 from textenv.errors import MalformedRecordError
 from textenv.frames import Frame
 from textenv.records import read_files
@@ -55,30 +60,47 @@ def run(settings: RewardModelSettings) -> None:
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
     with_lora(policy, task.lora, machine.seed, task.policy)
     template = template_of_records(task.frame, policy, has_messages(rankings))
-    model = RewardModel.with_fresh_head(policy, machine.seed, template)
-    demonstrations = laid_flat(learned, model.frame)
+    members = [
+        RewardModel.with_fresh_head(policy, machine.seed, template)
+        if task.members == 1
+        else RewardModel.from_policy(policy, machine.seed + number, template)
+        for number in range(task.members)
+    ]
+    frame = members[0].frame
+    demonstrations = laid_flat(learned, frame)
     if task.reference is not None:
-        demonstrations = _demonstrations(task.reference, model.frame)
-    total = steps_of(len(learned), training.epochs, training.batch_size)
-    with Stages(console).bar("Reward model", total, "steps") as advance:
-        for step in reward_model_steps(
-            model,
-            learned,
-            loss=LOSSES[training.loss],
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            precision=getattr(torch, machine.precision),
-            seed=machine.seed,
-        ):
-            advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
+        demonstrations = _demonstrations(task.reference, frame)
+    steps = steps_of(len(learned), training.epochs, training.batch_size)
+    with Stages(console).bar("Reward model", steps * task.members, "steps") as advance:
+        for number, member in enumerate(members):
+            for step in reward_model_steps(
+                member,
+                learned,
+                loss=LOSSES[training.loss],
+                epochs=training.epochs,
+                batch_size=training.batch_size,
+                precision=getattr(torch, machine.precision),
+                seed=machine.seed + number,
+                **fit_arguments(training),
+            ):
+                done = number * steps + step.number
+                advance(done, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
     with console.status("Examination"):
-        normalise(model, *demonstrations)
+        before = [length_bias(member, kept) for member in members]
+        for member in members:
+            if task.remove_length:
+                remove_length(member, learned)
+            normalise(member, *demonstrations)
+        model = members[0] if task.members == 1 else RewardModelEnsemble(members)
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
+        bias = length_bias(model, kept)
     model.save(task.out)
     console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
+    if task.members > 1:
+        alone = ", ".join(f"{pair_accuracy(member, kept).mean:.3f}" for member in members)
+        console.print(f"Accuracy of the members: {alone}")
     console.print(calibration_table(table))
+    console.print(length_table(bias, before if task.remove_length else []))
     console.print(f"Reward model: {task.out}", soft_wrap=True)
 
 
@@ -92,6 +114,21 @@ def calibration_table(calibration: Calibration) -> Table:
         if part.pairs:
             numbers = (f"{part.predicted:.3f}", f"{part.observed:.3f}")
             table.add_row(f"{part.low:.2f} to {part.high:.2f}", str(part.pairs), *numbers)
+    return table
+
+
+def length_table(bias: LengthBias, before: Sequence[LengthBias]) -> Table:
+    """How scores and ranks go with length; `before` is of the members, if it was removed."""
+    title = "Correlation with length among answers to one held-out prompt"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    table.add_column("correlation", justify="right")
+    table.add_column("score a token", justify="right")
+    for number, one in enumerate(before, start=1):
+        name = "scores before it was removed" + (f", {number}" if len(before) > 1 else "")
+        table.add_row(name, str(one.of_scores), f"{one.slope:.4f}")
+    table.add_row("scores", str(bias.of_scores), f"{bias.slope:.4f}")
+    table.add_row("what labellers prefer", str(bias.of_ranks), "")
     return table
 
 

@@ -1,30 +1,49 @@
 """The job of `textenv sft`: fine-tuning on examples of answers."""
 
+import collections
+import math
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
+from rich.table import Table
 
-from agents.commands.sft import SFTSettings
+from agents.commands.sft import Choosing, SFTSettings
 from agents.jobs.begin import begin_with, with_lora
 from agents.jobs.environments import template_of_records
+from agents.jobs.fit import fit_arguments
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import (
+    Example,
+    FitStep,
     answer_loss,
     read_examples,
     sft_steps,
     whole_loss,
     with_language_modelling,
 )
+from agents.supervised.epochs import (
+    Epoch,
+    Measure,
+    best_epoch,
+    by_epoch,
+    reward_model_score,
+    write_curve,
+)
 from agents.supervised.sft import held_out_answer_loss, steps_of
-from policies import tokenizer_of
-from textenv.errors import MalformedRecordError
+from policies import Policy, RewardModel, tokenizer_of
+from textenv.errors import MalformedRecordError, OptionError
 from textenv.frames import load_frame
 from textenv.records import example, read_files, read_records
+
+LOSS, SCORE = "held-out loss", "reward model"
+"""Names of what is measured after an epoch."""
 
 
 def run(settings: SFTSettings) -> None:
@@ -77,23 +96,76 @@ def run(settings: SFTSettings) -> None:
         )
     loss = with_language_modelling(training.lm_weight) if training.lm_weight else answer_loss
     loss = whole_loss if training.whole else loss
+    measures = _measures(settings.choosing, kept, device)
     before = held_out_answer_loss(model, kept) if kept else float("nan")
     total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("SFT", total, "steps") as advance:
-        for step in sft_steps(
-            model,
-            learned,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            precision=getattr(torch, machine.precision),
-            loss=loss,
-            seed=machine.seed,
-        ):
-            advance(step.number, f"loss {step.loss:.3f}")
+
+        def steps() -> Iterator[FitStep]:
+            for step in sft_steps(
+                model,
+                learned,
+                epochs=training.epochs,
+                batch_size=training.batch_size,
+                precision=getattr(torch, machine.precision),
+                loss=loss,
+                seed=machine.seed,
+                **fit_arguments(training),
+            ):
+                advance(step.number, f"loss {step.loss:.3f}")
+                yield step
+
+        if measures:
+            an_epoch = steps_of(len(learned), 1, training.batch_size)
+            curve = list(by_epoch(model, steps(), an_epoch, measures, task.out))
+        else:
+            collections.deque(steps(), maxlen=0)
+    if measures:
+        _choose(model, curve, settings.choosing.choose_by, task.out, console)
     model.save(task.out)
     if kept:
         after = held_out_answer_loss(model, kept)
         console.print(f"Loss of held-out answers, nats a token: {before:.3f} -> {after:.3f}")
     console.print(f"Policy: {task.out}", soft_wrap=True)
+
+
+def _measures(choosing: Choosing, kept: list[Example], device: torch.device) -> dict[str, Measure]:
+    """What decides about epochs, the deciding one last; empty if the last epoch is kept.
+
+    Raises:
+        OptionError: Nothing is held out, or the reward model is missing or for nothing.
+        CheckpointError: The reward model cannot be read.
+    """
+    by, folder = choosing.choose_by, choosing.reward_model
+    if (by == "reward-model") != (folder is not None):
+        raise OptionError("--choose-by reward-model and --reward-model FOLDER go together")
+    if by == "last":
+        return {}
+    if not kept:
+        raise OptionError(
+            f"--choose-by {by} measures on held-out examples, and there are none: take --held-out "
+            "above 0 and more different questions"
+        )
+    measures: dict[str, Measure] = {LOSS: partial(held_out_answer_loss, examples=kept)}
+    if folder is not None:
+        asked = kept[: choosing.choosing_questions]
+        model = RewardModel.load(folder).to(device)
+        measures[SCORE] = reward_model_score(model, asked, choosing.choosing_tokens)
+    return measures
+
+
+def _choose(model: Policy, curve: list[Epoch], by: str, out: Path, console: Console) -> None:
+    """Put the best epoch's weights into `model`, and show and keep the curve."""
+    name = SCORE if by == "reward-model" else LOSS
+    best = best_epoch(curve, name, largest=name == SCORE)
+    assert best.folder is not None
+    model.load_weights(out / best.folder)
+    write_curve(out, curve, by, best)
+    table = Table(title=f"Epochs, chosen by {by}", title_justify="left")
+    for column in ("epoch", "loss of its steps", *best.measured, ""):
+        table.add_column(column, justify="right")
+    for epoch in curve:
+        numbers = (epoch.loss, *epoch.measured.values())
+        shown = ("" if math.isnan(number) else f"{number:.3f}" for number in numbers)
+        table.add_row(str(epoch.number), *shown, "chosen" if epoch is best else "")
+    console.print(table)

@@ -38,8 +38,10 @@ from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
 from agents.runs.stages import Stages
+from agents.runs.stopping import BeyondKL, until
 from policies import Policy, TransformerPolicy
 from policies.checkpoint import saved_tokenizer
+from policies.huggingface.base import TransformersPolicy
 from textenv import PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
@@ -133,7 +135,9 @@ def train(
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     template = named_template(talk.frame, actor)
-    if isinstance(template, ChatTemplate) and isinstance(actor, TransformerPolicy):
+    if isinstance(template, ChatTemplate) and isinstance(
+        actor, TransformerPolicy | TransformersPolicy
+    ):
         actor.chat_template = asdict(template)  # so that `textenv chat` asks in this form
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
@@ -301,7 +305,8 @@ def _learn(
             console=console,
         )
         try:
-            for update in shown:
+            far = settings.training.stop_beyond_kl
+            for update in until(shown, *([] if far is None else [BeyondKL(far)])):
                 if output.eval_every and update.number % output.eval_every == 0:
                     score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
                     evaluations.log(update.tokens, {"score": score})

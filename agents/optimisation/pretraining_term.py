@@ -7,7 +7,8 @@ from torch import Tensor
 
 from agents.algorithm import StepTaker
 from agents.optimisation.micro_batches import in_parts
-from agents.supervised.pretraining import next_token_loss, random_windows
+from agents.supervised.pretraining import next_token_loss
+from agents.supervised.token_stream import random_windows
 
 
 def text_loss(

@@ -1,5 +1,7 @@
 """The network and the caches that the actor-critic and the features extractor share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ def seed_from_torch() -> int:
     return int(torch.randint(2**31, ()))
 
 
-def new_policy(vocab_size: int, length: int, shape: dict[str, int]) -> TransformerPolicy:
+def new_policy(vocab_size: int, length: int, shape: dict[str, Any]) -> TransformerPolicy:
     """A `TransformerPolicy` of `shape` for observations of `length` tokens."""
     config = TransformerConfig(vocab_size=vocab_size, context=length, **shape)
     return TransformerPolicy(config, seed=seed_from_torch())

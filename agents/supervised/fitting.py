@@ -2,10 +2,11 @@
 
 The recipe of GPT-2 and GPT-3: AdamW (Loshchilov and Hutter, 2019) with weight decay on matrices
 only, a linear warm-up, then half a cosine to a tenth of the learning rate, and clipped gradients.
+Dropout acts within a step and nowhere else.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from torch.optim import AdamW
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
+from agents.supervised.schedules import Cosine, Schedule
+from policies.dropout import Dropout, dropping
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,15 @@ class Fitting:
         steps: Number of optimiser steps in all, for the schedule.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products (autocast); `torch.bfloat16` is at least twice as
             fast on processors and GPUs made for it, `torch.float16` uses a loss scale.
         beta2: Memory of AdamW's squared gradients; small batches want a longer one, closer to 1.
+        schedule: Of `agents.supervised.schedules`, or another function like these; if None,
+            `Cosine(warmup)`.
+        dropout: What the policies in the model drop within a step.
+        seed: Seed of what is dropped; a step's depends on the seed and its number alone.
 
     Attributes:
         done: Steps so far.
@@ -67,9 +74,13 @@ class Fitting:
         max_grad_norm: float = 1.0,
         precision: torch.dtype = torch.float32,
         beta2: float = 0.95,
+        schedule: Schedule | None = None,
+        dropout: Dropout | None = None,
+        seed: int = 0,
     ):
         self.model, self.steps, self.done = model, steps, 0
-        self.learning_rate, self.warmup = learning_rate, warmup
+        self.learning_rate, self.schedule = learning_rate, schedule or Cosine(warmup)
+        self.dropout, self.seed = dropout or Dropout(), seed
         self.max_grad_norm = max_grad_norm
         self.optimizer = adamw(model, learning_rate, weight_decay, beta2)
         self._trained = trained_parameters(model)
@@ -89,12 +100,12 @@ class Fitting:
                 taken.
         """
         # Counted from 1: the first step of a warm-up would otherwise have a learning rate of 0.
-        rate = self.learning_rate * learning_rate_factor((self.done + 1) / self.steps, self.warmup)
+        rate = self.learning_rate * self.schedule(self.done + 1, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         values: list[float] = []
-        with self.precision.autocast():
+        with self.computing():
             for loss in losses:
                 check_trained(loss)
                 self.precision.backward(loss)
@@ -108,6 +119,18 @@ class Fitting:
         norm = self.precision.step(self.optimizer, self._trained, self.max_grad_norm)
         self.done += 1
         return FitStep(self.done, sum(values) / len(values), rate, float(norm))
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Where the losses of the next step are computed: its number types and its dropout.
+
+        `step` enters it itself; enter it for what is computed before `step` is called.
+        """
+        with (
+            self.precision.autocast(),
+            dropping(self.model, self.dropout, [self.seed, self.done]),
+        ):
+            yield
 
     def save(self, folder: str | Path) -> None:
         """Write the optimiser's state and the number of steps into `folder`, not the model."""
@@ -142,11 +165,3 @@ def adamw(
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
     return AdamW(groups, learning_rate, betas=(0.9, beta2), fused=True)
-
-
-def learning_rate_factor(done: float, warmup: float, floor: float = 0.1) -> float:
-    """Linear warm-up to 1, then half a cosine down to `floor`; `done` runs from 0 to 1."""
-    if done < warmup:
-        return done / warmup
-    rest = (done - warmup) / (1 - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))

@@ -1,11 +1,10 @@
 """Next-token training: a policy learns to continue text before it learns from rewards.
 
 The text is one long stream of token ids, in memory or mapped from a file. Every step draws windows
-from random places of it and fits the policy to the token that follows each token. Left out:
-dropout, several devices.
+from random places of it and fits the policy to the token that follows each token. Left out: several
+devices.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.supervised.fitting import Fitting
-from policies import Policy
+from agents.supervised.schedules import BatchRamp, Schedule
+from agents.supervised.token_stream import (
+    StreamMixture,
+    random_windows,
+    shortest_of,
+    windows_at,
+)
+from policies import Dropout, Policy
 from textenv.errors import PromptError
 
 VALIDATION_WINDOWS = 64
@@ -42,7 +48,7 @@ class PretrainingStep:
 
 def pretraining_steps(
     policy: Policy,
-    stream: NDArray[np.integer],
+    stream: NDArray[np.integer] | StreamMixture,
     *,
     total_tokens: int,
     window: int = 64,
@@ -53,6 +59,9 @@ def pretraining_steps(
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: torch.dtype = torch.float32,
+    schedule: Schedule | None = None,
+    dropout: Dropout | None = None,
+    ramp: BatchRamp | None = None,
     seed: int = 0,
     fitting: Fitting | None = None,
 ) -> Iterator[PretrainingStep]:
@@ -60,20 +69,24 @@ def pretraining_steps(
 
     Args:
         policy: The policy to train; its value head stays as it is.
-        stream: Token ids, shape (N,), any integers; a memory map is read window by window.
+        stream: Token ids, shape (N,), any integers, or a mixture of several such streams; a memory
+            map is read window by window.
         total_tokens: Predictions to make in all, rounded up to whole steps.
         window: Tokens that the policy reads in a row.
         batch_size: Windows of a forward pass.
         accumulate: Forward passes of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next four see `Fitting`.
+        learning_rate: Peak learning rate; for it and the next six see `Fitting`.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
-        seed: Seed of the windows' places; a step's windows depend on the seed and the step's number
-            alone.
+        schedule: Learning rate by step; `Cosine(warmup)` if None.
+        dropout: What the policy drops within a step.
+        ramp: Steps begin with fewer windows; all have `accumulate * batch_size` if None.
+        seed: Seed of the windows' places, and of what is dropped; a step's windows depend on the
+            seed and the step's number alone.
         fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
-            takes the place of the arguments from `learning_rate` to `precision`.
+            takes the place of the arguments from `learning_rate` to `dropout`.
 
     Raises:
         PromptError: The stream is not longer than a window.
@@ -81,29 +94,79 @@ def pretraining_steps(
     """
     if not 1 <= window <= policy.context:
         raise ValueError(f"window is {window}; the policy's context allows 1 to {policy.context}")
-    if len(stream) <= window:
-        raise PromptError(f"the stream has {len(stream)} tokens; a window needs {window + 1}")
+    if (length := shortest_of(stream)) <= window:
+        raise PromptError(f"the stream has {length} tokens; a window needs {window + 1}")
     if total_tokens < 1:
         raise ValueError(f"total_tokens is {total_tokens}; it must be 1 or more")
-    tokens = accumulate * batch_size * window
+    full = accumulate * batch_size
     fitting = fitting or Fitting(
         policy,
-        steps=math.ceil(total_tokens / tokens),
+        steps=steps_of_tokens(total_tokens, window, full, ramp),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         precision=precision,
+        schedule=schedule,
+        dropout=dropout,
+        seed=seed,
     )
-    while fitting.done < fitting.steps:
+    tokens = 0
+    for number, size in enumerate(_batch_sizes(window, full, ramp)):
+        if number >= fitting.steps:
+            return
+        tokens += size * window
+        if number < fitting.done:
+            continue
         # A generator for each step: a run that is resumed draws the same windows, with no state
         # of a generator to save.
         generator = np.random.default_rng([seed, fitting.done])
-        step = fitting.step(
-            next_token_loss(policy, random_windows(stream, generator, batch_size, window))
-            for _ in range(accumulate)
-        )
-        yield PretrainingStep(step.number, step.number * tokens, step.loss, step.learning_rate)
+        step = fitting.step(_losses(policy, stream, generator, size, batch_size, window))
+        yield PretrainingStep(step.number, tokens, step.loss, step.learning_rate)
+
+
+def steps_of_tokens(
+    total_tokens: int, window: int, full: int, ramp: BatchRamp | None = None
+) -> int:
+    """Steps that make `total_tokens` predictions or more.
+
+    Args:
+        total_tokens: Predictions to make in all.
+        window: Tokens of a window.
+        full: Windows of a step at the end of the ramp, or of all without one.
+        ramp: How it grows at first.
+    """
+    tokens = number = 0
+    for size in _batch_sizes(window, full, ramp):
+        if tokens >= total_tokens:
+            break
+        tokens, number = tokens + size * window, number + 1
+    return number
+
+
+def _batch_sizes(window: int, full: int, ramp: BatchRamp | None) -> Iterator[int]:
+    """Windows of each step, for ever."""
+    tokens = 0
+    while True:
+        size = full if ramp is None else ramp.windows(tokens, full)
+        tokens += size * window
+        yield size
+
+
+def _losses(
+    policy: Policy,
+    stream: NDArray[np.integer] | StreamMixture,
+    generator: np.random.Generator,
+    size: int,
+    most: int,
+    window: int,
+) -> Iterator[Tensor]:
+    """Losses of passes of at most `most` windows, whose mean is that of all `size` windows."""
+    passes = [most] * (size // most) + [size % most] * (size % most > 0)
+    for count in passes:
+        loss = next_token_loss(policy, random_windows(stream, generator, count, window))
+        share = count * len(passes) / size
+        yield loss if share == 1 else share * loss
 
 
 def next_token_loss(policy: Policy, windows: NDArray[np.int64] | Tensor) -> Tensor:
@@ -144,21 +207,7 @@ def held_out_loss(
     # Evenly spread and not drawn, so that losses of different steps compare the same text.
     starts = np.linspace(0, len(stream) - window - 1, count).astype(np.int64)
     losses = [
-        next_token_loss(policy, _windows(stream, some, window)).item() * len(some)
+        next_token_loss(policy, windows_at(stream, some, window)).item() * len(some)
         for some in np.split(starts, range(batch_size, count, batch_size))
     ]
     return sum(losses) / count
-
-
-def random_windows(
-    stream: NDArray[np.integer], generator: np.random.Generator, count: int, window: int
-) -> NDArray[np.int64]:
-    """`count` windows of `window` tokens and one more from anywhere in the stream, int64."""
-    return _windows(stream, generator.integers(0, len(stream) - window, count), window)
-
-
-def _windows(
-    stream: NDArray[np.integer], starts: NDArray[np.int64], window: int
-) -> NDArray[np.int64]:
-    """Windows (B, window + 1) of the stream beginning at `starts`, shape (B,)."""
-    return np.asarray(stream[starts[:, None] + np.arange(window + 1)], dtype=np.int64)

@@ -6,7 +6,7 @@ Examples of a batch are laid end to end, and each attends to itself alone, so no
 padding and no document sees another.
 
 Ouyang et al., "Training language models to follow instructions with human feedback" (2022), stage
-one. Left out: dropout.
+one.
 """
 
 import dataclasses
@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.supervised.fitting import FitStep, Fitting
-from policies import Policy, TransformerPolicy
+from agents.supervised.schedules import Schedule
+from policies import Dropout, Policy, TransformerPolicy
+from policies.huggingface.base import TransformersPolicy
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.frames import Frame, Message
@@ -219,27 +221,31 @@ def sft_steps(
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: torch.dtype = torch.float32,
+    schedule: Schedule | None = None,
+    dropout: Dropout | None = None,
     loss: SFTLoss = answer_loss,
     seed: int = 0,
 ) -> Iterator[FitStep]:
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
     Examples that are longer than the policy's context are cut at the end. An example that then has
-    no answer left is not used. A `TransformerPolicy` remembers the template of the first dialogue
-    among the examples, see its `chat_template`.
+    no answer left is not used. A policy of ours, or around a model of transformers, remembers the
+    texts of the template of the first dialogue among the examples, see its `chat_template`.
 
     Args:
         policy: The policy to train; it must have a tokenizer.
         examples: The examples to learn from.
         epochs: Passes over all examples, each in another order.
         batch_size: Examples of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next four see `Fitting`.
+        learning_rate: Peak learning rate; for it and the next six see `Fitting`.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
+        schedule: Learning rate by step; `Cosine(warmup)` if None.
+        dropout: What the policy drops within a step; InstructGPT took 0.2 at `residual`.
         loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
-        seed: Seed of the order.
+        seed: Seed of the order, and of what is dropped.
 
     Raises:
         MalformedRecordError: No example has an answer to learn.
@@ -256,7 +262,9 @@ def sft_steps(
     template = next((e.template for e in examples if e.template is not None), None)
     if isinstance(template, Frame):
         template = template.template
-    if isinstance(template, ChatTemplate) and isinstance(policy, TransformerPolicy):
+    if isinstance(template, ChatTemplate) and isinstance(
+        policy, TransformerPolicy | TransformersPolicy
+    ):
         policy.chat_template = dataclasses.asdict(template)
     fitting = Fitting(
         policy,
@@ -266,6 +274,9 @@ def sft_steps(
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         precision=precision,
+        schedule=schedule,
+        dropout=dropout,
+        seed=seed,
     )
     for batch in batches(len(encoded), epochs, batch_size, seed):
         arrays = pad([encoded[i] for i in batch], policy)

@@ -7,6 +7,7 @@ Documents stand end to end, with a stop token behind each, and begin as prompts 
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,75 @@ def open_stream(path: str | Path, tokenizer: Tokenizer) -> NDArray[np.integer]:
             f"{path} was written with another vocabulary than {tokenizer.name!r}: write it again"
         )
     return stream
+
+
+@dataclass(frozen=True)
+class StreamMixture:
+    """Several streams from which windows are drawn in given shares, whatever their lengths.
+
+    A stream that is shorter than its share of what is read is read several times.
+
+    Attributes:
+        streams: Token ids of each source, shape (N,).
+        weights: Their shares, up to a common factor.
+
+    Raises:
+        ValueError: There is not one positive weight for each stream.
+    """
+
+    streams: tuple[NDArray[np.integer], ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        right = all(0 < weight < np.inf for weight in self.weights)
+        if not self.streams or len(self.streams) != len(self.weights) or not right:
+            raise ValueError(
+                f"the weights {self.weights} are not a positive number for each of "
+                f"{len(self.streams)} streams"
+            )
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The weights with a sum of 1, shape (k,)."""
+        return np.array(self.weights) / sum(self.weights)
+
+    def passes(self, tokens: int) -> list[float]:
+        """How often each stream is read, in parts of it, where so many tokens are drawn."""
+        return [
+            float(share) * tokens / len(stream)
+            for share, stream in zip(self.shares, self.streams, strict=True)
+        ]
+
+
+def random_windows(
+    stream: NDArray[np.integer] | StreamMixture,
+    generator: np.random.Generator,
+    count: int,
+    window: int,
+) -> NDArray[np.int64]:
+    """`count` windows of `window` tokens and one more from anywhere in the stream, int64.
+
+    Of a mixture the source of each window is drawn first.
+    """
+    if not isinstance(stream, StreamMixture):
+        return windows_at(stream, generator.integers(0, len(stream) - window, count), window)
+    drawn = generator.choice(len(stream.streams), count, p=stream.shares)
+    parts = [
+        random_windows(stream.streams[source], generator, 1, window) for source in drawn.tolist()
+    ]
+    return np.concatenate(parts)
+
+
+def windows_at(
+    stream: NDArray[np.integer], starts: NDArray[np.int64], window: int
+) -> NDArray[np.int64]:
+    """Windows (B, window + 1) of the stream beginning at `starts`, shape (B,)."""
+    return np.asarray(stream[starts[:, None] + np.arange(window + 1)], dtype=np.int64)
+
+
+def shortest_of(stream: NDArray[np.integer] | StreamMixture) -> int:
+    """Tokens of the stream, or of the shortest one of a mixture."""
+    return min(map(len, stream.streams if isinstance(stream, StreamMixture) else (stream,)))
 
 
 def _description(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Functions of one number or of one row: exponential, GELU, largest number, layer norm."""
+"""Functions of one number or of one row: exponential, GELU, SiLU, largest number, norms."""
 
 import math
 
@@ -57,6 +57,13 @@ def gelu(x: np.float32) -> np.float32:
     return x * (tail if x < ZERO else ONE - tail)
 
 
+@njit(fastmath={"contract"}, error_model="numpy", cache=True)
+def silu(x: np.float32) -> np.float32:
+    """SiLU, x sigmoid(x); the exponential is that of -|x|, so that nothing overflows."""
+    e = exp(-abs(x))
+    return x * (ONE if x >= ZERO else e) / (ONE + e)
+
+
 @njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
 def largest_of(row: NDArray[np.float32]) -> np.float32:
     """The largest number of a row. NumPy's `max` looks for NaN too, and takes longer."""
@@ -104,4 +111,19 @@ def layer_norm(
         scale = ONE / np.sqrt(square / np.float32(width) + eps)
         for c in range(width):
             out[i, c] = (x[i, c] - mean) * scale * weight[c] + bias[c]
+    return out
+
+
+@njit(fastmath={"contract"}, error_model="numpy", cache=True, nogil=True)
+def rms_norm(
+    x: NDArray[np.float32], weight: NDArray[np.float32], eps: np.float32
+) -> NDArray[np.float32]:
+    """Rows (n, width) with a mean square of 1, times `weight`."""
+    n, width = x.shape
+    out = np.empty_like(x)
+    for i in range(n):
+        square = _squares_around(x[i], ZERO)
+        scale = ONE / np.sqrt(square / np.float32(width) + eps)
+        for c in range(width):
+            out[i, c] = x[i, c] * scale * weight[c]
     return out

@@ -49,6 +49,9 @@ class TransformersPolicy(Policy, ABC):
         model: The model; a `PeftModel` once an adapter was added.
         transformers_tokenizer: The tokenizer, if it belongs to transformers; otherwise None.
         checkpointing: Whether `checkpoint_activations` was called.
+        chat_template: The texts around the messages of the dialogues that it has learned from, by
+            the names of `textenv.frames.ChatTemplate`; None if it has from none, or in the template
+            that it was published with.
         loaded_with: Arguments of `from_pretrained` that say which weights were read; an adapter is
             saved with them.
     """
@@ -76,6 +79,7 @@ class TransformersPolicy(Policy, ABC):
         self._scale, self._softcap = post_processing(language_model.config)
         self._packed = PackedWeight()
         self.checkpointing = False
+        self.chat_template: dict[str, str] | None = None
         self.loaded_with: dict[str, Any] = {}
         for config in getattr(model, "peft_config", {}).values():
             check_config(config)

@@ -1,5 +1,7 @@
 """Any causal language model of transformers as a policy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,9 +10,11 @@ from torch import Tensor
 from policies import adapters
 from policies.adapter_view import AdapterView, Setting
 from policies.cache import Plan, Store
+from policies.dropout import Dropout
 from policies.huggingface import prefixes
 from policies.huggingface.base import TransformersPolicy
 from policies.huggingface.checks import refuse_encoder_decoders, unsupported
+from policies.huggingface.dropping import dropping_in
 from policies.huggingface.loading import as_tokenizer
 from policies.huggingface.own_attention import replace_own_attention
 from policies.huggingface.prefixes import FixedPrefix
@@ -72,6 +76,7 @@ class HuggingFacePolicy(TransformersPolicy):
         made = as_tokenizer(tokenizer, stop, bos=bos, model=language_model)
         super().__init__(model, made, tokenizer, context, seed)
         self.fixed_prefix: FixedPrefix | None = None
+        self._dropout = Dropout()
         with self._off()():
             probe = self.probe(language_model)
             if not replace_own_attention(language_model):
@@ -131,7 +136,9 @@ class HuggingFacePolicy(TransformersPolicy):
     def _read_rows(self, tokens: Tensor, rows: SharedRows) -> Tensor:
         prefix = self.prefix()
         before = 0 if prefix is None else prefix[0][0].shape[1]
-        return self.decode(tokens, rows.positions + before, WholeRows(rows, prefix))
+        return self.decode(
+            tokens, rows.positions + before, WholeRows(rows, prefix, self._dropout.attention)
+        )
 
     def decode(self, tokens: Tensor, positions: Tensor, rows: Any) -> Tensor:
         """Hidden states (N, n_embd), fp32, of flat tokens."""
@@ -146,6 +153,20 @@ class HuggingFacePolicy(TransformersPolicy):
             )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden.float()
+
+    @contextmanager
+    def dropping(self, rates: Dropout) -> Iterator[None]:
+        """See `Policy.dropping`; the model itself stays in evaluation.
+
+        Raises:
+            UnsupportedModelError: The model's layers have other parts than attention and MLP.
+        """
+        before, self._dropout = self._dropout, rates
+        try:
+            with dropping_in(self.decoder, rates):
+                yield
+        finally:
+            self._dropout = before
 
     # ---------------------------------------------------------------- adapters
 

@@ -24,8 +24,7 @@ def allow_checkpoints(model: nn.Module) -> None:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(
             checkpoint,
-            use_reentrant=False,
-            preserve_rng_state=False,
+            use_reentrant=False,  # the random state is kept: a training step may ask for dropout
             context_fn=partial(_same_again, layer),
         )
         # Rates that a layer applies itself, as in OPT and BART; its modules stay in evaluation.

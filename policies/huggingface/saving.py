@@ -43,6 +43,7 @@ class OnDisk(Protocol):
     value_head: nn.Linear
     generator: np.random.Generator
     checkpointing: bool
+    chat_template: dict[str, str] | None
     loaded_with: dict[str, Any]
 
     def checkpoint_activations(self) -> None:
@@ -88,6 +89,7 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
         "dtype": str(policy.dtype).removeprefix("torch."),
         "context": policy.context,
         "checkpointing": policy.checkpointing,
+        "chat_template": policy.chat_template,
         "generator": plain_state(policy.generator),
         "tokenizer": kept,
     }
@@ -134,6 +136,7 @@ def load(made: type[P], folder: str | Path, model: Any, tokenizer: Any) -> P:
     policy = made(model, tokenizer, context=context, **options)  # type: ignore[call-arg]
     policy.context = context  # virtual tokens have been taken off it already
     policy.generator = generator_of(description) or policy.generator
+    policy.chat_template = description.get("chat_template")
     if description.get("checkpointing"):
         policy.checkpoint_activations()
     _check_saved_vocabulary(policy, folder, description)

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from hf_models import make
 from letters import Letters
 
 from policies import TransformerConfig, TransformerPolicy
@@ -222,3 +223,24 @@ def test_what_is_no_reward_model(tmp_path):
     (folder / "policy.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"policy\.safetensors"):
         RewardModel.load(folder)
+
+
+def test_a_policy_with_an_adapter_trains_that_and_the_head():
+    peft = pytest.importorskip("peft")
+    policy = make("llama")
+    policy.add_adapter(peft.LoraConfig(r=2, target_modules="all-linear"))
+    model = RewardModel.from_policy(policy)
+    trained = [name for name, p in model.trunk.named_parameters() if p.requires_grad]
+    assert all("lora" in name or "value_head" in name for name in trained)
+    rows = model.pad([[2, 3, 4], [2, 5]])
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.1)
+    for _ in range(2):  # the first step leaves A as it is, since B is 0
+        optimizer.zero_grad()
+        model.score_tokens(rows)[0].backward()
+        optimizer.step()
+    changed = {
+        name
+        for (name, p), q in zip(model.trunk.named_parameters(), policy.parameters(), strict=True)
+        if not torch.equal(p, q)
+    }
+    assert changed == set(trained)

@@ -34,8 +34,11 @@ _SYSTEMS = ("system", "system_prompt", "meta_instruction")
 _INPUTS = ("input", "context")
 _PAIRS = (("human", "assistant"), ("question", "answer"), ("user", "assistant"))
 """What the two sides of a whole exchange are called where it is one element of a list."""
-_TEXTS = (("input", "target"), ("inputs", "targets"))
-_TEXTS += (("inputs_pretokenized", "targets_pretokenized"),)
+_TEXTS = (
+    ("inputs_pretokenized", "targets_pretokenized"),
+    ("inputs", "targets"),
+    ("input", "target"),
+)
 _SPEAKERS = (r"(?:\n\n|^\s*)(Human|Assistant):", r"\s*### ?(Human|Assistant):")
 """What stands before each message of a dialogue in one text: hh-rlhf's and Guanaco's."""
 
@@ -146,29 +149,38 @@ def _conversational(record: Mapping[str, Any]) -> list[Message] | None:
     """TRL's conversational forms: lists of messages as prompt and completion, or as chosen."""
     prompt = record.get("prompt")
     before = messages_of(prompt, "prompt") if isinstance(prompt, list | tuple) else None
-    names = (*_ANSWERS, "chosen") if before is not None else ("chosen",)
-    name = next((n for n in names if record.get(n) is not None), None)
-    after = None if name is None else record[name]
-    if before is None and not isinstance(after, list | tuple):
-        return None
-    if name is None:
-        return before
-    if isinstance(after, str):
-        return [*(before or ()), {"role": "assistant", "content": after}]
-    answered = messages_of(after, name)
-    whole = before is None or answered[: len(before)] == before
-    return answered if whole else [*(before or ()), *answered]
+    if before is None:
+        chosen = record.get("chosen")
+        return messages_of(chosen, "chosen") if isinstance(chosen, list | tuple) else None
+    name = next((n for n in (*_ANSWERS, "chosen") if n in record), "completion")
+    if isinstance(record.get(name), str):
+        return [*before, {"role": "assistant", "content": record[name]}]
+    answered = messages_of(record.get(name), name)
+    return answered if answered[: len(before)] == before else before + answered
 
 
 def _tree(record: Mapping[str, Any]) -> list[Message] | None:
     """A tree of OpenAssistant: the path of the replies that people ranked best."""
     if not isinstance(record.get("prompt"), Mapping):
         return None
-    said, node = [], record["prompt"]
+    said: list[Message] = []
+    node = record["prompt"]
     while node is not None:
         said.append(_message(node, len(said) + 1))
-        node = min(node.get("replies") or (), key=rank_in_tree, default=None)
+        node = min(replies_in_tree(node), key=rank_in_tree, default=None)
     return said
+
+
+def replies_in_tree(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The replies to a message of OpenAssistant.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    replies = node.get("replies") or []
+    if not isinstance(replies, list) or not all(isinstance(one, Mapping) for one in replies):
+        raise ValueError(f"'replies' is {short(replies)}, not a list of messages")
+    return replies
 
 
 def rank_in_tree(reply: Mapping[str, Any]) -> float:
@@ -308,9 +320,9 @@ def _text_of_parts(content: Any) -> Any:
     """The text of a content in parts, as OpenAI's messages may have it; others as they are."""
     if not isinstance(content, list) or not content:
         return content
-    texts = [p.get("text") for p in content if isinstance(p, Mapping) and p.get("type") == "text"]
-    whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
-    return "".join(texts) if whole else content
+    parts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    return "".join(texts) if len(texts) == len(content) else content
 
 
 def _with_system(record: Mapping[str, Any], said: list[Message]) -> list[Message]:

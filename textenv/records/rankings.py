@@ -11,6 +11,7 @@ from textenv.records.conversations import (
     conversation,
     messages_of,
     rank_in_tree,
+    replies_in_tree,
     text_of,
 )
 from textenv.records.problems import short
@@ -55,7 +56,9 @@ def _ranked(record: Mapping[str, Any]) -> Normal:
         made["scores"] = _list(record, "scores")
     else:
         made |= _of_objects(answers)
-    for name in ("sources", "labeller", "criteria"):
+    if record.get("sources") is not None:
+        made["sources"] = _list(record, "sources")
+    for name in ("labeller", "criteria"):
         if record.get(name) is not None:
             made[name] = record[name]
     return made
@@ -74,9 +77,9 @@ def _of_objects(answers: Sequence[Any]) -> Normal:
             made[name] = given
     if "ranks" in made:
         made.pop("scores", None)
-        least = min((rank for rank in made["ranks"] if type(rank) is int), default=1)
-        if least == 0:  # counted from 0
-            made["ranks"] = [r + 1 if type(r) is int else r for r in made["ranks"]]
+        made["ranks"] = [
+            int(r) if isinstance(r, float) and r % 1 == 0 else r for r in made["ranks"]
+        ]
     elif "scores" not in made:
         raise ValueError("the answers have neither a 'rank' nor a 'score' each")
     return made
@@ -98,7 +101,9 @@ def _ultrafeedback(record: Mapping[str, Any]) -> Normal:
         raise ValueError("the completions have neither 'fine-grained_score' nor 'overall_score'")
     if all(isinstance(c.get("model"), str) for c in completions):
         made["sources"] = [c["model"] for c in completions]
-    noted = [c.get("annotations") or {} for c in completions]
+    noted = [
+        c["annotations"] if isinstance(c.get("annotations"), Mapping) else {} for c in completions
+    ]
     names = [name for name in noted[0] if all(name in one for one in noted)] if noted else []
     made["criteria"] = {name: [_rating(one[name]) for one in noted] for name in names}
     return made
@@ -106,7 +111,7 @@ def _ultrafeedback(record: Mapping[str, Any]) -> Normal:
 
 def _rating(note: Any) -> float | None:
     """A rating, which may be "N/A"."""
-    value = note.get("Rating") if isinstance(note, Mapping) else note
+    value: Any = note.get("Rating") if isinstance(note, Mapping) else note
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -140,7 +145,7 @@ def _tree(record: Mapping[str, Any]) -> Normal:
     root = record["prompt"]
     if not isinstance(root, Mapping):
         raise ValueError(f"'prompt' is {short(root)}, not the root of a tree")
-    replies = [r for r in root.get("replies") or () if rank_in_tree(r) < float("inf")]
+    replies = [reply for reply in replies_in_tree(root) if rank_in_tree(reply) < float("inf")]
     return {
         "prompt": [{"role": "user", "content": text_of(root, "text")}],
         "answers": [_one(reply, ("text",), "text") for reply in replies],

@@ -125,12 +125,9 @@ def _measured(recipe: Recipe) -> dict[str, Any]:
     ]
     return {
         "rows": {row.name: row.numbers() for row in rows},
-        "reward_model": _numbers(recipe, "reward_model"),
-        "sft_loss": _numbers(recipe, "sft")["loss"],
-        "history": {
-            name: json.loads((recipe.folder / name / "history.json").read_text(encoding="utf-8"))
-            for name in ("ppo", "ppo_ptx")
-        },
+        "reward_model": recipe.numbers("reward_model"),
+        "sft_loss": recipe.numbers("sft")["loss"],
+        "history": {name: recipe.numbers(name, "history") for name in ("ppo", "ppo_ptx")},
         "best_of": curve,
         "samples": samples,
     }
@@ -214,7 +211,3 @@ def _best_of(
         unknown,
     )
     return evaluation, curve
-
-
-def _numbers(recipe: Recipe, stage: str) -> Any:
-    return json.loads((recipe.folder / stage / "numbers.json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """How large a run of the recipe is."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from agents.optimisation.settings import PrecisionName
 
@@ -18,8 +19,8 @@ SIZES = {"small": Size(2, 3, 96), "medium": Size(3, 4, 128), "large": Size(4, 5,
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is done in each stage; the defaults fit six minutes on two processor cores.
+class StageSettings:
+    """What is done in each stage, whatever the task.
 
     Attributes:
         language: `en` or `zh`.
@@ -47,11 +48,17 @@ class Settings:
         dpo_beta: Leash of DPO.
         dpo_epochs: Passes of DPO over the rankings.
         best_of: n of best-of-n.
-        eval_prompts: Held-out prompts that every stage answers.
-        curve_points: Evaluations along PPO, for the over-optimisation curve.
         device: Where to compute.
         precision: Number format of the matrix products of training.
+        takes_time: Names of the settings that say how much is done.
     """
+
+    takes_time: ClassVar[tuple[str, ...]] = (
+        "pretrain_tokens",
+        "demonstrations",
+        "ranked_prompts",
+        "ppo_tokens",
+    )
 
     language: str = "en"
     size: str = "medium"
@@ -78,18 +85,26 @@ class Settings:
     dpo_beta: float = 0.1
     dpo_epochs: int = 1
     best_of: int = 8
-    eval_prompts: int = 400
-    curve_points: int = 6
     device: str = "cpu"
     precision: PrecisionName = "float32"
 
-    def scaled(self, budget: float) -> "Settings":
+    def scaled(self, budget: float) -> Self:
         """The same with `budget` times as much of everything that takes time."""
-        counts = (
-            "pretrain_tokens",
-            "demonstrations",
-            "ranked_prompts",
-            "ppo_tokens",
-            "eval_prompts",
+        return replace(
+            self, **{name: round(getattr(self, name) * budget) for name in self.takes_time}
         )
-        return replace(self, **{name: round(getattr(self, name) * budget) for name in counts})
+
+
+@dataclass(frozen=True)
+class Settings(StageSettings):
+    """Those of the recipe on real text; the defaults fit six minutes on two processor cores.
+
+    Attributes:
+        eval_prompts: Held-out prompts that every stage answers.
+        curve_points: Evaluations along PPO, for the over-optimisation curve.
+    """
+
+    takes_time: ClassVar[tuple[str, ...]] = (*StageSettings.takes_time, "eval_prompts")
+
+    eval_prompts: int = 400
+    curve_points: int = 6

@@ -74,12 +74,12 @@ def _comparisons(results: Sequence[Result]) -> TableData:
             [
                 result.settings["size"],
                 result.settings["seed"],
-                _interval(of[SFT]["wins"][BASE]),
-                _interval(of[PPO]["wins"][SFT]),
-                _interval(of[PPO_PTX]["wins"][SFT]),
+                interval_cell(of[SFT]["wins"][BASE]),
+                interval_cell(of[PPO]["wins"][SFT]),
+                interval_cell(of[PPO_PTX]["wins"][SFT]),
                 f"{100 * (of[PPO]['perplexity'] / sft - 1):+.1f}%",
                 f"{100 * (of[PPO_PTX]['perplexity'] / sft - 1):+.1f}%",
-                _interval(result.reward_model["accuracy"]),
+                interval_cell(result.reward_model["accuracy"]),
                 f"{sum(result.seconds.values()):.0f}",
             ]
         )
@@ -186,7 +186,11 @@ def _samples(result: Result) -> TableData:
 def _mean(
     results: Iterable[Result], name: str, value: Callable[[Mapping[str, Any]], float | None]
 ) -> str:
-    values = [value(result.rows[name]) for result in results]
+    return mean_cell(value(result.rows[name]) for result in results)
+
+
+def mean_cell(values: Iterable[float | None]) -> str:
+    """The mean over runs, and their standard deviation if there are several."""
     known = [x for x in values if x is not None]
     if not known:
         return "-"
@@ -194,7 +198,8 @@ def _mean(
     return f"{np.mean(known):.2f}{spread}"
 
 
-def _interval(numbers: Mapping[str, float]) -> str:
+def interval_cell(numbers: Mapping[str, float]) -> str:
+    """An interval from JSON."""
     return f"{numbers['mean']:.2f} [{numbers['low']:.2f}, {numbers['high']:.2f}]"
 
 

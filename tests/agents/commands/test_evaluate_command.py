@@ -92,6 +92,13 @@ def test_a_reward_model(folder):
     assert result.exit_code == 0, result.output
     (row,) = json.loads((folder / "out.json").read_text())
     assert row["reward"]["low"] < row["reward"]["high"]
+    alone = row["reward"]["mean"]
+    RewardModel.from_policy(policy(5), seed=1).save(folder / "other")
+    several = ["--reward-model", "model", "--reward-model", "other", "--spread-penalty", "9"]
+    result = run("one", *several, "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert row["reward"]["mean"] < alone
 
 
 def test_answers_in_bfloat16(folder):
@@ -211,3 +218,85 @@ def test_policies_answer_under_the_masks_they_are_given(folder):
     ]
     refused = run("one", "--reward", "my.py:length", "--allowed-tokens", "300")
     assert refused.exit_code == 2 and "allowed_tokens holds 300" in refused.output
+
+
+# ------------------------------------------------------------------------- ways to put prompts
+
+ASKED = ["--prompts", "my.jsonl", "--answers", "6", "--rows", "4", "--max-new-tokens", "4"]
+
+
+def ask(*arguments: object):
+    return run_command("eval", *arguments, *ASKED)
+
+
+@pytest.fixture
+def shots(folder):
+    config = TransformerConfig(TOKENIZER.vocab_size, 200, n_layer=1, n_head=2, n_embd=16)
+    TransformerPolicy(config, tokenizer=TOKENIZER).save(folder / "long")
+    lines = [json.dumps({"question": f"prompt {n}", "answer": str(n)}) for n in (30, 31, 32)]
+    (folder / "examples.jsonl").write_text("\n".join(lines))
+    mine = (
+        "def shown(episodes):\n"
+        "    assert all(e.prompt.startswith('Count.') for e in episodes)\n"
+        "    return [float(e.prompt.count('A: ')) for e in episodes]\n"
+    )
+    (folder / "shown.py").write_text(mine)
+    return folder
+
+
+def test_rows_by_the_number_of_shots(shots):
+    line = ["--examples", "examples.jsonl", "--shots", "0", "--shots", "2", "--json", "out.json"]
+    ran = ask("long", "--reward", "shown.py:shown", "--description", "Count.", *line)
+    assert ran.exit_code == 0, ran.output
+    none, two = json.loads((shots / "out.json").read_text())
+    assert (none["name"], two["name"]) == ("long, 0 shots", "long, 2 shots")
+    assert (none["reward"]["mean"], two["reward"]["mean"]) == (0.0, 2.0)
+    assert two["wins"]["long, 0 shots"]["mean"] == 1.0
+
+
+def test_rows_by_wording_and_how_much_depends_on_it(shots):
+    (shots / "wordings.txt").write_text("{prompt}\nDo this: {prompt}!\n")
+    (shots / "odd.py").write_text("def judge(prompt, answer): return sum(map(ord, answer)) % 7")
+    line = ["--judge", "odd.py:judge", "--wordings", "wordings.txt", "--json", "out.json"]
+    ran = ask("one", "two", *line)
+    assert ran.exit_code == 0, ran.output
+    assert "How much depends on the wording" in ran.output
+    rows = json.loads((shots / "out.json").read_text())
+    names = ["one, {prompt}", "one, Do this: {prompt}!", "two, {prompt}", "two, Do this: {prompt}!"]
+    assert [row["name"] for row in rows] == names
+    found = rows[0]["robustness"]
+    assert found == rows[1]["robustness"] != rows[2]["robustness"]
+    means = [row["judge"]["mean"] for row in rows[:2]]
+    assert found["spread"] == pytest.approx(max(means) - min(means))
+    assert found["by_wording"]["{prompt}"]["mean"] == pytest.approx(means[0])
+
+
+def test_refusals_by_a_column_of_the_prompts(folder):
+    records = [{"prompt": f"prompt {n}", "refuse": n % 2 == 0} for n in range(6)]
+    (folder / "my.jsonl").write_text("\n".join(map(json.dumps, records)))
+    ran = ask("one", "--judge", "my.py:judge", "--refusals", "--json", "out.json")
+    assert ran.exit_code == 0, ran.output
+    (row,) = json.loads((folder / "out.json").read_text())
+    assert row["refused_when_due"]["mean"] == row["refused_otherwise"]["mean"] == 0
+    assert "refused when due" in ran.output and "refused otherwise" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--examples", "examples.jsonl"], "--examples stands with worked examples"),
+        (["--description", "Count."], "--description stands with worked examples"),
+        (["--shots", "2"], "--shots 2 of which examples? Name a file, --examples"),
+        (["--shots", "3", "--examples", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--shots", "4", "--examples", "examples.jsonl"], "4 worked examples are asked for"),
+        (["--shots", "1", "--examples", "examples.jsonl", "--reasoning"], "has no reasoning"),
+        (["--shots", "0", "--wordings", "wordings.txt"], "give one of them at a time"),
+        (["--wordings", "wordings.txt"], "holds 1 wordings: give two or more"),
+        (["--refusals"], "prompt 0 has the value None in its column 'refuse'"),
+    ],
+)
+def test_ways_that_cannot_be_are_refused(shots, line, message):
+    (shots / "wordings.txt").write_text("{prompt}\n")
+    ran = ask("long", "--judge", "my.py:judge", *line)
+    assert ran.exit_code in (1, 2)
+    assert message in ran.output, ran.output

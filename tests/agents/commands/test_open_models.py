@@ -8,7 +8,7 @@ from command_line import run_command
 from published import FAMILIES, publish
 
 from agents.feedback import read_rankings
-from policies import HuggingFacePolicy, RewardModel, load_policy
+from policies import EncoderDecoderPolicy, HuggingFacePolicy, RewardModel, load_policy
 
 pytest.importorskip("peft")
 torch.set_num_threads(1)
@@ -46,20 +46,15 @@ def trained(policy):
     return {name for name, weight in policy.named_parameters() if weight.requires_grad}
 
 
-@pytest.mark.parametrize(("family", "lora"), [(f, 0) for f in FAMILIES] + [("llama", 2)])
+@pytest.mark.parametrize(
+    ("family", "lora"), [*((family, 0) for family in FAMILIES), ("llama", 2), ("t5", 2)]
+)
 def test_all_stages_on_one_model(folder, family, lora):
     publish(folder / "base", family)
     adapter = ("--lora", lora) if lora else ()
-    (folder / "book.txt").write_text("It says 1. " * 60)
-    run(
-        *("pretrain", "--text", "book.txt", "--policy", "base", "--out", "read", *adapter),
-        *("--window", 16, "--batch-size", 2, "--tokens", 64, "--report-every", 2),
-    )
-    # The whole model is read on; an adapter is one of the published model.
-    begin = ("base", *adapter) if lora else ("read",)
-    run("sft", "--policy", *begin, "--examples", "my.jsonl", "--out", "sft", "--epochs", 1)
+    run("sft", "--policy", "base", *adapter, "--examples", "my.jsonl", "--out", "sft")
     sft = load_policy("sft")
-    assert isinstance(sft, HuggingFacePolicy)
+    assert isinstance(sft, EncoderDecoderPolicy if family == "t5" else HuggingFacePolicy)
     assert ("lora" in str(trained(sft))) == bool(lora)
     run(
         *("preferences", "--policy", "sft", "--prompts", "my.txt", "--labeller", "my.py:odd"),
@@ -92,11 +87,22 @@ def test_all_stages_on_one_model(folder, family, lora):
     assert kl[1] == pytest.approx(0, abs=1e-4) and kl[0] != 0 != kl[2]
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_model_reads_on_and_goes_on(folder, lora):
+    publish(folder / "base", context=32)
+    (folder / "book.txt").write_text("It says 1. " * 60)
+    rest = ("--window", 16, "--batch-size", 2, "--report-every", 2, "--lora", lora)
+    rest = ("pretrain", "--text", "book.txt", "--policy", "base", "--out", "read", *rest)
+    run(*rest, "--tokens", 64)
+    begun = load_policy("read")
+    assert ("lora" in str(trained(begun))) == bool(lora)
+    assert "Going on after step 2" in run(*rest, "--tokens", 128)
+    assert moved(begun, load_policy("read"))
+
+
 def test_an_adapter_of_the_model_itself_has_the_model_as_reference(folder):
     publish(folder / "base")
-    rankings = [{"prompt": f"{n}", "chosen": " a", "rejected": " bb"} for n in range(8)]
-    (folder / "ranked.jsonl").write_text("\n".join(map(json.dumps, rankings)))
-    rest = ("--preferences", "ranked.jsonl", "--epochs", 3, "--learning-rate", 0.01)
+    rest = ("--preferences", ranked(folder), "--epochs", 3, "--learning-rate", 0.01)
     run("dpo", "--policy", "base", "--lora", 2, *rest, "--out", "dpo", "--loss", "ipo")
     run("reward-model", "--policy", "base", "--lora", 2, *rest, "--out", "rm")
     learned = load_policy("dpo").model
@@ -109,21 +115,84 @@ def test_an_adapter_of_the_model_itself_has_the_model_as_reference(folder):
     assert (score(map(str, range(8)), [" a"] * 8) > score(map(str, range(8)), [" bb"] * 8)).all()
 
 
-def test_chat_takes_a_models_own_template_and_its_stop_tokens(folder, monkeypatch):
-    publish(folder / "base")
-    policy = HuggingFacePolicy.from_pretrained("base")
+@pytest.fixture
+def read(monkeypatch):
+    """The beginnings that policies read, one text for each row that begins."""
     seen = []
     extend = HuggingFacePolicy.extend
 
     def watched(self, store, plan):
-        seen.append(plan.tokens.tolist())
+        for begin in (plan.positions == 0).nonzero()[0]:
+            ids = plan.tokens[begin:][plan.rows[begin:] == plan.rows[begin]]
+            seen.append(self.transformers_tokenizer.decode(ids))
         return extend(self, store, plan)
 
     monkeypatch.setattr(HuggingFacePolicy, "extend", watched)
-    run("chat", "base", "--max-new-tokens", 3, "--temperature", 0, typed="Hi\n/exit\n")
-    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    ids = policy.transformers_tokenizer(text)["input_ids"]
-    assert max(seen, key=len) == ids
+    return seen
+
+
+def test_chat_takes_a_models_own_template_and_its_stop_tokens(folder, read):
+    publish(folder / "base")
+    said = ("--max-new-tokens", 2, "--temperature", 0, "--allowed-tokens", 66)
+    run("chat", "base", *said, "--system", "Be brief.", typed="Hi\nMore\n/exit\n")
+    head = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+    head += "<|im_start|>assistant\n"
+    first, second = [text for text in read if "Hi" in text]  # a policy that is made reads too
+    assert first == head
+    answer = HuggingFacePolicy.from_pretrained("base").tokenizer.decode([66, 66])
+    more = "<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
+    assert second == head + answer + more
+
+
+def test_every_stage_talks_in_the_models_own_template(folder, read):
+    publish(folder / "base")
+
+    def ask(n):
+        return [{"role": "user", "content": f"Say {n}."}]
+
+    talks = [{"messages": [*ask(n), {"role": "assistant", "content": f"{n}"}]} for n in range(8)]
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    asked = "\n".join(json.dumps({"prompt": ask(n)}) for n in range(8))
+    (folder / "asked.jsonl").write_text(asked)
+    prompts, answers = ("--prompts", "asked.jsonl"), ("--max-new-tokens", 4)
+    run("sft", "--policy", "base", "--lora", 2, "--examples", "talk.jsonl", "--out", "sft")
+    ranked = ("--labeller", "my.py:odd", "--out", "ranked.jsonl", "--answers-per-prompt", 6)
+    run("preferences", "--policy", "sft", *prompts, *answers, *ranked)
+    run("reward-model", "--policy", "sft", "--preferences", "ranked.jsonl", "--out", "rm")
+    run("dpo", "--policy", "sft", "--preferences", "ranked.jsonl", "--out", "dpo")
+    rest = ("--reward-model", "rm", *prompts, *answers, "--frame", "chat", "--rows", 4)
+    run("train", "--policy", "sft", *rest, "--tokens", 32, "--eval-answers", 4)
+    run("eval", "sft", "dpo", *rest, "--answers", 4)
+    run("chat", "dpo", *answers, typed="Say 1.\n/exit\n")
+    heads = [f"<|im_start|>user\nSay {n}.<|im_end|>\n<|im_start|>assistant\n" for n in range(8)]
+    asked = {text for text in read if "Say" in text}
+    for text in asked:  # what rows have in common is read before the rest of them
+        assert any(head.startswith(text) or text.startswith(head) for head in heads), text
+    assert len(asked) >= len(heads)
+    # What the reward model reads of an answer is what it has learned from.
+    model = RewardModel.load("rm")
+    (ids,) = model.encode([ask(1)], ["1"])
+    assert model.trunk.transformers_tokenizer.decode(ids) == heads[1] + "1<|im_end|>"
+
+
+def test_a_model_without_a_template_is_asked_as_it_was_taught(folder, read):
+    publish(folder / "base", chat_template=None)
+    dialogue = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    records = "\n".join([json.dumps({"messages": dialogue})] * 2)
+    (folder / "talk.jsonl").write_text(records)
+    run("sft", "--policy", "base", "--lora", 2, "--examples", "talk.jsonl", "--out", "sft")
+    run("dpo", "--policy", "sft", "--preferences", ranked(folder), "--out", "dpo")
+    for taught in ("sft", "dpo"):
+        read.clear()
+        run("chat", taught, "--max-new-tokens", 2, typed="Hi\n/exit\n")
+        assert "User: Hi\nAssistant:" in read
+
+
+def ranked(folder):
+    """A file of rankings."""
+    rankings = [{"prompt": f"{n}", "chosen": " a", "rejected": " bb"} for n in range(8)]
+    (folder / "ranked.jsonl").write_text("\n".join(map(json.dumps, rankings)))
+    return "ranked.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,13 @@ from command_line import run_command
 
 from agents.feedback import read_rankings
 from agents.jobs import preferences
-from policies import TransformerConfig, TransformerPolicy
-from policies.reward_model import RewardModel
+from policies import (
+    RewardModel,
+    RewardModelEnsemble,
+    TransformerConfig,
+    TransformerPolicy,
+    load_reward_model,
+)
 from textenv.tokenizers import BytesTokenizer
 
 torch.set_num_threads(1)
@@ -169,6 +174,22 @@ def test_a_reward_model_from_pairs(loss):
     model = RewardModel.load("model")
     good, bad = model.score_texts(["p ", "p "], ["aeio", "bcdf"])
     assert good > 0 > bad
+
+
+def test_an_ensemble_and_its_length():
+    write_pairs("pairs.jsonl", 40)
+    longer = [{"prompt": f"q{i}", "chosen": "a" * (2 + i), "rejected": "a"} for i in range(20)]
+    Path("longer.jsonl").write_text("\n".join(map(json.dumps, longer)))
+    options = ["--preferences", "longer.jsonl", "--held-out", "0.2", "--members", "2"]
+    result = learn(*options, "--epochs", "4", "--learning-rate", "3e-3", "--remove-length")
+    assert result.exit_code == 0, result.output
+    assert "Accuracy of the members" in result.output
+    assert "before it was removed, 2" in result.output and "labellers" in result.output
+    ensemble = load_reward_model("model")
+    assert isinstance(ensemble, RewardModelEnsemble) and len(ensemble.models) == 2
+    assert all(model.length_slope != 0 for model in ensemble.models)
+    each = ensemble.member_scores(["p ", "p "], ["aeio", "bcdf"])
+    assert (each[0] != each[1]).all() and (each[:, 0] > each[:, 1]).all()
 
 
 def test_the_mean_of_demonstrations_is_zero():

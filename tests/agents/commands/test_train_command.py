@@ -453,6 +453,31 @@ def test_a_reward_model_with_its_critic_and_text_to_go_on_reading(folder):
     assert run_folders(folder) == [made]
 
 
+def test_an_ensemble_reports_its_spread(folder):
+    options = with_a_reward_model()[:-4]
+    second = RewardModel.from_policy(TransformerPolicy.load("policy"), seed=1)
+    second.save("second")
+    result = run(*options, "--reward-model", "second", "--combine", "worst")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    names, *values = (made / "metrics.csv").read_text().splitlines()
+    column = next(i for i, name in enumerate(names.split(",")) if name.endswith("spread"))
+    assert float(values[0].split(",")[column]) > 0
+    assert json.loads((made / "config.json").read_text())["combine"] == "worst"
+    again = run("--resume", str(made), "--tokens", "900")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_training_ends_beyond_a_distance(folder):
+    options = ["--prompts", "my.jsonl", "--policy", "policy", "--reward", "my.py:vowels", *SMALL]
+    far = ["--learning-rate", "0.05", "--tokens", "100000", "--kl-coef", "0"]
+    result = run(*options, *far, "--stop-beyond-kl", "0.5")
+    assert result.exit_code == 0, result.output
+    (made,) = run_folders(folder)
+    updates = len((made / "metrics.csv").read_text().splitlines()) - 1
+    assert 1 < updates < 40  # of 3,125
+
+
 def test_a_reward_and_a_reward_model_are_one_too_many(folder):
     result = run(*with_a_reward_model(), "--reward", "my.py:vowels")
     assert result.exit_code == 1

@@ -123,3 +123,51 @@ def test_numbers_are_json():
     assert back[0]["reward"] == {"mean": 2, "low": 1, "high": 3}
     assert back[0]["wins"]["b"]["mean"] == 1
     assert back[0]["kl"]["mean"] == 1 and back[1]["kl"] is None
+
+
+def test_wins_at_equal_length_take_off_what_length_adds():
+    """A judge of length alone: the longer side always wins, and neither would at equal length."""
+    rng = np.random.default_rng(0)
+    texts = {name: ["x" * n for n in rng.integers(5, 25, 200) + more] for name, more in LONGER}
+    rows = compare_answers(
+        {name: evaluation([0.0] * 200, some) for name, some in texts.items()},
+        judge=lambda prompt, answer: len(answer) + rng.normal(0, 8),
+    )
+    long = rows[1]
+    assert long.wins["short"].low > 0.6
+    controlled = long.wins_at_equal_length["short"]
+    assert controlled.low < 0.5 < controlled.high
+    assert long.numbers()["wins_at_equal_length"]["short"] == controlled._asdict()
+    assert "scores" not in long.numbers() and len(long.scores) == 200
+
+
+LONGER = (("short", 0), ("long", 8))
+
+
+def test_refusals_of_each_row():
+    texts = ["I can't do that.", "ok", "I can't do that.", "ok"]
+    (row,) = compare_answers(
+        {"one": evaluation([0.0] * 4, texts)}, refusal_due=[True, True, False, False]
+    )
+    assert row.refused_when_due.mean == row.refused_otherwise.mean == 0.5
+    (plain,) = compare_answers({"one": evaluation([0.0] * 4, texts)})
+    assert plain.refused_when_due is None
+    headings, _ = table_cells([row])
+    assert "refused when due" in headings and "refused when due" not in table_cells([plain])[0]
+
+
+def test_ways_to_put_the_prompts_are_rows():
+    ways = {"plain": PROMPTS, "loud": [Prompt(p.text.upper()) for p in PROMPTS]}
+    seen = []
+    rows = compare(
+        {"one": policy(0), "two": policy(1)},
+        environment,
+        ways,
+        stream=lambda of: np.arange(20),
+        on_answers=seen.append,
+    )
+    assert [row.name for row in rows] == ["one, plain", "one, loud", "two, plain", "two, loud"]
+    assert seen == sorted(seen) and seen[-1] == 4 * len(PROMPTS)
+    assert rows[0].perplexity == rows[1].perplexity != rows[2].perplexity
+    (alone,) = compare({"one": policy(0)}, environment, PROMPTS)
+    assert alone.reward == rows[0].reward

@@ -1,21 +1,24 @@
 """Figures of conduct, by hand."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
 
 from agents.evaluation import assistant_exam, conduct_tables, examine, gain
-from agents.evaluation.conduct import MEASURES, Conduct, Judged, continued
+from agents.evaluation.conduct import MEASURES, Conduct, Judged
 from policies import TransformerConfig, TransformerPolicy
 from textenv.frames import ChatTemplate
 from textenv.tasks import assistant
 from textenv.tokenizers import BytesTokenizer
 
+CASES = itertools.count()
+
 
 def judged(verdict, correct, due="answer", area="helpful", number=1, **more):
-    columns = {"kind": more.pop("kind", "sum"), "area": area, "new_kind": False, "due": due}
-    columns |= {"case": more.pop("case", ""), "number": number, "wording": "0"}
+    columns = {"kind": "sum", "area": area, "new_kind": False, "due": due}
+    columns |= {"case": str(next(CASES)), "number": number, "wording": "0"}
     return Judged(columns | more, "text", 4, verdict, correct)
 
 
@@ -82,6 +85,16 @@ def test_kinds_wordings_and_history():
     assert [history[key].mean for key in ("with history", "without", "gain")] == [0.5, 0.5, 0.0]
 
 
+def test_a_case_counts_once():
+    """Right in one of two answers to one case, and in the only answer to another: 3/4."""
+    some = [judged("right", True, case="a"), judged("wrong", False, case="a")]
+    done = dataclasses.replace(DONE, answers=[*some, judged("right", True, case="b")])
+    assert done.interval("helpful: correct").mean == 0.75
+    assert done.kinds()["sum"].mean == 0.75
+    doubled = dataclasses.replace(DONE, answers=[*ANSWERS, *ANSWERS])
+    assert doubled.interval("correct, all") == DONE.interval("correct, all")
+
+
 def test_the_gain_is_paired():
     better = dataclasses.replace(DONE, answers=[a._replace(correct=True) for a in ANSWERS])
     found = gain(better, DONE)
@@ -120,7 +133,7 @@ def test_an_exam_of_the_assistants_world(language):
     known = {
         value for person in assistant.facts(language).values() for value in person.values()
     } | {str(number) for number in range(101)}
-    assert all(due in known for _, due in exam.openings)
+    assert all(due.strip() in known for _, due in exam.openings)
 
 
 def test_a_policy_is_examined():
@@ -135,28 +148,7 @@ def test_a_policy_is_examined():
     assert done.interval("tokens an answer").mean <= 3
     assert [len(group) for group in done.reworded] == [assistant.WORDINGS] * len(exam.reworded)
     assert len(done.alone) == sum(query.columns["number"] > 1 for query in exam.queries)
+    assert len(done.continued) == 2
     assert 200 < done.perplexity < 320  # of 257 ids, none of which it knows
     again = examine(policy, ChatTemplate(), exam, **arguments)
     assert again.numbers() == done.numbers()
-
-
-def test_what_must_come_next_is_a_whole_number():
-    class Writes:
-        """Stands for a policy; `generate` is given its texts."""
-
-        tokenizer = BytesTokenizer()
-
-    texts = {"2 plus 3 is": " 5.", "2 plus 4 is": " 65.", "2 plus 5 is": "7", "2 plus 6 is": " 81"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "agents.evaluation.conduct.generate",
-            lambda policy, openings, budget, temperature: [texts[o] for o in openings],
-        )
-        due = [
-            ("2 plus 3 is", "5"),
-            ("2 plus 4 is", "6"),
-            ("2 plus 5 is", "7"),
-            ("2 plus 6 is", "8"),
-        ]
-        assert continued(Writes(), due) == [True, False, True, False]
-    assert continued(Writes(), []) == []

@@ -2,7 +2,13 @@ import sys
 
 import pytest
 
-from agents.evaluation import profanity_words, refuse_toxic, toxicity_penalty
+from agents.evaluation import (
+    chinese_profanity_words,
+    profanity_words,
+    refuse_toxic,
+    swear_words,
+    toxicity_penalty,
+)
 from textenv import TextVectorEnv
 from textenv.errors import MissingExtraError
 from textenv.rewards import per_text, weighted
@@ -68,3 +74,18 @@ def test_the_penalty_is_a_part_of_a_reward(threshold, expected):
 def test_refusal_from_the_threshold_on():
     check = refuse_toxic(counting_x, threshold=0.5, refusal="No.")
     assert [check(text) for text in ("a", "ax", "xax", "xxxx")] == ["a", "ax", "No.", "No."]
+
+
+def test_chinese_swear_words_are_whole_words():
+    classifier = chinese_profanity_words()
+    rude = ["你是个傻逼", "操你妈", "他妈的", "你这个笨蛋"]
+    polite = ["我们去他妈妈家吃饭", "牛奶很好喝", "这是他妈妈的书", "今天天气很好", ""]
+    assert classifier(rude) == [1.0] * len(rude)
+    assert classifier(polite) == [0.0] * len(polite)
+
+
+def test_the_lists_are_those_of_the_languages_of_the_texts():
+    english = swear_words(["Tell me a joke."])
+    assert english(["damn idiot", "傻逼", "hello"]) == [1.0, 0.0, 0.0]
+    both = swear_words(["讲个笑话"])
+    assert both(["damn idiot", "傻逼", "hello", "你好"]) == [1.0, 1.0, 0.0, 0.0]

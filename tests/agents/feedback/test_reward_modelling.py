@@ -16,6 +16,7 @@ from agents.feedback import (
     rank,
     reward_model_steps,
     split_rankings,
+    standardise,
 )
 from agents.feedback.reward_modelling import NO_PAIRS
 from policies import TransformerConfig, TransformerPolicy
@@ -162,3 +163,17 @@ def test_calibration_by_hand():
     assert table.bins[2].observed == pytest.approx(2 / 3)
     assert math.isnan(table.bins[0].observed)
     assert table.error == pytest.approx((3 * abs(one - 2 / 3) + (1 - four)) / 4)
+
+
+def test_scores_of_deviation_one():
+    model = fresh_model()
+    prompts, answers = ["ab"] * 6, ["a", "b", "ab", "ba", "aab", ""]
+    before = model.score_texts(prompts, answers)
+    model.length_slope.fill_(0.01)
+    standardise(model, prompts, answers)
+    after = model.score_texts(prompts, answers)
+    assert after.mean() == pytest.approx(0, abs=1e-5) and after.std() == pytest.approx(1, abs=1e-4)
+    lengths = np.array([len(answer) for answer in answers])
+    assert np.corrcoef(before - 0.01 * lengths, after)[0, 1] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(PromptError, match="cannot be scaled"):
+        standardise(model, ["ab"] * 2, ["a"] * 2)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from agents.supervised import open_stream, write_stream
+from agents.supervised import StreamMixture, open_stream, write_stream
+from agents.supervised.token_stream import random_windows, shortest_of
 from textenv.errors import CheckpointError, VocabularyMismatchError
 from textenv.tokenizers import BytesTokenizer, train_bpe
 
@@ -44,3 +45,21 @@ def test_what_is_damaged_is_refused(tmp_path, damage):
         (tmp_path / "a.tokens.json").unlink()
     with pytest.raises(CheckpointError, match=r"a\.tokens"):
         open_stream(path, BytesTokenizer())
+
+
+def test_windows_of_a_mixture_come_in_the_shares_of_its_weights():
+    streams = (np.zeros(20, dtype=np.int64), np.arange(1, 1001))
+    mixture = StreamMixture(streams, (3.0, 1.0))
+    windows = random_windows(mixture, np.random.default_rng(0), 4000, 5)
+    assert windows.shape == (4000, 6)
+    from_first = (windows == 0).all(1)
+    assert from_first.mean() == pytest.approx(0.75, abs=4 * 0.44 / 4000**0.5)
+    assert (np.diff(windows[~from_first], axis=1) == 1).all()
+    assert mixture.passes(4000) == [150.0, 1.0]
+    assert shortest_of(mixture) == 20 and shortest_of(streams[1]) == 1000
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, float("inf"))])
+def test_weights_that_are_none(weights):
+    with pytest.raises(ValueError, match="positive number for each"):
+        StreamMixture((np.arange(3), np.arange(3)), weights)

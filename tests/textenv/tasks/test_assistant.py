@@ -2,13 +2,18 @@
 
 import itertools
 import json
+import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 from textenv.errors import OptionError
+from textenv.frames import ChatTemplate
+from textenv.frames.chat_template import encode_pieces
 from textenv.tasks import assistant
 from textenv.tasks.assistant import KINDS, WORDINGS, Dialogue, Verdict
+from textenv.tokenizers import train_bpe
 
 LANGUAGES = ("en", "zh")
 
@@ -49,6 +54,38 @@ def test_the_answer_to_another_question_is_wrong(language):
     assert compared > 3000
 
 
+def mutations(check, reference, language):
+    """Answers that a small change has made wrong."""
+    yield "I do not know." if language == "en" else "我不知道。"
+    yield ("It is not so: " if language == "en" else "不对: ") + reference
+    if check["form"] in ("number", "list"):
+        last = re.findall(r"\d+", reference)[-1]
+        before, _, after = reference.rpartition(last)
+        yield f"{before}{int(last) + 1}{after}"
+        yield f"{reference} {int(last) + 1}"
+    if check["form"] == "list":
+        yield ", ".join(map(str, check["items"][:-1]))
+        yield ", ".join(map(str, check["items"][::-1]))
+    if check["form"] == "text":
+        yield reference + reference
+    if check["form"] == "summary":
+        yield check["passage"]
+        yield reference.replace(check["parts"][1], "")
+    if "at_most" in check:
+        yield (
+            check["at_most"] * "x x " + reference if language == "en" else "的的的的的" + reference
+        )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_changed_answer_is_wrong(language):
+    for dialogue in dialogues_of(language, 300):
+        for exchange in dialogue.exchanges:
+            if exchange.check["due"] == "answer":
+                for text in mutations(exchange.check, exchange.reference, language):
+                    assert not assistant.correct(exchange.check, text), (exchange, text)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_held_out_questions_are_asked_in_no_training_dialogue(language):
     cases = {
@@ -65,6 +102,20 @@ def test_held_out_questions_are_asked_in_no_training_dialogue(language):
     assert kinds["training"] == kinds["held_out"]
     wordings = {d.wording for d in assistant.dialogues(language, "training", 400, 0)}
     assert wordings == {str(number) for number in range(WORDINGS - 1)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_documents_ask_nothing_that_an_evaluation_asks(language):
+    """They state the facts and sums, and hold no held-out list, sentence or passage at all."""
+    text = "\n".join(itertools.islice(assistant.documents(language, 5), 1500))
+    asked = set(re.findall(r'^[^:\uff1a\n]+[:\uff1a] ?(.+)$|["“]([^"”]+)["”]', text, re.MULTILINE))
+    asked = {question for pair in asked for question in pair if question}
+    for part in assistant.PARTS:
+        made = assistant.dialogues(language, part, 1500, 6)
+        common = {d.exchanges[0].question for d in made} & asked
+        assert common if part == "training" else not common, sorted(common)[:3]
+    for dialogue in assistant.dialogues(language, "held_out", 200, 6, ["summary"]):
+        assert dialogue.exchanges[0].check["passage"] not in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -110,3 +161,27 @@ def test_what_there_is_not():
         assistant.dialogues("en", "all", 1, 0)
     with pytest.raises(OptionError, match="difference"):
         assistant.dialogues("en", "training", 1, 0, ["difference"])
+
+
+def test_the_page_shows_every_kind():
+    page = (Path(__file__).parents[3] / "docs" / "assistant.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    shown = dict(line.strip("| ").split(" | ")[:2] for line in rows)
+    assert {f"`{kind.name}`": kind.area for kind in KINDS}.items() <= shown.items()
+
+
+@pytest.mark.parametrize(("language", "vocabulary"), [("en", 1024), ("zh", 800)])
+def test_dialogues_are_short(language, vocabulary):
+    """Whole dialogues fit a context of 160 tokens, answers are of at most 20."""
+    texts = itertools.islice(assistant.documents(language, 0), 1000)
+    tokenizer = train_bpe(texts, vocabulary, pattern=assistant.PATTERNS[language])
+    template, longest = ChatTemplate(), 0
+    for dialogue in dialogues_of(language, 300):
+        ids, learned = encode_pieces(template.pieces(dialogue.record()["messages"]), tokenizer)
+        longest = max(longest, len(ids))
+        assert len(ids) <= 160
+        said = [len(list(run)) for answer, run in itertools.groupby(learned) if answer]
+        assert max(said) <= 20, dialogue
+    assert longest > 80  # there are long ones
+    for number in range(1, 31):
+        assert len(tokenizer.encode((" " if language == "en" else "") + str(number))) == 1

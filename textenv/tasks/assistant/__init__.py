@@ -21,6 +21,7 @@ from textenv.tasks.assistant.dialogues import (
 )
 from textenv.tasks.assistant.documents import documents, openings
 from textenv.tasks.assistant.facts import facts
+from textenv.tasks.assistant.languages import PATTERNS
 from textenv.tasks.assistant.verdicts import Verdict, correct, score, verdict
 from textenv.tasks.assistant.words import WORDINGS
 from textenv.tasks.assistant.world import (
@@ -33,6 +34,7 @@ from textenv.tasks.assistant.world import (
 __all__ = [
     "KINDS",
     "PARTS",
+    "PATTERNS",
     "WORDINGS",
     "AssistantWorld",
     "Dialogue",

@@ -10,8 +10,9 @@ import numpy as np
 from textenv.errors import OptionError
 from textenv.tasks.assistant import questions
 from textenv.tasks.assistant.facts import is_held_out
+from textenv.tasks.assistant.languages import language
 from textenv.tasks.assistant.questions import Make, Steps
-from textenv.tasks.assistant.words import WORDINGS, Words, language
+from textenv.tasks.assistant.words import WORDINGS, Words
 
 PARTS = ("training", "held_out", "held_out_kinds")
 _TRIES = 10_000

@@ -12,7 +12,8 @@ import numpy as np
 
 from textenv.tasks.assistant import questions
 from textenv.tasks.assistant.facts import facts, is_held_out
-from textenv.tasks.assistant.words import WORDINGS, Words, language
+from textenv.tasks.assistant.languages import language
+from textenv.tasks.assistant.words import WORDINGS, Words
 
 T = TypeVar("T")
 
@@ -42,10 +43,10 @@ def documents(code: str, seed: int) -> Iterator[str]:
 
 
 def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
-    """Beginnings of statements, and the word or number that must come next.
+    """Beginnings of statements, and what must come next: a word or number behind its space.
 
-    They are facts, sums and conversions as documents state them: what a model that has read them
-    can continue without any fine-tuning.
+    They are facts, sums, products and differences as documents state them: what a model that has
+    read them can continue without any fine-tuning.
 
     Args:
         code: `en` or `zh`.
@@ -60,7 +61,8 @@ def openings(code: str, count: int, seed: int) -> list[tuple[str, str]]:
         ending = _openings(words, form, last)
         if ending:
             opening = ending[int(rng.integers(len(ending)))].format(**fields)
-            made.append((opening.rstrip(), str(fields[last])))
+            space = " " if words.spaced else ""
+            made.append((opening.rstrip(), f"{space}{fields[last]}"))
     return made
 
 
@@ -178,12 +180,12 @@ def _doing(words: Words, rng: np.random.Generator) -> str:
 
 def _page(words: Words, rng: np.random.Generator) -> str:
     """A page of a play: two people ask and answer in turn, and refer back to what was said."""
-    one, other = _two(words, rng)
+    one, other = words.roles[int(rng.integers(len(words.roles)))]
     lines = []
     for _ in range(int(rng.integers(3, 6))):
         wording = int(rng.integers(WORDINGS))
         for step in _asked(words, rng):
-            lines.append(f"{one}: {step.question(words, wording)}\n{other}: {step.answer}\n")
+            lines.append(f"{one}{step.question(words, wording)}\n{other}{step.answer}\n")
     return "".join(lines)
 
 
@@ -233,8 +235,8 @@ def _asked(words: Words, rng: np.random.Generator) -> questions.Steps:
 def _echo(words: Words, rng: np.random.Generator) -> str:
     """One says some words, the other says them again. A model learns to copy from this."""
     one, other = _two(words, rng)
-    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 51))]
-    chosen = rng.choice(len(some), int(rng.integers(3, 9)), replace=False)
+    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 31))]
+    chosen = rng.choice(len(some), int(rng.integers(4, 15)), replace=False)
     listed = words.join.join(some[int(i)] for i in chosen)
     return _say(words, rng, "echo", {"one": one, "other": other, "items": listed})
 
@@ -256,17 +258,17 @@ def _two(words: Words, rng: np.random.Generator) -> tuple[str, str]:
 
 
 _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
-    _person: 5,
-    _numbers: 4,
+    _person: 4,
+    _numbers: 3,
     _chain: 2,
     _units: 2,
     _order: 3,
     _list: 2,
     _rewriting: 2,
-    _story: 2,
-    _doing: 2,
-    _talk: 2,
-    _echo: 4,
+    _story: 3,
+    _doing: 3,
+    _talk: 1,
+    _echo: 6,
     _small_talk: 1,
 }
 """How often a document is about each of these."""

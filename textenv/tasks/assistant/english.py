@@ -3,29 +3,18 @@
 from textenv.tasks.assistant.words import Words, deeds, named
 
 _USES = deeds("""
-    cut | bread, a cake, cheese, a pear | knife
-    cut | wood, a branch, a plank | saw
-    cut | paper, hair, silk | razor
-    open | a door, a box, a gate | key
-    open | a bottle, wine | corkscrew
-    open | a jar, a letter | knife
-    hit | a nail, a post | hammer
-    hit | a drum, a bell | stick
-    hit | a ball | bat
-    burn | wood, paper, a candle, leaves | match
-    break | a nut, ice, a stone | hammer
-    break | an egg | spoon
-    paint | a wall, a fence, a picture, a boat | brush
-    wash | a dog, a cat, a horse, a car, a house | sponge
-    wash | a child, a window, a plate | cloth
-    wash | a shirt, a tyre | brush
-    carry | a child, a baby | sling
-    carry | a cat, bread, an egg | basket
-    carry | wood, a box, a stone, a dog | cart
-    catch | a fish, a butterfly | net
-    catch | a ball | glove
-    tie | a box, a branch, a boat | rope
-    kick | a ball | boot
+    cut | bread, a cake, cheese, a pear, meat, a melon, ham, a pie, an onion, paper | knife
+    open | a door, a box, a gate, a safe, a chest, a drawer, a desk, a cupboard | key
+    hit | a nail, a post, a peg, a stake, a bolt, a gong | hammer
+    burn | wood, paper, a candle, leaves, straw, coal, hay, a log | match
+    break | a nut, ice, a stone, a brick, rock, glass | hammer
+    paint | a wall, a fence, a picture, a boat, a door, a gate, a box, a shelf, a vase | brush
+    wash | a dog, a cat, a horse, a child, a car, a house, a window, a plate, a bus | sponge
+    wash | a shirt, a tyre, a cup, a pot, a spoon | sponge
+    carry | a child, a cat, a dog, bread, wood, a box, a stone, a plate, coal, a log, hay | cart
+    catch | a fish, a butterfly, a crab, a ball | net
+    tie | a box, a branch, a boat, a parcel | rope
+    kick | a ball, a cone, a stone | boot
 """)
 
 _HARMS = deeds("""
@@ -180,7 +169,10 @@ ENGLISH = Words(
     errands=tuple(
         (verb, thing)
         for verb in ("bought", "found", "sold", "lost", "painted", "repaired")
-        for thing in ("boats", "chairs", "lamps", "shirts", "bells", "coats", "drums", "tables")
+        for thing in (
+            "boats chairs lamps shirts bells coats drums tables hats rings maps toys stamps kites"
+            " socks clocks"
+        ).split()
     ),
     times=("On Monday", "In the morning", "At noon", "Last week", "In winter", "After lunch"),
     moods=("tired", "happy", "late", "hungry", "calm", "busy"),
@@ -337,7 +329,7 @@ ENGLISH = Words(
         "pet": "{name} has a {value}.",
         "food": "{name} likes to eat {value}.",
         "age": "{name} is {value} years old.",
-        "colour": "{name} likes {value}.",
+        "colour": "The colour of {name} is {value}.",
         "plus": "{a} plus {b} is {c}.",
         "times": "{a} times {b} is {c}.",
         "minus": "{a} minus {b} is {c}.",
@@ -496,7 +488,7 @@ ENGLISH = Words(
         "echo": (
             '"{items}," said {one}. "{items}," said {other}.',
             "{one} says {items}, and {other} says {items}.",
-            "{one}: {items}. {other}: {items}.",
+            'First {one} said "{items}," then {other} said "{items}."',
         ),
         "small_talk": (
             "{one} and {other} talked {where}.",
@@ -507,6 +499,13 @@ ENGLISH = Words(
             "{one} did not know what to do. {other} was not sure. I cannot help, said {one}.",
         ),
     },
+    roles=(
+        ("Guest: ", "Host: "),
+        ("Pupil: ", "Master: "),
+        ("Caller: ", "Clerk: "),
+        ("Guest: ", "Assistant: "),
+        ("User: ", "Clerk: "),
+    ),
     join=", ",
     spaced=True,
 )

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from textenv.tasks.assistant.words import language
+from textenv.tasks.assistant.languages import language
 
 ASKED = ("town", "job", "pet", "food", "age")
 """Attributes that training dialogues ask for; `colour` is one that they do not."""

@@ -141,8 +141,8 @@ def calculated(words: Words, form: str, c: int, **fields: int) -> Step:
 
 
 def plus(words: Words, rng: Draw) -> Steps:
-    """A sum up to 40."""
-    a, b = (int(x) for x in rng.integers(2, 21, 2))
+    """A sum up to 30."""
+    a, b = int(rng.integers(2, 21)), int(rng.integers(2, 11))
     return [calculated(words, "plus", a + b, a=a, b=b)]
 
 
@@ -153,9 +153,9 @@ def times(words: Words, rng: Draw) -> Steps:
 
 
 def minus(words: Words, rng: Draw) -> Steps:
-    """A difference of numbers up to 30."""
-    a = int(rng.integers(4, 31))
-    b = int(rng.integers(1, min(a - 1, 20)))
+    """A difference of numbers up to 20."""
+    a = int(rng.integers(4, 21))
+    b = int(rng.integers(1, min(a - 1, 11)))
     return [calculated(words, "minus", a - b, a=a, b=b)]
 
 
@@ -175,9 +175,9 @@ def convert(words: Words, rng: Draw) -> Steps:
 
 
 def some_numbers(rng: Draw) -> list[int]:
-    """Three or four different numbers up to 50."""
+    """Three or four different numbers up to 30."""
     count = int(rng.integers(3, 5))
-    return [int(x) for x in rng.choice(np.arange(1, 51), count, replace=False)]
+    return [int(x) for x in rng.choice(np.arange(1, 31), count, replace=False)]
 
 
 def _list(words: Words, items: Sequence[Any]) -> str:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from textenv.episode import Episode
 from textenv.errors import RewardError
+from textenv.tasks.assistant.languages import language
 from textenv.tasks.assistant.numerals import numbers_in
-from textenv.tasks.assistant.words import Words, language
+from textenv.tasks.assistant.words import Words
 
 Check: TypeAlias = Mapping[str, Any]
 

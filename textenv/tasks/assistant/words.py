@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from textenv.errors import OptionError
-
 WORDINGS = 5
 """Wordings of each question; the last one is held out from training."""
 
@@ -45,6 +43,7 @@ class Words:
         no: Words that turn a statement into its opposite.
         small: Words that a summary may add to those of its passage.
         sentences: Statements for documents, by form.
+        roles: Who asks and who answers on the pages of a play, with a colon.
         join: What joins the items of a list.
         spaced: Whether words are separated by spaces.
     """
@@ -79,27 +78,13 @@ class Words:
     no: Sequence[str]
     small: Sequence[str]
     sentences: Mapping[str, Sequence[str]]
+    roles: Sequence[tuple[str, str]]
     join: str
     spaced: bool
 
     def pronoun(self, name: str) -> str:
         """The pronoun of a person."""
         return self.pronouns[dict([*self.names, *self.strangers])[name]]
-
-
-def language(code: str) -> Words:
-    """The words of a language.
-
-    Raises:
-        OptionError: There is no such language.
-    """
-    from textenv.tasks.assistant.chinese import CHINESE
-    from textenv.tasks.assistant.english import ENGLISH
-
-    known: Mapping[str, Words] = {"en": ENGLISH, "zh": CHINESE}
-    if code not in known:
-        raise OptionError(f"language is {code!r}; the assistant speaks {' and '.join(known)}")
-    return known[code]
 
 
 def named(men: str, women: str) -> tuple[tuple[str, bool], ...]:

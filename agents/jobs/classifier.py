@@ -1,0 +1,105 @@
+"""The job of `textenv classifier`: a classifier, or a regression, from labelled texts."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from agents.commands.classifier import ClassifierSettings
+from agents.evaluation.intervals import bootstrap_interval
+from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.fit import fit_arguments
+from agents.jobs.holding_out import hold_out
+from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
+from agents.runs.stages import Stages
+from agents.supervised import (
+    LabelledText,
+    accuracy,
+    classification_steps,
+    correlation,
+    labels_of,
+    read_labelled,
+)
+from agents.supervised.sft import steps_of
+from policies import TextClassifier, tokenizer_of
+from textenv.errors import MalformedRecordError
+from textenv.records import read_files
+
+
+def run(settings: ClassifierSettings) -> None:
+    """Train, examine and save the classifier.
+
+    Args:
+        settings: The options.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    console = Console()
+    task, training, machine = settings.task, settings.training, settings.machine
+    device = device_named(machine.device)
+    check_folder(task.out, "--out")
+    examples = read_files(task.texts, read_labelled)
+    kept, learned = hold_out(
+        examples,
+        lambda example: example.text,
+        lambda different: max(round(task.held_out * different), 1),
+        np.random.default_rng(machine.seed),
+    )
+    labels = labels_of(learned)
+    if unknown := {e.label for e in kept if labels} - set(labels):
+        raise MalformedRecordError(
+            f"all texts with the label {min(map(str, unknown))!r} were held out: give more of "
+            "them, or leave them out"
+        )
+    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    tokenizer_of(policy, f"the policy in {task.policy}")
+    with_lora(policy, task.lora, machine.seed, task.policy)
+    model = TextClassifier(policy, labels, machine.seed)
+    total = steps_of(len(learned), training.epochs, training.batch_size)
+    with Stages(console).bar("Classifier", total, "steps") as advance:
+        for step in classification_steps(
+            model,
+            learned,
+            lm_weight=training.lm_weight,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            precision=getattr(torch, machine.precision),
+            seed=machine.seed,
+            **fit_arguments(training),
+        ):
+            advance(step.number, f"label loss {step.label_loss:.3f}")
+    model.save(task.out)
+    if labels:
+        usual = Counter(e.label for e in learned).most_common(1)[0][0]
+        share = np.mean([e.label == usual for e in kept])
+        console.print(f"Accuracy on {len(kept)} held-out texts: {accuracy(model, kept)}")
+        console.print(f"Always saying {usual!r}: {share:.3f}", markup=False)
+        console.print(label_table(model, kept))
+    elif len(kept) > 1:
+        found = correlation(model, kept)
+        console.print(f"Correlation on {len(kept)} held-out texts: {found:.3f}")
+    console.print(f"Classifier: {task.out}", soft_wrap=True)
+
+
+def label_table(model: TextClassifier, examples: Sequence[LabelledText]) -> Table:
+    """For each label the share of its texts that are found, and of those named so that have it."""
+    said = model.predict([example.text for example in examples])
+    table = Table(title="By label, on held-out texts", title_justify="left")
+    table.add_column("label")
+    for name in ("texts", "recall", "precision"):
+        table.add_column(name, justify="right")
+    for label in model.labels:
+        found = [
+            float(one == label) for one, e in zip(said, examples, strict=True) if e.label == label
+        ]
+        right = [
+            float(e.label == label) for one, e in zip(said, examples, strict=True) if one == label
+        ]
+        shares = [str(bootstrap_interval(x)) if x else "" for x in (found, right)]
+        table.add_row(label, str(len(found)), *shares)
+    return table

@@ -1,0 +1,1 @@
+"""The recipe whose product is an assistant: all stages on dialogues of a closed world."""

@@ -1,0 +1,34 @@
+"""Who ranks answers to questions in dialogues: a simulated labeller."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.feedback import Ranking
+from textenv import Prompt
+from textenv.tasks import assistant
+
+
+def ranked_by_verdicts(
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[str]],
+    noise: float,
+    seed: int,
+) -> list[Ranking]:
+    """What a simulated labeller says: good answers before bad ones, with mistakes.
+
+    Args:
+        prompts: Of the world; the column `check` decides what a good answer is.
+        answers: Some to each.
+        noise: Probability with which an answer is taken for the contrary of what it is.
+        seed: Of the mistakes.
+    """
+    generator = np.random.default_rng([seed, 12])
+    rankings = []
+    for prompt, some in zip(prompts, answers, strict=True):
+        good = [assistant.correct(prompt.columns["check"], answer) for answer in some]
+        mistaken = generator.random(len(some)) < noise
+        labels = [float(one != wrong) for one, wrong in zip(good, mistaken, strict=True)]
+        asked = prompt.messages or prompt.text
+        rankings.append(Ranking.from_scores(asked, some, labels, labeller="program"))
+    return rankings

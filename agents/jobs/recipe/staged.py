@@ -1,0 +1,276 @@
+"""What the recipes of all tasks share: stages that are made once, and how each one is trained.
+
+    texts -> vocabulary -> pretrained -> sft -> preferences -> reward_model -> ppo ...
+
+Ouyang et al., "Training language models to follow instructions with human feedback" (2022). Each
+stage is a folder that is made once (`caching`), so that a run which was stopped goes on there.
+"""
+
+import fnmatch
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents import DPO, Learner, Trainer
+from agents.feedback import (
+    Ranking,
+    calibration,
+    laid_flat,
+    normalise,
+    pair_accuracy,
+    read_rankings,
+    reward_model_steps,
+    split_rankings,
+)
+from agents.jobs.machine import device_named
+from agents.jobs.recipe.caching import cached, key_of, made_from
+from agents.jobs.recipe.settings import SIZES, StageSettings
+from agents.optimisation.settings import falling
+from agents.rollout import Rollout
+from agents.runs.stages import Stages
+from agents.runs.update import Update
+from agents.supervised import Example, open_stream, pretraining_steps, sft_steps, write_stream
+from agents.supervised.sft import steps_of
+from policies import Policy, RewardModel, TransformerConfig, TransformerPolicy
+from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
+
+HELD_OUT_SHARE = 0.15
+"""Of the rankings, to measure the reward model on."""
+SFT_BATCH, RANKING_BATCH, PRETRAIN_BATCH = 16, 16, 8
+
+S = TypeVar("S", bound=StageSettings)
+T = TypeVar("T")
+
+
+class StagedRun(ABC, Generic[S]):
+    """One run: its settings, its folder, and what its stages have made.
+
+    Args:
+        settings: How large it is.
+        folder: Where the stages leave what they make.
+        stages: Shows progress.
+
+    Attributes:
+        version: To be raised when the code makes something else of the same settings.
+        network: Makes the network's shape.
+    """
+
+    version: ClassVar[int]
+    network: ClassVar[Callable[..., TransformerConfig]] = TransformerConfig
+
+    def __init__(self, settings: S, folder: Path, stages: Stages):
+        self.settings, self.folder, self.stages = settings, folder, stages
+        self.device = device_named(settings.device)
+        self.dtype = getattr(torch, settings.precision)
+        self._shown: set[str] = set()
+
+    @abstractmethod
+    def texts(self, part: str) -> Iterable[str]:
+        """The text to pretrain on, of the part `training` or `held_out`."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Make all stages that are not made yet."""
+
+    # ---------------------------------------------------------------- the first stages
+
+    def vocabulary(self) -> TiktokenTokenizer:
+        """A byte-pair encoding of the training text, and the text as ids."""
+        s = self.settings
+
+        def make(folder: Path) -> None:
+            with self.stages.bar("Vocabulary", s.vocab_size, "tokens") as advance:
+                tokenizer = train_bpe(self.texts("training"), s.vocab_size)
+                tokenizer.save(folder / "tokenizer.json")
+                for part in ("training", "held_out"):
+                    write_stream(folder / f"{part}.tokens", self.texts(part), tokenizer)
+                advance(s.vocab_size)
+
+        self.made("vocabulary", make, ("vocab_size", "*_texts"))
+        tokenizer = load_tokenizer(str(self.folder / "vocabulary" / "tokenizer.json"))
+        assert isinstance(tokenizer, TiktokenTokenizer)
+        return tokenizer
+
+    def stream(self, part: str) -> NDArray[np.integer]:
+        """Ids of the text that is `training` or `held_out`."""
+        return open_stream(self.folder / "vocabulary" / f"{part}.tokens", self.vocabulary())
+
+    def pretrained(self) -> TransformerPolicy:
+        """A GPT that has read the training text."""
+        s = self.settings
+
+        def make(folder: Path) -> None:
+            tokenizer = self.vocabulary()
+            shape = self.network(tokenizer.vocab_size, s.context, **asdict(SIZES[s.size]))
+            policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed).to(self.device)
+            steps = pretraining_steps(
+                policy,
+                self.stream("training"),
+                total_tokens=s.pretrain_tokens,
+                window=s.context,
+                batch_size=PRETRAIN_BATCH,
+                learning_rate=s.pretrain_rate,
+                precision=self.dtype,
+                seed=s.seed,
+            )
+            with self.stages.bar("Pretraining", s.pretrain_tokens, "tokens") as advance:
+                for step in steps:
+                    advance(step.tokens, f"loss {step.loss:.2f}")
+            policy.save(folder)
+
+        return self.policy("pretrained", make, ("size", "seed", "context", "pretrain_*"))
+
+    # ---------------------------------------------------------------- how stages are trained
+
+    def fine_tune(self, policy: TransformerPolicy, examples: Sequence[Example]) -> None:
+        """SFT of `policy` on demonstrations."""
+        s = self.settings
+        steps = sft_steps(
+            policy,
+            examples,
+            epochs=s.sft_epochs,
+            batch_size=SFT_BATCH,
+            learning_rate=s.sft_rate,
+            precision=self.dtype,
+            seed=s.seed,
+        )
+        self._show("SFT", steps_of(len(examples), s.sft_epochs, SFT_BATCH), steps)
+
+    def fit_reward_model(self, model: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
+        """Fit `model` to most of the rankings, 0 on average on the others.
+
+        Returns:
+            Its accuracy and calibration on those, for JSON.
+        """
+        s = self.settings
+        learned, kept = split_rankings(rankings, HELD_OUT_SHARE, s.seed)
+        steps = reward_model_steps(
+            model,
+            learned,
+            epochs=s.reward_model_epochs,
+            batch_size=RANKING_BATCH,
+            learning_rate=s.reward_model_rate,
+            precision=self.dtype,
+            seed=s.seed,
+        )
+        total = steps_of(len(learned), s.reward_model_epochs, RANKING_BATCH)
+        self._show("Reward model", total, steps)
+        normalise(model, *laid_flat(kept))
+        return {
+            "accuracy": pair_accuracy(model, kept)._asdict(),
+            "calibration": asdict(calibration(model, kept)),
+        }
+
+    def prefer(self, name: str, policy: Policy, rollout: Rollout) -> None:
+        """DPO of `policy` on preferences, `name` in the progress."""
+        s = self.settings
+        rollout = rollout.to(policy.device)
+        trainer = Trainer(
+            policy,
+            DPO(beta=s.dpo_beta, minibatch_tokens=1024),
+            reference=policy.frozen_copy(),
+            learning_rate=partial(falling, s.dpo_rate),
+            precision=s.precision,
+            seed=s.seed,
+        )
+        with self.stages.bar(name, s.dpo_epochs, "epochs") as advance:
+            rollout = trainer.with_reference(rollout)
+            for epoch in range(s.dpo_epochs):
+                _, metrics = trainer.learn_from(rollout, epoch / s.dpo_epochs)
+                advance(epoch + 1, f"pair accuracy {metrics['pair_accuracy']:.2f}")
+
+    def reinforce(
+        self,
+        name: str,
+        learner: Learner,
+        until: float = 1.0,
+        after: Callable[[Update], object] = lambda update: None,
+    ) -> list[list[float]]:
+        """PPO, `name` in the progress; returns tokens, score, KL and entropy of each update.
+
+        Args:
+            name: What is trained.
+            learner: What trains it.
+            until: Share of `ppo_tokens` at which to stop.
+            after: Called after each update.
+        """
+        total = self.settings.ppo_tokens
+        updates: list[list[float]] = []
+        with self.stages.bar(name, round(until * total), "tokens") as advance:
+            while learner.tokens_done < until * total:
+                # Not `updates`, which saves the learner when it is stopped: this stage is then made
+                # anew, and what is said of resuming is said by the whole recipe.
+                update = learner.update(learner.tokens_done / total)
+                assert update.kl is not None  # there is a reference
+                updates.append([update.tokens, update.score, update.kl, update.entropy])
+                advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
+                after(update)
+        return updates
+
+    def _show(self, name: str, total: int, steps: Iterable[Any]) -> None:
+        with self.stages.bar(name, total, "steps") as advance:
+            for step in steps:
+                advance(step.number, f"loss {step.loss:.3f}")
+
+    # ---------------------------------------------------------------- folders
+
+    def policy(
+        self,
+        name: str,
+        make: Callable[[Path], object],
+        settings: Sequence[str],
+        before: str = "vocabulary",
+    ) -> TransformerPolicy:
+        """The policy that the stage `name` leaves; see `made`."""
+        return TransformerPolicy.load(self.made(name, make, settings, before)).to(self.device)
+
+    def rankings(
+        self, name: str, make: Callable[[Path], object], settings: Sequence[str], before: str
+    ) -> list[Ranking]:
+        """The rankings that the stage `name` leaves; see `made`."""
+        return read_rankings(self.made(name, make, settings, before) / "rankings.jsonl")
+
+    def made(
+        self, name: str, make: Callable[[Path], object], settings: Sequence[str], before: str = ""
+    ) -> Path:
+        """The folder of a stage, made if it was not from these settings and the stage `before`.
+
+        Args:
+            name: Name of the stage and of its folder.
+            make: Fills an empty folder.
+            settings: Patterns of the names of the settings that shape it.
+            before: The stage that it is made from.
+        """
+        shaped_by = [self.version, self.settings.language, self.settings.precision, name]
+        if before:
+            shaped_by.append(made_from(self.folder / before))
+        known = asdict(self.settings)
+        for pattern in settings:
+            shaped_by += [[option, known[option]] for option in fnmatch.filter(known, pattern)]
+        if cached(self.folder / name, key_of(*shaped_by), make) and name not in self._shown:
+            self.stages.console.print(f"{name}: made before", soft_wrap=True)
+        self._shown.add(name)
+        return self.folder / name
+
+    def numbers(self, stage: str, name: str = "numbers") -> Any:
+        """What a stage has measured, from its file `name`.json."""
+        return json.loads((self.folder / stage / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def some(items: Sequence[T], count: int, seed: int) -> list[T]:
+    """`count` of the items, or all of them, in random order."""
+    order = np.random.default_rng([seed, 7]).permutation(len(items))[:count]
+    return [items[i] for i in order]
+
+
+def write(path: Path, numbers: Any) -> None:
+    """Write plain numbers as JSON."""
+    path.write_text(json.dumps(numbers), encoding="utf-8")

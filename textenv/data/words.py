@@ -1,0 +1,45 @@
+"""Words of texts, for comparing texts."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Chinese and Japanese have no spaces between words: each of their characters is one.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u9fff]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without capitals and punctuation; a Chinese character is a word.
+
+    >>> words("Hello, WORLD! 你好")
+    ['hello', 'world', '你', '好']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def ngrams(some: Sequence[str], n: int) -> Iterator[str]:
+    """All runs of n words in their order, each as one text.
+
+    >>> list(ngrams(["a", "b", "c"], 2))
+    ['a b', 'b c']
+    """
+    return (" ".join(some[begin : begin + n]) for begin in range(len(some) - n + 1))
+
+
+def digest(text: str) -> int:
+    """A number of 64 bits that stands for a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def shingles(text: str, n: int) -> NDArray[np.uint64]:
+    """Digests of the different n-grams of a text, sorted, shape (k,), uint64.
+
+    A text of fewer than n words has one: all its words.
+    """
+    some = words(text)
+    runs = {digest(run) for run in ngrams(some, min(n, max(len(some), 1)))}
+    return np.array(sorted(runs), dtype=np.uint64)
