@@ -1,11 +1,11 @@
 """Fresh rankings in rounds against as many rankings in advance, whole answers and segments.
 
-A small GPT writes eight of six letters, and a program prefers answers in which more letters are the
-successors of the ones before ("abcd" has three). Nobody tells the policy so: all that is learned
-comes from rankings of four answers. Three ways spend the same rankings and the same tokens of PPO:
+A small GPT writes six of four letters, and a program likes b and dislikes c. Nobody tells the
+policy so: all that is learned comes from rankings of four answers. Three ways spend the same
+rankings and the same tokens of PPO:
 
 - online: some rankings of the present answers in each round, and a reward model fitted to all;
-- online, segments: the same with segments of three letters and a reward for each token;
+- online, segments: the same with segments of two letters and a reward for each token;
 - in advance: all rankings of the first policy's answers, one reward model, then PPO.
 
     python -m benchmarks.online_feedback --figure docs/figures/online_feedback.svg
@@ -13,7 +13,6 @@ comes from rankings of four answers. Three ways spend the same rankings and the 
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,37 +35,30 @@ from policies.token_reward import TokenReward
 from textenv import TextVectorEnv
 from textenv.tokenizers import CharacterTokenizer
 
-LETTERS, LENGTH, SEGMENT = "abcdef", 8, 3
+LETTERS, LENGTH, SEGMENT = "abcd", 6, 2
 PROMPTS = [a + b for a in LETTERS for b in LETTERS]
-PROMPTS_PER_ROUND, TOKENS_PER_ROUND = 24, 4096
+PROMPTS_PER_ROUND, TOKENS_PER_ROUND = 8, 1024
 WAYS = ("online", "online, segments", "in advance")
 
 
-def successors(prompt: str, answers: Sequence[str]) -> list[int]:
-    """How many letters of each answer are the successor of the one before, the prompt's included.
+def likes(prompt: str, answers: Sequence[str]) -> list[int]:
+    """How many more letters of each answer are b than c.
 
     The labeller, and what is measured; learners see its ranks only.
     """
-    return [_count(prompt[-1:] + answer) for answer in answers]
-
-
-def _count(text: str) -> int:
-    return sum(ord(b) == ord(a) + 1 for a, b in pairwise(text))
+    return [answer.count("b") - answer.count("c") for answer in answers]
 
 
 def measured(policy: TransformerPolicy) -> float:
-    """Mean number of successors in answers to all prompts."""
+    """Mean of what the labeller likes in answers to all prompts."""
     answers = sample_answers(policy, PROMPTS, 8, max_new_tokens=LENGTH, seed=1)
-    counts = [
-        n for prompt, some in zip(PROMPTS, answers, strict=True) for n in successors(prompt, some)
-    ]
-    return float(np.mean(counts))
+    return float(np.mean([likes("", some) for some in answers]))
 
 
 def run(way: str, rounds: int, seed: int) -> list[float]:
-    """The mean number of successors at the beginning and after each round."""
+    """What is measured at the beginning and after each round."""
     tokenizer = CharacterTokenizer(LETTERS)
-    shape = TransformerConfig(tokenizer.vocab_size, 16, n_layer=2, n_head=2, n_embd=32)
+    shape = TransformerConfig(tokenizer.vocab_size, 16, n_layer=1, n_head=2, n_embd=16)
     policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=seed)
     segments = way == "online, segments"
     model = (TokenReward if segments else RewardModel).from_policy(policy, seed)
@@ -96,7 +88,7 @@ def run(way: str, rounds: int, seed: int) -> list[float]:
             PROMPTS[i] for i in generator.integers(len(PROMPTS), size=rounds * PROMPTS_PER_ROUND)
         ]
         answers = sample_answers(policy, asked, 4, max_new_tokens=LENGTH, seed=seed)
-        fit(rank(successors, asked, answers))
+        fit(rank(likes, asked, answers))
         for update in learner.updates(rounds * TOKENS_PER_ROUND):
             if update.tokens >= len(reached) * TOKENS_PER_ROUND:
                 reached.append(measured(policy))
@@ -104,7 +96,7 @@ def run(way: str, rounds: int, seed: int) -> list[float]:
     for _ in online_rounds(
         learner,
         PROMPTS,
-        successors,
+        likes,
         fit,
         rounds=rounds,
         tokens_per_round=TOKENS_PER_ROUND,
@@ -147,7 +139,7 @@ def main() -> None:
         curve = Curve(
             "Fresh rankings",
             "prompts whose answers were ranked (in advance: the same share of PPO)",
-            f"successors among {LENGTH} letters",
+            f"b less c among {LENGTH} letters",
             {way: list(zip(places, c.mean(0), strict=True)) for way, c in curves.items()},
             {way: list(zip(places, c.min(0), c.max(0), strict=True)) for way, c in curves.items()},
         )

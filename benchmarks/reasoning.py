@@ -160,7 +160,7 @@ def main() -> None:
     """Train and print."""
     parser = command_line(__doc__ or "")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--tokens", type=int, default=60_000)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     report("reasoning", measure(arguments), tokens=arguments.tokens)

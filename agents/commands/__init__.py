@@ -15,6 +15,7 @@ from agents.commands.agreement import AgreementSettings
 from agents.commands.chat import ChatSettings
 from agents.commands.classifier import ClassifierSettings
 from agents.commands.data import DataSettings
+from agents.commands.demonstrate import DemonstrateSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -55,6 +56,7 @@ COMMANDS = {
     "data": Command(DataSettings, "agents.jobs.data"),
     "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
     "sft": Command(SFTSettings, "agents.jobs.sft"),
+    "demonstrate": Command(DemonstrateSettings, "agents.jobs.demonstrate"),
     "instruct": Command(InstructSettings, "agents.jobs.instruct"),
     "revise": Command(ReviseSettings, "agents.jobs.revise"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),

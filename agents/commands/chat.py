@@ -40,6 +40,8 @@ class Conversation(Framed, OwnClassifier):
             textenv.tools:calculator. Results are shown, and the policy goes on from them. May be
             given several times.
         system: A message in front of all others, such as how to behave.
+        log: Folder for what you say of answers with /good, /bad and /fix: rankings, examples and
+            labels that textenv sft, reward-model and dpo read.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
             swear words gives 0 or 1, and a --classifier a probability. Answers then appear whole.
     """
@@ -48,6 +50,7 @@ class Conversation(Framed, OwnClassifier):
     dialogue: bool = False
     tools: list[str] = setting([], metavar="FILE:NAME")
     system: str | None = None
+    log: Path | None = setting(None, metavar="FOLDER")
     refuse_above: float | None = setting(None, minimum=0, maximum=1)
 
 

@@ -18,8 +18,8 @@ from agents.commands.shared import (
     Sampling,
 )
 
-JUDGES = ("afinn", "textblob", "chinese")
-"""Keys of `agents.evaluation.JUDGES`, which is not imported here: it needs torch."""
+JUDGES = ("afinn", "textblob", "chinese", "terminal")
+"""Keys of `agents.evaluation.JUDGES`, which needs torch and is not imported here; and a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,10 @@ class Measures(RewardModels, OwnClassifier):
     Attributes:
         reward: A function of a list of episodes: file.py:function or package.module:function.
         judge: Who decides which answer wins; a function of yours takes a prompt and an answer, and
-            judge:... asks a language model which of two answers is better. The reward does, if not
-            given.
+            judge:... asks a language model which of two answers is better; terminal asks you, and
+            does not tell whose the answers are. The reward does, if not given.
+        votes: What you have said with --judge terminal, a .jsonl file of rankings. Run the same
+            command again to go on.
         reference: A policy of the same vocabulary, from which the KL is measured.
         text: Held-out text for the perplexity: a file of UTF-8, or of tokens (.tokens).
         toxicity: Measure the share of answers with a swear word or an insult (English, and Chinese
@@ -91,6 +93,7 @@ class Measures(RewardModels, OwnClassifier):
     judge: str | None = setting(
         None, metavar="NAME", names=JUDGES, others={**MODEL_AS_JUDGE, **OWN_FUNCTION}
     )
+    votes: Path = setting(Path("votes.jsonl"), metavar="FILE")
     reference: Path | None = setting(None, metavar="FOLDER")
     text: Path | None = setting(None, metavar="FILE")
     toxicity: bool = False

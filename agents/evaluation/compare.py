@@ -23,6 +23,7 @@ from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
 from textenv import Prompt, TextVectorEnv
+from textenv.errors import UnscoredError
 
 
 @dataclass(frozen=True)
@@ -278,8 +279,10 @@ def _verdicts(
     found = {}
     for (name, one), (other, two) in combinations(evaluations.items(), 2):
         pairs = [(a.prompt, a.text, b.text) for a, b in zip(one.samples, two.samples, strict=True)]
-        found[name, other] = np.asarray(prefers(pairs), dtype=np.float64)
-        found[other, name] = 1 - found[name, other]
+        first = np.asarray(prefers(pairs), dtype=np.float64)
+        if np.isnan(first).all():  # a person may have stopped
+            raise UnscoredError(f"nobody has compared an answer of {name} with one of {other}")
+        found[name, other], found[other, name] = first, 1 - first
     return found
 
 

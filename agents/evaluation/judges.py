@@ -22,7 +22,8 @@ Judge: TypeAlias = Callable[[str, str], float]
 """A function of a prompt and an answer: higher is better."""
 
 PairJudge: TypeAlias = Callable[[Sequence[tuple[str, str, str]]], Sequence[float]]
-"""A function of prompts with two answers each: 1 if the first is better, 0 if the second, 1/2."""
+"""A function of prompts with two answers each: 1 if the first is better, 0 if the second, 1/2 for a
+tie, NaN where nobody said."""
 
 
 def afinn_judge() -> Judge:

@@ -6,11 +6,13 @@ import numpy as np
 
 from agents.commands.chat import ChatSettings
 from agents.evaluation.safety import profanity_words, refuse_toxic
+from agents.feedback.from_people.chat_log import ChatLog
 from agents.jobs.begin import begin_with
 from agents.jobs.classifiers import own_classifier
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
 from agents.jobs.environments import chat_template_named, rules_of, template_of
 from agents.jobs.machine import device_named, to_machine
+from agents.jobs.outputs import check_folder
 from agents.runs.streaming import visible
 from textenv.errors import OptionError, PromptError
 from textenv.frames import ChatTemplate
@@ -21,6 +23,13 @@ COMMANDS = {
     "/reset": "forgets the conversation",
     "/exit": "ends, and so does Ctrl-D; Ctrl-C stops an answer",
 }
+FEEDBACK = {
+    "/good": "the last answer was good",
+    "/bad": "the last answer was bad",
+    "/fix": "and what the last answer should have been, behind it",
+}
+"""Commands of a chat with --log."""
+
 UNTAUGHT = (
     "This policy has learned from no dialogue, so it continues each text as it is. If it has, take "
     "--dialogue."
@@ -84,12 +93,26 @@ def run(settings: ChatSettings) -> None:
         talker: Talker = Continuation(voice)
     else:
         talker = Chat(voice, template, talk_options.system, tools=tools)
+    log = None
+    if talk_options.log is not None:
+        if not isinstance(talker, Chat):
+            raise OptionError(
+                "--log keeps conversations, and a text that is continued is none: leave it out"
+            )
+        check_folder(talk_options.log, "--log")
+        log = ChatLog(talk_options.log)
     print("/help lists the commands.")
-    talk(talker)
+    talk(talker, log)
 
 
-def talk(talker: Talker) -> None:
-    """Read lines and answer them until /exit or the end of the input."""
+def talk(talker: Talker, log: ChatLog | None = None) -> None:
+    """Read lines and answer them until /exit or the end of the input.
+
+    Args:
+        talker: What answers.
+        log: Is told what the person says of the answers; the talker is a `Chat` then.
+    """
+    commands = COMMANDS if log is None else {**COMMANDS, **FEEDBACK}
     while True:
         try:
             text = input("> ").strip()
@@ -101,8 +124,11 @@ def talk(talker: Talker) -> None:
         if text == "/reset":
             talker.reset()
         elif text == "/help":
-            print("\n".join(f"{name:8}{what}" for name, what in COMMANDS.items()))
-        elif text[:1] == "/" and (near := difflib.get_close_matches(text, COMMANDS, 1, 0.75)):
+            print("\n".join(f"{name:8}{what}" for name, what in commands.items()))
+        elif log is not None and text.partition(" ")[0] in FEEDBACK:
+            assert isinstance(talker, Chat)
+            print(noted(talker, log, text))
+        elif text[:1] == "/" and (near := difflib.get_close_matches(text, commands, 1, 0.75)):
             print(f"There is no {text}; did you mean {near[0]}?")
         elif text:
             try:
@@ -112,3 +138,23 @@ def talk(talker: Talker) -> None:
             except KeyboardInterrupt:
                 pass
             print()
+
+
+def noted(chat: Chat, log: ChatLog, text: str) -> str:
+    """Keep what a person says of the last answer; returns what to tell them."""
+    command, _, correction = text.partition(" ")
+    if not chat.messages or chat.messages[-1]["role"] != "assistant":
+        return "There is no answer yet."
+    system = [] if chat.system is None else [{"role": "system", "content": chat.system}]
+    messages = [*system, *chat.messages]
+    if command == "/good":
+        log.like(messages)
+    elif command == "/bad":
+        log.dislike(messages)
+    elif not correction.strip():
+        return "Write the better answer behind /fix."
+    else:
+        log.correct(messages, correction.strip())
+        # The conversation goes on as it should have been.
+        chat.messages[-1] = {"role": "assistant", "content": correction.strip()}
+    return "Noted."

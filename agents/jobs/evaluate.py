@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agents.commands.shared import Machine, Published
 from agents.evaluation import (
     LAYOUT,
     Interval,
+    PairJudge,
     Robustness,
     Unscored,
     compare,
@@ -33,6 +35,7 @@ from agents.evaluation import (
     with_template,
 )
 from agents.evaluation.refusals import DUE, due_of
+from agents.feedback.from_people.blind import BlindComparison
 from agents.jobs.begin import begin_with, is_published
 from agents.jobs.classifiers import own_classifier
 from agents.jobs.environments import (
@@ -44,9 +47,10 @@ from agents.jobs.environments import (
     room_for_prompts,
     rules_of,
 )
+from agents.jobs.labellers import TERMINAL
 from agents.jobs.machine import device_named, to_machine
-from agents.jobs.models import is_judge, model_judge
-from agents.jobs.outputs import check_file
+from agents.jobs.models import ModelJudge, is_judge, model_judge
+from agents.jobs.outputs import check_file, write_file
 from agents.jobs.reward_models import reward_model_of
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
@@ -84,18 +88,23 @@ def _compare(settings: EvaluateSettings) -> None:
     asking = settings.asking
     talk = settings.conversation
     console = Console()
-    compares = None
-    if measures.judge is not None and is_judge(measures.judge):
+    compares: ModelJudge | None = None
+    pair_judge: PairJudge | None = None
+    if measures.judge == TERMINAL:
+        check_file(measures.votes, "--votes")
+        pair_judge = BlindComparison(measures.votes, console=console, seed=machine.seed).prefer
+    elif measures.judge is not None and is_judge(measures.judge):
         compares = model_judge(measures.judge, settings.judging, machine)
-    decides = None if compares or measures.judge is None else load_judge(measures.judge)
+        pair_judge = compares.judge.prefer
+    decides = None if pair_judge or measures.judge is None else load_judge(measures.judge)
     # The judge's scores are the reward where nothing else pays.
     judged = None if decides is None or talk.world is not None else judge_reward(decides)
     # A judge of pairs gives no answer a score.
-    scored = _reward(measures, machine) or judged or (Unscored() if compares else None)
+    scored = _reward(measures, machine) or judged or (Unscored() if pair_judge else None)
     source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
     ways = _ways(asked, asking)
-    if asking.wordings is not None and compares is not None:
+    if asking.wordings is not None and pair_judge is not None:
         raise OptionError(
             "--wordings compares scores of answers, and a judge of pairs gives none: give --reward "
             "or another --judge"
@@ -147,21 +156,28 @@ def _compare(settings: EvaluateSettings) -> None:
             talk=talk,
         )
 
-    count = len(named) * len(ways) * len(asked)
-    with Stages(console).bar("Answers", count, "answers") as advance:
+    total = len(named) * len(ways) * len(asked)
+    with ExitStack() as until_answered:
+        advance = until_answered.enter_context(Stages(console).bar("Answers", total, "answers"))
+
+        def on_answers(count: int) -> None:
+            advance(count)
+            if count == total:  # whoever compares them may need the screen
+                until_answered.close()
+
         table = compare(
             named,
             environment,
             ways,
             reference=against,
             judge=decides,
-            pair_judge=None if compares is None else compares.judge.prefer,
+            pair_judge=pair_judge,
             classifier=classifier,
             stream=streams.__getitem__ if streams else None,
             refusal_due=due,
             temperature=wanted.temperature,
             seed=machine.seed,
-            on_answers=advance,
+            on_answers=on_answers,
         )
     title = f"{len(asked)} answers of each policy"
     console.print(comparison_table(table, title))
@@ -179,7 +195,7 @@ def _compare(settings: EvaluateSettings) -> None:
     if compares is not None:
         compares.tell(console)
     if settings.output.json is not None:
-        settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        write_file(settings.output.json, json.dumps(figures, indent=2))
     if settings.output.report is not None:
         traces = [
             trace

@@ -16,7 +16,7 @@ from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
-from agents.jobs.networks import new_network, wide_enough
+from agents.jobs.networks import check_sizes, new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.jobs.weights import files_and_weights
 from agents.runs.stages import Stages
@@ -83,6 +83,8 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    if network.policy is None:
+        check_sizes(network)
     files, weights = files_and_weights(settings.text.text)
     check_there(files, "text")
     check_folder(out, "--out")

@@ -33,7 +33,7 @@ from agents.feedback import (
 from agents.jobs.machine import device_named
 from agents.jobs.recipe.caching import cached, key_of, made_from
 from agents.jobs.recipe.settings import SIZES, StageSettings
-from agents.optimisation.settings import falling
+from agents.optimisation.settings import PrecisionName, falling
 from agents.rollout import Rollout
 from agents.runs.stages import Stages
 from agents.runs.update import Update
@@ -169,8 +169,14 @@ class StagedRun(ABC, Generic[S]):
             "calibration": asdict(calibration(model, kept)),
         }
 
-    def prefer(self, name: str, policy: Policy, rollout: Rollout) -> None:
-        """DPO of `policy` on preferences, `name` in the progress."""
+    def prefer(
+        self,
+        name: str,
+        policy: Policy,
+        rollout: Rollout,
+        precision: PrecisionName | None = None,
+    ) -> None:
+        """DPO of `policy` on preferences, `name` in the progress; in the settings' precision."""
         s = self.settings
         rollout = rollout.to(policy.device)
         trainer = Trainer(
@@ -178,7 +184,7 @@ class StagedRun(ABC, Generic[S]):
             DPO(beta=s.dpo_beta, minibatch_tokens=1024),
             reference=policy.frozen_copy(),
             learning_rate=partial(falling, s.dpo_rate),
-            precision=s.precision,
+            precision=precision or s.precision,
             seed=s.seed,
         )
         with self.stages.bar(name, s.dpo_epochs, "epochs") as advance:

@@ -133,3 +133,17 @@ def test_mistakes_give_one_message(labeller, arguments, message):
     result = label(labeller, *arguments)
     assert result.exit_code in (1, 2) and "Traceback" not in result.output
     assert message in result.output
+
+
+def test_a_person_compares_policies_blindly_and_may_stop():
+    command = ("eval", "one", "two", "--prompts", "my.txt", "--max-new-tokens", "6")
+    command = (*command, "--answers", "5", "--json", "out.json", "--judge", "terminal")
+    stopped = run_command(*command, typed="1\n2\nq\n")
+    assert stopped.exit_code == 0, stopped.output
+    votes = read_rankings("votes.jsonl")
+    assert [vote.ranks for vote in votes] == [(1, 2), (2, 1)]
+    result = run_command(*command, typed="=\n=\n=\n")
+    assert result.exit_code == 0, result.output
+    assert "wins against one" in result.output and len(read_rankings("votes.jsonl")) == 5
+    nobody = run_command(*command, "--votes", "other.jsonl", typed="q\n")
+    assert nobody.exit_code == 1 and "nobody has compared an answer of one" in nobody.output

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from agents import PPO, Learner, PPOPtx, returns
+from agents import PPO, Learner, PPOPtx
 from agents.feedback import (
     Ranking,
     append_rankings,
     fit_reward_model,
+    laid_flat,
+    normalise,
     preference_rollout,
     sample_answers,
     split_rankings,
@@ -28,12 +31,7 @@ from agents.jobs.recipe.assistant.dialogues import (
     prompts_of,
     score_turns,
 )
-from agents.jobs.recipe.assistant.judging import (
-    agreement,
-    demonstrations_of_judging,
-    fits_a_judge,
-    judged,
-)
+from agents.jobs.recipe.assistant.judging import agreement, ranked_by_likelihood
 from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
@@ -59,14 +57,19 @@ STAGES = (
     "online",
 )
 MOST_TURNS = 4
+SAME_OPENING = 8
+"""Dialogues of a rollout that begin with the same question, which an update reads once."""
 KEPT_DEMONSTRATIONS = 200
 """Demonstrations that are held out, for the loss of SFT."""
-DEMONSTRATED, COMPARED, KEPT, RANKED, PLAYED, LABELLED = range(6)
+DEMONSTRATED, KEPT, RANKED, PLAYED, LABELLED = range(5)
 """What training dialogues are drawn for: each use has draws of its own."""
 
 
 class AssistantRecipe(StagedRun[AssistantSettings]):
-    """One run; see `StagedRun`."""
+    """One run; see `StagedRun`.
+
+    DPO and PPO compare log-probabilities, so they compute in float32 whatever the precision is.
+    """
 
     version = 1
     # At half a million tokens of these documents GPT-2's form is 0.3 nats behind.
@@ -115,14 +118,12 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             policy = self.pretrained()
             kept = demonstrations(self.talks(KEPT, KEPT_DEMONSTRATIONS), self.template)
             shown = demonstrations(self.talks(DEMONSTRATED, s.demonstrations), self.template)
-            compared = one_of_each(self.talks(COMPARED, s.judged_demonstrations), s.seed)
-            shown += demonstrations_of_judging(compared, s.language, self.template, s.seed)
-            shown += [Example(((text, True),)) for text in self.read(s.read_texts)]
+            shown += [Example(((text, True),)) for text in self.read(s.sft_documents)]
             self.fine_tune(policy, shown)
             write(folder / "numbers.json", {"loss": held_out_answer_loss(policy, kept)})
             policy.save(folder)
 
-        return self.policy("sft", make, ("*demonstrations", "read_texts", "sft_*"), "pretrained")
+        return self.policy("sft", make, ("demonstrations", "sft_*"), "pretrained")
 
     def preferences(self) -> list[Ranking]:
         """Answers of the SFT model to one question of each dialogue, ranked by the verdicts."""
@@ -137,12 +138,16 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         return self.rankings("preferences", make, wanted, "sft")
 
     def reward_model(self) -> RewardModel:
-        """The SFT model with a scalar head, fitted to the rankings, 0 on average on SFT's."""
+        """The SFT model with a scalar head, fitted to the rankings.
+
+        Its scores are standardised on answers of SFT: the critic fits values of their size.
+        """
 
         def make(folder: Path) -> None:
             rankings = self.preferences()
             model = RewardModel.from_policy(self.sft(), self.settings.seed, self.template)
             write(folder / "numbers.json", self.fit_reward_model(model, rankings))
+            standardise(model, rankings)
             model.save(folder)
 
         folder = self.made("reward_model", make, ("reward_model_*",), "preferences")
@@ -180,38 +185,20 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         return self.policy(name, make, wanted, "reward_model")
 
     def ai_preferences(self) -> list[Ranking]:
-        """The first of the ranked answers, ranked by the SFT model itself instead of verdicts.
-
-        Left out are questions that do not fit its context together with two answers.
-        """
+        """The first of the ranked answers, ranked by the SFT model itself instead of verdicts."""
         s = self.settings
 
         def make(folder: Path) -> None:
-            sft, rankings = self.sft(), self.preferences()
-            prompts = one_of_each(self.talks(RANKED, s.ranked_prompts), s.seed)
-            fitting = [
-                (prompt, ranking)
-                for prompt, ranking in zip(prompts, rankings, strict=True)
-                if fits_a_judge(prompt, ranking.answers, s.language, self.template, sft)
-            ][: s.ai_prompts]
-            with self.stages.bar("AI feedback", len(fitting), "prompts") as advance:
-                scores = judged(
-                    sft,
-                    [prompt for prompt, _ in fitting],
-                    [ranking.answers for _, ranking in fitting],
-                    s.language,
-                    self.template,
-                    advance,
-                )
-            ranked = [
-                Ranking.from_scores(ranking.asked, ranking.answers, some, labeller="SFT")
-                for (_, ranking), some in zip(fitting, scores, strict=True)
-            ]
+            rankings = self.preferences()[: s.dpo_rankings]
+            prompts = one_of_each(self.talks(RANKED, s.ranked_prompts), s.seed)[: s.dpo_rankings]
+            with self.stages.bar("AI feedback", len(rankings), "prompts") as advance:
+                ranked = ranked_by_likelihood(self.sft(), rankings, self.frame, "SFT")
+                advance(len(rankings))
             append_rankings(folder / "rankings.jsonl", ranked)
-            found = agreement([prompt for prompt, _ in fitting], ranked)
+            found = agreement(prompts, ranked)
             write(folder / "numbers.json", {"agreement": found._asdict()})
 
-        return self.rankings("ai_preferences", make, ("ai_*",), "preferences")
+        return self.rankings("ai_preferences", make, ("dpo_rankings",), "preferences")
 
     def rlaif(self) -> TransformerPolicy:
         """The SFT model after DPO on its own preferences."""
@@ -231,6 +218,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                 prompts = one_of_each(talks[number :: s.online_rounds], s.seed)
                 known += self._ranked(actor, prompts, s.seed + number + 1)
                 fit_reward_model(model, known, learning_rate=s.reward_model_rate / 2)
+                standardise(model, known)
                 title = f"Online round {number + 1} of {s.online_rounds}"
                 updates += self.reinforce(title, learner, (number + 1) / s.online_rounds)
             write(folder / "history.json", {"updates": updates})
@@ -253,8 +241,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
     @property
     def _ppo(self) -> dict[str, Any]:
-        s = self.settings
-        return {"n_epochs": s.ppo_epochs, "minibatch_tokens": 1024, "credit": returns.gae}
+        return {"n_epochs": self.settings.ppo_epochs, "minibatch_tokens": 1024}
 
     def answers(
         self,
@@ -299,9 +286,11 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
         def make(folder: Path) -> None:
             policy = self.sft()
-            learned, _ = split_rankings(rankings(), HELD_OUT_SHARE, self.settings.seed)
+            s = self.settings
+            learned, _ = split_rankings(rankings()[: s.dpo_rankings], HELD_OUT_SHARE, s.seed)
+            learned = [ranking for ranking in learned if len(set(ranking.ranks)) > 1]
             rollout = preference_rollout(learned, self.vocabulary(), policy.context, self.frame)
-            self.prefer(title, policy, rollout)
+            self.prefer(title, policy, rollout, "float32")
             policy.save(folder)
 
         return self.policy(name, make, ("dpo_*",), before)
@@ -315,8 +304,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             reference=actor.frozen_copy(),
             kl_coef=s.kl_coef,
             learning_rate=partial(falling, s.ppo_rate),
-            precision=s.precision,
-            n_steps=s.max_new_tokens,
+            n_episodes=s.ppo_episodes,
             temperature=s.temperature,
             seed=s.seed,
         )
@@ -337,7 +325,19 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             max_turn_tokens=s.max_new_tokens,
             max_new_tokens=s.conversation_tokens,
             max_prompt_tokens=s.context - s.conversation_tokens,
+            group_size=SAME_OPENING,
         )
+
+
+def standardise(model: RewardModel, rankings: Sequence[Ranking]) -> None:
+    """Scale and shift the model's head: scores of the ranked answers have mean 0, variance 1."""
+    asked, answers = laid_flat(rankings)
+    with torch.no_grad():
+        spread = float(model.score_texts(asked, answers).std())
+        model.trunk.value_head.weight.div_(spread)
+        model.trunk.value_head.bias.div_(spread)
+        model.mean.div_(spread)
+    normalise(model, asked, answers)
 
 
 def one_of_each(talks: Sequence[assistant.Dialogue], seed: int) -> list[Prompt]:

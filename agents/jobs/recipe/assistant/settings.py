@@ -12,15 +12,16 @@ class AssistantSettings(StageSettings):
 
     Attributes:
         corpus_texts: Documents to pretrain on; they are read again until `pretrain_tokens`.
-        held_out_texts: Documents that nothing learns from, for the perplexity.
+        held_out_texts: Documents that nothing learns from.
         conversation_tokens: Longest conversation behind its first question.
+        sft_documents: Documents that SFT goes on reading beside the demonstrations, so that it
+            forgets less.
         label_noise: Probability with which the simulated labeller takes a good answer for a bad
             one, or a bad one for a good one.
-        judged_demonstrations: Comparisons of two answers that SFT learns from beside the dialogues.
-        read_texts: Documents that SFT goes on reading beside the demonstrations, so that it forgets
-            less.
-        ai_prompts: Prompts whose answers the SFT model ranks.
+        dpo_rankings: Rankings that DPO learns from: those of the labeller, and in RLAIF those of
+            the SFT model.
         played_dialogues: Dialogues that PPO draws from.
+        ppo_episodes: Dialogues of a rollout.
         ppo_epochs: Passes of PPO over each rollout.
         ptx_batch: Windows of pretraining text in each optimiser step of PPO-ptx.
         online_rounds: Rounds of online feedback.
@@ -30,8 +31,7 @@ class AssistantSettings(StageSettings):
 
     takes_time: ClassVar[tuple[str, ...]] = (
         *StageSettings.takes_time,
-        "judged_demonstrations",
-        "ai_prompts",
+        "dpo_rankings",
         "online_prompts",
         "eval_dialogues",
     )
@@ -39,28 +39,30 @@ class AssistantSettings(StageSettings):
     vocab_size: int = 1024
     context: int = 160
     max_new_tokens: int = 20
-    temperature: float = 0.8
+    temperature: float = 1.0
     corpus_texts: int = 20_000
     held_out_texts: int = 1000
     conversation_tokens: int = 112
-    pretrain_tokens: int = 4_000_000
+    pretrain_tokens: int = 3_600_000
     pretrain_rate: float = 2.5e-3
-    demonstrations: int = 6000
-    judged_demonstrations: int = 3000
-    read_texts: int = 2000
+    demonstrations: int = 700
+    sft_documents: int = 500
     sft_epochs: int = 1
     sft_rate: float = 5e-4
-    ranked_prompts: int = 3000
-    label_noise: float = 0.05
-    ai_prompts: int = 1000
+    ranked_prompts: int = 6000
+    label_noise: float = 0.0
+    reward_model_epochs: int = 2
     reward_model_rate: float = 5e-4
-    ppo_tokens: int = 40_000
-    ppo_rows: int = 64
-    ppo_rate: float = 3e-4
+    dpo_rankings: int = 2000
+    dpo_rate: float = 5e-5
     played_dialogues: int = 5000
+    ppo_tokens: int = 50_000
+    ppo_rows: int = 64
+    ppo_episodes: int = 256
     ppo_epochs: int = 2
-    kl_coef: float = 0.05
+    ppo_rate: float = 1e-4
+    kl_coef: float = 0.15
     ptx_batch: int = 4
     online_rounds: int = 3
     online_prompts: int = 400
-    eval_dialogues: int = 400
+    eval_dialogues: int = 500

@@ -1,23 +1,16 @@
 """Rewards by turn, labels and the judge of the assistant's recipe, each against what it must be."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
 
 from agents.collector import Collector
-from agents.feedback import Ranking
+from agents.feedback import Ranking, laid_flat
 from agents.jobs.machine import faster_in_bfloat16
-from agents.jobs.recipe.assistant.dialogues import TEMPLATES, Unpaid, prompts_of, score_turns
-from agents.jobs.recipe.assistant.judging import (
-    agreement,
-    demonstrations_of_judging,
-    fits_a_judge,
-    judged,
-)
+from agents.jobs.recipe.assistant.dialogues import Unpaid, prompts_of, score_turns
+from agents.jobs.recipe.assistant.judging import agreement, ranked_by_likelihood
 from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
-from agents.jobs.recipe.assistant.pipeline import one_of_each
+from agents.jobs.recipe.assistant.pipeline import standardise
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.frames import ChatTemplate
@@ -75,34 +68,35 @@ def test_labels_follow_the_verdicts_and_noise_turns_some_of_them():
     assert kept == pytest.approx(0.8**3, abs=0.08)
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_demonstrations_of_judging_name_the_answer_that_is_correct(language):
-    prompts = one_of_each(assistant.dialogues(language, "training", 300, 1), seed=0)
-    template = TEMPLATES[language]
-    shown = demonstrations_of_judging(prompts, language, template, seed=0)
-    assert len(shown) > 200  # the others were spoiled to something that is correct, too
-    letters = [example.pieces[-1][0].strip() for example in shown]
-    assert 0.4 < np.mean([letter == "A" for letter in letters]) < 0.6
-    by_text = {prompt.text: prompt for prompt in prompts}
-    for example, letter in zip(shown, letters, strict=True):
-        asked = example.pieces[0][0]
-        compared = re.search(r"\nA\W ?(.*)\nB\W ?(.*)\n(Which|哪)", asked)
-        assert compared
-        right, wrong = compared.groups()[:2] if letter == "A" else compared.groups()[1::-1]
-        prompt = by_text[max((text for text in by_text if f"{text}\nA" in asked), key=len)]
-        assert right == prompt.columns["reference"]
-        assert not assistant.correct(prompt.columns["check"], wrong)
+def test_the_policy_prefers_what_it_finds_likelier():
+    policy, frame = network(), ChatTemplate().frame(TOKENIZER)
+    messages = [{"role": "user", "content": "Add 1 and 2."}]
+    answers = ("3.", "1 plus 2 is 3.", "3.", "No.")
+    (ranked,) = ranked_by_likelihood(
+        policy, [Ranking.from_scores(messages, answers, [0.0] * 4)], frame, "SFT"
+    )
+    means = []
+    for answer in answers:  # by hand: the log-probability of each token from the logits before it
+        prompt = frame.opening(messages)
+        ids = [*prompt, *TOKENIZER.encode(" " + answer), TOKENIZER.stop_token]
+        with torch.no_grad():
+            hidden = policy.hidden_states(torch.tensor(ids), torch.tensor([len(ids)]))
+            logprobs = policy.logits(hidden).log_softmax(-1)
+        chosen = [logprobs[place - 1, ids[place]].item() for place in range(len(prompt), len(ids))]
+        means.append(round(np.mean(chosen), 3))
+    expected = [1 + sum(other > mean for other in means) for mean in means]
+    assert list(ranked.ranks) == expected and ranked.ranks[0] == ranked.ranks[2]
+    assert ranked.labeller == "SFT"
 
 
-def test_the_judge_prefers_what_its_likelihoods_say_in_both_orders():
-    prompts = prompts_of(assistant.dialogues("en", "training", 3, 0), 1)
-    answers = [["Yes.", "No.", "Yes."]] * 3
-    scores = judged(network(), prompts, answers, "en", ChatTemplate())
-    for some in scores:
-        assert some[0] == some[2] and sum(some) == 3.0  # equal texts tie; three pairs in all
-        assert some[1] in (0.0, 1.0, 2.0)
-    assert fits_a_judge(prompts[0], answers[0], "en", ChatTemplate(), network())
-    assert not fits_a_judge(prompts[0], answers[0], "en", ChatTemplate(), network(context=64))
+def test_standardised_scores_keep_their_order():
+    model = RewardModel.from_policy(network(), 3, ChatTemplate())
+    messages = [{"role": "user", "content": "Add 1 and 2."}]
+    rankings = [Ranking.from_scores(messages, ("3.", "4.", "Hm."), [1.0, 0.0, 0.0])]
+    before = model.score_texts(*laid_flat(rankings))
+    standardise(model, rankings)
+    after = model.score_texts(*laid_flat(rankings))
+    assert after == pytest.approx((before - before.mean()) / before.std(), abs=1e-4)
 
 
 def test_agreement_counts_pairs_of_a_good_and_a_bad_answer():

@@ -28,13 +28,14 @@ SMALL = AssistantSettings(
     held_out_texts=20,
     pretrain_tokens=8000,
     demonstrations=40,
-    judged_demonstrations=20,
+    sft_documents=10,
     ranked_prompts=40,
     label_noise=0.3,
-    ai_prompts=10,
+    dpo_rankings=30,
     played_dialogues=50,
     ppo_tokens=400,
     ppo_rows=16,
+    ppo_episodes=16,
     online_rounds=2,
     online_prompts=8,
     best_of=2,
@@ -65,9 +66,9 @@ def test_all_stages_are_made_once_and_the_last_speaks_the_template(tmp_path, lan
     held_out = assistant.dialogues(language, "held_out", wanted.eval_dialogues, seed=0)
     assert questions == [talk.exchanges[0].question for talk in held_out[: len(questions)]]
 
-    AssistantRecipe(replace(wanted, ai_prompts=5), tmp_path, stages).run()
+    AssistantRecipe(replace(wanted, dpo_rankings=20), tmp_path, stages).run()
     again = {n for n in STAGES if (tmp_path / n / "made_from.json").stat().st_mtime_ns != times[n]}
-    assert again == {"ai_preferences", "rlaif"}
+    assert again == {"dpo", "ai_preferences", "rlaif"}
 
     policy = load_policy(tmp_path / "ppo")
     assert (
