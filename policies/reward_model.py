@@ -198,9 +198,27 @@ class RewardModel(nn.Module):
             return scores
         return self._less_length(scores, [len(encode_answer(self.tokenizer, a)) for a in answers])
 
-    def score_ids(self, texts: Iterable[Sequence[int]]) -> NDArray[np.float64]:
-        """Scores of n texts as ids of its vocabulary, without the last stop token, shape (n,)."""
-        return self._score([self._whole(ids, ()) for ids in texts])
+    def score_ids(
+        self, texts: Iterable[Sequence[int]], answers: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Scores of n texts as ids of its vocabulary, without the last stop token, shape (n,).
+
+        Args:
+            texts: Prompts and answers.
+            answers: How many of the ids of each text are its answer.
+
+        Raises:
+            ValueError: Length is subtracted from the scores, and nobody says how long answers are.
+        """
+        scores = self._score([self._whole(ids, ()) for ids in texts])
+        if self.length_slope == 0:
+            return scores
+        if answers is None:
+            raise ValueError(
+                "the model's scores are corrected for the length of answers: give `answers`, the "
+                "number of ids of each that are its answer"
+            )
+        return self._less_length(scores, answers)
 
     def forward(self, episodes: Sequence[Episode]) -> list[float]:
         """Scores of finished episodes: the model as a reward.

@@ -38,9 +38,9 @@ class Watching(Prompted):
         max_new_tokens: Longest answer, in tokens.
         choose: How the next token follows from what was learned: biased samples from the policy,
             each token likelier the better; greedy takes the best of those that the policy proposes.
-        strength: Of biased: nats for a reward of 1.
-        among: Of greedy: how many tokens the policy proposes.
-        temperature: Of biased: the policy's logits are divided by it.
+        strength: Nats for a reward of 1, in --choose biased.
+        among: How many tokens the policy proposes to --choose greedy.
+        temperature: The policy's logits are divided by it, in --choose biased.
     """
 
     reward: Literal["token", "answer"] = "token"

@@ -14,6 +14,7 @@ from policies import generate_tokens
 from policies.generation import Answerer
 from textenv.errors import FrameError, TokenizerError
 from textenv.frames import Frame, FrameArgument, load_frame
+from textenv.masks import ends_of_answers
 from textenv.stop_strings import StopStrings
 from textenv.tokenizers import decode_answer
 
@@ -94,13 +95,14 @@ def ask(
     room = policy.context - max_new_tokens + 1
     opened = [_opening(made, query, shots, room) for query in queries]
     prompts = [ids for ids, _ in opened]
-    ends = None if made.end_of_turn is None else [made.end_of_turn]
+    ends = ends_of_answers(policy.tokenizer, None, made.end_of_turn, stop_strings)
     answers = generate_tokens(
         policy,
         prompts,
         max_new_tokens,
         temperature=temperature,
         stop_tokens=ends,
+        forbidden_tokens=made.role_tokens,
         stop_strings=stop_strings,
         batch_size=batch_size,
         generator=np.random.default_rng(seed),
@@ -109,7 +111,7 @@ def ask(
     said = []
     for (prompt, shown), answer in zip(opened, answers, strict=True):
         until = strings.completed(prompt, answer) if strings else None
-        stopped = ends is not None and answer[-1] in ends
+        stopped = answer[-1] in ends
         text = decode_answer(policy.tokenizer, prompt, answer[:-1] if stopped else answer)
         said.append(Said(text if until is None else until, len(answer), shown))
     return said

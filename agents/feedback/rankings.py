@@ -156,15 +156,19 @@ class Ranking:
         A text is what the user says. A text with "Human:" and "Assistant:", as hh-rlhf has it, is
         taken apart; where its two dialogues part earlier than at their last answers, what follows
         the first answers that differ is left out. White space around answers is, too.
+
+        Raises:
+            ValueError: The text ends in an answer.
         """
-        if self.messages is not None:
-            return self
-        said = human_assistant(self.prompt)
-        if said is None:
-            asked = ({"role": "user", "content": self.prompt},)
-            return replace(self, messages=asked)
-        answers = tuple(answer.partition("\n\nHuman:")[0].strip() for answer in self.answers)
-        return replace(self, answers=answers, messages=tuple(said))
+        answers = self.answers
+        said = None
+        if self.messages is None:
+            said = human_assistant(self.prompt)
+            if said is not None:
+                answers = tuple(answer.partition("\n\nHuman:")[0] for answer in answers)
+        asked = self.messages or said or ({"role": "user", "content": self.prompt},)
+        stripped = tuple(answer.strip() for answer in answers)  # as fine-tuning and sampling do
+        return replace(self, answers=stripped, messages=tuple(asked))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every pair of a better and a worse answer; ties make no pair."""
@@ -217,7 +221,7 @@ def append_rankings(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # written by hand, perhaps: do not join two records
                 lines.insert(0, "\n")
-        file.write("".join(lines).encode())
+        file.write("".join(lines).encode(errors="backslashreplace"))  # as JSON escapes it
         file.flush()
         os.fsync(file.fileno())
 
@@ -242,5 +246,17 @@ def as_text(asked: Asked) -> str:
 
 
 def for_frame(rankings: Iterable[Ranking], frame: Frame | None) -> list[Ranking]:
-    """Rankings as they are read: through a frame all of them as dialogues."""
-    return [ranking if frame is None else ranking.as_dialogue() for ranking in rankings]
+    """Rankings as they are read: through a frame all of them as dialogues.
+
+    Raises:
+        PromptError: A prompt has no form for the frame; the message says which.
+    """
+    if frame is None:
+        return list(rankings)
+    read = []
+    for number, one in enumerate(rankings, 1):
+        try:
+            read.append(one.as_dialogue())
+        except ValueError as error:
+            raise PromptError(f"ranking {number}, {short(one.prompt)}: {error}") from error
+    return read

@@ -10,7 +10,7 @@ from rich.table import Table
 from agents.commands.agreement import AgreementSettings
 from agents.evaluation import Interval
 from agents.feedback import Agreement, Ranking, agreement, read_rankings
-from agents.jobs.outputs import check_file
+from agents.jobs.outputs import check_file, write_file
 from textenv.errors import OptionError
 
 
@@ -32,7 +32,7 @@ def run(settings: AgreementSettings) -> None:
     console.print(f"All together: Fleiss' kappa {_shown(found.fleiss)}", highlight=False)
     console.print(f"All together: Krippendorff's alpha {_shown(found.alpha)}", highlight=False)
     if compared.json is not None:
-        compared.json.write_text(json.dumps(found.numbers(), indent=2), encoding="utf-8")
+        write_file(compared.json, json.dumps(found.numbers(), indent=2))
 
 
 def by_labeller(paths: Sequence[Path]) -> dict[str, list[Ranking]]:

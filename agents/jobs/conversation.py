@@ -8,11 +8,12 @@ that was never taught to chat, and has no history.
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from agents.feedback.from_models.language_model import turn_marks
 from agents.runs.streaming import TextStream
 from policies import Policy, generate_tokens, tokenizer_of
 from textenv import Tokenizer
@@ -43,6 +44,7 @@ class Sampling:
         forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         stop_strings: Texts that end an answer.
+        stop_tokens: Ids that end an answer; the tokenizer's own if None.
     """
 
     max_new_tokens: int = 64
@@ -53,6 +55,7 @@ class Sampling:
     forbidden_tokens: Sequence[int] = ()
     allowed_tokens: Sequence[int] | None = None
     stop_strings: Sequence[str] = ()
+    stop_tokens: Sequence[int] | None = None
 
 
 @dataclass
@@ -107,7 +110,8 @@ class Voice:
     def _stream(self, prompt: Sequence[int], show: Show) -> str:
         shortest = self.sampling.min_new_tokens
         stream = TextStream(self.tokenizer, prompt, self.sampling.stop_strings, shortest)
-        stops = stop_tokens_of(self.tokenizer)
+        given = self.sampling.stop_tokens
+        stops = stop_tokens_of(self.tokenizer) if given is None else given
         pieces: list[str] = []
 
         def take(piece: str) -> None:
@@ -162,7 +166,7 @@ class Chat:
 
     Attributes:
         voice: What answers.
-        template: Makes one prompt of the messages.
+        template: Makes one prompt of the messages; what ends its turns ends the voice's answers.
         system: A message in front of all, which is never dropped.
         messages: What was said so far and still fits, without the system message.
         tools: What the policy may call: it is told the results, and answers again.
@@ -178,6 +182,13 @@ class Chat:
     tools: Tools | None = None
 
     def __post_init__(self) -> None:
+        sampling = self.voice.sampling
+        ends, roles = turn_marks(self.template, self.voice.tokenizer)
+        forbidden = (*sampling.forbidden_tokens, *roles)
+        if sampling.stop_tokens is None:
+            sampling = replace(sampling, stop_tokens=ends)
+        sampling = replace(sampling, forbidden_tokens=forbidden)
+        self.voice = replace(self.voice, sampling=sampling)
         self._frame: Frame | None = None
         if self.tools is not None:
             self._frame = self.template.frame(self.voice.tokenizer, self.tools.tools)

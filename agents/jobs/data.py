@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.commands.data import DataSettings, Steps
-from agents.jobs.outputs import check_file
+from agents.jobs.outputs import check_file, write_file
 from agents.jobs.weights import files_and_weights
 from textenv.data import (
     FILTERS,
@@ -44,6 +44,8 @@ def run(settings: DataSettings) -> None:
         raise OptionError("the files have weights: say how many documents to draw, with --count")
     check_there([*texts, *files.held_out], "documents")
     check_file(files.out, "--out")
+    if files.out.resolve() in {path.resolve() for path in (*texts, *files.held_out)}:
+        raise OptionError(f"--out {files.out} is read, too, and would be lost: name another file")
     if files.out.suffix != ".jsonl":
         raise OptionError(f"--out {files.out}: JSON lines are written, so it must end in .jsonl")
     with console.status("Reading"):
@@ -71,12 +73,11 @@ def run(settings: DataSettings) -> None:
     report = done.to_json() | {"written": len(written)}
     if read is not None:
         report["mixture"] = {name: one._asdict() for name, one in read.items()}
-    files.out.parent.mkdir(parents=True, exist_ok=True)
     # Parquet has dates and others that JSON has not.
     lines = (json.dumps(one.record, ensure_ascii=False, default=str) + "\n" for one in written)
-    files.out.write_text("".join(lines), encoding="utf-8")
+    write_file(files.out, "".join(lines))
     beside = files.out.with_suffix(".report.json")
-    beside.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
+    write_file(beside, json.dumps(report, ensure_ascii=False, indent=2))
     _show(console, done, read)
     console.print(f"{len(written):,} documents: {files.out}", soft_wrap=True)
     console.print(f"Report: {beside}", soft_wrap=True)

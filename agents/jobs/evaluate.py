@@ -50,7 +50,7 @@ from agents.jobs.environments import (
 from agents.jobs.labellers import TERMINAL
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import ModelJudge, is_judge, model_judge
-from agents.jobs.outputs import check_file
+from agents.jobs.outputs import check_file, write_file
 from agents.jobs.reward_models import reward_model_of
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
@@ -195,7 +195,7 @@ def _compare(settings: EvaluateSettings) -> None:
     if compares is not None:
         compares.tell(console)
     if settings.output.json is not None:
-        settings.output.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        write_file(settings.output.json, json.dumps(figures, indent=2))
     if settings.output.report is not None:
         traces = [
             trace

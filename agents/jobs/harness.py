@@ -13,7 +13,7 @@ from agents.commands.harness import HarnessSettings
 from agents.jobs.environments import template_of
 from agents.jobs.evaluate import folder_names, named_policy
 from agents.jobs.machine import device_named
-from agents.jobs.outputs import check_file
+from agents.jobs.outputs import check_file, write_file
 from textenv.errors import FrameError, OptionError
 from textenv.imports import optional
 
@@ -71,7 +71,7 @@ def run(settings: HarnessSettings) -> None:
     Console().print(_table({name: one["results"] for name, one in found.items()}))
     if settings.output.json is not None:
         written = json.dumps(found, indent=2, default=handle_non_serializable, ensure_ascii=False)
-        settings.output.json.write_text(written, encoding="utf-8")
+        write_file(settings.output.json, written)
 
 
 def _tasks(wanted: list[str], folder: Path | None) -> tuple[Any, list[str]]:

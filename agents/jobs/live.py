@@ -29,6 +29,7 @@ from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts
+from textenv.errors import OptionError
 
 
 def run(settings: LiveSettings) -> None:
@@ -50,6 +51,11 @@ def run(settings: LiveSettings) -> None:
     tokenizer_of(policy, f"the policy in {task.policy}")
     room = room_for_prompts(policy, watching.max_new_tokens)
     chosen = ListPrompts(chosen_prompts(task.prompts, task.limit, machine.seed))
+    if any(prompt.messages is not None for prompt in chosen.prompts):
+        raise OptionError(
+            f"--prompts {task.prompts} holds conversations, and answers to texts are watched: give "
+            "texts, such as each conversation in the form that the policy reads"
+        )
     fitting = fit_prompts(chosen, policy, room, watching.long_prompts, console)
     prompts = [str(prompt) for prompt in asked_of(fitting, policy, None)]
     model = HumanReward(policy)

@@ -35,9 +35,18 @@ def check_file(path: Path, flag: str) -> None:
     check_folder(path.parent, flag)
 
 
+def write_file(path: Path, text: str) -> None:
+    """Write JSON or JSON lines; the folder is made if it does not exist.
+
+    Half a character (a lone surrogate), which UTF-8 has not, is written as JSON escapes it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Add records to a `.jsonl` file, which is made with its folder if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -14,7 +14,9 @@ from agents.jobs.models import language_model
 from agents.jobs.outputs import append_records, check_file
 from agents.jobs.preferences import chosen_prompts
 from agents.runs.stages import Stages
-from textenv.records import read_records
+from textenv import Prompt
+from textenv.errors import OptionError
+from textenv.records import read_records, short
 
 AT_A_TIME = 16
 """Questions that are answered and revised before they are written."""
@@ -34,7 +36,7 @@ def run(settings: ReviseSettings) -> None:
     device_named(machine.device)
     check_file(task.out, "--out")
     principles = [HELPFUL] if task.principles is None else read_principles(task.principles)
-    questions = [p.last_text for p in chosen_prompts(task.prompts, task.limit, machine.seed)]
+    questions = [_alone(p) for p in chosen_prompts(task.prompts, task.limit, machine.seed)]
     done = set(read_records(task.out, _question, "revised answers")) if task.out.exists() else set()
     left = [text for text in dict.fromkeys(questions) if text not in done]
 
@@ -70,6 +72,21 @@ def run(settings: ReviseSettings) -> None:
         highlight=False,
     )
     console.print(f"Records: {task.out}", soft_wrap=True)
+
+
+def _alone(prompt: Prompt) -> str:
+    """The text of a question to which nothing belongs that was said before.
+
+    Raises:
+        OptionError: There is more: it would be answered and learned without.
+    """
+    said = prompt.messages
+    if said is not None and (len(said) > 1 or said[0]["role"] != "user"):
+        raise OptionError(
+            f"--prompts: the prompt that ends in {short(prompt.last_text)} is a conversation of "
+            f"{len(said)} messages, and single questions are revised: leave such prompts out"
+        )
+    return prompt.last_text
 
 
 def _is_revised(revision: Revision) -> bool:

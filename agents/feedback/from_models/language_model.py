@@ -1,5 +1,6 @@
 """What is asked of a language model that gives feedback, and a policy as such a model."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from policies import Policy, generate, tokenizer_of
-from textenv.errors import PromptTooLongError
+from textenv import Tokenizer
+from textenv.errors import FrameError, PromptTooLongError, RewrittenHistoryWarning
 from textenv.frames import ChatTemplate, ModelTemplate
 from textenv.records import short
-from textenv.tokenizers import encode_answer, encode_prompt
+from textenv.tokenizers import encode_answer, encode_prompt, stop_tokens_of
 
 LEAD = "\nAnswer:"
 """Stands behind a question to a model that knows no roles."""
@@ -47,6 +49,30 @@ class LanguageModel(Protocol):
         ...
 
 
+def turn_marks(
+    template: ChatTemplate | ModelTemplate | None, tokenizer: Tokenizer
+) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """The ids that end an answer, and those that may not be chosen in one.
+
+    A template may end its turns in another id than the tokenizer names.
+
+    Returns:
+        None and nothing where the template adds nothing to what the tokenizer says.
+    """
+    if template is None:
+        return None, ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RewrittenHistoryWarning)  # prompts are made anew each time
+        try:
+            frame = template.frame(tokenizer)
+        except FrameError:  # it can wrap a prompt, and more is not asked of it here
+            return None, ()
+    own = stop_tokens_of(tokenizer)
+    if frame.end_of_turn is None or frame.end_of_turn in own:
+        return None, tuple(frame.role_tokens)
+    return (frame.end_of_turn, *own), tuple(frame.role_tokens)
+
+
 @dataclass
 class LocalModel:
     """A policy as a language model that gives feedback.
@@ -74,6 +100,7 @@ class LocalModel:
 
     def __post_init__(self) -> None:
         self.tokenizer = tokenizer_of(self.policy)
+        self._ends, self._roles = turn_marks(self.template, self.tokenizer)
 
     def write(self, requests: Sequence[str]) -> list[str]:
         """A text to each request, without white space around it.
@@ -86,6 +113,8 @@ class LocalModel:
             self._prompts(requests, self.max_new_tokens),
             self.max_new_tokens,
             temperature=self.temperature,
+            stop_tokens=self._ends,
+            forbidden_tokens=self._roles,
             generator=self.generator,
         )
         return [text.strip() for text in texts]

@@ -56,7 +56,7 @@ class TerminalPerson:
         """Show `text`, and read keys for `seconds`, or until there is one that says something.
 
         Raises:
-            KeyboardInterrupt: `q` was pressed.
+            KeyboardInterrupt: `q` was pressed, or the terminal was closed.
         """
         print(text, end="", file=self.out, flush=True)
         presses: list[Press] = []
@@ -66,7 +66,10 @@ class TerminalPerson:
             ready, _, _ = select.select([self._input], [], [], left)
             if not ready:
                 return presses
-            key = os.read(self._input, 1).decode("ascii", "replace")
+            read = os.read(self._input, 1)
+            if not read:  # the terminal was closed, and would be ready for ever
+                raise KeyboardInterrupt
+            key = read.decode("ascii", "replace")
             presses += pressed(key, self.clock())
             if seconds is None and presses:
                 return presses

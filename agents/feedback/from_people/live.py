@@ -304,7 +304,7 @@ def live_session(
         seed: Seed of the sampling.
 
     Raises:
-        KeyboardInterrupt: The person stops.
+        KeyboardInterrupt: The person stops; an answer that was rewarded so far comes before.
         PromptTooLongError: A prompt and its answer do not fit the policy's context.
     """
     memory = _Memory(model)
@@ -315,23 +315,28 @@ def live_session(
     for number, prompt in enumerate(prompts):
         generator = np.random.default_rng([seed, len(earlier) + number])
         watched = Watched(prompt)
-        person.watch(f"\n\n{prompt}", 0.0)
         shown: list[float] = []
-        for piece in _written(model, policy, watched, max_new_tokens, choose, generator):
-            shown.append(person.clock())
+        try:
+            person.watch(f"\n\n{prompt}", 0.0)
+            for piece in _written(model, policy, watched, max_new_tokens, choose, generator):
+                shown.append(person.clock())
+                if seconds_per_token is None:
+                    continue
+                presses = person.watch(piece, seconds_per_token)
+                if _share(watched, shown, person.clock(), presses, delay):
+                    memory.learn(watched)
             if seconds_per_token is None:
-                continue
-            presses = person.watch(piece, seconds_per_token)
-            if _share(watched, shown, person.clock(), presses, delay):
-                memory.learn(watched)
-        if seconds_per_token is None:
-            presses = person.watch(watched.text, None)
-            count = len(watched.tokens)
-            watched.rewards = [sum(press.reward for press in presses)] * count
-            watched.weights = [float(bool(presses))] * count
-        else:  # keys about the last tokens are still to come
-            presses = person.watch("", delay[1])
-            _share(watched, shown, person.clock(), presses, delay)
+                presses = person.watch(watched.text, None)
+                count = len(watched.tokens)
+                watched.rewards = [sum(press.reward for press in presses)] * count
+                watched.weights = [float(bool(presses))] * count
+            else:  # keys about the last tokens are still to come
+                presses = person.watch("", delay[1])
+                _share(watched, shown, person.clock(), presses, delay)
+        except KeyboardInterrupt:
+            if any(watched.weights):  # what was said of the beginning is not lost
+                yield watched
+            raise
         memory.add(watched)
         memory.learn()
         yield watched

@@ -28,9 +28,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_figures_are_shown_and_written():
-    result = run_command("agreement", "ann.jsonl", "ben.jsonl", "--json", "out.json")
+    result = run_command("agreement", "ann.jsonl", "ben.jsonl", "--json", "new/out.json")
     assert result.exit_code == 0, result.output
-    found = json.loads(Path("out.json").read_text())
+    found = json.loads(Path("new/out.json").read_text())
     (two,) = found["between"]
     assert (two["one"], two["other"], two["pairs"]) == ("ann", "ben", 8)
     assert two["same_order"]["mean"] == pytest.approx(6 / 7)

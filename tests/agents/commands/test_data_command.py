@@ -109,6 +109,15 @@ def test_a_mixture_has_the_shares_of_its_weights(folder):
         (("--text", "web.jsonl", "--out", "a.jsonl", "--filters", "c5"), "c4"),
         (("--text", "empty.jsonl", "--out", "a.jsonl"), "no document in empty.jsonl"),
         (("--text", "bad.jsonl", "--out", "a.jsonl"), "bad.jsonl:2: "),
+        (
+            ("--text", "web.jsonl:1", "--text", "./web.jsonl:2", "--out", "a.jsonl", "--count", 5),
+            "names a file twice",
+        ),
+        (("--text", "web.jsonl", "--out", "./web.jsonl"), "would be lost"),
+        (
+            ("--text", "talks.json", "--held-out", "web.jsonl", "--out", "web.jsonl"),
+            "would be lost",
+        ),
     ],
 )
 def test_what_cannot_be_done(folder, arguments, message):
@@ -117,6 +126,13 @@ def test_what_cannot_be_done(folder, arguments, message):
     result = run_command("data", *arguments)
     assert result.exit_code != 0 and message in " ".join(result.output.split())
     assert not (folder / "a.jsonl").exists()
+    assert len(written(folder / "web.jsonl")) == len(PAGES)
+
+
+def test_half_a_character_survives(folder):
+    (folder / "half.jsonl").write_text('{"text": "a \\ud83d b"}')  # JSON, and no UTF-8
+    run("data", "--text", "half.jsonl", "--out", "clean.jsonl", "--unrepaired")
+    assert written(folder / "clean.jsonl") == [{"text": "a \ud83d b"}]
 
 
 def test_weights_of_files(folder):

@@ -43,17 +43,19 @@ def watched():
 def test_keys_reward_tokens_and_a_later_session_goes_on(folder):
     result = live(typed="++.-..\n+.....\n++q")
     assert result.exit_code == 0, result.output
-    first, _ = watched()  # the third was left
+    first, _, third = watched()
+    # The third was left in the middle: what was said of it is kept.
+    assert third["weights"][0] > 0 and third["text"] and len(third["tokens"]) < 6
     assert first["prompt"] == "one " and len(first["tokens"]) == 6
     # Half a second after a token the key is about it and the one before: from -0.3 to 0.3.
     assert first["rewards"] == pytest.approx([1, 0.5, -0.5, -0.5, 0, 0], abs=0.51)
     assert first["weights"][0] > 0 and first["weights"][-1] == 0
-    assert "2 answers were watched" in result.output
+    assert "3 answers were watched" in result.output
     model = HumanReward.load("made/human_reward")
     assert (model.head.weight != 0).any()
     again = live("--choose", "greedy", typed="......" * 2)
     assert again.exit_code == 0, again.output
-    assert [one["prompt"] for one in watched()] == ["one ", "two ", "three ", "one "]
+    assert [one["prompt"] for one in watched()] == ["one ", "two ", "three ", "one ", "two "]
 
 
 def test_one_key_for_an_answer_and_ppo_behind(folder):
@@ -67,6 +69,9 @@ def test_one_key_for_an_answer_and_ppo_behind(folder):
 def test_mistakes_give_one_message(folder):
     result = live("--prompts", "none.txt")
     assert result.exit_code == 1 and "none.txt" in result.output
+    Path("talks.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi!"}]}')
+    result = live("--prompts", "talks.jsonl")
+    assert result.exit_code != 0 and "talks.jsonl holds conversations" in result.output
     Path("made").mkdir()
     Path("made/watched.jsonl").write_text("{}\n")
     result = live()
@@ -109,3 +114,15 @@ def test_keys_at_a_terminal(monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 person.watch("", 1.0)
     os.close(master)
+
+
+def test_a_terminal_that_is_closed_ends_the_session(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(writer)
+    with os.fdopen(reader) as closed:
+        monkeypatch.setattr("sys.stdin", closed)
+        monkeypatch.setattr("termios.tcgetattr", lambda terminal: [])
+        monkeypatch.setattr("termios.tcsetattr", lambda terminal, when, mode: None)
+        monkeypatch.setattr("tty.setcbreak", lambda terminal: None)
+        with TerminalPerson(io.StringIO()) as person, pytest.raises(KeyboardInterrupt):
+            person.watch("an answer", None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run_command
+from published_forms import talk
 
 from agents.supervised import read_examples
 from policies import TransformerConfig, TransformerPolicy
@@ -133,11 +134,14 @@ def test_a_policy_that_writes_nothing_of_use_comes_to_an_end():
     [
         (("revise", "--prompts", "none.txt"), "none.txt"),
         (("revise", "--prompts", "my.txt", "--principles", "none.txt"), "none.txt"),
+        (("revise", "--prompts", "talks.jsonl"), "is a conversation of 3 messages"),
         (("instruct", "--seeds", "none.jsonl"), "none.jsonl"),
         (("instruct", "--seeds", "my.txt"), "the file of instructions my.txt"),
     ],
 )
 def test_mistakes_give_one_message(command, message):
+    record = {"messages": talk("2 + 3?", "5", "And twice that?", "10")}
+    Path("talks.jsonl").write_text(json.dumps(record))
     result = run_command(*command, "--model", "small", "--out", "out.jsonl")
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert message in result.output

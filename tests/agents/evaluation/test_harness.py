@@ -285,7 +285,7 @@ def quiet(*line):
 
 def test_the_command_prints_a_table_and_writes_a_file(tmp_path, tasks):
     text_policy("ours").save(tmp_path / "policy")
-    out = tmp_path / "out.json"
+    out = tmp_path / "new" / "out.json"
     line = [tmp_path / "policy", "--tasks", "ch*", "--include", tasks]
     ran = quiet(*line, "--limit", 2, "--json", out)
     assert ran.exit_code == 0, ran.output

@@ -139,3 +139,6 @@ def test_the_slope_counts_the_tokens_of_an_episode():
     assert len(seen) > 3
     plain = make_model().score_texts(["the "], ["caa"])[0]
     assert model.score_texts(["the "], ["caa"])[0] == pytest.approx(plain - 0.3, abs=1e-6)
+    assert model.score_ids([b"the caa"], [3])[0] == pytest.approx(plain - 0.3, abs=1e-6)
+    with pytest.raises(ValueError, match="give `answers`"):
+        model.score_ids([b"the caa"])

@@ -214,29 +214,47 @@ def test_silence_teaches_nothing():
 
 def test_earlier_sessions_are_learned_again(tmp_path):
     policy = make_policy()
-    prompts = ["a", "b", "c", "d"]
     path = tmp_path / "watched.jsonl"
     assert read_watched(path) == []
-    for watched in live_session(
-        HumanReward(policy), policy, prompts, Script(b_not_c), max_new_tokens=12
-    ):
+    # Every letter was written behind many texts, and the likeliest one was disliked.
+    (unknown,) = live_session(
+        HumanReward(policy), policy, ["a"], Script(lambda text: 0), choose=Greedy(4)
+    )
+    liked = next(letter for letter in "abcd" if letter not in unknown.text)
+    for seed in range(4):
+        tokens = np.random.default_rng(seed).integers(0, 4, 30).tolist()
+        text = "".join("abcd"[token] for token in tokens)
+        rewards = [1.0 if letter == liked else -1.0 for letter in text]
+        watched = Watched("abcd"[seed], text, tokens, rewards, [1.0] * 30)
         append_watched(path, watched)
     earlier = read_watched(path)
     assert len(earlier) == 4 and earlier[-1] == watched
-    texts = [
-        one.text
-        for known in (earlier, [])
-        for one in live_session(
-            HumanReward(policy),
-            policy,
-            ["a"],
-            Script(lambda text: 0),
-            earlier=known,
-            choose=Greedy(4),
-        )
-    ]
-    assert texts[0].count("b") > 0.5 * len(texts[0]) and "b" not in texts[1]
+    (taught,) = live_session(
+        HumanReward(policy),
+        policy,
+        ["a"],
+        Script(lambda text: 0),
+        earlier=earlier,
+        choose=Greedy(4),
+    )
+    assert taught.text == liked * 32
     path.write_text('{"prompt": "a"}\n')
     with pytest.raises(MalformedRecordError, match="not of an answer"):
         read_watched(path)
     assert Watched.from_record(watched.to_record()) == watched
+
+
+@pytest.mark.parametrize("said", [0, 1])
+def test_what_was_said_of_an_unfinished_answer_is_kept(said):
+    class Leaves(Script):
+        def watch(self, text, seconds):
+            if len(self.seen) == 4:
+                raise KeyboardInterrupt
+            return super().watch(text, seconds)
+
+    policy, kept = make_policy(), []
+    session = live_session(HumanReward(policy), policy, ["a", "b"], Leaves(lambda text: said))
+    with pytest.raises(KeyboardInterrupt):
+        for one in session:
+            kept.append(one)
+    assert len(kept) == said and all(sum(one.rewards) > 0 for one in kept)

@@ -7,6 +7,7 @@ from published_forms import HH, MORE, RANKINGS, THEN, TWO, talk
 
 from agents.feedback import Ranking, append_rankings, read_rankings
 from agents.feedback.rankings import for_frame, has_messages, laid_flat
+from textenv.errors import PromptError
 from textenv.frames import ChatTemplate
 from textenv.tokenizers import BytesTokenizer
 
@@ -39,13 +40,21 @@ def test_a_conversation_is_a_transcript_for_people():
 def test_dialogues_in_one_text_become_messages():
     asked = ({"role": "user", "content": "a"},)
     plain = Ranking("a", (" b", "c "), (1, 2)).as_dialogue()
-    assert plain.messages == asked and plain.answers == (" b", "c ")
+    assert plain.messages == asked and plain.answers == ("b", "c")
+    said = Ranking("", (" b", "c "), (1, 2), asked)
+    assert said.as_dialogue().answers == ("b", "c")
     dialogue = Ranking.from_record({"chosen": HH + " Lake Garda.", "rejected": HH + " No."})
     assert dialogue.as_dialogue().messages == tuple(TWO[:3])
     assert dialogue.as_dialogue().answers == (THEN, "No.")
     # Two dialogues that part before their last answers are compared where they part.
     apart = {"chosen": HH + f" Yes.\n\nHuman: {MORE}\n\nAssistant: a", "rejected": HH + " No."}
     assert Ranking.from_record(apart).as_dialogue().answers == ("Yes.", "No.")
+
+
+def test_a_text_that_ends_in_an_answer_is_named():
+    rankings = [Ranking("a", ("b", "c"), (1, 2)), Ranking(HH + " Garda.", ("b", "c"), (1, 2))]
+    with pytest.raises(PromptError, match=r"ranking 2, .*the prompt ends in an answer"):
+        for_frame(rankings, FRAME)
 
 
 def test_only_a_frame_makes_dialogues_of_texts():

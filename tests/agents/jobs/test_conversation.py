@@ -1,13 +1,17 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from agents.evaluation import refuse_toxic
+from agents.feedback.from_models.language_model import LocalModel
 from agents.jobs.conversation import MOST_ANSWERS, Chat, Continuation, Sampling, Voice
 from policies import TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
-from textenv.frames import ChatTemplate
+from textenv.frames import ChatTemplate, ModelTemplate
+from textenv.tokenizers import HuggingFaceTokenizer
 from textenv.tools import Tools
 
 TOKENIZER = load_tokenizer("bytes")
@@ -225,3 +229,40 @@ def test_what_goes_wrong_in_a_call_is_told_to_the_policy():
     talker.answer("a?", lambda piece: None)
     assert talker.messages[2]["role"] == "tool"
     assert talker.messages[2]["content"].startswith("error:")
+
+
+def test_an_answer_ends_where_the_template_ends_a_turn():
+    """Also where the tokenizer names another stop token, as base models' do."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, [])
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    own = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    own.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = HuggingFaceTokenizer(own, name="base")
+    end, head = own.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
+
+    class RunsOn(TransformerPolicy):
+        def choices(self, hidden):
+            logits = torch.zeros(len(hidden), self.vocab_size)
+            logits[:, tokenizer.encode("x")[0]] = 50.0 * (next(steps) == 0)
+            logits[:, end], logits[:, head] = 30.0, 40.0
+            return logits
+
+    shape = TransformerConfig(tokenizer.vocab_size, 128, n_layer=1, n_head=2, n_embd=16)
+    policy, template = RunsOn(shape, tokenizer=tokenizer), ModelTemplate.of(own)
+    steps = itertools.count()
+    assert ask(Chat(Voice(policy, Sampling(8)), template), "hi") == ["x"]
+    steps = itertools.count()
+    assert LocalModel(policy, template, max_new_tokens=8).write(["hi"]) == ["x"]

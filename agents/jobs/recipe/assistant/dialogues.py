@@ -69,7 +69,10 @@ def score_turns(model: RewardModel, max_turn_tokens: int) -> Any:
         if ends.any():
             until = batch.lengths - batch.stopped  # the model puts its stop token there itself
             texts = zip(batch.tokens[ends], until[ends], strict=True)
-            scores[ends] = model.score_ids([ids[:end].tolist() for ids, end in texts])
+            scores[ends] = model.score_ids(
+                [ids[:end].tolist() for ids, end in texts],
+                answers=(said - batch.stopped)[ends].tolist(),
+            )
         return scores
 
     return dense(score, "reward_model")
