@@ -143,7 +143,8 @@ def read_choice(reply: str, options: Sequence[str]) -> list[float] | None:
     Read are the option alone or at the beginning, as in "B." or "(B) because ...", behind "answer:"
     or the like at the end of a line, in double brackets, and in "B is better". "Tie" in the place
     of an option, or "equally good", gives all the same share. What only mentions an option is not
-    read: "A" is a word too.
+    read: "A" is a word too. Nor is what denies ("B is not better"), compares ("better than answer
+    B") or goes through the options ("A: short. B: kind.").
 
     >>> read_choice("The first is a bit rude. [[B]]", "AB"), read_choice("**A**", "AB")
     ([0.0, 1.0], [1.0, 0.0])
@@ -151,17 +152,34 @@ def read_choice(reply: str, options: Sequence[str]) -> list[float] | None:
     ([0.5, 0.5], None)
     """
     named = "(" + "|".join(re.escape(option) for option in (*options, "tie")) + ")"
+    alone = rf"{named}(?:[.,:;)\]*]|\s*\Z)"
     forms = (
         rf"\[\[{named}\]\]",
-        rf"\b{named}\b\W*is\s+(?:\w+\s+)?(?:better|best)\b",
+        rf"\b{named}\b\W*is\s+(?!(?:{_DENIES}|second|next)\b)(?:\w+\s+)?(?:better|best)\b",
         rf"\b(?:answer|option|better|choice|verdict)(?:\s+is)?[\s:*_(]+{named}\W*$",
-        rf"\A\W*{named}(?:[.,:;)\]*]|\s*\Z)",
+        rf"\A\W*{alone}",
         r"\bequally\s+(good)\b",
     )
+    flags = re.IGNORECASE | re.MULTILINE
+    begun = {name.lower() for name in re.findall(rf"(?:^|[.,;!?]\s)\W*{alone}", reply, flags)}
     for form in forms:
-        if found := re.findall(form, reply, re.IGNORECASE | re.MULTILINE):
-            last = found[-1].lower()
-            if last in ("tie", "good"):
+        found = [
+            match[1].lower()
+            for match in re.finditer(form, reply, flags)
+            if form == forms[0] or not _UNSAID.search(reply[: match.start()])
+        ]
+        if found and (form != forms[3] or len(begun) == 1):
+            if found[-1] in ("tie", "good"):
                 return [1 / len(options)] * len(options)
-            return [float(option.lower() == last) for option in options]
+            return [float(option.lower() == found[-1]) for option in options]
     return None
+
+
+_DENIES = "not|no|never|hardly|neither|nor"
+_GOES_ON = r"(?:(?!\b(?:but|while|so|and)\b)[^.,:;!?\n])*\Z"
+_UNSAID = re.compile(
+    # A denial, doubt or condition in the same part of the sentence, or a comparison just before.
+    rf"(?:\b(?:{_DENIES}|cannot|if|whether)\b|n['\u2019]t\b){_GOES_ON}"
+    r"|\bbetween\b[^.,:;!?\n]*\Z|\b(?:than|over|to|or|beats)\s+(?:the\s+)?\Z",
+    re.IGNORECASE,
+)

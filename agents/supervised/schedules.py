@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from textenv.errors import OptionError
+
 Schedule = Callable[[int, int], float]
 """Number of a step, from 1, and steps in all, to a factor of the peak learning rate."""
 
@@ -30,7 +32,7 @@ class Cosine:
     length: int | None = None
 
     def __call__(self, step: int, steps: int) -> float:
-        """See `Schedule`."""
+        """See `Schedule`; an `OptionError` if the warm-up takes all steps."""
         done, warmup = _place(step, self.length or steps, self.warmup)
         return learning_rate_factor(min(done, 1.0), warmup, self.floor)
 
@@ -44,7 +46,7 @@ class LinearDecay:
     length: int | None = None
 
     def __call__(self, step: int, steps: int) -> float:
-        """See `Schedule`."""
+        """See `Schedule`; an `OptionError` if the warm-up takes all steps."""
         done, warmup = _place(step, self.length or steps, self.warmup)
         if done < warmup:
             return done / warmup
@@ -63,14 +65,14 @@ class Constant:
     warmup: float = 0.0
 
     def __call__(self, step: int, steps: int) -> float:
-        """See `Schedule`."""
+        """See `Schedule`; an `OptionError` if the warm-up takes all steps."""
         done, warmup = _place(step, steps, self.warmup)
         return done / warmup if done < warmup else 1.0
 
 
 def learning_rate_factor(done: float, warmup: float, floor: float = 0.1) -> float:
     """Linear warm-up to 1, then half a cosine down to `floor`; `done` runs from 0 to 1."""
-    if done < warmup:
+    if done < warmup or warmup == 1:
         return done / warmup
     rest = (done - warmup) / (1 - warmup)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * rest))
@@ -78,6 +80,11 @@ def learning_rate_factor(done: float, warmup: float, floor: float = 0.1) -> floa
 
 def _place(step: int, length: int, warmup: float) -> tuple[float, float]:
     """Shares of `length`: how far the step is, and the warm-up."""
+    if warmup >= max(length, 1):
+        raise OptionError(
+            f"a warm-up of {warmup:g} steps does not fit into {length}: the learning rate would "
+            "only rise; give fewer, or a share below 1"
+        )
     return step / length, warmup if warmup < 1 else warmup / length
 
 

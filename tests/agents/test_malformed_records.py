@@ -80,6 +80,14 @@ NOT_JSON = [
 ]
 EXAMPLES = damaged({**CONVERSATIONS, **TEXTS}, NEEDED)
 PREFERENCES = damaged(RANKINGS, NEEDED_OF_RANKINGS)
+# A prompt needs what it asks alone, and names of its own go into its columns.
+PROMPTS = [
+    *damaged(CONVERSATIONS, {"OpenAI": ["messages"], "ShareGPT": ["conversations"]}),
+    *damaged(CONVERSATIONS, {"Alpaca": ["instruction"], "MOSS": ["chat"]}),
+    *damaged(TEXTS, {"FLAN": ["inputs"], "pCLUE": ["input"]}),
+    *({name: text} for name in ("text", "chosen") for text in ("\n\nHuman:", "### Human: ")),
+    {"messages": [{"role": "assistant", "content": "a"}]},
+]
 GOOD = {"prompt": "a", "response": "b", "chosen": "b", "rejected": "c"}
 # Columns of Parquet have types, so only so much can be wrong.
 SAID = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -137,6 +145,8 @@ FILES = [
     ("examples", read_examples, EXAMPLES[:40], ".json.xz", as_list, lzma.compress),
     ("examples", read_examples, NOT_JSON, ".jsonl.gz", as_lines, gzip.compress),
     ("examples", read_examples, IN_COLUMNS, ".parquet", as_parquet, bytes),
+    ("prompts", load_prompts, PROMPTS, ".jsonl", as_lines, bytes),
+    ("prompts", load_prompts, PROMPTS[:20], ".json.gz", as_list, gzip.compress),
     ("rankings", read_rankings, PREFERENCES, ".jsonl.bz2", as_lines, bz2.compress),
     ("rankings", read_rankings, PREFERENCES[-40:], ".json", as_list, bytes),
     ("rankings", read_rankings, NOT_JSON, ".jsonl", as_lines, bytes),
@@ -169,6 +179,7 @@ def test_each_is_reported_by_file_and_line(tmp_path, read, rows, ending, write, 
         ('[\n{"a": }]', 2, "not JSON"),
         ("[{}]\n\n{}", 1, "more behind the list"),
         ("[{},\n]", 2, "not JSON"),
+        ("[{},\n" + "9" * 5_000 + "]", 2, "not JSON, .*digits"),
     ],
 )
 def test_where_a_json_list_breaks_off(tmp_path, content, line, said):

@@ -68,8 +68,8 @@ def example(record: Mapping[str, Any]) -> Example:
         if all(message["role"] != "assistant" for message in said):
             raise ValueError("the record has no answer to learn")
         return Example(said)
-    if "prompt" in record:
-        name = next((n for n in (*_ANSWERS, "chosen") if n in record), "response")
+    if record.get("prompt") is not None:
+        name = _first(record, (*_ANSWERS, "chosen")) or "response"
         return Example(None, text_of(record, "prompt"), text_of(record, name))
     for prompt, answer in _TEXTS:
         if prompt in record and answer in record:
@@ -115,12 +115,18 @@ def conversation(record: Mapping[str, Any]) -> list[Message] | None:
         ValueError: It has the names of a form, but not what belongs there.
     """
     for name in _LISTS:
-        if name in record:
-            return _with_system(record, messages_of(record[name], name))
-    for find in (_exchanges_of_moss, _conversational, _tree, _instruction, _question, _dialogue):
+        # A column `data` or the like may be anything; what is called messages must be some.
+        given = record.get(name)
+        if isinstance(given, list | tuple) or (given is not None and name in _LISTS[:2]):
+            return with_system(record, messages_of(given, name))
+    forms = (
+        *(_exchanges_of_moss, _conversational, _tree, _instruction, _question, _dialogue),
+        _texts_with_system,
+    )
+    for find in forms:
         said = find(record)
         if said is not None:
-            return said
+            return with_system(record, said)
     return None
 
 
@@ -129,9 +135,9 @@ def conversation(record: Mapping[str, Any]) -> list[Message] | None:
 
 def _exchanges_of_moss(record: Mapping[str, Any]) -> list[Message] | None:
     """MOSS: `chat` with `turn_1` and so on, each side between marks of its own."""
-    if "chat" not in record:
+    turns = record.get("chat")
+    if turns is None:
         return None
-    turns = record["chat"]
     if not isinstance(turns, Mapping) or not turns:
         raise ValueError(f"'chat' is {short(turns)}, not an object of turns")
     said: list[Message] = []
@@ -142,7 +148,7 @@ def _exchanges_of_moss(record: Mapping[str, Any]) -> list[Message] | None:
                 raise ValueError(f"the turn {name!r} has no text of {side!r}: {short(turn)}")
             plain = re.sub(r"^\s*<\|\w+\|>:\s*|\s*<eo\w>\s*$", "", text)
             said.append({"role": role, "content": plain})
-    return _with_system(record, said)
+    return said
 
 
 def _conversational(record: Mapping[str, Any]) -> list[Message] | None:
@@ -152,7 +158,7 @@ def _conversational(record: Mapping[str, Any]) -> list[Message] | None:
     if before is None:
         chosen = record.get("chosen")
         return messages_of(chosen, "chosen") if isinstance(chosen, list | tuple) else None
-    name = next((n for n in (*_ANSWERS, "chosen") if n in record), "completion")
+    name = _first(record, (*_ANSWERS, "chosen")) or "completion"
     if isinstance(record.get(name), str):
         return [*before, {"role": "assistant", "content": record[name]}]
     answered = messages_of(record.get(name), name)
@@ -191,37 +197,61 @@ def rank_in_tree(reply: Mapping[str, Any]) -> float:
 
 def _instruction(record: Mapping[str, Any]) -> list[Message] | None:
     """Alpaca: `instruction`, perhaps `input` (Dolly: `context`), `history` and `system`."""
-    if "instruction" not in record:
+    if record.get("instruction") is None:
         return None
-    more = next((name for name in _INPUTS if record.get(name) is not None), None)
-    parts = [text_of(record, "instruction"), "" if more is None else text_of(record, more)]
     history = record.get("history") or ()
     said = messages_of(history, "history") if history else []
-    said.append({"role": "user", "content": "\n".join(part for part in parts if part)})
-    return _with_system(record, [*said, *_answer(record, "output")])
+    asked = _asked(record, "instruction", _INPUTS)
+    return [*said, asked, *_answer(record, "output")]
+
+
+def _asked(record: Mapping[str, Any], name: str, about: Sequence[str]) -> Message:
+    """What a user asks in a column, with the first of the others that has something in it."""
+    more = next((text_of(record, n) for n in about if record.get(n) not in (None, "")), "")
+    return {"role": "user", "content": "\n".join(p for p in (text_of(record, name), more) if p)}
 
 
 def _question(record: Mapping[str, Any]) -> list[Message] | None:
-    """A question with its answer."""
+    """A question with its answer, and perhaps the `context` that it is about."""
     named = any(name in record for name in (*_ANSWERS, "chosen"))
     if not isinstance(record.get("question"), str) or not named:
         return None
-    asked = {"role": "user", "content": text_of(record, "question")}
-    return _with_system(record, [asked, *_answer(record, "answer")])
+    about = ("context",) if isinstance(record.get("context"), str) else ()
+    return [_asked(record, "question", about), *_answer(record, "answer")]
+
+
+def _texts_with_system(record: Mapping[str, Any]) -> list[Message] | None:
+    """A prompt and its answer as texts, which are messages where a system message is given."""
+    if not any(record.get(name) for name in _SYSTEMS):
+        return None
+    for prompt in ("prompt", *(prompt for prompt, _ in _TEXTS)):
+        if isinstance(record.get(prompt), str):
+            usual = dict(_TEXTS).get(prompt, "response")
+            return [_asked(record, prompt, ()), *_answer(record, usual)]
+    return None
 
 
 def _answer(record: Mapping[str, Any], usual: str) -> list[Message]:
-    name = next((n for n in (usual, *_ANSWERS, "chosen") if n in record), None)
+    name = _first(record, (usual, *_ANSWERS, "chosen"))
     if name is None:
         return []
     return [{"role": "assistant", "content": text_of(record, name)}]
 
 
+def _first(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of the columns that is there, if possible one that is not null."""
+    there = [name for name in names if name in record]
+    return next((name for name in there if record[name] is not None), next(iter(there), None))
+
+
 def _dialogue(record: Mapping[str, Any]) -> list[Message] | None:
     """A dialogue as one text, with who speaks: `chosen` of hh-rlhf, `text` of Guanaco."""
     for name in ("chosen", "text"):
-        if "prompt" not in record and isinstance(record.get(name), str):
-            return human_assistant(record[name])
+        if record.get("prompt") is None and isinstance(record.get(name), str):
+            said = human_assistant(record[name])
+            if said == []:
+                raise ValueError(f"in {name!r}, {short(record[name])}, nobody says anything")
+            return said
     return None
 
 
@@ -325,7 +355,7 @@ def _text_of_parts(content: Any) -> Any:
     return "".join(texts) if len(texts) == len(content) else content
 
 
-def _with_system(record: Mapping[str, Any], said: list[Message]) -> list[Message]:
+def with_system(record: Mapping[str, Any], said: list[Message]) -> list[Message]:
     """The messages behind the system message that stands in a column of its own."""
     name = next((n for n in _SYSTEMS if record.get(n)), None)
     if name is None or (said and said[0]["role"] == "system"):

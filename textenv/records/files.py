@@ -182,7 +182,7 @@ def _of_list(file: BinaryIO) -> Iterator[Numbered]:
             return
         try:
             row, place = decoder.raw_decode(text, place)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # no JSON, or too long a number
             said = getattr(error, "msg", str(error))
             yield line, ValueError(f"not JSON, {said}: {short(text[place : place + 80])}")
             return

@@ -9,10 +9,12 @@ from typing import Any
 from textenv.records.conversations import (
     Message,
     conversation,
+    human_assistant,
     messages_of,
     rank_in_tree,
     replies_in_tree,
     text_of,
+    with_system,
 )
 from textenv.records.problems import short
 
@@ -36,11 +38,21 @@ def ranking(record: Mapping[str, Any]) -> Normal:
     """
     for names, read in _FORMS:
         if names <= record.keys():
-            return read(record)
+            return _behind_system(record, read(record))
     raise ValueError(
         "the record has neither 'prompt', 'answers' and 'ranks' (or 'scores') nor 'chosen' and "
         f"'rejected', nor another form of preferences; its keys are {short(list(record))}"
     )
+
+
+def _behind_system(record: Mapping[str, Any], made: Normal) -> Normal:
+    """With a system message in a column of its own, a prompt that is a text becomes messages."""
+    asked = made["prompt"]
+    if isinstance(asked, str):
+        before = human_assistant(asked) or [{"role": "user", "content": asked}]
+        said = with_system(record, before)
+        return {**made, "prompt": asked if said is before else said}
+    return {**made, "prompt": with_system(record, asked)} if isinstance(asked, list) else made
 
 
 # -------------------------------------------------------------------- lists of answers
@@ -293,7 +305,7 @@ def _prompt(record: Mapping[str, Any]) -> Any:
     if asked is None:
         raise ValueError(f"the record has no 'prompt'; its keys are {short(list(record))}")
     # The answer is none of these: only what is asked is read, in the form that examples have.
-    about = {n: record[n] for n in ("system", "system_prompt", asked, "input") if n in record}
+    about = {n: record[n] for n in (asked, "input", "context") if n in record}
     if asked == "input":
         about = {"instruction": about.pop("input"), **about}
     elif asked == "history":

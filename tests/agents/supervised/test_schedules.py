@@ -19,6 +19,7 @@ from agents.supervised import (
 from agents.supervised.pretraining import _losses, next_token_loss, steps_of_tokens
 from agents.supervised.token_stream import random_windows
 from policies import TransformerConfig, TransformerPolicy
+from textenv.errors import OptionError
 
 
 def at(schedule, *numbers, steps=100):
@@ -57,6 +58,31 @@ def test_a_straight_line_and_a_constant():
     line = LinearDecay(warmup=20, floor=0.5, length=60)
     assert at(line, 10, 20, 40, 60, 80) == pytest.approx([0.5, 1.0, 0.75, 0.5, 0.5])
     assert at(Constant(), 1, 100) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        (Cosine(warmup=10), 10),
+        (Cosine(warmup=1), 1),
+        (Cosine(warmup=100, length=50), 1000),
+        (LinearDecay(warmup=10), 10),
+        (LinearDecay(warmup=11), 10),
+        (Constant(warmup=11), 10),
+    ],
+)
+def test_a_warm_up_as_long_as_the_training_is_refused_at_the_first_step(schedule, steps):
+    policy = TransformerPolicy(TransformerConfig(5, 8, 1, 1, 4))
+    fitting = Fitting(policy, steps=steps, learning_rate=0.1, schedule=schedule)
+    weight = policy.transformer.token_embedding.weight
+    with pytest.raises(OptionError, match=rf"{schedule.warmup} steps does not fit into \d+: "):
+        fitting.step([weight.square().sum()])
+
+
+def test_one_step_fewer_of_warm_up_and_a_share_of_any_length():
+    assert at(Cosine(warmup=9), 9, 10, steps=10) == pytest.approx([1.0, 0.1])
+    assert at(Cosine(), 1, steps=1) == pytest.approx([0.1])
+    assert learning_rate_factor(1.0, 1.0) == 1.0
 
 
 def test_the_optimiser_follows_a_schedule():

@@ -5,7 +5,7 @@ from published_forms import ASK, CONVERSATIONS, SAY, TEXTS, TWO, talk
 
 from textenv import Prompt
 from textenv.errors import PromptError
-from textenv.records import example, human_assistant
+from textenv.records import example, human_assistant, ranking
 from textenv.records.conversations import messages_of
 
 
@@ -91,6 +91,91 @@ def test_other_names_of_roles():
 def test_what_is_no_example(record, message):
     with pytest.raises(ValueError, match=message):
         example(record)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": ASK, "response": SAY},
+        {"prompt": ASK, "chosen": SAY, "rejected": "x"},
+        {"input": ASK, "target": SAY},
+        {"inputs": ASK, "targets": SAY},
+        {"question": ASK, "answer": SAY},
+        {"prompt": talk(ASK), "completion": SAY},
+        {"prompt": talk(ASK), "completion": [{"role": "assistant", "content": SAY}]},
+        {"chosen": f"\n\nHuman: {ASK}\n\nAssistant: {SAY}"},
+    ],
+    ids=lambda record: " ".join(record),
+)
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_column_of_the_system_is_read_in_every_form(record, name):
+    said = talk(ASK, SAY, system="Be brief.")
+    assert example({**record, name: "Be brief."}).messages == said
+    # Without something in it, it changes nothing.
+    assert example({**record, name: ""}) == example({**record, name: None}) == example(record)
+
+
+def test_what_a_question_is_about_is_read():
+    about = {"question": "Who sings?", "context": "Ann sings.", "answer": "Ann."}
+    assert example(about).messages == talk("Who sings?\nAnn sings.", "Ann.")
+    given = {"instruction": "Who sings?", "input": "", "context": "Ann sings.", "output": "Ann."}
+    assert example(given).messages == talk("Who sings?\nAnn sings.", "Ann.")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"data": "web"},
+        {"conversation": "7f"},
+        {"dialog": 3},
+        dict.fromkeys(["messages", "conversations", "chat", "instruction", "question", "output"]),
+    ],
+    ids=lambda more: " ".join(more),
+)
+def test_columns_that_are_null_or_no_lists_are_none_of_a_form(more):
+    assert example({**more, "prompt": "a", "response": "b"}) == (None, "a", "b")
+
+
+def test_null_columns_of_other_forms():
+    null = dict.fromkeys(["prompt", "completion", "output", "chat"])
+    assert example({**null, "question": ASK, "answer": SAY}).messages == talk(ASK, SAY)
+    assert example({**null, "question": ASK, "response": SAY}).messages == talk(ASK, SAY)
+    assert example({**null, "input": "a", "target": "b"}) == (None, "a", "b")
+    hh = {**null, "chosen": f"\n\nHuman: {ASK}\n\nAssistant: {SAY}"}
+    assert example(hh).messages == talk(ASK, SAY)
+
+
+@pytest.mark.parametrize("text", ["\n\nHuman:", "\n\nHuman: ", "### Human:", "Assistant:"])
+@pytest.mark.parametrize("name", ["text", "chosen"])
+def test_a_dialogue_in_which_nothing_is_said(name, text):
+    with pytest.raises(PromptError, match="nobody says anything"):
+        Prompt.from_row({name: text})
+    with pytest.raises(ValueError, match="nobody says anything"):
+        example({name: text})
+
+
+@pytest.mark.parametrize(
+    ("record", "asked"),
+    [
+        ({"prompt": ASK, "chosen": "a", "rejected": "b"}, talk(ASK)),
+        ({"prompt": ASK, "chosen": talk(ASK, "a"), "rejected": talk(ASK, "b")}, talk(ASK)),
+        ({"prompt": ASK, "answers": ["a", "b"], "ranks": [1, 2]}, talk(ASK)),
+        ({"question": ASK, "context": "c", "chosen": "a", "rejected": "b"}, talk(f"{ASK}\nc")),
+        (
+            {
+                "chosen": f"\n\nHuman: {ASK}\n\nAssistant: a",
+                "rejected": f"\n\nHuman: {ASK}\n\nAssistant: b",
+            },
+            talk(ASK),
+        ),
+    ],
+)
+def test_a_column_of_the_system_is_read_in_rankings(record, asked):
+    read = ranking({**record, "system": "Be brief."})
+    assert read["prompt"] == [{"role": "system", "content": "Be brief."}, *asked]
+    assert [answer.strip() for answer in read["answers"]] == ["a", "b"]
+    if isinstance(record.get("prompt"), str) and isinstance(record.get("chosen"), str):
+        assert ranking({**record, "system": ""})["prompt"] == ASK
 
 
 def test_what_asks_nothing_is_no_prompt():

@@ -100,6 +100,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
                 compared_shots=(0, 1, SHOTS) if name in (BASE, SFT) else (),
                 max_new_tokens=s.max_new_tokens,
                 temperature=s.temperature,
+                stop_strings=(),  # an answer ends where the policy ends it, as in PPO and in chat
                 seed=s.seed,
             )
             advance(len(conducts))
