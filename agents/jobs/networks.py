@@ -14,8 +14,8 @@ FORMS: dict[str, Callable[..., TransformerConfig]] = {
 }
 
 
-def new_network(network: PretrainedNetwork, vocabulary: Tokenizer, seed: int) -> TransformerPolicy:
-    """A policy with weights drawn from `seed`.
+def check_sizes(network: PretrainedNetwork) -> None:
+    """Find what makes no new network, before a vocabulary is learned for it.
 
     Raises:
         OptionError: The sizes do not go together, or there is nothing yet that could be stretched.
@@ -39,6 +39,10 @@ def new_network(network: PretrainedNetwork, vocabulary: Tokenizer, seed: int) ->
             f"a head has --n-embd {network.n_embd} / --n-head {network.n_head} numbers, and rotary "
             "positions turn pairs: it must be an even number"
         )
+
+
+def new_network(network: PretrainedNetwork, vocabulary: Tokenizer, seed: int) -> TransformerPolicy:
+    """A policy with weights drawn from `seed`, of sizes that `check_sizes` has seen."""
     config = FORMS[network.form](
         vocabulary.vocab_size,
         network.window,

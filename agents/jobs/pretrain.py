@@ -16,7 +16,7 @@ from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.fit import fit_arguments
 from agents.jobs.machine import device_named
-from agents.jobs.networks import new_network, wide_enough
+from agents.jobs.networks import check_sizes, new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.jobs.weights import files_and_weights
 from agents.runs.stages import Stages
@@ -91,6 +91,7 @@ def run(settings: PretrainSettings) -> None:
     stages = Stages(console)
     if network.policy is None and not resumed:
         text = settings.text
+        check_sizes(network)
         if not any(document.strip() for document in _documents(files)):
             raise PromptError(f"there is no text in {' and '.join(map(str, files))}")
         vocabulary = _vocabulary(text.tokenizer, files, text.vocab_size, stages)

@@ -422,10 +422,10 @@ class _Memory:
         lengths = torch.tensor([tokens.shape[1]], device=trunk.device)
         hidden = trunk.hidden_before(tokens, mask, lengths)
         kept = torch.tensor(rewarded)
-        numbers = (
+        rewards, weights = (
             torch.tensor(x)[kept].to(trunk.device) for x in (watched.rewards, watched.weights)
         )
-        return (hidden, tokens[mask], *numbers)
+        return hidden, tokens[mask], rewards, weights
 
 
 def read_watched(path: str | Path) -> list[Watched]:
