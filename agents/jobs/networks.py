@@ -15,7 +15,7 @@ FORMS: dict[str, Callable[..., TransformerConfig]] = {
 
 
 def check_sizes(network: PretrainedNetwork) -> None:
-    """Find what makes no new network, before a vocabulary is learned for it.
+    """Refuse what makes no new network, before anything that takes long.
 
     Raises:
         OptionError: The sizes do not go together, or there is nothing yet that could be stretched.
@@ -42,7 +42,7 @@ def check_sizes(network: PretrainedNetwork) -> None:
 
 
 def new_network(network: PretrainedNetwork, vocabulary: Tokenizer, seed: int) -> TransformerPolicy:
-    """A policy with weights drawn from `seed`, of sizes that `check_sizes` has seen."""
+    """A policy with weights drawn from `seed`, of sizes that `check_sizes` has let pass."""
     config = FORMS[network.form](
         vocabulary.vocab_size,
         network.window,

@@ -83,6 +83,8 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    if network.policy is None:
+        check_sizes(network)
     files, weights = files_and_weights(settings.text.text)
     check_there(files, "text")
     check_folder(out, "--out")
@@ -91,7 +93,6 @@ def run(settings: PretrainSettings) -> None:
     stages = Stages(console)
     if network.policy is None and not resumed:
         text = settings.text
-        check_sizes(network)
         if not any(document.strip() for document in _documents(files)):
             raise PromptError(f"there is no text in {' and '.join(map(str, files))}")
         vocabulary = _vocabulary(text.tokenizer, files, text.vocab_size, stages)

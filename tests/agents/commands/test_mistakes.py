@@ -14,7 +14,7 @@ from agents.commands.preferences import LABELLERS
 from agents.commands.pretrain import TOKENIZERS
 from agents.commands.train import Output
 from agents.evaluation import judges
-from agents.jobs import preferences
+from agents.jobs import labellers
 from agents.runs.loggers import LOGGERS
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import load_tokenizer
@@ -95,8 +95,8 @@ def message_of(ran: Ran) -> str:
 
 
 def test_the_names_on_the_command_line_are_those_that_exist():
-    assert tuple(judges.JUDGES) == JUDGES
-    assert (*preferences.LABELLERS, preferences.TERMINAL) == LABELLERS
+    assert (*judges.JUDGES, labellers.TERMINAL) == JUDGES
+    assert (*labellers.LABELLERS, labellers.TERMINAL) == LABELLERS
     assert list(LOGGERS) == list(get_args(get_args(Output.__annotations__["logger"])[0]))
     for name in TOKENIZERS[2:]:
         if name == "bytes":
@@ -106,7 +106,7 @@ def test_the_names_on_the_command_line_are_those_that_exist():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["eval", "--judge", "afin"], "'afin'; it must be afinn, textblob, chinese, judge:"),
+        (["eval", "--judge", "afin"], "'afin'; it must be afinn, textblob, chinese, terminal, j"),
         (["eval", "--judge", "afin"], "did you mean afinn?"),
         (["eval", "--judge", ""], "--judge is ''; it must be afinn"),
         (["preferences", "--labeller", "vadre"], "vader, snownlp, terminal, judge:"),
@@ -121,7 +121,7 @@ def test_the_names_on_the_command_line_are_those_that_exist():
         (["recipe", "--size", "huge"], "must be small, medium or large"),
         (["recipe", "--language", "fr"], "must be en or zh"),
         (["reward-model", "--loss", "pair"], "must be kwise, pairwise or plackett-luce"),
-        (["evall"], "did you mean eval? There are pretrain, sft"),
+        (["evall"], "did you mean eval? There are data, pretrain, sft"),
         (["train", "--device", "gpu"], "take cpu, cuda, cuda:1 or mps"),
     ],
 )
