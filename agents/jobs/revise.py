@@ -11,8 +11,9 @@ from agents.feedback.from_models.principles import HELPFUL, read_principles
 from agents.feedback.from_models.revision import Revision, revise
 from agents.jobs.machine import device_named
 from agents.jobs.models import language_model
-from agents.jobs.outputs import append_records, check_file
+from agents.jobs.outputs import check_file
 from agents.jobs.preferences import chosen_prompts
+from agents.runs.record_files import append_records
 from agents.runs.stages import Stages
 from textenv import Prompt
 from textenv.errors import PromptError
