@@ -51,8 +51,8 @@ class RewardModel(nn.Module):
         frame: The template for the trunk's tokenizer, or None.
         mean: Subtracted from the output of the head, a scalar; see `agents.feedback.normalise`.
         length_slope: Subtracted from the score of an answer for each of its tokens, a scalar; 0
-            unless `agents.feedback.remove_length` has set it. `score_tokens`, which knows no
-            answers, leaves it out.
+            unless `agents.feedback.remove_length` has set it. `score_tokens` and
+            `as_critic`, which know no answers, leave it out.
 
     Raises:
         TokenizerError: The trunk has no tokenizer.
@@ -121,6 +121,8 @@ class RewardModel(nn.Module):
 
     def as_critic(self) -> Policy:
         """A copy of the trunk whose values are the model's scores: a critic for PPO to start from.
+
+        A value has no answer's length to subtract `length_slope` for: PPO learns that part.
 
         See `SeparateValue`; Ouyang et al. (2022), appendix C.4.
         """

@@ -34,6 +34,7 @@ from policies import Policy, tokenizer_of
 from textenv.errors import FrameError, OptionError
 from textenv.frames import CHAT, Frame, FrameArgument, load_frame
 from textenv.imports import optional
+from textenv.masks import ends_of_answers
 from textenv.tokenizers import decode_prompt, encode_answer, encode_prompt
 
 with optional("lm-eval", extra="evaluation", purpose="lm-evaluation-harness"):
@@ -131,7 +132,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             alike.setdefault(repr(request.args[1]), []).append(number)
         with tqdm(total=len(requests), desc="Answers", disable=disable_tqdm) as bar:
             for numbers in alike.values():
-                settings = self._settings(requests[numbers[0]].args[1])
+                settings = self._settings(requests[numbers[0]].args[1]) | self._turn_marks()
                 room = self.policy.context - settings["max_new_tokens"]
                 prompts = [self._prompt(requests[number].args[0]) for number in numbers]
                 self._tell_of_cuts(sum(len(p) > room for p in prompts), len(prompts))
@@ -245,6 +246,13 @@ class HarnessModel(LM):  # type: ignore[misc]
             "top_k": wanted.get("top_k") or None,
             "top_p": wanted.get("top_p"),
         }
+
+    def _turn_marks(self) -> dict[str, Any]:
+        """What ends a turn of a conversation, where the tokenizer may name another token."""
+        if self._frame is None or self._frame.end_of_turn is None:
+            return {}
+        ends = ends_of_answers(self.tokenizer, None, self._frame.end_of_turn)
+        return {"stop_tokens": ends, "forbidden_tokens": self._frame.role_tokens}
 
     def _tell_of_cuts(self, cut: int, all_of_them: int) -> None:
         if cut:

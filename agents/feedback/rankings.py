@@ -4,13 +4,12 @@ A file of rankings is JSON lines, `{"prompt": ..., "answers": [...], "ranks": [.
 other forms that `textenv.records` knows can be read too.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from agents.runs.record_files import append_records
 from textenv.errors import PromptError
 from textenv.frames import Frame, Message
 from textenv.records import (
@@ -213,17 +212,7 @@ def append_rankings(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -
 
     The file and its folder are made if they do not exist.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(r.to_record(), ensure_ascii=False) + "\n" for r in rankings]
-    with path.open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # written by hand, perhaps: do not join two records
-                lines.insert(0, "\n")
-        file.write("".join(lines).encode(errors="backslashreplace"))  # as JSON escapes it
-        file.flush()
-        os.fsync(file.fileno())
+    append_records(path, [ranking.to_record() for ranking in rankings])
 
 
 def laid_flat(

@@ -15,7 +15,8 @@ from agents.feedback.from_models.self_instruct import (
 )
 from agents.jobs.machine import device_named
 from agents.jobs.models import language_model
-from agents.jobs.outputs import append_records, check_file
+from agents.jobs.outputs import check_file
+from agents.runs.record_files import append_records
 from agents.runs.stages import Stages
 from textenv.errors import PromptError
 from textenv.records import read_records

@@ -1,10 +1,7 @@
 """Where a job is to write, looked at before the work and not after it."""
 
-import json
 import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from textenv.errors import OptionError
 
@@ -42,11 +39,3 @@ def write_file(path: Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Add records to a `.jsonl` file, which is made with its folder if it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

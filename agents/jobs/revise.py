@@ -11,11 +11,12 @@ from agents.feedback.from_models.principles import HELPFUL, read_principles
 from agents.feedback.from_models.revision import Revision, revise
 from agents.jobs.machine import device_named
 from agents.jobs.models import language_model
-from agents.jobs.outputs import append_records, check_file
+from agents.jobs.outputs import check_file
 from agents.jobs.preferences import chosen_prompts
+from agents.runs.record_files import append_records
 from agents.runs.stages import Stages
 from textenv import Prompt
-from textenv.errors import OptionError
+from textenv.errors import PromptError
 from textenv.records import read_records, short
 
 AT_A_TIME = 16
@@ -78,11 +79,11 @@ def _alone(prompt: Prompt) -> str:
     """The text of a question to which nothing belongs that was said before.
 
     Raises:
-        OptionError: There is more: it would be answered and learned without.
+        PromptError: There is more: it would be answered and learned without.
     """
     said = prompt.messages
     if said is not None and (len(said) > 1 or said[0]["role"] != "user"):
-        raise OptionError(
+        raise PromptError(
             f"--prompts: the prompt that ends in {short(prompt.last_text)} is a conversation of "
             f"{len(said)} messages, and single questions are revised: leave such prompts out"
         )

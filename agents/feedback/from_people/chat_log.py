@@ -6,12 +6,12 @@
 - `labels.jsonl`: every answer that was liked or disliked, as KTO learns from them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.feedback.rankings import Ranking, append_rankings
+from agents.runs.record_files import append_records
 
 
 class ChatLog:
@@ -47,5 +47,4 @@ class ChatLog:
         return {"prompt": list(messages[:-1]), "completion": [messages[-1]], "label": good}
 
     def _add(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_records(self.folder / f"{name}.jsonl", [record])

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agents.feedback.rankings import Asked, as_text
 from agents.feedback.terminal import QUIT
+from agents.runs.record_files import append_records
 from textenv.records import read_records
 
 HELP = 'Your answer; an empty line ends it. Nothing at all skips the question; "q" alone stops.'
@@ -36,7 +37,6 @@ def write_demonstrations(
         MalformedRecordError: Some lines of the file are no demonstrations.
     """
     console, path = console or Console(), Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     left = undemonstrated(prompts, path)
     for number, prompt in enumerate(left, start=1):
         console.rule(f"{number} of {len(left)}")
@@ -49,8 +49,7 @@ def write_demonstrations(
             continue
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         record = {"messages": [*asked, {"role": "assistant", "content": answer}]}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_records(path, [record])
     return True
 
 

@@ -11,7 +11,6 @@ H is linear in the hidden states of the frozen policy, as TAMER's is in features
 Silence is not learned: nobody knows whether it meant anything.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from agents.runs.record_files import append_records
 from agents.runs.state_files import read_state, write_state
 from policies import Policy, load_policy, tokenizer_of
 from policies.cache import PrefixCache
@@ -422,10 +422,10 @@ class _Memory:
         lengths = torch.tensor([tokens.shape[1]], device=trunk.device)
         hidden = trunk.hidden_before(tokens, mask, lengths)
         kept = torch.tensor(rewarded)
-        numbers = (
+        rewards, weights = (
             torch.tensor(x)[kept].to(trunk.device) for x in (watched.rewards, watched.weights)
         )
-        return (hidden, tokens[mask], *numbers)
+        return hidden, tokens[mask], rewards, weights
 
 
 def read_watched(path: str | Path) -> list[Watched]:
@@ -440,5 +440,4 @@ def read_watched(path: str | Path) -> list[Watched]:
 
 def append_watched(path: str | Path, watched: Watched) -> None:
     """Add an answer to a file of them."""
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(watched.to_record(), ensure_ascii=False) + "\n")
+    append_records(path, [watched.to_record()])

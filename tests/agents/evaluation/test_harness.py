@@ -242,6 +242,23 @@ def test_turns_of_our_own_template_have_their_stop_tokens():
         model.loglikelihood([other])
 
 
+def test_an_answer_in_a_conversation_ends_with_its_turn(talker, monkeypatch):
+    model, given = HarnessModel(talker), {}
+    text = model.apply_chat_template([{"role": "user", "content": "The cat"}])
+    frame = model._chat_frame()
+    monkeypatch.setattr(frame, "end_of_turn", 5)  # not what the tokenizer names
+    monkeypatch.setattr(frame, "role_tokens", (6,))
+
+    def generate(prompts, *, generator, **settings):
+        given.update(settings)
+        return [""] * len(prompts)
+
+    monkeypatch.setattr(talker, "generate", generate)
+    model.generate_until([type("Request", (), {"args": (text, {"until": ["."]})})], True)
+    assert given["stop_tokens"] == (5, talker.tokenizer.stop_token)
+    assert given["forbidden_tokens"] == (6,) and given["stop_strings"] == ["."]
+
+
 def test_a_policy_without_a_template_says_so(tasks):
     with pytest.raises(FrameError, match="leave apply_chat_template out"):
         ask(HarnessModel(text_policy("ours")), tasks, ["choice"], apply_chat_template=True)
