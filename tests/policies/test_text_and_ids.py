@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from agents.evaluation.answers import evaluate
 from agents.feedback.preferences import Ranking, preference_rollout, sample_answers
 from agents.jobs import evaluate as evaluate_job
-from agents.jobs import inputs
+from agents.jobs.begin import begin_with
 from agents.jobs.conversation import Chat, Continuation, Sampling, Voice
 from agents.runs.samples import rollout_samples
 from agents.runs.streaming import token_texts
@@ -187,11 +187,11 @@ def test_the_switch_of_the_command_line(tmp_path):
     made.model.save_pretrained(tmp_path)
     made.transformers_tokenizer.save_pretrained(tmp_path)
     for no_bos, before in ((False, (BOS,)), (True, ())):
-        begun = inputs._begin_with(str(tmp_path), None, no_bos)
+        begun = begin_with(str(tmp_path), None, no_bos)
         assert prompt_frame(begun.tokenizer)[0] == before
     made.save(tmp_path)
     with pytest.raises(OptionError, match=r"--no-bos: the policy .* leave --no-bos out"):
-        inputs._begin_with(str(tmp_path), None, True)
+        begin_with(str(tmp_path), None, True)
 
 
 def test_chat_templates_of_the_library_do_not_begin_twice():

@@ -15,6 +15,7 @@ CATCH_IMPORT_ERRORS = {
     "textenv/loading.py": "an object that a user names",
     "policies/kernels.py": "the loops of a decoding step do without Numba",
     "policies/huggingface/loading.py": "transformers lacks what it needs to read a file",
+    "agents/feedback/from_people/keys.py": "the terminal of this system has no keys one by one",
     "agents/runs/state_files.py": "a class of torchao's that a file names",
 }
 
