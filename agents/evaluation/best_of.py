@@ -21,8 +21,8 @@ def best_of_n(proxy: ArrayLike, measured: ArrayLike, n: int) -> float:
     variance than drawing some (Nakano et al., "WebGPT", 2021, arXiv:2112.09332, appendix I; Gao et
     al. use it for all their curves). Answers that `proxy` scores alike take turns.
 
-    >>> best_of_n([1.0, 2.0, 3.0], [10.0, 20.0, 30.0], n=2)  # pairs: 20, 30, 30
-    26.666666666666668
+    >>> round(best_of_n([1.0, 2.0, 3.0], [10.0, 20.0, 30.0], n=2), 3)  # pairs: 20, 30, 30
+    26.667
 
     Args:
         proxy: Scores that choose, shape (N,), of answers to one prompt.

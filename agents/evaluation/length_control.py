@@ -47,8 +47,9 @@ def length_controlled_win_rate(
         resamples: Resamples of the prompts; the regression is fitted to each.
         seed: Seed of the bootstrap.
 
-    >>> print(length_controlled_win_rate([1, 0, 1, 0], [0, 1, 0, 1], [5, 5, 5, 5], [5, 5, 5, 5]))
-    0.500 [0.001, 0.999]
+    >>> scores, others, lengths = [1, 0, 1, 0], [0, 1, 0, 1], [5, 5, 5, 5]
+    >>> round(length_controlled_win_rate(scores, others, lengths, lengths).mean, 3)
+    0.5
 
     Raises:
         ValueError: The four are not flat lists of equal length, or a score is NaN.
