@@ -16,7 +16,7 @@ LONG = " ".join(f"word{i}" for i in range(20))
 PAGES = [
     "It\u00e2\u20ac\u2122s wide.\nMenu",
     "A lake.\nMenu",
-    "a LAKE!\nMenu",
+    "a  LAKE.\nMenu",
     LONG,
     LONG + " more",
 ]
@@ -129,10 +129,11 @@ def test_what_cannot_be_done(folder, arguments, message):
     assert len(written(folder / "web.jsonl")) == len(PAGES)
 
 
-def test_half_a_character_survives(folder):
-    (folder / "half.jsonl").write_text('{"text": "a \\ud83d b"}')  # JSON, and no UTF-8
-    run("data", "--text", "half.jsonl", "--out", "clean.jsonl", "--unrepaired")
-    assert written(folder / "clean.jsonl") == [{"text": "a \ud83d b"}]
+def test_half_a_character_is_refused_by_its_line(folder):
+    (folder / "half.jsonl").write_text('{"text": "a"}\n{"text": "a \\ud83d b"}')  # JSON, no UTF-8
+    ran = run_command("data", "--text", "half.jsonl", "--out", "clean.jsonl", "--unrepaired")
+    assert ran.exit_code == 1 and "half.jsonl:2:" in ran.output and "not valid text" in ran.output
+    assert not (folder / "clean.jsonl").exists()
 
 
 def test_weights_of_files(folder):
