@@ -11,11 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def run(script, *arguments):
+def run(script, *arguments, cwd=ROOT):
     command = [sys.executable, "-W", "error", str(script), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # tiny networks: a second thread waits
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    # Tiny networks: a second thread waits.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -136,7 +138,7 @@ def output_of(snippets, folder):
     """What they print when they are pasted into one file."""
     script = folder / "pasted.py"
     script.write_text("\n".join(snippets), encoding="utf-8")
-    done = run(script)
+    done = run(script, cwd=folder)  # some of them write files
     assert done.returncode == 0, done.stderr
     return done.stdout
 
