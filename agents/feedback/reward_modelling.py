@@ -122,7 +122,7 @@ def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[st
     model.mean.add_(float(model.score_texts(prompts, answers).mean()))
 
 
-def standardise(model: RewardModel, prompts: Sequence[str], answers: Sequence[str]) -> None:
+def standardise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]) -> None:
     """Shift and scale the scores so that over these answers their mean is 0, their deviation 1.
 
     Models of different size, data or length of training give scores of different scale. Without

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agents import PPO, Learner, PPOPtx
 from agents.feedback import (
@@ -19,10 +18,10 @@ from agents.feedback import (
     append_rankings,
     fit_reward_model,
     laid_flat,
-    normalise,
     preference_rollout,
     sample_answers,
     split_rankings,
+    standardise,
 )
 from agents.jobs.recipe.assistant.dialogues import (
     TEMPLATES,
@@ -147,7 +146,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             rankings = self.preferences()
             model = RewardModel.from_policy(self.sft(), self.settings.seed, self.template)
             write(folder / "numbers.json", self.fit_reward_model(model, rankings))
-            standardise(model, rankings)
+            standardise(model, *laid_flat(rankings))
             model.save(folder)
 
         folder = self.made("reward_model", make, ("reward_model_*",), "preferences")
@@ -218,7 +217,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                 prompts = one_of_each(talks[number :: s.online_rounds], s.seed)
                 known += self._ranked(actor, prompts, s.seed + number + 1)
                 fit_reward_model(model, known, learning_rate=s.reward_model_rate / 2)
-                standardise(model, known)
+                standardise(model, *laid_flat(known))
                 title = f"Online round {number + 1} of {s.online_rounds}"
                 updates += self.reinforce(title, learner, (number + 1) / s.online_rounds)
             write(folder / "history.json", {"updates": updates})
@@ -327,17 +326,6 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             max_prompt_tokens=s.context - s.conversation_tokens,
             group_size=SAME_OPENING,
         )
-
-
-def standardise(model: RewardModel, rankings: Sequence[Ranking]) -> None:
-    """Scale and shift the model's head: scores of the ranked answers have mean 0, variance 1."""
-    asked, answers = laid_flat(rankings)
-    with torch.no_grad():
-        spread = float(model.score_texts(asked, answers).std())
-        model.trunk.value_head.weight.div_(spread)
-        model.trunk.value_head.bias.div_(spread)
-        model.mean.div_(spread)
-    normalise(model, asked, answers)
 
 
 def one_of_each(talks: Sequence[assistant.Dialogue], seed: int) -> list[Prompt]:

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from agents.collector import Collector
-from agents.feedback import Ranking, laid_flat
+from agents.feedback import Ranking, laid_flat, standardise
 from agents.jobs.machine import faster_in_bfloat16
 from agents.jobs.recipe.assistant.dialogues import Unpaid, prompts_of, score_turns
 from agents.jobs.recipe.assistant.judging import agreement, ranked_by_likelihood
 from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
-from agents.jobs.recipe.assistant.pipeline import standardise
 from policies import RewardModel, TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.frames import ChatTemplate
@@ -94,7 +93,7 @@ def test_standardised_scores_keep_their_order():
     messages = [{"role": "user", "content": "Add 1 and 2."}]
     rankings = [Ranking.from_scores(messages, ("3.", "4.", "Hm."), [1.0, 0.0, 0.0])]
     before = model.score_texts(*laid_flat(rankings))
-    standardise(model, rankings)
+    standardise(model, *laid_flat(rankings))
     after = model.score_texts(*laid_flat(rankings))
     assert after == pytest.approx((before - before.mean()) / before.std(), abs=1e-4)
 
