@@ -1,5 +1,6 @@
 """Observations as rows of ids, refused where a policy cannot read them."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,17 @@ def checked_lengths(ids: NDArray[np.int64], pad_token: int, context: int) -> NDA
             f"{pad_token - 1} and the padding {pad_token}"
         )
     return lengths
+
+
+def padded_rows(rows: Sequence[Sequence[int]], pad_token: int) -> Tensor:
+    """Rows of ids as one tensor (S, L), int64, right-padded."""
+    tokens = torch.full((len(rows), max(map(len, rows))), pad_token)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return tokens
+
+
+def batches_of_like_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Numbers of the rows in batches, short rows first, so that little is spent on padding."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    return (order[begin : begin + size] for begin in range(0, len(rows), size))

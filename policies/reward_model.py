@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.checkpoint import load_policy
+from policies.observations import batches_of_like_length, padded_rows
 from policies.policy import Policy
 from textenv.encoding import answered_ids, asked_ids
 from textenv.episode import Episode
@@ -158,10 +159,7 @@ class RewardModel(nn.Module):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Rows of ids as one tensor (S, L) on the model's device, right-padded."""
-        tokens = torch.full((len(rows), max(map(len, rows))), self.trunk.pad_token)
-        for row, ids in zip(tokens, rows, strict=True):
-            row[: len(ids)] = torch.tensor(ids)
-        return tokens.to(self.trunk.device)
+        return padded_rows(rows, self.trunk.pad_token).to(self.trunk.device)
 
     def _whole(self, prompt: Iterable[int], answer: Iterable[int]) -> list[int]:
         """Prompt, answer and the token that ends it."""
@@ -255,11 +253,8 @@ class RewardModel(nn.Module):
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Rows of like length go together, so that little is spent on padding."""
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         scores = np.zeros(len(rows))
-        for begin in range(0, len(rows), BATCH):
-            chosen = order[begin : begin + BATCH]
+        for chosen in batches_of_like_length(rows, BATCH):
             scored = self.score_tokens(self.pad([rows[row] for row in chosen]))
             scores[chosen] = scored.cpu().numpy()
         return scores

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from policies.checkpoint import load_policy
 from policies.classifier_reward import Reader, Score, answer_alone, log_odds, logit, probability
+from policies.observations import batches_of_like_length, padded_rows
 from policies.policy import Policy
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, InvalidRewardError, TokenizerError
@@ -118,10 +119,7 @@ class TextClassifier(nn.Module):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Rows of ids as one tensor (S, L) on the model's device, right-padded."""
-        tokens = torch.full((len(rows), max(map(len, rows))), self.trunk.pad_token)
-        for row, ids in zip(tokens, rows, strict=True):
-            row[: len(ids)] = torch.tensor(ids)
-        return tokens.to(self.trunk.device)
+        return padded_rows(rows, self.trunk.pad_token).to(self.trunk.device)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of texts, (S, labels), or numbers (S, 1); with gradient if enabled.
@@ -136,11 +134,8 @@ class TextClassifier(nn.Module):
     def logits(self, texts: Sequence[str]) -> Tensor:
         """Logits of n texts, shape (n, labels), or numbers (n, 1), float32, without gradient."""
         rows = self.encode(texts)
-        # Rows of like length go together, so that little is spent on padding.
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         found = torch.zeros(len(rows), self.head.out_features)
-        for begin in range(0, len(rows), BATCH):
-            chosen = order[begin : begin + BATCH]
+        for chosen in batches_of_like_length(rows, BATCH):
             found[chosen] = self(self.pad([rows[row] for row in chosen])).cpu()
         return found.clone()
 
