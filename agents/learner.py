@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.collector import Collector
+from agents.collector import Collector, share_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
@@ -47,7 +47,8 @@ class Learner(Trainer):
 
     Args:
         policy: The policy that learns.
-        envs: Any vector environment of padded token ids, such as `TextVectorEnv`.
+        envs: Any vector environment of padded token ids, such as `TextVectorEnv`. In a process
+            group it is the whole one, the same in all processes; each plays its share of the rows.
         algorithm: PPO or any other `Algorithm`.
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
@@ -105,9 +106,11 @@ class Learner(Trainer):
             **settings,
         )
         self._check_needs(envs, n_episodes)
+        self.ranks.check_same(num_envs=envs.num_envs, n_steps=n_steps, n_episodes=n_episodes)
+        envs = share_of(envs, self.ranks.rank, self.ranks.size)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
-        seed = self.settings.seed
-        self.collector = Collector(policy, envs, self.settings.temperature, seed)
+        seed, temperature = self.settings.seed, self.settings.temperature
+        self.collector = Collector(policy, envs, temperature, seed, self.ranks)
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
@@ -366,6 +369,8 @@ class Learner(Trainer):
         that was interrupted. A mistake in the code, found before anything was learned, saves
         nothing: an error that is none of `textenv.errors`, before the first update is done.
         """
+        if self.ranks.size > 1:  # the others may be anywhere, and cannot be asked for their part
+            return
         known = isinstance(error, TextEnvError | KeyboardInterrupt)
         done = self._rescue_note in getattr(error, "__notes__", [])
         if done or not (known or self.updates_done):

@@ -199,3 +199,7 @@ class OptionError(TextEnvError, ValueError):
 
 class DeviceError(TextEnvError, RuntimeError):
     """The processor that was asked for is not on this machine."""
+
+
+class LostProcessError(TextEnvError, RuntimeError):
+    """Another process of a training that several share has ended, or does not answer."""
