@@ -1,15 +1,46 @@
 """The policy that a command begins with, and the adapter that is trained instead of its weights."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from policies import EncoderDecoderPolicy, HuggingFacePolicy, Policy, load_policy
+from agents.commands.shared import Machine, Trained
+from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
+from policies import EncoderDecoderPolicy, HuggingFacePolicy, Policy, load_policy, tokenizer_of
 from policies.adapters import import_peft
 from policies.checkpoint import is_policy
 from policies.huggingface.base import TransformersPolicy
 from policies.huggingface.loading import is_encoder_decoder
 from textenv.errors import AdapterError, OptionError
+
+Records = TypeVar("Records")
+
+
+def begin_training(
+    task: Trained, machine: Machine, read: Callable[[], Records]
+) -> tuple[Records, Policy]:
+    """What a policy is to learn from, and the policy, on its device and with its adapter.
+
+    What is quick to find wrong is looked at first: the device, the folder, then the records, and
+    only then is a policy loaded.
+
+    Args:
+        task: Names the policy, what is trained of it, and the folder for the result.
+        machine: Where to compute, and the seed of an adapter's first weights.
+        read: Reads and checks the records.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    device = device_named(machine.device)
+    check_folder(task.out, "--out")
+    records = read()
+    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    tokenizer_of(policy, f"the policy in {task.policy}")
+    return records, with_lora(policy, task.lora, machine.seed, task.policy)
 
 
 def is_published(name: str | Path) -> bool:
