@@ -9,11 +9,10 @@ import torch
 from agents.commands.shared import Machine, Trained
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
-from policies import EncoderDecoderPolicy, HuggingFacePolicy, Policy, load_policy, tokenizer_of
+from policies import EncoderDecoderPolicy, Policy, tokenizer_of
 from policies.adapters import import_peft
-from policies.checkpoint import is_policy
+from policies.checkpoint import is_published, open_policy
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.loading import is_encoder_decoder
 from textenv.errors import AdapterError, OptionError
 
 Records = TypeVar("Records")
@@ -43,17 +42,6 @@ def begin_training(
     return records, with_lora(policy, task.lora, machine.seed, task.policy)
 
 
-def is_published(name: str | Path) -> bool:
-    """Whether `name` is a model of Hugging Face as it was published, not a policy that was saved.
-
-    Args:
-        name: A folder, or owner/name on the hub.
-    """
-    folder = Path(name)
-    on_the_hub = not folder.exists() and len(folder.parts) == 2
-    return on_the_hub or ((folder / "config.json").exists() and not is_policy(folder))
-
-
 def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) -> Policy:
     """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub.
 
@@ -67,16 +55,13 @@ def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) 
         CheckpointError: The folder holds no policy that can be read.
         ModelError: The model is not there, or cannot be used as a policy.
     """
-    if is_published(name):
-        made = EncoderDecoderPolicy if is_encoder_decoder(name) else HuggingFacePolicy
-        return made.from_pretrained(str(name), stop=stop, bos=not no_bos)
-    if stop is not None or no_bos:
+    if (stop is not None or no_bos) and not is_published(name):
         option = "--no-bos" if no_bos else f"--stop {stop}"
         raise OptionError(
             f"{option}: the policy in {name} was saved with its stop tokens and what its prompts "
             f"begin with; leave {option.split()[0]} out"
         )
-    return load_policy(name)
+    return open_policy(name, stop=stop, bos=not no_bos)
 
 
 def with_lora(policy: Policy, rank: int, seed: int, name: str | Path | None) -> Policy:

@@ -36,7 +36,7 @@ from agents.evaluation import (
 from agents.evaluation.intervals import plain
 from agents.evaluation.refusals import DUE, due_of
 from agents.feedback.from_people.blind import BlindComparison
-from agents.jobs.begin import begin_with, is_published
+from agents.jobs.begin import begin_with
 from agents.jobs.classifiers import own_classifier
 from agents.jobs.environments import (
     check_conversation,
@@ -56,7 +56,7 @@ from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, tokenizer_of
-from policies.checkpoint import saved_tokenizer
+from policies.checkpoint import is_published, saved_tokenizer
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
