@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,17 @@ class FitStep:
     loss: float
     learning_rate: float
     grad_norm: float
+
+
+class FitOptions(TypedDict, total=False):
+    """What functions that train pass on to `Fitting`, where each is described with its default."""
+
+    warmup: float
+    max_grad_norm: float
+    precision: torch.dtype
+    beta2: float
+    schedule: Schedule | None
+    dropout: Dropout | None
 
 
 class Fitting:
