@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.supervised.fitting import Fitting
+from agents.supervised.optimisers import MakesOptimiser, adamw
 from agents.supervised.schedules import BatchRamp, Schedule
 from agents.supervised.token_stream import (
     StreamMixture,
@@ -59,6 +60,7 @@ def pretraining_steps(
     warmup: float = 0.05,
     max_grad_norm: float = 1.0,
     precision: torch.dtype = torch.float32,
+    optimizer: MakesOptimiser = adamw,
     schedule: Schedule | None = None,
     dropout: Dropout | None = None,
     ramp: BatchRamp | None = None,
@@ -75,11 +77,12 @@ def pretraining_steps(
         window: Tokens that the policy reads in a row.
         batch_size: Windows of a forward pass.
         accumulate: Forward passes of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next six see `Fitting`.
+        learning_rate: Peak learning rate; for it and the next seven see `Fitting`.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         warmup: Steps in which the learning rate rises; below 1 a share of all.
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products.
+        optimizer: Makes the optimiser, such as `adamw` or `muon`.
         schedule: Learning rate by step; `Cosine(warmup)` if None.
         dropout: What the policy drops within a step.
         ramp: Steps begin with fewer windows; all have `accumulate * batch_size` if None.
@@ -107,6 +110,7 @@ def pretraining_steps(
         warmup=warmup,
         max_grad_norm=max_grad_norm,
         precision=precision,
+        optimizer=optimizer,
         schedule=schedule,
         dropout=dropout,
         seed=seed,
