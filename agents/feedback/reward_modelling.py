@@ -61,7 +61,7 @@ def reward_model_steps(
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         seed: Seed of the order, and of what is dropped.
-        **options: Warm-up, schedule, clipping, number type and dropout; see
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see
             `agents.supervised.Fitting`.
 
     Raises:

@@ -125,7 +125,7 @@ def classification_steps(
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         seed: Seed of the order, and of what is dropped.
-        **options: Warm-up, schedule, clipping, number type and dropout; see `Fitting`.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         MalformedRecordError: There are no examples, or a label is not one of the model's.

@@ -52,7 +52,7 @@ def distillation_steps(
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         seed: Seed of the windows, and of what is dropped.
-        **options: Warm-up, schedule, clipping, number type and dropout; see `Fitting`.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         VocabularyMismatchError: The two have different vocabularies.

@@ -79,7 +79,7 @@ def pretraining_steps(
             seed and the step's number alone.
         fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
             takes the place of `learning_rate`, `weight_decay` and `options`.
-        **options: Warm-up, schedule, clipping, number type and dropout; see `Fitting`.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         PromptError: The stream is not longer than a window.

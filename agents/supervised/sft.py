@@ -236,8 +236,8 @@ def sft_steps(
         weight_decay: Weight decay, applied to matrices and embeddings only.
         loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
         seed: Seed of the order, and of what is dropped.
-        **options: Warm-up, schedule, clipping, number type and dropout; see `Fitting`. InstructGPT
-            took a `Dropout` of 0.2 at `residual`.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
+            InstructGPT took a `Dropout` of 0.2 at `residual`.
 
     Raises:
         MalformedRecordError: No example has an answer to learn.
