@@ -5,7 +5,6 @@ from command_line import run_command
 
 from agents.commands import COMMANDS
 
-
 ALONE = [name for name, command in COMMANDS.items() if not command.spreads]
 
 
