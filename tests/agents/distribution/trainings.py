@@ -26,8 +26,8 @@ from textenv import TextVectorEnv
 from textenv.tokenizers import BytesTokenizer
 
 ROWS, UPDATES = 8, 10
-WITHOUT_GRADIENT = ("qkv.bias", "trunk.value_head.bias")
-"""Biases of keys, and of scores that are compared: Adam makes steps of their rounding errors."""
+WITHOUT_GRADIENT = ("qkv.bias", "trunk.transformer.ln_f.bias", "trunk.value_head.bias")
+"""Biases of keys, and what is added to all scores: Adam makes steps of their rounding errors."""
 
 
 def share_of_even_ids(episodes):
