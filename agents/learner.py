@@ -215,7 +215,7 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout = self._with_penalty(self.algorithm.gather(self._play))
+        rollout = self._with_penalty(self.with_proximal(self.algorithm.gather(self._play)))
         return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
@@ -398,5 +398,5 @@ def _mean_kl(rollout: Rollout) -> float | None:
     if rollout.ref_logprobs is None:
         return None
     estimate = losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask)
-    mean = losses.masked_mean(estimate, rollout.mask).item()
+    mean = losses.masked_mean(rollout.weighed(estimate), rollout.mask).item()
     return mean if abs(mean) > ROUNDING else 0.0
