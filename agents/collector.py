@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,21 @@ from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
+
+
+class RolloutSource(Protocol):
+    """What a learner asks of its collector; `Collector` says what each method does."""
+
+    world_error: str
+
+    def collect_steps(self, n_steps: int) -> Rollout: ...  # noqa: D102
+    def collect_episodes(self, n_episodes: int) -> Rollout: ...  # noqa: D102
+    def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout: ...  # noqa: D102
+    def forget(self) -> None: ...  # noqa: D102
+    def report(self) -> dict[str, float]: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
@@ -164,19 +179,8 @@ class Collector:
             ResetOptionsError: There is no start, or one leaves nothing to choose.
             ReplayError: A world did not reply as before, or may not be told turns again.
         """
-        key = draw_seed(int(stream_key(self._seed)), -1)
-        queue = []
-        for start in starts:
-            if start.draw_seed is None:  # a draw of its own, which its n answers share
-                start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
-            for copied in range(n):
-                seed = start.episode_seed
-                if seed is None:
-                    seed = draw_seed(key, self._continued) >> 1
-                elif copied:
-                    seed = draw_seed(seed, copied) >> 1
-                self._continued += 1
-                queue.append(replace(start, episode_seed=seed))
+        queue = numbered(starts, n, self._seed, self._continued)
+        self._continued += len(queue)
         playing = collector_from(self.policy, self.envs, queue, self.temperature, self._seed)
         rollout = in_order(playing.collect_episodes(len(queue)))
         return replace(rollout, groups=rollout.groups // n)
@@ -412,6 +416,16 @@ class Collector:
                 "To go on with this one, make the learner anew"
             )
 
+    # ---------------------------------------------------------------- for the learner
+
+    def forget(self) -> None:
+        """Drop what is encoded: the weights have changed."""
+        self.cache.forget()
+
+    def report(self) -> dict[str, float]:
+        """Numbers of the last rollout for an update's metrics; here none."""
+        return {}
+
     # ---------------------------------------------------------------- the rollout
 
     @property
@@ -534,6 +548,46 @@ def _restored_sequence(saved: Mapping[str, Any]) -> dict[str, Any]:
     lacking |= {"start": None, "text": ""}
     sequence = {**saved, **{name: lacking[name] for name in lacking.keys() - saved.keys()}}
     return {**sequence, "start": _restored(sequence["start"])}
+
+
+def numbered(starts: Sequence[Start], n: int, seed: int, before: int) -> list[Start]:
+    """What `collect_from` plays: each start n times, with an `episode_seed` for each time.
+
+    Args:
+        starts: Where to start.
+        n: How many answers each of them gets.
+        seed: Seed of the collector.
+        before: How many continuations it has played.
+    """
+    key, queue = draw_seed(int(stream_key(seed)), -1), []
+    for start in starts:
+        number = before + len(queue)
+        if start.draw_seed is None:  # a draw of its own, which its n answers share
+            start = replace(start, draw_seed=draw_seed(key, number) >> 1)
+        for copied in range(n):
+            own = start.episode_seed
+            if own is None:
+                own = draw_seed(key, number + copied) >> 1
+            elif copied:
+                own = draw_seed(own, copied) >> 1
+            queue.append(replace(start, episode_seed=own))
+    return queue
+
+
+def share_of(envs: VectorEnv[Any, Any, Any], index: int, of: int) -> VectorEnv[Any, Any, Any]:
+    """Part `index` of `of` equal ones of an environment's rows, wrappers included.
+
+    Raises:
+        UnmetNeedError: It cannot be divided.
+    """
+    inner: Any = envs.unwrapped
+    if not hasattr(inner, "share"):
+        raise UnmetNeedError(
+            f"{type(inner).__name__} cannot be divided among {of} processes: only a "
+            "textenv.TextVectorEnv has shares"
+        )
+    divided: Any = copy.deepcopy(envs, {id(inner): inner.share(index, of)})
+    return divided
 
 
 def in_order(rollout: Rollout) -> Rollout:

@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.collector import Collector
+from agents.collector import Collector, RolloutSource
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
@@ -57,6 +57,8 @@ class Learner(Trainer):
         annotate: Called with each new rollout before its advantages; what it returns goes to
             `rollout.extra`, where an algorithm finds it: scores of a teacher or of steps.
         optimizer: Makes an optimiser from parameters and a learning rate.
+        collector: Makes what collects from the policy, the environment, the temperature and the
+            seed: `Collector`, or `partial(agents.remote.RayCollectors, workers=4)`.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
             `seed`, which is also that of the environment and of the sampling.
 
@@ -67,7 +69,7 @@ class Learner(Trainer):
     Raises:
         ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
         UnmetNeedError: The algorithm needs groups, whole episodes or a reference and there are
-            none.
+            none, or the collector's weights are older than the policy's and nothing corrects it.
         FrozenPolicyError: No parameter of the policy is trained.
     """
 
@@ -83,6 +85,7 @@ class Learner(Trainer):
         n_episodes: int | None = None,
         annotate: Annotate | None = None,
         optimizer: Callable[..., Optimizer] = Adam,
+        collector: Callable[..., RolloutSource] = Collector,
         **settings: Unpack[OptimisationFields],
     ):
         if (n_steps is None) == (n_episodes is None):
@@ -107,7 +110,8 @@ class Learner(Trainer):
         self._check_needs(envs, n_episodes)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed = self.settings.seed
-        self.collector = Collector(policy, envs, self.settings.temperature, seed)
+        self.collector = collector(policy, envs, self.settings.temperature, seed)
+        self._check_staleness()
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
@@ -151,12 +155,12 @@ class Learner(Trainer):
         rollout = self.collect()
         collected = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
-        self.collector.cache.forget()
+        self.collector.forget()
         kl = _mean_kl(rollout)
         seconds = {"rollout_seconds": collected - begin - self._reference_seconds}
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
-        metrics |= {"kl_coef": self.kl_controller.coef} | seconds
+        metrics |= {"kl_coef": self.kl_controller.coef} | seconds | self.collector.report()
         failed = [
             p.endings["failed"].eq(1).sum().item() for p in self._played if "failed" in p.endings
         ]
@@ -306,6 +310,15 @@ class Learner(Trainer):
             )
         if needs.reference and self.reference is None:
             raise no_reference(self.algorithm)
+
+    def _check_staleness(self) -> None:
+        behind = getattr(self.collector, "staleness", 0)
+        if behind and self.settings.importance_cap is None:
+            raise UnmetNeedError(
+                f"with staleness={behind} rollouts are of older weights than those that learn from "
+                "them: give the learner importance_cap=2.0, say, which weighs their tokens by "
+                "ratios of at most that (float('inf') truncates none)"
+            )
 
     def _check_unscored(self, count: int, of: int) -> None:
         """Refuse episodes without a score where values are fitted to scores."""
