@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.collector import Collector, RolloutSource
+from agents.collector import Collector, RolloutSource, share_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
@@ -47,7 +47,8 @@ class Learner(Trainer):
 
     Args:
         policy: The policy that learns.
-        envs: Any vector environment of padded token ids, such as `TextVectorEnv`.
+        envs: Any vector environment of padded token ids, such as `TextVectorEnv`. In a process
+            group it is the whole one, the same in all processes; each plays its share of the rows.
         algorithm: PPO or any other `Algorithm`.
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
@@ -58,7 +59,7 @@ class Learner(Trainer):
             `rollout.extra`, where an algorithm finds it: scores of a teacher or of steps.
         optimizer: Makes an optimiser from parameters and a learning rate.
         collector: Makes what collects from the policy, the environment, the temperature and the
-            seed: `Collector`, or `partial(agents.remote.RayCollectors, workers=4)`.
+            seed, such as `partial(agents.remote.RayCollectors, workers=4)`; None is a `Collector`.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
             `seed`, which is also that of the environment and of the sampling.
 
@@ -85,7 +86,7 @@ class Learner(Trainer):
         n_episodes: int | None = None,
         annotate: Annotate | None = None,
         optimizer: Callable[..., Optimizer] = Adam,
-        collector: Callable[..., RolloutSource] = Collector,
+        collector: Callable[..., RolloutSource] | None = None,
         **settings: Unpack[OptimisationFields],
     ):
         if (n_steps is None) == (n_episodes is None):
@@ -108,10 +109,17 @@ class Learner(Trainer):
             **settings,
         )
         self._check_needs(envs, n_episodes)
+        self.ranks.check_same(num_envs=envs.num_envs, n_steps=n_steps, n_episodes=n_episodes)
+        envs = share_of(envs, self.ranks.rank, self.ranks.size)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
-        seed = self.settings.seed
-        self.collector = collector(policy, envs, self.settings.temperature, seed)
-        self._check_staleness()
+        seed, temperature = self.settings.seed, self.settings.temperature
+        self.collector: RolloutSource
+        if collector is None:
+            self.collector = Collector(policy, envs, temperature, seed, self.ranks)
+        else:
+            self._check_alone()
+            self.collector = collector(policy, envs, temperature, seed)
+            self._check_staleness()
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
@@ -311,6 +319,13 @@ class Learner(Trainer):
         if needs.reference and self.reference is None:
             raise no_reference(self.algorithm)
 
+    def _check_alone(self) -> None:
+        if self.ranks.size > 1:
+            raise UnmetNeedError(
+                f"a collector was given, and {self.ranks.size} processes train together, each of "
+                "which would have one of its own: train in one process, or leave collector out"
+            )
+
     def _check_staleness(self) -> None:
         behind = getattr(self.collector, "staleness", 0)
         if behind and self.settings.importance_cap is None:
@@ -379,6 +394,8 @@ class Learner(Trainer):
         that was interrupted. A mistake in the code, found before anything was learned, saves
         nothing: an error that is none of `textenv.errors`, before the first update is done.
         """
+        if self.ranks.size > 1:  # the others may be anywhere, and cannot be asked for their part
+            return
         known = isinstance(error, TextEnvError | KeyboardInterrupt)
         done = self._rescue_note in getattr(error, "__notes__", [])
         if done or not (known or self.updates_done):

@@ -1,4 +1,8 @@
-"""Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences."""
+"""Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences.
+
+In a process group each rank reads its share of a minibatch. All else, from the advantages to the
+loss, is computed by every rank of the whole batch.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +16,8 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.optimisation.micro_batches import outputs_in_parts, parts_of
+from agents.distribution import Ranks
+from agents.optimisation.micro_batches import outputs_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
 from agents.optimisation.settings import Optimisation, OptimisationFields
@@ -49,11 +54,12 @@ class Trainer:
 
     Attributes:
         settings: The `Optimisation` in use.
+        ranks: The processes that share the training: those of torch's process group.
         trained: The parameters that take a gradient.
 
     Raises:
         FrozenPolicyError: There are none.
-        UnmetNeedError: The reference is the policy itself.
+        UnmetNeedError: The reference is the policy itself, or processes were told different things.
         VocabularyMismatchError: The reference has another vocabulary.
         TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
@@ -81,6 +87,11 @@ class Trainer:
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.annotate = annotate
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
+        self.ranks = Ranks.found()
+        self.ranks.check_same(algorithm=type(algorithm).__name__, seed=self.settings.seed)
+        for network in (policy, reference):
+            if network is not None:
+                self.ranks.copy_from_first(network)
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
         self.trained: Sequence[Tensor] = trained_parameters(policy)
@@ -126,7 +137,7 @@ class Trainer:
         for _ in range(self.algorithm.n_epochs):
             moved = [self._step(batch, record) for batch in self._minibatches(rollout)]
             limit = self.algorithm.target_kl
-            if limit is not None and np.mean(moved) > limit:
+            if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
         if self.algorithm.needs.values:
@@ -147,8 +158,7 @@ class Trainer:
                     action_masks=part.action_masks,
                 )
 
-        parts = parts_of(batch, self.micro_batch_tokens)
-        found = outputs(batch) if len(parts) == 1 else outputs_in_parts(outputs, batch, parts)
+        found = outputs_of(outputs, batch, self.micro_batch_tokens, self.ranks)
         if policy is None and torch.is_grad_enabled():
             check_trained(found.logprobs)
         return found
@@ -166,6 +176,7 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
+        self.ranks.sum_gradients(self.trained)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
 
     def with_proximal(self, rollout: Rollout) -> Rollout:

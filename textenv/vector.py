@@ -540,7 +540,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return other
 
     def share(self, index: int, of: int) -> "TextVectorEnv":
-        """Another environment with the same arguments that plays one of `of` equal parts of the rows.
+        """Another environment with the same arguments, for one of `of` equal parts of the rows.
 
         Processes that share the work each play one. `reset(seed=s)` gives row r of part k the seed
         s + k * rows + r, where `rows` is `num_envs` of a part: prompts, groups and `episode_seed`
@@ -563,9 +563,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             )
         if self._streams.adaptive:
             raise UnmetNeedError(
-                f"{type(self.prompts).__name__} is told what was scored, and in {of} processes each "
-                "would know of its own rows alone: train in one process, or draw prompts from a "
-                "source without `scored`"
+                f"{type(self.prompts).__name__} is told what was scored, and in {of} processes "
+                "each would know of its own rows alone: train in one process, or draw prompts from "
+                "a source without `scored`"
             )
         groups, mine = self._streams, rows // self.group_size
         streams = PromptStreams(

@@ -81,7 +81,7 @@ def test_a_share_of_a_share_is_a_share():
 
 
 def test_rows_that_cannot_be_divided_are_refused():
-    with pytest.raises(UnmetNeedError, match="8 rows in groups of 1 .* among 3 .* multiple of 3"):
+    with pytest.raises(UnmetNeedError, match=r"8 rows in groups of 1 .* among 3 .* multiple of 3"):
         answers(1).share(0, 3)
     with pytest.raises(UnmetNeedError, match="multiple of 16"):
         answers(4).share(0, 4)
