@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,21 @@ from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
+
+
+class RolloutSource(Protocol):
+    """What a learner asks of its collector; `Collector` says what each method does."""
+
+    world_error: str
+
+    def collect_steps(self, n_steps: int) -> Rollout: ...  # noqa: D102
+    def collect_episodes(self, n_episodes: int) -> Rollout: ...  # noqa: D102
+    def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout: ...  # noqa: D102
+    def forget(self) -> None: ...  # noqa: D102
+    def report(self) -> dict[str, float]: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
@@ -188,19 +203,8 @@ class Collector:
             ResetOptionsError: There is no start, or one leaves nothing to choose.
             ReplayError: A world did not reply as before, or may not be told turns again.
         """
-        key = draw_seed(int(stream_key(self._seed)), -1)
-        queue = []
-        for start in starts:
-            if start.draw_seed is None:  # a draw of its own, which its n answers share
-                start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
-            for copied in range(n):
-                seed = start.episode_seed
-                if seed is None:
-                    seed = draw_seed(key, self._continued) >> 1
-                elif copied:
-                    seed = draw_seed(seed, copied) >> 1
-                self._continued += 1
-                queue.append(replace(start, episode_seed=seed))
+        queue = numbered(starts, n, self._seed, self._continued)
+        self._continued += len(queue)
         mine = range(self.ranks.rank, len(queue), self.ranks.size)
         played = Closed([], [])
         if mine or not queue:
@@ -452,6 +456,16 @@ class Collector:
                 "To go on with this one, make the learner anew"
             )
 
+    # ---------------------------------------------------------------- for the learner
+
+    def forget(self) -> None:
+        """Drop what is encoded: the weights have changed."""
+        self.cache.forget()
+
+    def report(self) -> dict[str, float]:
+        """Numbers of the last rollout for an update's metrics; here none."""
+        return {}
+
     # ---------------------------------------------------------------- the rollout
 
     @property
@@ -575,6 +589,30 @@ def _restored_sequence(saved: Mapping[str, Any]) -> dict[str, Any]:
     lacking |= {"start": None, "text": "", "at": 0}
     sequence = {**saved, **{name: lacking[name] for name in lacking.keys() - saved.keys()}}
     return {**sequence, "start": _restored(sequence["start"])}
+
+
+def numbered(starts: Sequence[Start], n: int, seed: int, before: int) -> list[Start]:
+    """What `collect_from` plays: each start n times, with an `episode_seed` for each time.
+
+    Args:
+        starts: Where to start.
+        n: How many answers each of them gets.
+        seed: Seed of the collector.
+        before: How many continuations it has played.
+    """
+    key, queue = draw_seed(int(stream_key(seed)), -1), []
+    for start in starts:
+        number = before + len(queue)
+        if start.draw_seed is None:  # a draw of its own, which its n answers share
+            start = replace(start, draw_seed=draw_seed(key, number) >> 1)
+        for copied in range(n):
+            own = start.episode_seed
+            if own is None:
+                own = draw_seed(key, number + copied) >> 1
+            elif copied:
+                own = draw_seed(own, copied) >> 1
+            queue.append(replace(start, episode_seed=own))
+    return queue
 
 
 class Closed(NamedTuple):

@@ -123,7 +123,7 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.annotated(self.with_reference(rollout))
+        rollout = self.annotated(self.with_reference(self.with_proximal(rollout)))
         self._check_rollout(rollout)
         rollout = self.with_replay(rollout)
         advantages = self.algorithm.advantages(rollout)
@@ -144,7 +144,7 @@ class Trainer:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
             ).item()
-        return rollout, metrics | {"learning_rate": rate}
+        return rollout, self._weighing(rollout) | metrics | {"learning_rate": rate}
 
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
         """What the policy (or another one) says of the choices of a batch."""
@@ -178,6 +178,24 @@ class Trainer:
         self.precision.backward(loss)
         self.ranks.sum_gradients(self.trained)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
+
+    def with_proximal(self, rollout: Rollout) -> Rollout:
+        """The rollout with the policy's present log-probabilities and values, if wanted.
+
+        With `importance_cap`, `sampled_logprobs` become what `logprobs` were, and tokens weigh what
+        `losses.truncated_ratios` says. Without it, or if it was done, it is the rollout itself.
+        """
+        cap = self.settings.importance_cap
+        if cap is None or rollout.sampled_logprobs is not None:
+            return rollout
+        now, sampled = self.fixed_outputs(rollout), rollout.logprobs
+        return replace(
+            rollout,
+            logprobs=now.logprobs,
+            values=now.values,
+            sampled_logprobs=sampled,
+            importance_weights=losses.truncated_ratios(now.logprobs, sampled, rollout.mask, cap),
+        )
 
     def with_reference(self, rollout: Rollout) -> Rollout:
         """The rollout with `ref_logprobs`, computed by one pass of the reference if missing."""
@@ -214,6 +232,17 @@ class Trainer:
         together = Rollout.cat(list(self.replay))
         now = self.fixed_outputs(together)
         return replace(together, values=now.values, present_logprobs=now.logprobs)
+
+    def _weighing(self, rollout: Rollout) -> dict[str, float]:
+        """What the weights of a rollout's tokens are, if it has any."""
+        weights = rollout.importance_weights
+        if weights is None:
+            return {}
+        capped = (weights == self.settings.importance_cap).to(weights.dtype)
+        return {
+            "importance_weight": losses.masked_mean(weights, rollout.mask).item(),
+            "capped_fraction": losses.masked_mean(capped, rollout.mask).item(),
+        }
 
     def _check_rollout(self, rollout: Rollout) -> None:
         needs = self.algorithm.needs

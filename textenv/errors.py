@@ -70,6 +70,10 @@ class NotSavedWarning(UserWarning):
     """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
 
 
+class ReplacedWorkerWarning(UserWarning):
+    """A process that plays episodes has died; another one plays them again."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
