@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine
+from agents.commands.shared import Adapted, Fit, Machine, Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +56,5 @@ class ClassifierSettings:
 
     task: Task
     training: Training
+    saving: Saved
     machine: Machine

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
+from agents.commands.shared import Adapted, Fit, FramedRecords, Machine, Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,4 +65,5 @@ class RewardModelSettings:
 
     task: Task
     training: Training
+    saving: Saved
     machine: Machine

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
+from agents.commands.shared import Adapted, Fit, FramedRecords, Machine, Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,4 +76,5 @@ class SFTSettings:
     task: Task
     training: Training
     choosing: Choosing
+    saving: Saved
     machine: Machine

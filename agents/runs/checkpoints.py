@@ -31,6 +31,7 @@ from textenv.errors import (
     DamagedCheckpointWarning,
     NotSavedError,
     NotSavedWarning,
+    TextEnvError,
 )
 from textenv.files import reason
 
@@ -81,7 +82,8 @@ class Checkpoints:
             self.commit()
         except BaseException as error:
             shutil.rmtree(self.part, ignore_errors=True)
-            if not isinstance(error, OSError | SafetensorError):
+            known = isinstance(error, TextEnvError)  # what `write` says itself
+            if known or not isinstance(error, OSError | SafetensorError):
                 raise
             kept = next(self.candidates(), None)
             raise NotSavedError(
@@ -245,14 +247,14 @@ class Checkpoints:
 
 def seal(folder: Path) -> None:
     """Write the manifest of a folder, and flush the folder to disk with all that is in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     content = {
         "format": FORMAT,
         "versions": {"textenv": textenv.__version__, "torch": metadata.version("torch")},
         "files": {
             path.relative_to(folder).as_posix(): {
                 "bytes": path.stat().st_size,
-                "blake2b": _checksum(path),
+                "blake2b": checksum(path),
             }
             for path in files
         },
@@ -282,7 +284,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if (size := path.stat().st_size) != known["bytes"]:
                 return f"{name} has {size:,} bytes and was written with {known['bytes']:,}"
-            if _checksum(path) != known["blake2b"]:
+            if checksum(path) != known["blake2b"]:
                 return f"{name} is not as it was written: its checksum is another"
     except FileNotFoundError:
         return None
@@ -298,7 +300,8 @@ def _text(content: dict[str, Any]) -> bytes:
     return (json.dumps({"checksum": checksum, **content}, indent=1) + "\n").encode()
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """BLAKE2 of a file's content, as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

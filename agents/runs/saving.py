@@ -3,8 +3,8 @@
 import re
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -100,6 +100,7 @@ class Saving:
         console: Where to say what is saved.
         to_go_on: What a person does to go on from there, a sentence.
         done: Updates that are done when it begins.
+        unit: What is counted, for messages.
         rescue: Called with an error instead of a save, and adds a note to it.
         agree: Of several processes: from what this one would do (`GO_ON`, `SAVE` or
             `SAVE_AND_END`) to what all of them do.
@@ -118,12 +119,14 @@ class Saving:
         to_go_on: str,
         *,
         done: int = 0,
+        unit: str = "update",
         rescue: Callable[[BaseException], object] | None = None,
         agree: Callable[[int], int] = int,
     ):
         self.checkpoints, self.write, self.schedule = checkpoints, write, schedule
         self.console, self.to_go_on = console, to_go_on
         self.seconds, self.saves = 0.0, 0
+        self._unit = unit
         self._rescue, self._agree = rescue or self._save_because_of, agree
         self._number = self._saved = done
         self._took, self._last = 0.0, time.perf_counter()
@@ -176,6 +179,15 @@ class Saving:
         self._saved, self._last = self._number, time.perf_counter()
         self.seconds, self.saves = self.seconds + self._took, self.saves + 1
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where a signal ends the work at once: nothing is done that is not kept already."""
+        before, self._asked.waits = self._asked.waits, False
+        try:
+            yield
+        finally:
+            self._asked.waits = before
+
     def finish(self) -> None:
         """Save at the end of the work.
 
@@ -189,7 +201,7 @@ class Saving:
 
     def _end(self) -> None:
         stopped = Stopped(self._asked.by or ASKING[0])
-        stopped.add_note(f"Saved after update {self._number}. {self.to_go_on}")
+        stopped.add_note(f"Saved after {self._unit} {self._number}. {self.to_go_on}")
         raise stopped
 
     def __exit__(
@@ -202,7 +214,7 @@ class Saving:
         with self._until_left:
             if isinstance(error, Stopped):
                 if not getattr(error, "__notes__", None):  # it came within an update
-                    error.add_note(f"Saved last after update {self._saved}. {self.to_go_on}")
+                    error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")
             elif isinstance(error, Exception | KeyboardInterrupt):
                 self._rescue(error)
 
@@ -211,12 +223,14 @@ class Saving:
             self.save()
         except NotSavedError as error:
             self._last = time.perf_counter()  # not again at every update
-            warnings.warn(f"after update {self._number}: {error}", NotSavedWarning, stacklevel=3)
+            warnings.warn(
+                f"after {self._unit} {self._number}: {error}", NotSavedWarning, stacklevel=3
+            )
 
     def _save_because_of(self, error: BaseException) -> None:
         try:
             self.save()
         except NotSavedError as other:
-            error.add_note(f"After update {self._number}: {other}. {self.to_go_on}")
+            error.add_note(f"After {self._unit} {self._number}: {other}. {self.to_go_on}")
         else:
-            error.add_note(f"Saved after update {self._number}. {self.to_go_on}")
+            error.add_note(f"Saved after {self._unit} {self._number}. {self.to_go_on}")

@@ -54,18 +54,20 @@ class Asked:
 
     Attributes:
         by: The signal; None before there was one.
+        waits: Whether the first signal waits. Not where a person is asked, who would wait too.
     """
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
+        self.waits = True
 
     def __call__(self, number: int, frame: object) -> None:
         """Note a signal.
 
         Raises:
-            Stopped: It is the second one.
+            Stopped: It is the second one, or the first one does not wait.
         """
-        if self.by is not None:
+        if self.by is not None or not self.waits:
             raise Stopped(number)
         self.by = signal.Signals(number)
         # Not through the console, which may be in the middle of a line.

@@ -5,6 +5,7 @@ Radford et al., "Improving Language Understanding by Generative Pre-Training" (2
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -113,6 +114,7 @@ def classification_steps(
     schedule: Schedule | None = None,
     dropout: Dropout | None = None,
     seed: int = 0,
+    fitting: Fitting | None = None,
 ) -> Iterator[ClassifierStep]:
     """Train `model` on labelled texts, one optimiser step at a time.
 
@@ -136,13 +138,15 @@ def classification_steps(
         schedule: Learning rate by step; a cosine if None.
         dropout: What the trunk drops within a step, not where it classifies.
         seed: Seed of the order, and of what is dropped.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of the arguments from `learning_rate` to `dropout`.
 
     Raises:
         MalformedRecordError: There are no examples, or a label is not one of the model's.
     """
     targets = _targets(model, examples)
     rows = model.encode([example.text for example in examples])
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         model,
         steps=steps_of(len(examples), epochs, batch_size),
         learning_rate=learning_rate,
@@ -154,7 +158,7 @@ def classification_steps(
         dropout=dropout,
         seed=seed,
     )
-    for batch in batches(len(examples), epochs, batch_size, seed):
+    for batch in islice(batches(len(examples), epochs, batch_size, seed), fitting.done, None):
         tokens = model.pad([rows[i] for i in batch])
         with fitting.computing():
             label_loss, language_loss = losses(model, tokens, targets[batch], lm_weight > 0)
