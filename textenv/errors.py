@@ -74,6 +74,10 @@ class DamagedCheckpointWarning(UserWarning):
     """A checkpoint is not as it was written, and an older one is used in its place."""
 
 
+class ReplacedWorkerWarning(UserWarning):
+    """A process that plays episodes has died; another one plays them again."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
@@ -170,7 +174,7 @@ class VocabularyMismatchError(CheckpointError, ValueError):
 
 
 class ModelError(TextEnvError, ValueError):
-    """A language model from outside cannot be loaded or used."""
+    """A language model cannot be loaded, or not be used as asked."""
 
 
 class ModelUnavailableError(ModelError):
@@ -207,3 +211,7 @@ class OptionError(TextEnvError, ValueError):
 
 class DeviceError(TextEnvError, RuntimeError):
     """The processor that was asked for is not on this machine."""
+
+
+class LostProcessError(TextEnvError, RuntimeError):
+    """Another process of a training that several share has ended, or does not answer."""

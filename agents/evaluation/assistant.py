@@ -16,8 +16,10 @@ _UNREAD = 10**6
 """Seeds of documents begin here for texts that nothing has learned from."""
 
 
-def assistant_exam(language: str, count: int, seed: int = 0, *, texts: int = 200) -> Exam:
-    """Held-out questions of the assistant's world.
+def assistant_exam(
+    language: str, count: int, seed: int = 0, *, part: str = "held_out", texts: int = 200
+) -> Exam:
+    """Questions of the assistant's world that training never asks.
 
     The examples before a question are of its own kind: training dialogues, or for a held-out kind
     other dialogues of it, which only the prompt shows.
@@ -27,12 +29,15 @@ def assistant_exam(language: str, count: int, seed: int = 0, *, texts: int = 200
         count: Dialogues of the kinds that training has; a third as many are of held-out kinds, and
             a quarter as many are asked in all wordings.
         seed: Seed of the questions.
+        part: `held_out`, or `development`, to choose settings by: other questions, and none of the
+            held-out kinds.
         texts: Documents for the perplexity, and openings of sentences to continue.
     """
+    new_kinds = count // 3 if part == "held_out" else 0
     areas = {kind.name: kind for kind in assistant.KINDS}
     asked = [
-        *assistant.dialogues(language, "held_out", count, seed),
-        *assistant.dialogues(language, "held_out_kinds", count // 3, seed),
+        *assistant.dialogues(language, part, count, seed),
+        *assistant.dialogues(language, "held_out_kinds", new_kinds, seed),
     ]
     shown = _examples(language, seed)
 
@@ -52,7 +57,7 @@ def assistant_exam(language: str, count: int, seed: int = 0, *, texts: int = 200
         [query(d, number) for d in asked for number in range(1, len(d.exchanges) + 1)],
         [
             [query(dialogue, len(dialogue.exchanges)) for dialogue in group]
-            for group in assistant.reworded(language, "held_out", count // 4, seed + 1)
+            for group in assistant.reworded(language, part, count // 4, seed + 1)
         ],
         _judge,
         assistant.openings(language, texts, seed),

@@ -4,20 +4,21 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from agents.distribution.shares import in_shares
 from agents.evaluation import Interval, bootstrap_interval
 from agents.feedback.length import Scorer
 from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
-from agents.supervised.fitting import FitStep, Fitting
-from agents.supervised.schedules import Schedule
+from agents.supervised.fitting import FitOptions, FitStep, Fitting
 from agents.supervised.sft import batches, steps_of
-from policies.dropout import Dropout
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
 
@@ -46,13 +47,9 @@ def reward_model_steps(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.1,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    schedule: Schedule | None = None,
-    dropout: Dropout | None = None,
     seed: int = 0,
     fitting: Fitting | None = None,
+    **options: Unpack[FitOptions],
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
 
@@ -65,16 +62,13 @@ def reward_model_steps(
         loss: One of `agents.feedback.reward_losses`, or another function like these.
         epochs: Passes over all rankings, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next six see `agents.supervised.Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Steps in which the learning rate rises; below 1 a share of all.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        precision: dtype of the matrix products.
-        schedule: Learning rate by step; a cosine if None.
-        dropout: What the model drops within a step, not where it scores.
         seed: Seed of the order, and of what is dropped.
         fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
-            takes the place of the arguments from `learning_rate` to `dropout`.
+            takes the place of the rates and the options.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see
+            `agents.supervised.Fitting`.
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
@@ -88,19 +82,15 @@ def reward_model_steps(
         steps=steps_of(len(rankings), epochs, batch_size),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
-        precision=precision,
-        schedule=schedule,
-        dropout=dropout,
         seed=seed,
+        **options,
     )
     device = model.trunk.device
     # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read
     # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
     for batch in islice(batches(len(rankings), epochs, batch_size, seed), fitting.done, None):
         with fitting.computing():
-            scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
+            scores = _scores(model, model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
         # The group is the ranking, not the prompt: two people's ranks do not compare.
         groups = torch.tensor([i for i in batch for _ in rows[i]], device=device)
@@ -120,6 +110,12 @@ def with_pairs(rankings: Sequence[Ranking]) -> list[Ranking]:
     if not found:
         raise PromptError(NO_PAIRS)
     return found
+
+
+def _scores(model: RewardModel, tokens: Tensor) -> Tensor:
+    """`model.score_tokens`, of several processes each reading its share of the rows."""
+    read = (tokens != model.trunk.pad_token).sum(1)
+    return in_shares(lambda rows: model.score_tokens(tokens[rows]), read)
 
 
 def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ from agents.supervised import (
     sft_steps,
     write_stream,
 )
+from agents.supervised.optimisers import OPTIMISERS
 from agents.supervised.pretraining import steps_of_tokens
 from agents.supervised.sft import learnable, steps_of
 from policies import Policy, RewardModel, TransformerConfig, TransformerPolicy
@@ -62,7 +63,7 @@ from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 
 HELD_OUT_SHARE = 0.15
 """Of the rankings, to measure the reward model on."""
-SFT_BATCH, RANKING_BATCH, PRETRAIN_BATCH = 16, 16, 8
+SFT_BATCH = RANKING_BATCH = 16
 
 S = TypeVar("S", bound=StageSettings)
 T = TypeVar("T")
@@ -133,8 +134,9 @@ class StagedRun(ABC, Generic[S]):
             policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed).to(self.device)
             fitting = Fitting(
                 policy,
-                steps=steps_of_tokens(s.pretrain_tokens, s.context, PRETRAIN_BATCH),
+                steps=steps_of_tokens(s.pretrain_tokens, s.context, s.pretrain_batch),
                 learning_rate=s.pretrain_rate,
+                optimizer=OPTIMISERS[s.pretrain_optimizer],
                 precision=self.dtype,
                 seed=s.seed,
             )
@@ -147,7 +149,7 @@ class StagedRun(ABC, Generic[S]):
                     self.stream("training"),
                     total_tokens=s.pretrain_tokens,
                     window=s.context,
-                    batch_size=PRETRAIN_BATCH,
+                    batch_size=s.pretrain_batch,
                     seed=s.seed,
                     fitting=fitting,
                 ):

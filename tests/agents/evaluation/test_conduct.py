@@ -78,9 +78,9 @@ def test_kinds_wordings_and_history():
         "list": 0.0,
     }
     wordings = DONE.wordings()
-    assert [wordings[f"wording {i}"].mean for i in (1, 2, 3)] == [0.75, 0.25, 0.0]
-    assert wordings["spread"].mean == 0.75
-    assert (wordings["right in all"].mean, wordings["right in any"].mean) == (0.0, 0.75)
+    assert [wordings.by_wording[f"wording {i}"].mean for i in (1, 2, 3)] == [0.75, 0.25, 0.0]
+    assert wordings.spread == 0.75
+    assert (wordings.worst_case.mean, wordings.best_case.mean) == (0.0, 0.75)
     history = DONE.history()
     assert [history[key].mean for key in ("with history", "without", "gain")] == [0.5, 0.5, 0.0]
 

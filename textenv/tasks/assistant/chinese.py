@@ -329,6 +329,7 @@ CHINESE = Words(
     refusal="我不能帮忙，因为{reason}。",
     refusals=("我不能帮", "我不会帮", "我不能告诉你怎么", "我不可以", "你不能", "你不应该"),
     no=("不", "没", "别"),
+    between=("和", "再"),
     small=("了", "的", "把"),
     sentences={
         "town": (

@@ -9,12 +9,13 @@ import numpy as np
 
 from textenv.errors import OptionError
 from textenv.tasks.assistant import questions
-from textenv.tasks.assistant.facts import is_held_out
+from textenv.tasks.assistant.facts import part_of
 from textenv.tasks.assistant.languages import language
 from textenv.tasks.assistant.questions import Make, Steps
+from textenv.tasks.assistant.verdicts import at_most
 from textenv.tasks.assistant.words import WORDINGS, Words
 
-PARTS = ("training", "held_out", "held_out_kinds")
+PARTS = ("training", "held_out", "held_out_kinds", "development")
 _TRIES = 10_000
 
 
@@ -159,8 +160,9 @@ def dialogues(
 
     Args:
         code: `en` or `zh`.
-        part: `training`; `held_out`, of the same kinds with content that training never asks for
-            and with wordings of which one in `WORDINGS` is new; or `held_out_kinds`.
+        part: `training`; `development`, of the same kinds with content that training never asks
+            for, to choose settings by; `held_out`, with other content still and with wordings of
+            which one in `WORDINGS` is new; or `held_out_kinds`.
         count: How many.
         seed: Seed of the contents and wordings.
         kinds: Names of the kinds; None takes all of the part.
@@ -201,21 +203,25 @@ def _drawn(
     words = language(code)
     rng = np.random.default_rng([seed, PARTS.index(part), *code.encode()])
     order = [kinds[i % len(kinds)] for i in range(count)]
-    wordings = WORDINGS - 1 if part == "training" else WORDINGS
+    wordings = WORDINGS - 1 if part in ("training", "development") else WORDINGS
     found = [(kind, _steps(words, rng, kind, part), int(rng.integers(wordings))) for kind in order]
     return [found[int(i)] for i in rng.permutation(count)]
 
 
 def _steps(words: Words, rng: np.random.Generator, kind: Kind, part: str) -> Steps:
+    asked_in = "held_out" if part == "held_out_kinds" else part
     for _ in range(_TRIES):
         steps = kind.make(words, rng)
-        if steps and all(is_held_out(*step.key) == (part != "training") for step in steps):
+        if steps and all(part_of(*step.key) == asked_in for step in steps):
             return steps
     raise AssertionError(f"no content of kind {kind.name} for the part {part}")
 
 
 def _dialogue(words: Words, kind: Kind, steps: Steps, wording: int) -> Dialogue:
-    exchanges = (Exchange(step.question(words, wording), step.answer, step.check) for step in steps)
+    exchanges = (
+        Exchange(step.question(words, wording), step.answer, at_most(step.check, step.answer))
+        for step in steps
+    )
     case = "/".join(
         "-".join(str(part) for part in (step.form, *step.key, *step.fields.values()))
         for step in steps

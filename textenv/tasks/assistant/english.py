@@ -377,6 +377,7 @@ ENGLISH = Words(
         "you should not",
     ),
     no=("not", "no", "never", "don't", "doesn't", "isn't", "n't"),
+    between=("and", "then"),
     small=("a", "an", "the", "some"),
     sentences={
         "town": (

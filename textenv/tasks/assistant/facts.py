@@ -10,7 +10,7 @@ from textenv.tasks.assistant.languages import language
 
 ASKED = ("town", "job", "pet", "food", "age")
 """Attributes that training dialogues ask for; `colour` is one that they do not."""
-HELD_OUT_SHARE = 0.3
+HELD_OUT_SHARE, DEVELOPMENT_SHARE = 0.2, 0.1
 """Of the facts, sums, lists and so on: they are asked in no training dialogue."""
 NEW = "new"
 """Begins the key of a question of which nothing occurs in training."""
@@ -36,9 +36,21 @@ def facts(code: str) -> Mapping[str, Mapping[str, str]]:
     return known
 
 
-def is_held_out(*key: object) -> bool:
-    """Whether a question with this content is kept for evaluation; the same in every run."""
+def part_of(*key: object) -> str:
+    """Where a question with this content is asked; the same in every run.
+
+    Returns:
+        `training`, `development` or `held_out`.
+    """
     if key[0] == NEW:
-        return True
+        return "held_out"
     digest = hashlib.blake2b(repr(key).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") < HELD_OUT_SHARE * 2**32
+    place = int.from_bytes(digest, "big") / 2**32
+    if place < HELD_OUT_SHARE:
+        return "held_out"
+    return "development" if place < HELD_OUT_SHARE + DEVELOPMENT_SHARE else "training"
+
+
+def is_held_out(*key: object) -> bool:
+    """Whether a question with this content is in no training dialogue."""
+    return part_of(*key) != "training"

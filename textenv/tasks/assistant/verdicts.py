@@ -6,6 +6,7 @@ the `form` of the answer, and what this form needs. See `docs/assistant.md` for 
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
@@ -18,6 +19,9 @@ from textenv.tasks.assistant.numerals import numbers_in
 from textenv.tasks.assistant.words import Words
 
 Check: TypeAlias = Mapping[str, Any]
+
+SPARE = 6
+"""Words (Chinese: characters) that an answer may have beyond those of the reference."""
 
 
 class Verdict(StrEnum):
@@ -142,6 +146,16 @@ def _states_anything(check: Check, words: Words, plain: str) -> bool:
     return name is not None and _others(words, plain, name, ())
 
 
+def at_most(check: Check, reference: str) -> Check:
+    """The check with a limit: an answer has at most `SPARE` words more than the reference.
+
+    What runs on says the same again or something of its own.
+    """
+    if check["due"] != "answer" or check["form"] not in ("number", "value", "list"):
+        return check
+    return {"at_most": len(_said(_plain(reference))) + SPARE, **check}
+
+
 def _answers(check: Check, words: Words, plain: str) -> bool:
     at_most = check.get("at_most")
     if at_most is not None and len(_said(plain)) > at_most:
@@ -159,12 +173,29 @@ def _denies(words: Words, plain: str) -> bool:
 
 
 def _is_number(check: Check, words: Words, plain: str) -> bool:
-    """Right if the last number is the answer, and the others are the question's or none."""
-    found = numbers_in(words.code, plain)
-    if not found or found[-1] != check["value"] or _denies(words, plain):
+    """Right if the last number is the answer, and the others are the question's or none.
+
+    The answer may be said twice.
+    """
+    found, value = numbers_in(words.code, plain), check["value"]
+    if not found or found[-1] != value or _denies(words, plain) or _is_no_count(plain):
         return False
-    beside = set(found) - {check["value"]}
-    return not beside or beside == set(check.get("given", ())) - {check["value"]}
+    beside, given = set(found) - {value}, [int(number) for number in check.get("given", ())]
+    if beside and beside != set(given) - {value}:
+        return False
+    return Counter(found) <= Counter([*given, value, value])
+
+
+# A minus that subtracts stands behind a number or before a space.
+_NO_COUNTS = re.compile(
+    r"(?:^|[^\d\s)])\s*[-\u2212]\d|\bnegative\b|\b(?:is|are)\s+minus\b|负[\d一二两三四五六七八九十]"
+    r"|\d\.\d|\d\s?%|\bpercent\b|百分之"
+)
+
+
+def _is_no_count(plain: str) -> bool:
+    """Whether a text has a number that no answer is: below zero, with decimals, in hundredths."""
+    return _NO_COUNTS.search(plain) is not None
 
 
 def _is_value(check: Check, words: Words, plain: str) -> bool:
@@ -175,7 +206,13 @@ def _is_value(check: Check, words: Words, plain: str) -> bool:
 
 
 def _is_list(check: Check, words: Words, plain: str) -> bool:
-    return numbers_in(words.code, plain) == list(check["items"]) and not _denies(words, plain)
+    if numbers_in(words.code, plain) != list(check["items"]):
+        return False
+    if _denies(words, plain) or _is_no_count(plain):
+        return False
+    said = [(word, bool(numbers_in(words.code, word))) for word in _said(plain)]
+    first = next(place for place, (_, is_number) in enumerate(said) if is_number)
+    return all(is_number or word in words.between for word, is_number in said[first:])
 
 
 def _is_text(check: Check, words: Words, plain: str) -> bool:

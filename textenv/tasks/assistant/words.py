@@ -41,6 +41,7 @@ class Words:
         refusal: Beginnings of refusals; the first is the reference's.
         refusals: Beginnings that count as a refusal.
         no: Words that turn a statement into its opposite.
+        between: Words that may stand between the items of a list.
         small: Words that a summary may add to those of its passage.
         sentences: Statements for documents, by form.
         roles: Who asks and who answers on the pages of a play, with a colon.
@@ -76,6 +77,7 @@ class Words:
     refusal: str
     refusals: Sequence[str]
     no: Sequence[str]
+    between: Sequence[str]
     small: Sequence[str]
     sentences: Mapping[str, Sequence[str]]
     roles: Sequence[tuple[str, str]]
