@@ -19,8 +19,10 @@ from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
 from agents.runs import progress
+from agents.runs.checkpoints import Checkpoints
 from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
+from agents.runs.signals import Stopped
 from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
@@ -64,7 +66,8 @@ class Learner(Trainer):
             `seed`, which is also that of the environment and of the sampling.
 
     Attributes:
-        rescue_folder: Where `rescue` saves; None makes a new folder in `runs`.
+        rescue_folder: Where `rescue` saves, a folder or the checkpoints of a run; None makes a new
+            folder in `runs`.
         resume_command: What its note says to do then; None says how to load the folder.
 
     Raises:
@@ -121,7 +124,7 @@ class Learner(Trainer):
             self.collector = collector(policy, envs, temperature, seed)
             self._check_staleness()
         self.updates_done = self.tokens_done = self.episodes_done = 0
-        self.rescue_folder: Path | None = None
+        self.rescue_folder: Path | Checkpoints | None = None
         self.resume_command: str | None = None
         self._rescue_note = ""
         self._warned_of_worlds = False
@@ -353,11 +356,15 @@ class Learner(Trainer):
     # ---------------------------------------------------------------- saving
 
     def save(self, folder: str | Path) -> Path:
-        """Write all that is needed to resume; see `agents.runs.learner_checkpoint.save_learner`."""
-        runtime = self.runtime_state()
-        if self.ranks.size > 1:
-            runtime["collector"] = {"of_ranks": self.ranks.objects(runtime["collector"])}
-        return self.ranks.by_first(lambda: save_learner(self, folder, runtime))
+        """Write all that is needed to resume, whole or not at all.
+
+        A learner that is in the folder is replaced once the new one is on the disk; see
+        `agents.runs.learner_checkpoint.save_learner`.
+
+        Raises:
+            NotSavedError: It cannot be written; what was there is as it was.
+        """
+        return save_learner(self, folder)
 
     def load(self, folder: str | Path) -> None:
         """Resume from what `save` wrote; the learner was made with the same arguments.
@@ -408,25 +415,28 @@ class Learner(Trainer):
 
         The weights are saved as they are, everything else as it was at the start of the rollout
         that was interrupted. A mistake in the code, found before anything was learned, saves
-        nothing: an error that is none of `textenv.errors`, before the first update is done.
+        nothing: an error that is none of `textenv.errors`, before the first update is done. Nor
+        does a signal that does not wait, since the weights may be those of half an update.
         """
-        if self.ranks.size > 1:  # the others may be anywhere, and cannot be asked for their part
+        if isinstance(error, Stopped) or self.ranks.size > 1:  # others may be anywhere
             return
         known = isinstance(error, TextEnvError | KeyboardInterrupt)
         done = self._rescue_note in getattr(error, "__notes__", [])
         if done or not (known or self.updates_done):
             return
-        stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
-        folder = self.rescue_folder or Path("runs") / stamp
-        if self.rescue_folder is None and folder.exists():  # of another learner, in this second
-            folder = folder.with_name(f"{folder.name}-{id(self):x}")
-        self._rescue_note = self._saved_in(folder)
+        place = self.rescue_folder
+        if place is None:
+            place = Path("runs") / time.strftime("interrupted-%Y%m%d-%H%M%S")
+            if place.exists():  # of another learner, in this second
+                place = place.with_name(f"{place.name}-{id(self):x}")
+        self._rescue_note = self._saved_in(place)
         error.add_note(self._rescue_note)
 
-    def _saved_in(self, folder: Path) -> str:
+    def _saved_in(self, place: Path | Checkpoints) -> str:
         """Save all, or else the policy; says what was saved and why the rest was not."""
+        folder = place.folder if isinstance(place, Checkpoints) else place
         try:
-            save_learner(self, folder, self._rollout_start)
+            save_learner(self, place, self._rollout_start)
         except Exception as error:  # it must not hide the one that interrupted the run
             try:
                 self.policy.save(folder)
