@@ -13,7 +13,6 @@ from rich.console import Console
 
 from agents.distribution import Ranks
 from agents.distribution.checkpoints import of_ranks
-
 from agents.runs.checkpoints import Checkpoints, Write
 from agents.runs.signals import ASKING, Asked, Stopped, handled
 from textenv.errors import NotSavedError, NotSavedWarning, OptionError
