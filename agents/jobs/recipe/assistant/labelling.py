@@ -32,3 +32,22 @@ def ranked_by_verdicts(
         asked = prompt.messages or prompt.text
         rankings.append(Ranking.from_scores(asked, some, labels, labeller="program"))
     return rankings
+
+
+def with_strays(answers: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
+    """Some answers to each question, and behind them one that was given to another question.
+
+    A reward model that has never seen a good answer in the wrong place believes in it everywhere:
+    PPO against it ends in "I do not know" to all questions.
+
+    Args:
+        answers: Some to each of two questions or more.
+        seed: Seed of the choice.
+    """
+    generator = np.random.default_rng([seed, 14])
+    count = len(answers)
+    others = [(i + int(generator.integers(1, count))) % count for i in range(count)]
+    return [
+        [*some, answers[other][int(generator.integers(len(answers[other])))]]
+        for some, other in zip(answers, others, strict=True)
+    ]

@@ -31,7 +31,7 @@ from agents.jobs.recipe.assistant.dialogues import (
     score_turns,
 )
 from agents.jobs.recipe.assistant.judging import agreement, ranked_by_likelihood
-from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
+from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts, with_strays
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
 from agents.optimisation.settings import falling
@@ -240,7 +240,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
     @property
     def _ppo(self) -> dict[str, Any]:
-        return {"n_epochs": self.settings.ppo_epochs, "minibatch_tokens": 1024}
+        return {"n_epochs": self.settings.ppo_epochs, "minibatch_tokens": 4096}
 
     def answers(
         self,
@@ -278,7 +278,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                 seed=seed,
                 on_answers=advance,
             )
-        return ranked_by_verdicts(prompts, answers, s.label_noise, seed)
+        return ranked_by_verdicts(prompts, with_strays(answers, seed), s.label_noise, seed)
 
     def _preferred(self, name: str, title: str, rankings: Any, before: str) -> TransformerPolicy:
         """The SFT model after DPO on rankings."""

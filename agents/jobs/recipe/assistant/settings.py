@@ -58,12 +58,12 @@ class AssistantSettings(StageSettings):
     dpo_rankings: int = 2000
     dpo_rate: float = 5e-5
     played_dialogues: int = 5000
-    ppo_tokens: int = 50_000
+    ppo_tokens: int = 200_000
     ppo_rows: int = 64
-    ppo_episodes: int = 256
+    ppo_episodes: int = 512
     ppo_epochs: int = 2
-    ppo_rate: float = 1e-4
-    kl_coef: float = 0.15
+    ppo_rate: float = 2e-4
+    kl_coef: float = 0.05
     ptx_batch: int = 4
     online_rounds: int = 3
     online_prompts: int = 400
