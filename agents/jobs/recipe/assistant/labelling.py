@@ -1,6 +1,7 @@
 """Who ranks answers to questions in dialogues: a simulated labeller."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,4 +51,12 @@ def with_strays(answers: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
     return [
         [*some, answers[other][int(generator.integers(len(answers[other])))]]
         for some, other in zip(answers, others, strict=True)
+    ]
+
+
+def without_strays(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The policy's own answers to each question alone: those of other questions stand last."""
+    return [
+        replace(ranking, answers=ranking.answers[:-1], ranks=ranking.ranks[:-1])
+        for ranking in rankings
     ]
