@@ -124,8 +124,8 @@ def read_examples(
     """The examples of a file or of a dataset; see `Example.from_record`.
 
     Args:
-        source: A `.jsonl`, `.json` or `.parquet` file, perhaps compressed, or an iterable of
-            records; see `textenv.records.read_records`.
+        source: A `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file, perhaps compressed, or an
+            iterable of records; see `textenv.records.read_records`.
         template: What wraps messages.
         frame_texts: Put texts into the template too.
 
