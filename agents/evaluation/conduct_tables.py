@@ -61,6 +61,7 @@ def conduct_tables(conducts: Mapping[str, Conduct]) -> list[Cells]:
         _table("Correct by examples in the prompt", conducts, _rows(conducts, _shots)),
         _table("Correct by wording", conducts, _rows(conducts, Conduct.wordings)),
         _table("Later questions of a conversation", conducts, _rows(conducts, Conduct.history)),
+        _table("Correct by the group asked about", conducts, _rows(conducts, Conduct.bias)),
         _table(
             "What pretraining could do",
             conducts,
