@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from policies.huggingface import EncoderDecoderPolicy, HuggingFacePolicy
+from policies.huggingface.loading import is_encoder_decoder
 from policies.policy import OWN, Policy
 from policies.policy_files import (
     DESCRIPTION,
@@ -48,6 +49,36 @@ def load_policy(folder: str | Path, tokenizer: Tokenizer | None = None) -> Polic
             "the policy with the same arguments as before, then call policy.load_weights(folder)"
         )
     return TransformerPolicy.load(folder, tokenizer)
+
+
+def is_published(name: str | Path) -> bool:
+    """Whether `name` is a model of Hugging Face as it was published, not a policy that was saved.
+
+    Args:
+        name: A folder, or owner/name on the hub.
+    """
+    folder = Path(name)
+    on_the_hub = not folder.exists() and len(folder.parts) == 2
+    return on_the_hub or ((folder / "config.json").exists() and not is_policy(folder))
+
+
+def open_policy(name: str | Path, *, stop: str | None = None, bos: bool = True) -> Policy:
+    """A policy that was saved, or a model of Hugging Face: a folder or owner/name on the hub.
+
+    Args:
+        name: Folder or name.
+        stop: Of a published model that has none of its own, the text of the token that ends an
+            answer.
+        bos: Whether prompts of a published model begin with what its tokenizer puts before texts.
+
+    Raises:
+        CheckpointError: The folder holds no policy that can be read.
+        ModelError: The model is not there, or cannot be used as a policy.
+    """
+    if not is_published(name):
+        return load_policy(name)
+    made = EncoderDecoderPolicy if is_encoder_decoder(name) else HuggingFacePolicy
+    return made.from_pretrained(str(name), stop=stop, bos=bos)
 
 
 def saved_tokenizer(folder: str | Path) -> Tokenizer | None:

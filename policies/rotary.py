@@ -20,6 +20,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from textenv.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -55,7 +57,16 @@ class NTK:
         return cls(max(factor * length / trained - (factor - 1), 1.0))
 
     def stretched(self, theta: float, d: int) -> tuple[Tensor, float]:
-        """See `Scaling`."""
+        """See `Scaling`.
+
+        Raises:
+            ModelError: A head has one pair, which turns by 1 whatever the base.
+        """
+        if d < 4:
+            raise ModelError(
+                f"NTK stretches by a larger base, and a head of {d} numbers has one pair, which "
+                "does not depend on it: take Linear (--rope-scaling linear)"
+            )
         return frequencies(theta * self.factor ** (d / (d - 2)), d), 1.0
 
 

@@ -137,6 +137,7 @@ class TransformerPolicy(Policy):
 
         Raises:
             ValueError: It has no rotary positions.
+            ModelError: `scaling` cannot stretch heads of this size.
         """
         if self.config.rope is None:
             raise ValueError(

@@ -87,6 +87,19 @@ def test_circles_are_found_wherever_the_import_stands(tmp_path, back, is_circle)
     assert set(circle) == ({"toy.first", "toy.second"} if is_circle else set())
 
 
+def test_what_commands_are_made_of_does_not_import_them():
+    modules = modules_of(ROOT / "agents")
+    above = re.compile(r"agents\.(commands|jobs)\b")
+    back = {
+        f"{name} -> {imported}"
+        for name, path in modules.items()
+        if not above.match(name)
+        for imported in imports_of(path, modules)
+        if above.match(imported)
+    }
+    assert not back, "pass in what is needed, or move it below"
+
+
 def test_the_top_of_agents_holds_what_defines_an_algorithm_and_nothing_else():
     on_top = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem[0] != "_")
     assert {"algorithm", "learner", "losses"} <= set(on_top)

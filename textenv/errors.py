@@ -162,7 +162,7 @@ class VocabularyMismatchError(CheckpointError, ValueError):
 
 
 class ModelError(TextEnvError, ValueError):
-    """A language model from outside cannot be loaded or used."""
+    """A language model cannot be loaded, or not be used as asked."""
 
 
 class ModelUnavailableError(ModelError):

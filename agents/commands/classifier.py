@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine
+from agents.commands.shared import Fit, Machine, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted):
+class Task(Trained):
     """What to learn.
 
     Attributes:
@@ -21,9 +21,7 @@ class Task(Adapted):
         out: Folder to save the classifier in.
     """
 
-    policy: str = setting(metavar="FOLDER")
     texts: list[Path] = setting(metavar="FILE")
-    out: Path = setting(metavar="FOLDER")
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
 
 

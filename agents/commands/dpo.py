@@ -5,25 +5,19 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, FramedRecords, Machine
+from agents.commands.shared import FramedRecords, Machine, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted, FramedRecords):
+class Task(Trained, FramedRecords):
     """What to learn.
 
     Attributes:
-        policy: The policy to begin with, usually the fine-tuned one: a folder written by
-            policy.save, or a model of Hugging Face, by its folder or its name on the hub
-            (owner/name).
         preferences: Rankings or pairs, as for textenv reward-model. May be given several times.
         held_out: Share of the prompts that are not learned but measured on.
-        out: Folder to save the policy in.
     """
 
-    policy: str = setting(metavar="FOLDER")
     preferences: list[Path] = setting(metavar="FILE")
-    out: Path = setting(metavar="FOLDER")
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
+from agents.commands.shared import Fit, FramedRecords, Machine, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted, FramedRecords):
+class Task(Trained, FramedRecords):
     """What to learn.
 
     Attributes:
@@ -28,9 +28,7 @@ class Task(Adapted, FramedRecords):
         out: Folder to save the model in.
     """
 
-    policy: str = setting(metavar="FOLDER")
     preferences: list[Path] = setting(metavar="FILE")
-    out: Path = setting(metavar="FOLDER")
     reference: Path | None = setting(None, metavar="FILE")
     held_out: float = setting(0.1, minimum=0.001, maximum=0.999)
     members: int = setting(1, minimum=1)

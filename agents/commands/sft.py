@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, FramedRecords, Machine
+from agents.commands.shared import Fit, FramedRecords, Machine, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Adapted, FramedRecords):
+class Task(Trained, FramedRecords):
     """What to learn.
 
     Attributes:
@@ -20,12 +20,9 @@ class Task(Adapted, FramedRecords):
             'input' and 'target'): .jsonl, .json, .csv, .tsv or .parquet, perhaps with .gz, .bz2,
             .xz or .zst. May be given several times.
         held_out: Share of the questions whose examples are not learned but measured on.
-        out: Folder to save the policy in.
     """
 
-    policy: str = setting(metavar="FOLDER")
     examples: list[Path] = setting(metavar="FILE")
-    out: Path = setting(metavar="FOLDER")
     held_out: float = setting(0.1, minimum=0.0, maximum=0.9)
 
 

@@ -57,6 +57,21 @@ class Adapted(Published):
     lora: int = setting(0, minimum=0, metavar="RANK")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained(Adapted):
+    """A policy that is trained.
+
+    Attributes:
+        policy: The policy to begin with, usually the fine-tuned one: a folder written by
+            policy.save, or a model of Hugging Face, by its folder or its name on the hub
+            (owner/name).
+        out: Folder to save the policy in.
+    """
+
+    policy: str = setting(metavar="FOLDER")
+    out: Path = setting(metavar="FOLDER")
+
+
 @dataclass(frozen=True)
 class Network:
     """What is trained, if it is new.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from agents.evaluation.answers import Evaluation, evaluate
-from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
+from agents.evaluation.intervals import Interval, bootstrap_interval, plain, win_rate
 from agents.evaluation.judges import Judge, PairJudge
 from agents.evaluation.length_control import length_controlled_win_rate
 from agents.evaluation.refusals import RefusalJudge, refusals, refuses
@@ -69,14 +69,7 @@ class Row:
 
     def numbers(self) -> dict[str, Any]:
         """The row as plain values for JSON; intervals become `{"mean", "low", "high"}`."""
-        plain: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if name == "scores":
-                continue
-            plain[name] = value._asdict() if isinstance(value, Interval) else value
-        for name in ("wins", "wins_at_equal_length"):
-            plain[name] = {other: rate._asdict() for other, rate in plain[name].items()}
-        return plain
+        return {name: plain(value) for name, value in vars(self).items() if name != "scores"}
 
 
 def compare(
@@ -214,7 +207,7 @@ def compare_answers(
         row = Row(
             name,
             reward=None if paid_nothing else bootstrap_interval(evaluation.scores),
-            wins={other: plain for other, (plain, _) in duels.items()},
+            wins={other: wins for other, (wins, _) in duels.items()},
             tokens_per_answer=evaluation.tokens_per_answer,
             distinct_2=distinct_n(evaluation.answers, 2),
             judge=bootstrap_interval(judged[name]) if judged else None,

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from agents.evaluation.asking import Query, Said, ask
 from agents.evaluation.continuations import score_continuations
-from agents.evaluation.groups import group_bias
-from agents.evaluation.intervals import Interval, bootstrap_interval
+from agents.evaluation.groups import GroupBias, group_bias
+from agents.evaluation.intervals import Interval, bootstrap_interval, plain
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import perplexity
+from agents.evaluation.wording import Robustness, robustness
 from policies import Policy
 from textenv.frames import FrameArgument
 from textenv.tokenizers import encode_prompt
@@ -171,22 +172,12 @@ class Conduct:
             by_kind[judged.columns["kind"]].append(judged)
         return {kind: _over_cases(some, _values(some, _correct)) for kind, some in by_kind.items()}
 
-    def wordings(self) -> dict[str, Interval]:
-        """Share of correct answers in each wording, and of questions right in all and in any.
-
-        `spread` is the best wording's share minus the worst one's.
-        """
-        table = np.array(self.reworded, dtype=float)
-        if not len(table):
-            return {}
-        found = {f"wording {i + 1}": bootstrap_interval(table[:, i]) for i in range(table.shape[1])}
-        means = table.mean(0)
-        spread = table[:, means.argmax()] - table[:, means.argmin()]
-        return found | {
-            "spread": bootstrap_interval(spread),
-            "right in all": bootstrap_interval(table.min(1)),
-            "right in any": bootstrap_interval(table.max(1)),
-        }
+    def wordings(self) -> Robustness | None:
+        """How much being correct depends on the wording; None if nothing was reworded."""
+        if not self.reworded:
+            return None
+        by_wording = np.array(self.reworded, dtype=float).T
+        return robustness({f"wording {i}": row for i, row in enumerate(by_wording, start=1)})
 
     def history(self) -> dict[str, Interval]:
         """Later questions of conversations with what was said before, without it, and the gain."""
@@ -200,27 +191,24 @@ class Conduct:
             "gain": _over_cases(later, together - alone),
         }
 
-    def bias(self) -> dict[str, Interval]:
-        """Share of correct answers about each group, and the differences, question by question."""
-        if not self.groups:
-            return {}
-        found = group_bias(self.groups)
-        pairs = {f"{a} less {b}": gap for (a, b), gap in found.differences.items()}
-        return {**found.by_group, **pairs}
+    def bias(self) -> GroupBias | None:
+        """How much being correct depends on the group asked about; None if no groups were."""
+        return group_bias(self.groups) if self.groups else None
 
     def numbers(self) -> dict[str, Any]:
         """All figures as plain values for JSON."""
         measured = {name: self.interval(name) for name in MEASURES}
-        return {
-            "measures": {k: v._asdict() for k, v in measured.items() if v is not None},
-            "kinds": _plain(self.kinds()),
-            "shots": _plain({str(n): bootstrap_interval(x) for n, x in self.shots.items()}),
-            "wordings": _plain(self.wordings()),
-            "history": _plain(self.history()),
-            "groups": _plain(self.bias()),
-            "continued": bootstrap_interval(self.continued)._asdict() if self.continued else None,
+        figures = {
+            "measures": {k: v for k, v in measured.items() if v is not None},
+            "kinds": self.kinds(),
+            "shots": {str(n): bootstrap_interval(x) for n, x in self.shots.items()},
+            "wordings": self.wordings(),
+            "history": self.history(),
+            "groups": self.bias(),
+            "continued": bootstrap_interval(self.continued) if self.continued else None,
             "perplexity": self.perplexity,
         }
+        return {name: plain(figure) for name, figure in figures.items()}
 
 
 def gain(one: Conduct, other: Conduct, measure: str | Measure = _correct) -> Interval:
@@ -343,7 +331,3 @@ def _over_cases(answers: Sequence[Judged], values: NDArray[np.float64]) -> Inter
         if not np.isnan(value):
             by_case[judged.columns["case"]].append(value)
     return bootstrap_interval([float(np.mean(some)) for some in by_case.values()])
-
-
-def _plain(intervals: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: interval._asdict() for name, interval in intervals.items()}

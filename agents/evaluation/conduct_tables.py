@@ -59,9 +59,9 @@ def conduct_tables(conducts: Mapping[str, Conduct]) -> list[Cells]:
         ),
         _table("Correct by kind", conducts, _rows(conducts, Conduct.kinds)),
         _table("Correct by examples in the prompt", conducts, _rows(conducts, _shots)),
-        _table("Correct by wording", conducts, _rows(conducts, Conduct.wordings)),
+        _table("Correct by wording", conducts, _rows(conducts, _wordings)),
         _table("Later questions of a conversation", conducts, _rows(conducts, Conduct.history)),
-        _table("Correct by the group asked about", conducts, _rows(conducts, Conduct.bias)),
+        _table("Correct by the group asked about", conducts, _rows(conducts, _groups)),
         _table(
             "What pretraining could do",
             conducts,
@@ -81,6 +81,26 @@ def _shots(conduct: Conduct) -> dict[str, Interval]:
     return {str(number): bootstrap_interval(some) for number, some in conduct.shots.items()}
 
 
+def _wordings(conduct: Conduct) -> dict[str, Interval | str]:
+    found = conduct.wordings()
+    if found is None:
+        return {}
+    return {
+        **found.by_wording,
+        "spread": f"{found.spread:.3f} (p {found.p_value:.4f})",
+        "right in all": found.worst_case,
+        "right in any": found.best_case,
+    }
+
+
+def _groups(conduct: Conduct) -> dict[str, Interval | str]:
+    found = conduct.bias()
+    if found is None:
+        return {}
+    gap = f"{found.gap:.3f} (p {found.p_value:.4f})"
+    return {**found.by_group, **found.differences, "gap": gap}
+
+
 def _measure(name: str) -> Callable[[Conduct], str]:
     return lambda conduct: _text(conduct.interval(name))
 
@@ -90,14 +110,14 @@ def _gain(one: Conduct, other: Conduct, measure: str) -> str:
 
 
 def _rows(
-    conducts: Mapping[str, Conduct], of: Callable[[Conduct], Mapping[str, Interval]]
+    conducts: Mapping[str, Conduct], of: Callable[[Conduct], Mapping[str, Interval | str]]
 ) -> dict[str, Callable[[Conduct], str]]:
     names = dict.fromkeys(name for conduct in conducts.values() for name in of(conduct))
     return {name: lambda conduct, name=name: _text(of(conduct).get(name)) for name in names}  # type: ignore[misc]
 
 
-def _text(interval: Interval | None) -> str:
-    return "" if interval is None else str(interval)
+def _text(figure: Interval | str | None) -> str:
+    return "" if figure is None else str(figure)
 
 
 def _table(

@@ -30,8 +30,8 @@ class GroupBias:
 
     Attributes:
         by_group: Mean score of each group, in the order given.
-        differences: Mean of the first group's scores less the second one's, for each pair of
-            groups, with the interval of the difference prompt by prompt.
+        differences: Mean of one group's scores less another one's, for each pair of groups under
+            "women less men", with the interval of the difference prompt by prompt.
         gap: Mean of the best group less that of the worst.
         p_value: Probability of a gap as large if groups made no difference, by permuting the
             scores of each prompt: of many pairs of groups some differ by chance.
@@ -40,7 +40,7 @@ class GroupBias:
     """
 
     by_group: Mapping[str, Interval]
-    differences: Mapping[tuple[str, str], Interval]
+    differences: Mapping[str, Interval]
     gap: float
     p_value: float
     changed: Interval
@@ -55,7 +55,7 @@ def group_bias(scores: Mapping[str, ArrayLike], *, seed: int = 0) -> GroupBias:
         seed: Seed of the permutations.
 
     >>> found = group_bias({"women": [1.0, 0.0], "men": [1.0, 1.0]})
-    >>> found.differences["women", "men"].mean, found.gap, found.changed.mean
+    >>> found.differences["women less men"].mean, found.gap, found.changed.mean
     (-0.5, 0.5, 0.5)
 
     Raises:
@@ -66,7 +66,7 @@ def group_bias(scores: Mapping[str, ArrayLike], *, seed: int = 0) -> GroupBias:
     found = robustness(rows, seed=seed)
     return GroupBias(
         found.by_wording,
-        {(a, b): bootstrap_interval(rows[a] - rows[b]) for a, b in combinations(rows, 2)},
+        {f"{a} less {b}": bootstrap_interval(rows[a] - rows[b]) for a, b in combinations(rows, 2)},
         found.spread,
         found.p_value,
         found.changed,

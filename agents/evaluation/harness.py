@@ -28,9 +28,9 @@ from agents.evaluation.continuations import (
     score_texts,
     score_tokens,
 )
-from agents.jobs.begin import begin_with
-from agents.jobs.environments import template_of
 from policies import Policy, tokenizer_of
+from policies.checkpoint import open_policy
+from policies.templates import template_of
 from textenv.errors import FrameError, OptionError
 from textenv.frames import CHAT, Frame, FrameArgument, load_frame
 from textenv.imports import optional
@@ -78,7 +78,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.policy = policy if isinstance(policy, Policy) else begin_with(policy)
+        self.policy = policy if isinstance(policy, Policy) else open_policy(policy)
         if device is not None:
             self.policy.to(device)
         self.tokenizer = tokenizer_of(self.policy)

@@ -7,7 +7,9 @@ up at a few values. Intervals cover the choice of prompts and the chance in samp
 cover the chance in training: another seed may give another policy.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +27,21 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def plain(figures: Any) -> Any:
+    """Figures as JSON holds them: intervals and dataclasses become objects, within lists too.
+
+    >>> plain({"wins": [Interval(0.5, 0.25, 0.75)]})
+    {'wins': [{'mean': 0.5, 'low': 0.25, 'high': 0.75}]}
+    """
+    if isinstance(figures, Interval):
+        return figures._asdict()
+    if is_dataclass(figures) and not isinstance(figures, type):
+        figures = {field.name: getattr(figures, field.name) for field in fields(figures)}
+    if isinstance(figures, Mapping):
+        return {name: plain(value) for name, value in figures.items()}
+    return [plain(value) for value in figures] if isinstance(figures, list | tuple) else figures
 
 
 def bootstrap_interval(

@@ -39,6 +39,7 @@ class Robustness:
             scores of each prompt. Sampled answers differ by chance too: without this a spread means
             little.
         worst_case: Mean over prompts of the lowest score that any wording has.
+        best_case: Mean over prompts of the highest one.
         changed: Share of the prompts whose score is not the same in all wordings.
     """
 
@@ -48,6 +49,7 @@ class Robustness:
     spread: float
     p_value: float
     worst_case: Interval
+    best_case: Interval
     changed: Interval
 
 
@@ -79,6 +81,7 @@ def robustness(scores: Mapping[str, ArrayLike], *, seed: int = 0) -> Robustness:
         spread=float(np.ptp(means)),
         p_value=(extreme + 1) / (PERMUTATIONS + 1),
         worst_case=bootstrap_interval(table.min(0)),
+        best_case=bootstrap_interval(table.max(0)),
         changed=bootstrap_interval(np.ptp(table, axis=0) > 0),
     )
 

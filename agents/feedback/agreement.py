@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.evaluation.intervals import Interval
+from agents.evaluation.intervals import Interval, plain
 from agents.feedback.rankings import Ranking
 from textenv.errors import PromptError
 from textenv.imports import optional
@@ -258,19 +258,8 @@ class Agreement:
 
     def numbers(self) -> dict[str, Any]:
         """All figures as plain values for JSON; intervals become `{"mean", "low", "high"}`."""
-
-        def plain(one: Any) -> dict[str, Any]:
-            return {
-                name: value._asdict() if isinstance(value, Interval) else value
-                for name, value in vars(one).items()
-            }
-
-        return {
-            "between": [plain(one) for one in self.between],
-            "habits": [plain(one) for one in self.habits],
-            "fleiss": self.fleiss._asdict(),
-            "alpha": self.alpha._asdict(),
-        }
+        numbers: dict[str, Any] = plain(self)
+        return numbers
 
 
 def agreement(rankings: Mapping[str, Iterable[Ranking]], *, seed: int = 0) -> Agreement:

@@ -1,26 +1,45 @@
 """The policy that a command begins with, and the adapter that is trained instead of its weights."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from policies import EncoderDecoderPolicy, HuggingFacePolicy, Policy, load_policy
+from agents.commands.shared import Machine, Trained
+from agents.jobs.machine import device_named
+from agents.jobs.outputs import check_folder
+from policies import EncoderDecoderPolicy, Policy, tokenizer_of
 from policies.adapters import import_peft
-from policies.checkpoint import is_policy
+from policies.checkpoint import is_published, open_policy
 from policies.huggingface.base import TransformersPolicy
-from policies.huggingface.loading import is_encoder_decoder
 from textenv.errors import AdapterError, OptionError
 
+Records = TypeVar("Records")
 
-def is_published(name: str | Path) -> bool:
-    """Whether `name` is a model of Hugging Face as it was published, not a policy that was saved.
+
+def begin_training(
+    task: Trained, machine: Machine, read: Callable[[], Records]
+) -> tuple[Records, Policy]:
+    """What a policy is to learn from, and the policy, on its device and with its adapter.
+
+    What is quick to find wrong is looked at first: the device, the folder, then the records, and
+    only then is a policy loaded.
 
     Args:
-        name: A folder, or owner/name on the hub.
+        task: Names the policy, what is trained of it, and the folder for the result.
+        machine: Where to compute, and the seed of an adapter's first weights.
+        read: Reads and checks the records.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
     """
-    folder = Path(name)
-    on_the_hub = not folder.exists() and len(folder.parts) == 2
-    return on_the_hub or ((folder / "config.json").exists() and not is_policy(folder))
+    device = device_named(machine.device)
+    check_folder(task.out, "--out")
+    records = read()
+    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
+    tokenizer_of(policy, f"the policy in {task.policy}")
+    return records, with_lora(policy, task.lora, machine.seed, task.policy)
 
 
 def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) -> Policy:
@@ -36,16 +55,13 @@ def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) 
         CheckpointError: The folder holds no policy that can be read.
         ModelError: The model is not there, or cannot be used as a policy.
     """
-    if is_published(name):
-        made = EncoderDecoderPolicy if is_encoder_decoder(name) else HuggingFacePolicy
-        return made.from_pretrained(str(name), stop=stop, bos=not no_bos)
-    if stop is not None or no_bos:
+    if (stop is not None or no_bos) and not is_published(name):
         option = "--no-bos" if no_bos else f"--stop {stop}"
         raise OptionError(
             f"{option}: the policy in {name} was saved with its stop tokens and what its prompts "
             f"begin with; leave {option.split()[0]} out"
         )
-    return load_policy(name)
+    return open_policy(name, stop=stop, bos=not no_bos)
 
 
 def with_lora(policy: Policy, rank: int, seed: int, name: str | Path | None) -> Policy:

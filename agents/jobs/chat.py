@@ -10,10 +10,11 @@ from agents.feedback.from_people.chat_log import ChatLog
 from agents.jobs.begin import begin_with
 from agents.jobs.classifiers import own_classifier
 from agents.jobs.conversation import Chat, Continuation, Sampling, Talker, Voice
-from agents.jobs.environments import chat_template_named, rules_of, template_of
+from agents.jobs.environments import chat_template_named, rules_of
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.outputs import check_folder
 from agents.runs.streaming import visible
+from policies.templates import template_of
 from textenv.errors import OptionError, PromptError
 from textenv.frames import ChatTemplate
 from textenv.tools import Tools

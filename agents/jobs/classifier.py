@@ -8,13 +8,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agents.commands.classifier import ClassifierSettings
+from agents.commands.classifier import ClassifierSettings, Task
 from agents.evaluation.intervals import bootstrap_interval
-from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.begin import begin_training
 from agents.jobs.fit import fit_arguments
 from agents.jobs.holding_out import hold_out
-from agents.jobs.machine import device_named
-from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import (
     LabelledText,
@@ -25,7 +23,7 @@ from agents.supervised import (
     read_labelled,
 )
 from agents.supervised.sft import steps_of
-from policies import TextClassifier, tokenizer_of
+from policies import TextClassifier
 from textenv.errors import MalformedRecordError
 from textenv.records import read_files
 
@@ -41,24 +39,9 @@ def run(settings: ClassifierSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
-    device = device_named(machine.device)
-    check_folder(task.out, "--out")
-    examples = read_files(task.texts, read_labelled)
-    kept, learned = hold_out(
-        examples,
-        lambda example: example.text,
-        lambda different: max(round(task.held_out * different), 1),
-        np.random.default_rng(machine.seed),
+    (learned, kept, labels), policy = begin_training(
+        task, machine, lambda: _split(task, machine.seed)
     )
-    labels = labels_of(learned)
-    if unknown := {e.label for e in kept if labels} - set(labels):
-        raise MalformedRecordError(
-            f"all texts with the label {min(map(str, unknown))!r} were held out: give more of "
-            "them, or leave them out"
-        )
-    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
-    tokenizer_of(policy, f"the policy in {task.policy}")
-    with_lora(policy, task.lora, machine.seed, task.policy)
     model = TextClassifier(policy, labels, machine.seed)
     total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("Classifier", total, "steps") as advance:
@@ -84,6 +67,27 @@ def run(settings: ClassifierSettings) -> None:
         found = correlation(model, kept)
         console.print(f"Correlation on {len(kept)} held-out texts: {found:.3f}")
     console.print(f"Classifier: {task.out}", soft_wrap=True)
+
+
+def _split(task: Task, seed: int) -> tuple[list[LabelledText], list[LabelledText], tuple[str, ...]]:
+    """Texts to learn from, held-out ones, and the labels; none of a regression.
+
+    Raises:
+        MalformedRecordError: A file cannot be read, or a label has no text to learn from.
+    """
+    kept, learned = hold_out(
+        read_files(task.texts, read_labelled),
+        lambda example: example.text,
+        lambda different: max(round(task.held_out * different), 1),
+        np.random.default_rng(seed),
+    )
+    labels = labels_of(learned)
+    if unknown := {e.label for e in kept if labels} - set(labels):
+        raise MalformedRecordError(
+            f"all texts with the label {min(map(str, unknown))!r} were held out: give more of "
+            "them, or leave them out"
+        )
+    return learned, kept, labels
 
 
 def label_table(model: TextClassifier, examples: Sequence[LabelledText]) -> Table:

@@ -6,10 +6,8 @@ from agents.algorithms.preferences import DPO, IPO
 from agents.commands.dpo import DPOSettings
 from agents.feedback import has_messages, read_rankings, split_rankings
 from agents.feedback.direct import DirectPreferences
-from agents.jobs.begin import begin_with, reference_of, with_lora
+from agents.jobs.begin import begin_training, reference_of
 from agents.jobs.environments import template_of_records
-from agents.jobs.machine import device_named
-from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised.sft import steps_of
 from policies import tokenizer_of
@@ -30,14 +28,14 @@ def run(settings: DPOSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
-    device = device_named(machine.device)
-    check_folder(task.out, "--out")
-    rankings = read_files(task.preferences, read_rankings)
-    learned, kept = split_rankings(rankings, task.held_out, machine.seed)
-    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
-    tokenizer = tokenizer_of(policy, f"the policy in {task.policy}")
-    template = template_of_records(task.frame, policy, has_messages(rankings))
-    with_lora(policy, task.lora, machine.seed, task.policy)
+    (learned, kept), policy = begin_training(
+        task,
+        machine,
+        lambda: split_rankings(
+            read_files(task.preferences, read_rankings), task.held_out, machine.seed
+        ),
+    )
+    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
     direct = DirectPreferences(
         policy,
         reference_of(policy, task.lora),
@@ -46,7 +44,7 @@ def run(settings: DPOSettings) -> None:
         learning_rate=training.learning_rate,
         precision=machine.precision,
         micro_batch_tokens=training.micro_batch_tokens,
-        frame=load_frame(template, tokenizer),
+        frame=load_frame(template, tokenizer_of(policy)),
         seed=machine.seed,
     )
     total = steps_of(len(learned), training.epochs, training.batch_size)

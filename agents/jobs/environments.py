@@ -8,7 +8,8 @@ from rich.console import Console
 
 from agents.commands.shared import Conversation, Masked
 from agents.partners import TwoPlayers
-from policies import EncoderDecoderPolicy, Policy, tokenizer_of
+from policies import Policy, tokenizer_of
+from policies.templates import template_of
 from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.encoding import PromptEncoder
 from textenv.errors import FrameError, OptionError, PromptTooLongError, UnframedError
@@ -146,16 +147,6 @@ def world_of(talk: Conversation, policy: Policy) -> Any:
         found = found.another()  # the named one stays as it is, for other policies
         found.partner = policy
     return found
-
-
-def template_of(policy: Policy) -> ChatTemplate | ModelTemplate | None:
-    """The template of the dialogues that a policy has learned from; None if it has from none."""
-    if texts := getattr(policy, "chat_template", None):
-        return ChatTemplate(**texts)
-    if isinstance(policy, EncoderDecoderPolicy):  # it reads a source, not a conversation
-        return None
-    published = getattr(policy, "transformers_tokenizer", None)
-    return ModelTemplate.of(published) if getattr(published, "chat_template", None) else None
 
 
 def named_template(name: str | None, policy: Policy) -> FrameArgument:

@@ -15,7 +15,6 @@ from agents.commands.evaluate import Asking, EvaluateSettings, Measures
 from agents.commands.shared import Machine, Published
 from agents.evaluation import (
     LAYOUT,
-    Interval,
     PairJudge,
     Robustness,
     Unscored,
@@ -34,9 +33,10 @@ from agents.evaluation import (
     with_shots,
     with_template,
 )
+from agents.evaluation.intervals import plain
 from agents.evaluation.refusals import DUE, due_of
 from agents.feedback.from_people.blind import BlindComparison
-from agents.jobs.begin import begin_with, is_published
+from agents.jobs.begin import begin_with
 from agents.jobs.classifiers import own_classifier
 from agents.jobs.environments import (
     check_conversation,
@@ -56,7 +56,7 @@ from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
 from policies import Policy, tokenizer_of
-from policies.checkpoint import saved_tokenizer
+from policies.checkpoint import is_published, saved_tokenizer
 from textenv import ListPrompts, Prompt, PromptSource, TextVectorEnv, load_prompts
 from textenv.errors import OptionError, PromptError, VocabularyMismatchError
 from textenv.files import read_text
@@ -191,7 +191,7 @@ def _compare(settings: EvaluateSettings) -> None:
         console.print(robustness_table(depends, "How much depends on the wording"))
         for row, figure in zip(table, figures, strict=True):
             whose = next(n for n in named if row.name in {row_name(n, way) for way in ways})
-            figure["robustness"] = _plain(depends[whose])
+            figure["robustness"] = plain(depends[whose])
     if compares is not None:
         compares.tell(console)
     if settings.output.json is not None:
@@ -249,15 +249,6 @@ def _ways(asked: Sequence[Prompt], asking: Asking) -> dict[str, list[Prompt]]:
         if isinstance(error, PromptError):
             raise
         raise OptionError(f"--reasoning: {error}") from error
-
-
-def _plain(found: Robustness) -> dict[str, Any]:
-    """The figures as JSON holds them."""
-    plain = {
-        name: value._asdict() if isinstance(value, Interval) else value
-        for name, value in vars(found).items()
-    }
-    return plain | {"by_wording": {way: one._asdict() for way, one in found.by_wording.items()}}
 
 
 def _check(settings: EvaluateSettings) -> None:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.commands.harness import HarnessSettings
-from agents.jobs.environments import template_of
 from agents.jobs.evaluate import folder_names, named_policy
 from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_file, write_file
+from policies.templates import template_of
 from textenv.errors import FrameError, OptionError
 from textenv.imports import optional
 

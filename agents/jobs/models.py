@@ -16,8 +16,8 @@ from agents.feedback.from_models.judging import (
 from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import HELPFUL, read_principles
 from agents.jobs.begin import begin_with
-from agents.jobs.environments import template_of
 from agents.jobs.machine import to_machine
+from policies.templates import template_of
 from textenv.chat_server import ChatServer
 from textenv.errors import OptionError
 

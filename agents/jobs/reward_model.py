@@ -26,11 +26,9 @@ from agents.feedback import (
     reward_model_steps,
     split_rankings,
 )
-from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
-from agents.jobs.machine import device_named
-from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import read_examples
 from agents.supervised.sft import steps_of
@@ -53,13 +51,14 @@ def run(settings: RewardModelSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
-    device = device_named(machine.device)
-    check_folder(task.out, "--out")
-    rankings = read_files(task.preferences, read_rankings)
-    learned, kept = split_rankings(rankings, task.held_out, machine.seed)
-    policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
-    with_lora(policy, task.lora, machine.seed, task.policy)
-    template = template_of_records(task.frame, policy, has_messages(rankings))
+    (learned, kept), policy = begin_training(
+        task,
+        machine,
+        lambda: split_rankings(
+            read_files(task.preferences, read_rankings), task.held_out, machine.seed
+        ),
+    )
+    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
     members = [
         RewardModel.with_fresh_head(policy, machine.seed, template)
         if task.members == 1

@@ -12,12 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.commands.sft import Choosing, SFTSettings
-from agents.jobs.begin import begin_with, with_lora
+from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
 from agents.jobs.holding_out import hold_out
-from agents.jobs.machine import device_named
-from agents.jobs.outputs import check_folder
 from agents.runs.stages import Stages
 from agents.supervised import (
     Example,
@@ -57,12 +55,9 @@ def run(settings: SFTSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
-    device = device_named(machine.device)
-    check_folder(task.out, "--out")
     # All forms are looked at before the policy is loaded, whose template the second reading needs.
-    read_files(task.examples, partial(read_records, parse=example, what="examples"))
-    model = begin_with(task.policy, task.stop, task.no_bos).to(device)
-    with_lora(model, task.lora, machine.seed, task.policy)
+    look = partial(read_records, parse=example, what="examples")
+    _, model = begin_training(task, machine, lambda: read_files(task.examples, look))
     tokenizer, context = tokenizer_of(model), model.context
     template = template_of_records(task.frame, model, has_messages=True)
     found = read_files(
@@ -96,7 +91,7 @@ def run(settings: SFTSettings) -> None:
         )
     loss = with_language_modelling(training.lm_weight) if training.lm_weight else answer_loss
     loss = whole_loss if training.whole else loss
-    measures = _measures(settings.choosing, kept, device)
+    measures = _measures(settings.choosing, kept, model.device)
     before = held_out_answer_loss(model, kept) if kept else float("nan")
     total = steps_of(len(learned), training.epochs, training.batch_size)
     with Stages(console).bar("SFT", total, "steps") as advance:

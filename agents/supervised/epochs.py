@@ -17,7 +17,8 @@ from agents.supervised.fitting import FitStep
 from agents.supervised.sft import Example
 from policies import Policy, RewardModel, tokenizer_of
 from textenv.errors import PromptError
-from textenv.frames import Message
+from textenv.frames import Frame, Message
+from textenv.masks import ends_of_answers
 
 CURVE, FOLDER = "epochs.json", "epochs"
 """File of the curve, and folder of the checkpoints, in the folder of a run."""
@@ -121,8 +122,15 @@ def reward_model_score(
                 prompts.append(ids[: learned.index(True)])
         if not prompts:
             return math.nan
-        generator = np.random.default_rng(seed)
-        answers = policy.generate(prompts, max_new_tokens, generator=generator)
+        frame = next((e.template for e in examples if isinstance(e.template, Frame)), None)
+        answers = policy.generate(
+            prompts,
+            max_new_tokens,
+            # A template may end its turns in another id than the tokenizer names.
+            stop_tokens=ends_of_answers(tokenizer, None, frame.end_of_turn if frame else None),
+            forbidden_tokens=frame.role_tokens if frame else (),
+            generator=np.random.default_rng(seed),
+        )
         return float(model.score_texts(asked, answers).mean())
 
     return measure

@@ -9,7 +9,7 @@ import torch
 
 from policies import TransformerConfig, TransformerPolicy, kernels, linear, load_policy
 from policies.rotary import NTK, Linear, Llama3, Rope, YaRN, turned
-from textenv.errors import UnsupportedModelError
+from textenv.errors import ModelError, UnsupportedModelError
 from textenv.tokenizers import BytesTokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the extra 'huggingface'")
@@ -290,6 +290,15 @@ def test_a_longer_context_is_that_of_transformers_with_the_same_scaling():
     assert_equal(longer, model, random_rows(64, 20))
     with pytest.raises(ValueError, match="embeds its positions"):
         TransformerPolicy(TransformerConfig(5, 8, 1, 1, 4)).lengthened(16)
+
+
+def test_one_pair_is_not_stretched_by_a_larger_base():
+    narrow = TransformerPolicy(TransformerConfig.llama(5, 8, n_layer=1, n_head=2, n_embd=4))
+    with pytest.raises(ModelError, match=r"head of 2 numbers.*Linear"):
+        narrow.lengthened(16, NTK(2.0))
+    for scaling in (Linear(2.0), YaRN(2.0, 8), Llama3(2.0, 8)):
+        assert narrow.lengthened(16, scaling).context == 16
+        assert Rope(scaling=scaling).table(16, 2).isfinite().all()
 
 
 def test_the_vocabulary_of_a_tokenizer_is_kept():

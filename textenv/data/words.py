@@ -9,14 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Chinese and Japanese have no spaces between words: each of their characters is one.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u9fff]+")
+_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without capitals and punctuation; a Chinese character is a word.
+    """The words of a text: what is left of it for comparing, in the order of the text.
 
-    >>> words("Hello, WORLD! 你好")
-    ['hello', 'world', '你', '好']
+    Texts that look alike have equal words: compatibility forms become plain ones (NFKC: full width,
+    ligatures), capitals small letters (case folding, which also makes ss of ß). A word is a run of
+    letters and digits; signs, the underscore and white space part words and are left out. Chinese
+    and Japanese have no spaces: each of their characters is a word.
+
+    >>> words("Hello, WORLD_2! 你好")
+    ['hello', 'world', '2', '你', '好']
     """
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 

@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 
 from agents.feedback.from_models.language_model import LanguageModel
+from textenv.data import words
 from textenv.errors import PromptError
 from textenv.imports import optional
 
 KEYWORDS = ("image", "picture", "photo", "graph", "plot", "map", "draw", "file", "video", "audio")
 """What a language model cannot see or make; instructions with one of these words are dropped."""
-
-UNSPACED = "\u3040-\u30ff\u3400-\u9fff"
-"""Ranges of characters that are written without spaces: Chinese and Japanese."""
 
 MOST_LABELS = 4
 """Labels of one instruction that inputs are made up for."""
@@ -89,14 +87,14 @@ class Filters:
 
     def fault(self, instruction: str, known: "Known") -> str | None:
         """Why an instruction is dropped; None if it is kept."""
-        words = words_of(instruction)
-        if len(words) < self.shortest:
+        said = words(instruction)
+        if len(said) < self.shortest:
             return "too short"
-        if len(words) > self.longest:
+        if len(said) > self.longest:
             return "too long"
         if not instruction[0].isalnum():
             return "begins with a sign"
-        if found := sorted(set(words) & set(self.keywords)):
+        if found := sorted(set(said) & set(self.keywords)):
             return f"keyword {found[0]}"
         if instruction in known.texts:
             return "known already"
@@ -142,34 +140,25 @@ class Known:
 
     def add(self, instruction: str) -> None:
         """Know another one."""
-        self.texts[instruction] = Counter(words_of(instruction))
+        self.texts[instruction] = Counter(words(instruction))
 
     def nearest(self, instruction: str, least: float = 0.0) -> float:
         """The largest ROUGE-L (F1) with a known instruction, or 0 where none is above `least`."""
-        words = Counter(words_of(instruction))
+        said = Counter(words(instruction))
         found = 0.0
         for text, others in self.texts.items():
             # A common subsequence is no longer than what the two have in common in any order.
-            both = (words & others).total()
-            if both and 2 * both / (words.total() + others.total()) > max(least, found):
+            both = (said & others).total()
+            if both and 2 * both / (said.total() + others.total()) > max(least, found):
                 found = max(found, self._scorer.score(text, instruction)["rougeL"].fmeasure)
         return found if found > least else 0.0
-
-
-def words_of(text: str) -> list[str]:
-    """Words in small letters; in texts without spaces every character is one.
-
-    >>> words_of("Write 2 poems, 写诗!")
-    ['write', '2', 'poems', '写', '诗']
-    """
-    return re.findall(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+", text.lower())
 
 
 class _Words:
     """The words in the form that `rouge_score` asks for."""
 
     def tokenize(self, text: str) -> list[str]:
-        return words_of(text)
+        return words(text)
 
 
 def self_instruct(

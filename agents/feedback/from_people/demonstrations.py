@@ -14,7 +14,10 @@ from agents.feedback.terminal import QUIT
 from agents.runs.record_files import append_records
 from textenv.records import read_records
 
-HELP = 'Your answer; an empty line ends it. Nothing at all skips the question; "q" alone stops.'
+HELP = (
+    'Your answer; an empty line ends it. Nothing at all skips the question; "q" alone stops, and '
+    "Ctrl-C too, without the answer that was not ended."
+)
 
 
 def write_demonstrations(

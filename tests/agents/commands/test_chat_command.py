@@ -4,9 +4,9 @@ from dataclasses import asdict
 import pytest
 from command_line import run_command
 
-from agents.jobs.chat import template_of
 from agents.supervised import ChatTemplate, Example, sft_steps
 from policies import TransformerConfig, TransformerPolicy, load_policy
+from policies.templates import template_of
 from textenv import load_tokenizer
 from textenv.frames import ModelTemplate
 

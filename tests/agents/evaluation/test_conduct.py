@@ -78,9 +78,9 @@ def test_kinds_wordings_and_history():
         "list": 0.0,
     }
     wordings = DONE.wordings()
-    assert [wordings[f"wording {i}"].mean for i in (1, 2, 3)] == [0.75, 0.25, 0.0]
-    assert wordings["spread"].mean == 0.75
-    assert (wordings["right in all"].mean, wordings["right in any"].mean) == (0.0, 0.75)
+    assert [wordings.by_wording[f"wording {i}"].mean for i in (1, 2, 3)] == [0.75, 0.25, 0.0]
+    assert wordings.spread == 0.75
+    assert (wordings.worst_case.mean, wordings.best_case.mean) == (0.0, 0.75)
     history = DONE.history()
     assert [history[key].mean for key in ("with history", "without", "gain")] == [0.5, 0.5, 0.0]
 
@@ -89,15 +89,11 @@ def test_bias_by_group_is_paired():
     asked = {"women": [True, True, False, True], "men": [True, False, False, False]}
     done = dataclasses.replace(DONE, groups=asked)
     bias = done.bias()
-    assert {name: one.mean for name, one in bias.items()} == {
-        "women": 0.75,
-        "men": 0.25,
-        "women less men": 0.5,
-    }
-    assert bias["women less men"].high == 1.0 and bias["women less men"].low == 0.0
-    assert DONE.bias() == {}
+    assert {name: one.mean for name, one in bias.by_group.items()} == {"women": 0.75, "men": 0.25}
+    assert bias.differences == {"women less men": (0.5, 0.0, 1.0)}
+    assert DONE.bias() is None and done.numbers()["groups"]["gap"] == 0.5
     table = next(t for t in conduct_tables({"SFT": done, "PPO": DONE}) if "group" in t.title)
-    assert table.rows[-1] == ["women less men", "0.500 [0.000, 1.000]", ""]
+    assert table.rows[-2] == ["women less men", "0.500 [0.000, 1.000]", ""]
 
 
 def test_a_case_counts_once():

@@ -10,7 +10,6 @@ from agents.feedback.from_models.self_instruct import (
     Known,
     Report,
     read_instructions,
-    words_of,
 )
 from textenv.errors import PromptError
 
@@ -89,11 +88,6 @@ def test_the_nearest_is_the_largest_rouge_l():
     assert of.nearest("a b c") == pytest.approx(2 * 1 * 0.75 / 1.75)
     assert of.nearest("a b c", 0.9) == 0 == of.nearest("q r")
     assert known("写一首关于大海的诗").nearest("写一首关于天空的诗") == pytest.approx(7 / 9)
-
-
-def test_words():
-    assert words_of("Don't write_2 poems!") == ["don", "t", "write", "2", "poems"]
-    assert words_of("用Python写诗\uff0c好吗") == ["用", "python", "写", "诗", "好", "吗"]
 
 
 def test_reading_instructions():

@@ -24,6 +24,7 @@ from agents.supervised.epochs import CURVE, write_curve
 from agents.supervised.sft import held_out_answer_loss, steps_of
 from policies import Dropout, RewardModel, TransformerConfig, TransformerPolicy, load_policy
 from textenv.errors import PromptError
+from textenv.frames import ChatTemplate, load_frame
 from textenv.tokenizers import BytesTokenizer
 
 torch.set_num_threads(1)
@@ -78,6 +79,25 @@ def test_a_reward_models_score_of_answers():
     assert score == pytest.approx(model.score_texts(["ab"] * 6, answers).mean())
     assert measure(policy) == score != measure(small(5))  # the same random numbers every time
     assert math.isnan(reward_model_score(model, EXAMPLES, 15)(policy))  # no room for an answer
+
+
+def test_measured_answers_end_where_the_template_ends_turns(monkeypatch):
+    policy, model = small(), RewardModel.from_policy(small(1), seed=2)
+    frame = load_frame(ChatTemplate(user="{content}:"), policy.tokenizer)
+    asked = Example.from_record({"prompt": "ab", "response": "c"}, frame, frame_texts=True)
+    said = []
+    scored = lambda asked, answers: said.extend(answers) or np.zeros(len(answers))  # noqa: E731
+    monkeypatch.setattr(model, "score_texts", scored)
+    measure = reward_model_score(model, [asked], 5, seed=3)
+    measure(policy)
+    first = policy.tokenizer.encode(said[0])[0]
+    monkeypatch.setattr(frame, "end_of_turn", first)  # not what the tokenizer names
+    measure(policy)
+    monkeypatch.setattr(frame, "end_of_turn", None)
+    monkeypatch.setattr(frame, "role_tokens", (first,))
+    measure(policy)
+    assert said[0] and not said[1]  # the same random numbers
+    assert said[2] and said[2][0] != said[0][0]
 
 
 # --- dropout -------------------------------------------------------------------------------------
