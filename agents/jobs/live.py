@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -34,11 +33,11 @@ from agents.jobs.preferences import chosen_prompts
 from agents.learner import Learner
 from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
-from policies import Policy, TransformerPolicy, tokenizer_of
-from policies.huggingface.base import TransformersPolicy
+from policies import Policy, tokenizer_of
+from policies.templates import keep_template
 from textenv import Episode, ListPrompts, Prompt, TextEnv, TextVectorEnv
 from textenv.errors import OptionError
-from textenv.frames import ChatTemplate, FrameArgument, load_frame
+from textenv.frames import FrameArgument, load_frame
 
 
 def run(settings: LiveSettings) -> None:
@@ -136,10 +135,7 @@ def _prompts(
             fitting = fit_prompts(chosen, policy, room, watching.long_prompts, console, frame)
         assert isinstance(fitting, ListPrompts)
         prompts = fitting.prompts
-    if isinstance(template, ChatTemplate) and isinstance(
-        policy, TransformerPolicy | TransformersPolicy
-    ):
-        policy.chat_template = asdict(template)
+    keep_template(policy, template)
     return prompts, template
 
 

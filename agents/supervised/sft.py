@@ -9,7 +9,6 @@ Ouyang et al., "Training language models to follow instructions with human feedb
 one.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from torch.nn import functional as F
 
 from agents.supervised.fitting import FitStep, Fitting
 from agents.supervised.schedules import Schedule
-from policies import Dropout, Policy, TransformerPolicy
-from policies.huggingface.base import TransformersPolicy
+from policies import Dropout, Policy
+from policies.templates import keep_template
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.frames import Frame, Message
@@ -262,10 +261,7 @@ def sft_steps(
     template = next((e.template for e in examples if e.template is not None), None)
     if isinstance(template, Frame):
         template = template.template
-    if isinstance(template, ChatTemplate) and isinstance(
-        policy, TransformerPolicy | TransformersPolicy
-    ):
-        policy.chat_template = dataclasses.asdict(template)
+    keep_template(policy, template)
     fitting = Fitting(
         policy,
         steps=steps_of(len(encoded), epochs, batch_size),

@@ -139,6 +139,19 @@ def test_a_person_rewards_a_model_in_its_own_template_and_trains_an_adapter(fold
         assert torch.equal(learned.model(ids).logits, base.model(ids).logits)
 
 
+def test_a_model_without_a_template_reads_dialogues_in_plain_text(folder):
+    publish(folder / "base", chat_template=None)
+    said = [[{"role": "user", "content": f"Say {n}"}] for n in range(4)]
+    (folder / "talks.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in said))
+    both = ("--policy", "base", "--prompts", "talks.jsonl", "--max-new-tokens", 2)
+    rounds = ("--rounds", 1, "--prompts-per-round", 2, "--answers-per-prompt", 2, "--rows", 4)
+    rounds += ("--tokens-per-round", 8, "--held-out", 0)
+    run("online", *both, *rounds, "--labeller", "my.py:odd", "--out", "online")
+    run("live", *both, "--tokens", 8, "--reward", "answer", "--out", "live", typed="+")
+    for made in ("online", "live"):
+        assert load_policy(f"{made}/policy").chat_template["user"] == "User: {content}\nAssistant:"
+
+
 @pytest.fixture
 def read(monkeypatch):
     """The beginnings that policies read, one text for each row that begins."""
