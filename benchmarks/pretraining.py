@@ -10,6 +10,7 @@ Run: taskset -c 0 python -m benchmarks.pretraining INPUT.txt --threads 1
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.supervised import Fitting, held_out_loss, next_token_loss, pretraining_steps
+from agents.supervised import (
+    Fitting,
+    adamw,
+    held_out_loss,
+    next_token_loss,
+    pretraining_steps,
+)
 from agents.supervised.pretraining import random_windows
 from benchmarks.common import command_line, interleaved, report
 from policies import TransformerConfig, TransformerPolicy
@@ -113,7 +120,7 @@ def main() -> None:
         window=WINDOW,
         batch_size=BATCH,
         seed=arguments.seed,
-        fitting=Fitting(policy, steps=STEPS, learning_rate=RATE, beta2=0.99),
+        fitting=Fitting(policy, steps=STEPS, learning_rate=RATE, optimizer=partial(adamw, beta2=0.99)),
     ):
         pass
     seconds = time.perf_counter() - begin

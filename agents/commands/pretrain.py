@@ -65,6 +65,8 @@ class Training(Fit):
         ramp_tokens: Tokens over which steps grow from --ramp-start to --batch-size times
             --accumulate windows; 0 for steps of one size.
         ramp_start: Windows of the first step, with --ramp-tokens.
+        optimizer: muon learns the matrices inside the network by Muon and the rest by AdamW: more
+            is learned from each token, and a step takes longer.
     """
 
     tokens: int = setting(1_000_000, minimum=1)
@@ -72,6 +74,7 @@ class Training(Fit):
     accumulate: int = setting(1, minimum=1)
     ramp_tokens: int = setting(0, minimum=0)
     ramp_start: int = setting(1, minimum=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = setting(2.5e-3, minimum=0)
     weight_decay: float = setting(0.1, minimum=0)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,10 +14,8 @@ from agents.feedback.length import Scorer
 from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
 from agents.feedback.reward_losses import RankingLoss, kwise
 from agents.preference_losses import ranked_pairs
-from agents.supervised.fitting import FitStep, Fitting
-from agents.supervised.schedules import Schedule
+from agents.supervised.fitting import FitOptions, FitStep, Fitting
 from agents.supervised.sft import batches, steps_of
-from policies.dropout import Dropout
 from policies.reward_model import RewardModel
 from textenv.errors import PromptError
 
@@ -45,12 +44,8 @@ def reward_model_steps(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.1,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    schedule: Schedule | None = None,
-    dropout: Dropout | None = None,
     seed: int = 0,
+    **options: Unpack[FitOptions],
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
 
@@ -63,14 +58,11 @@ def reward_model_steps(
         loss: One of `agents.feedback.reward_losses`, or another function like these.
         epochs: Passes over all rankings, each in another order.
         batch_size: Prompts of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next six see `agents.supervised.Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Steps in which the learning rate rises; below 1 a share of all.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        precision: dtype of the matrix products.
-        schedule: Learning rate by step; a cosine if None.
-        dropout: What the model drops within a step, not where it scores.
         seed: Seed of the order, and of what is dropped.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see
+            `agents.supervised.Fitting`.
 
     Raises:
         PromptError: No ranking says that one answer is better than another.
@@ -86,12 +78,8 @@ def reward_model_steps(
         steps=steps_of(len(rankings), epochs, batch_size),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
-        precision=precision,
-        schedule=schedule,
-        dropout=dropout,
         seed=seed,
+        **options,
     )
     device = model.trunk.device
     # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read

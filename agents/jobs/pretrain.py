@@ -30,6 +30,7 @@ from agents.supervised import (
     pretraining_steps,
     write_stream,
 )
+from agents.supervised.optimisers import OPTIMISERS
 from agents.supervised.pretraining import steps_of_tokens
 from agents.supervised.token_stream import shortest_of
 from policies import (
@@ -66,6 +67,7 @@ ADDED = {
     "embedding_dropout": "0.0",
     "ramp_tokens": "0",
     "ramp_start": "1",
+    "optimizer": "adamw",
 }
 """Options that runs of version 0.1 did not have, at their defaults."""
 
@@ -114,6 +116,7 @@ def run(settings: PretrainSettings) -> None:
         steps=steps_of_tokens(training.tokens, network.window, full, ramp),
         precision=getattr(torch, settings.machine.precision),
         seed=settings.machine.seed,
+        optimizer=OPTIMISERS[training.optimizer],
         **fit_arguments(training),
     )
     if resumed:

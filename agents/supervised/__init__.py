@@ -9,7 +9,8 @@ from agents.supervised.classification import (
     read_labelled,
 )
 from agents.supervised.epochs import Epoch, best_epoch, by_epoch, reward_model_score
-from agents.supervised.fitting import FitStep, Fitting, adamw
+from agents.supervised.fitting import FitStep, Fitting
+from agents.supervised.optimisers import adamw, muon
 from agents.supervised.pretraining import held_out_loss, next_token_loss, pretraining_steps
 from agents.supervised.schedules import (
     BatchRamp,
@@ -51,6 +52,7 @@ __all__ = [
     "held_out_loss",
     "labels_of",
     "learning_rate_factor",
+    "muon",
     "next_token_loss",
     "open_stream",
     "pretraining_steps",

@@ -5,7 +5,7 @@ Radford et al., "Improving Language Understanding by Generative Pre-Training" (2
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.evaluation.intervals import Interval, bootstrap_interval
-from agents.supervised.fitting import FitStep, Fitting
-from agents.supervised.schedules import Schedule
+from agents.supervised.fitting import FitOptions, FitStep, Fitting
 from agents.supervised.sft import batches, steps_of
-from policies.dropout import Dropout
 from policies.text_classifier import TextClassifier
 from textenv.errors import MalformedRecordError
 from textenv.records import Records, read_records, short
@@ -107,12 +105,8 @@ def classification_steps(
     batch_size: int = 32,
     learning_rate: float = 3e-4,
     weight_decay: float = 0.01,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    schedule: Schedule | None = None,
-    dropout: Dropout | None = None,
     seed: int = 0,
+    **options: Unpack[FitOptions],
 ) -> Iterator[ClassifierStep]:
     """Train `model` on labelled texts, one optimiser step at a time.
 
@@ -128,14 +122,10 @@ def classification_steps(
         lm_weight: Weight lambda of language modelling; 0 leaves it out.
         epochs: Passes over all examples, each in another order.
         batch_size: Texts of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next four see `Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        precision: dtype of the matrix products.
-        schedule: Learning rate by step; a cosine if None.
-        dropout: What the trunk drops within a step, not where it classifies.
         seed: Seed of the order, and of what is dropped.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         MalformedRecordError: There are no examples, or a label is not one of the model's.
@@ -147,12 +137,8 @@ def classification_steps(
         steps=steps_of(len(examples), epochs, batch_size),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
-        precision=precision,
-        schedule=schedule,
-        dropout=dropout,
         seed=seed,
+        **options,
     )
     for batch in batches(len(examples), epochs, batch_size, seed):
         tokens = model.pad([rows[i] for i in batch])

@@ -9,7 +9,7 @@ as targets, and answers that the student writes itself (`agents.algorithms` trai
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.supervised.fitting import FitStep, Fitting
+from agents.supervised.fitting import FitOptions, FitStep, Fitting
 from agents.supervised.token_stream import random_windows
 from policies import Policy
 from textenv.errors import VocabularyMismatchError
@@ -35,9 +35,8 @@ def distillation_steps(
     text_weight: float = 0.0,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
     seed: int = 0,
+    **options: Unpack[FitOptions],
 ) -> Iterator[FitStep]:
     """Train `student` to predict as `teacher` does, on random windows of a text.
 
@@ -50,11 +49,10 @@ def distillation_steps(
         batch_size: Windows of a step.
         temperature: T, by which both sides' logits are divided.
         text_weight: Weight of the cross-entropy of the text itself.
-        learning_rate: Peak learning rate; for it and the next three see `Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Share of the steps in which the learning rate rises.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        seed: Seed of the windows.
+        seed: Seed of the windows, and of what is dropped.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         VocabularyMismatchError: The two have different vocabularies.
@@ -72,8 +70,8 @@ def distillation_steps(
         steps=steps,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
+        seed=seed,
+        **options,
     )
     generator = np.random.default_rng(seed)
     for _ in range(steps):

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
+from agents.supervised.optimisers import MakesOptimiser, adamw
 from agents.supervised.schedules import Cosine, Schedule
 from policies.dropout import Dropout, dropping
 
@@ -38,6 +39,17 @@ class FitStep:
     grad_norm: float
 
 
+class FitOptions(TypedDict, total=False):
+    """What functions that train pass on to `Fitting`, where each is described with its default."""
+
+    warmup: float
+    max_grad_norm: float
+    precision: torch.dtype
+    optimizer: MakesOptimiser
+    schedule: Schedule | None
+    dropout: Dropout | None
+
+
 class Fitting:
     """A model, its optimiser and its schedule.
 
@@ -50,7 +62,7 @@ class Fitting:
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         precision: dtype of the matrix products (autocast); `torch.bfloat16` is at least twice as
             fast on processors and GPUs made for it, `torch.float16` uses a loss scale.
-        beta2: Memory of AdamW's squared gradients; small batches want a longer one, closer to 1.
+        optimizer: Makes the optimiser: `adamw`, `muon` or a function like these.
         schedule: Of `agents.supervised.schedules`, or another function like these; if None,
             `Cosine(warmup)`.
         dropout: What the policies in the model drop within a step.
@@ -73,7 +85,7 @@ class Fitting:
         warmup: float = 0.05,
         max_grad_norm: float = 1.0,
         precision: torch.dtype = torch.float32,
-        beta2: float = 0.95,
+        optimizer: MakesOptimiser = adamw,
         schedule: Schedule | None = None,
         dropout: Dropout | None = None,
         seed: int = 0,
@@ -82,7 +94,7 @@ class Fitting:
         self.learning_rate, self.schedule = learning_rate, schedule or Cosine(warmup)
         self.dropout, self.seed = dropout or Dropout(), seed
         self.max_grad_norm = max_grad_norm
-        self.optimizer = adamw(model, learning_rate, weight_decay, beta2)
+        self.optimizer = optimizer(model, learning_rate, weight_decay)
         self._trained = trained_parameters(model)
         self.precision = Precision(precision, self._trained[0].device.type)
 
@@ -151,17 +163,3 @@ class Fitting:
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.done = state["done"]
-
-
-def adamw(
-    model: nn.Module, learning_rate: float, weight_decay: float, beta2: float = 0.95
-) -> AdamW:
-    """AdamW over the trained parameters, with weight decay on matrices and embeddings only."""
-    # Biases and the gains of norms are vectors. Decay would pull gains to 0, where they mean
-    # nothing; the usual recipes leave them out.
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, learning_rate, betas=(0.9, beta2), fused=True)

@@ -7,6 +7,7 @@ devices.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -14,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.supervised.fitting import Fitting
-from agents.supervised.schedules import BatchRamp, Schedule
+from agents.supervised.fitting import FitOptions, Fitting
+from agents.supervised.schedules import BatchRamp
 from agents.supervised.token_stream import (
     StreamMixture,
     random_windows,
     shortest_of,
     windows_at,
 )
-from policies import Dropout, Policy
+from policies import Policy
 from textenv.errors import PromptError
 
 VALIDATION_WINDOWS = 64
@@ -56,14 +57,10 @@ def pretraining_steps(
     accumulate: int = 1,
     learning_rate: float = 3e-3,
     weight_decay: float = 0.1,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    schedule: Schedule | None = None,
-    dropout: Dropout | None = None,
     ramp: BatchRamp | None = None,
     seed: int = 0,
     fitting: Fitting | None = None,
+    **options: Unpack[FitOptions],
 ) -> Iterator[PretrainingStep]:
     """Train `policy` on windows of `stream`, one optimiser step at a time.
 
@@ -75,18 +72,14 @@ def pretraining_steps(
         window: Tokens that the policy reads in a row.
         batch_size: Windows of a forward pass.
         accumulate: Forward passes of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next six see `Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Steps in which the learning rate rises; below 1 a share of all.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        precision: dtype of the matrix products.
-        schedule: Learning rate by step; `Cosine(warmup)` if None.
-        dropout: What the policy drops within a step.
         ramp: Steps begin with fewer windows; all have `accumulate * batch_size` if None.
         seed: Seed of the windows' places, and of what is dropped; a step's windows depend on the
             seed and the step's number alone.
         fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
-            takes the place of the arguments from `learning_rate` to `dropout`.
+            takes the place of `learning_rate`, `weight_decay` and `options`.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         PromptError: The stream is not longer than a window.
@@ -104,12 +97,8 @@ def pretraining_steps(
         steps=steps_of_tokens(total_tokens, window, full, ramp),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
-        precision=precision,
-        schedule=schedule,
-        dropout=dropout,
         seed=seed,
+        **options,
     )
     tokens = 0
     for number, size in enumerate(_batch_sizes(window, full, ramp)):

@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.supervised.fitting import FitStep, Fitting
-from agents.supervised.schedules import Schedule
-from policies import Dropout, Policy
+from agents.supervised.fitting import FitOptions, FitStep, Fitting
+from policies import Policy
 from policies.templates import keep_template
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
@@ -217,13 +216,9 @@ def sft_steps(
     batch_size: int = 16,
     learning_rate: float = 3e-4,
     weight_decay: float = 0.0,
-    warmup: float = 0.05,
-    max_grad_norm: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    schedule: Schedule | None = None,
-    dropout: Dropout | None = None,
     loss: SFTLoss = answer_loss,
     seed: int = 0,
+    **options: Unpack[FitOptions],
 ) -> Iterator[FitStep]:
     """Fine-tune `policy` on examples, one optimiser step at a time.
 
@@ -236,15 +231,12 @@ def sft_steps(
         examples: The examples to learn from.
         epochs: Passes over all examples, each in another order.
         batch_size: Examples of an optimiser step.
-        learning_rate: Peak learning rate; for it and the next six see `Fitting`.
+        learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        warmup: Steps in which the learning rate rises; below 1 a share of all.
-        max_grad_norm: A gradient with a larger norm than this is scaled down to it.
-        precision: dtype of the matrix products.
-        schedule: Learning rate by step; `Cosine(warmup)` if None.
-        dropout: What the policy drops within a step; InstructGPT took 0.2 at `residual`.
         loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
         seed: Seed of the order, and of what is dropped.
+        **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
+            InstructGPT took a `Dropout` of 0.2 at `residual`.
 
     Raises:
         MalformedRecordError: No example has an answer to learn.
@@ -267,12 +259,8 @@ def sft_steps(
         steps=steps_of(len(encoded), epochs, batch_size),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        warmup=warmup,
-        max_grad_norm=max_grad_norm,
-        precision=precision,
-        schedule=schedule,
-        dropout=dropout,
         seed=seed,
+        **options,
     )
     for batch in batches(len(encoded), epochs, batch_size, seed):
         arrays = pad([encoded[i] for i in batch], policy)

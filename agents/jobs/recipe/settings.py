@@ -31,6 +31,8 @@ class StageSettings:
         max_new_tokens: Longest answer.
         temperature: Of all sampling.
         pretrain_tokens: To be predicted in pretraining.
+        pretrain_batch: Windows of a step of pretraining.
+        pretrain_optimizer: One of `agents.supervised.optimisers.OPTIMISERS`.
         pretrain_rate: Peak learning rate of pretraining.
         demonstrations: Examples of SFT.
         sft_epochs: Passes over them.
@@ -68,6 +70,8 @@ class StageSettings:
     max_new_tokens: int = 24
     temperature: float = 0.8
     pretrain_tokens: int = 900_000
+    pretrain_batch: int = 8
+    pretrain_optimizer: str = "adamw"
     pretrain_rate: float = 2.5e-3
     demonstrations: int = 3000
     sft_epochs: int = 2

@@ -38,13 +38,14 @@ from agents.rollout import Rollout
 from agents.runs.stages import Stages
 from agents.runs.update import Update
 from agents.supervised import Example, open_stream, pretraining_steps, sft_steps, write_stream
+from agents.supervised.optimisers import OPTIMISERS
 from agents.supervised.sft import steps_of
 from policies import Policy, RewardModel, TransformerConfig, TransformerPolicy
 from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 
 HELD_OUT_SHARE = 0.15
 """Of the rankings, to measure the reward model on."""
-SFT_BATCH, RANKING_BATCH, PRETRAIN_BATCH = 16, 16, 8
+SFT_BATCH = RANKING_BATCH = 16
 
 S = TypeVar("S", bound=StageSettings)
 T = TypeVar("T")
@@ -116,8 +117,9 @@ class StagedRun(ABC, Generic[S]):
                 self.stream("training"),
                 total_tokens=s.pretrain_tokens,
                 window=s.context,
-                batch_size=PRETRAIN_BATCH,
+                batch_size=s.pretrain_batch,
                 learning_rate=s.pretrain_rate,
+                optimizer=OPTIMISERS[s.pretrain_optimizer],
                 precision=self.dtype,
                 seed=s.seed,
             )

@@ -5,7 +5,7 @@ tell of people who ask each other, so that the words of the questions have been 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -233,12 +233,28 @@ def _asked(words: Words, rng: np.random.Generator) -> questions.Steps:
 
 
 def _echo(words: Words, rng: np.random.Generator) -> str:
-    """One says some words, the other says them again. A model learns to copy from this."""
+    """One says some words, the other says them again. A model learns to copy from this.
+
+    Short lists of any words of the world, mostly with nothing between them: a network learns to
+    copy from these first.
+    """
     one, other = _two(words, rng)
-    some = [*words.things, *(name for name, _ in words.names), *map(str, range(1, 31))]
-    chosen = rng.choice(len(some), int(rng.integers(4, 15)), replace=False)
-    listed = words.join.join(some[int(i)] for i in chosen)
+    said = _vocabulary(words.code)
+    chosen = rng.choice(len(said), int(rng.integers(3, 9)), replace=False)
+    join = (" ", " ", words.join)[int(rng.integers(3))]
+    listed = join.join(said[int(i)] for i in chosen)
     return _say(words, rng, "echo", {"one": one, "other": other, "items": listed})
+
+
+@cache
+def _vocabulary(code: str) -> list[str]:
+    """Words of all kinds, and numbers."""
+    words = language(code)
+    some = {*words.things, *map(str, range(1, 31))}
+    some |= {name for name, _ in words.names} | {thing for _, thing in words.errands}
+    some |= {thing.split(" ", 1)[-1] for _, thing, _ in [*words.uses, *words.harms]}
+    some |= {value for values in words.values.values() for value in values}
+    return sorted(some)
 
 
 def _small_talk(words: Words, rng: np.random.Generator) -> str:
@@ -268,7 +284,7 @@ _WEIGHTS: Mapping[Callable[[Words, np.random.Generator], str], int] = {
     _story: 3,
     _doing: 3,
     _talk: 1,
-    _echo: 6,
+    _echo: 9,
     _small_talk: 1,
 }
 """How often a document is about each of these."""

@@ -43,8 +43,10 @@ class AssistantSettings(StageSettings):
     corpus_texts: int = 20_000
     held_out_texts: int = 1000
     conversation_tokens: int = 112
-    pretrain_tokens: int = 3_600_000
-    pretrain_rate: float = 2.5e-3
+    pretrain_tokens: int = 4_000_000
+    pretrain_batch: int = 4
+    pretrain_optimizer: str = "muon"
+    pretrain_rate: float = 4e-3
     demonstrations: int = 700
     sft_documents: int = 500
     sft_epochs: int = 1
