@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from agents.distribution import Ranks
     from agents.optimisation.precision import Precision
     from agents.rollout import Rollout
     from policies import Policy, PolicyOutputs
@@ -47,6 +48,7 @@ class StepTaker(Protocol):
     micro_batch_tokens: int | None
     precision: Precision
     generator: np.random.Generator
+    ranks: Ranks
 
     @property
     def trained(self) -> Sequence[Tensor]:
@@ -54,7 +56,11 @@ class StepTaker(Protocol):
         ...
 
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
-        """The policy's outputs for the choices of a batch, with gradient."""
+        """The policy's outputs for the choices of a batch, with gradient.
+
+        Of several processes each reads its share, so its gradients are those of its share alone:
+        `descend` sums them.
+        """
         ...
 
     def fixed_outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:

@@ -1,15 +1,18 @@
 """Stepping a policy through a vector environment and writing down what it chose."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from agents.distribution import Ranks
 from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
@@ -19,6 +22,21 @@ from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
+
+
+class RolloutSource(Protocol):
+    """What a learner asks of its collector; `Collector` says what each method does."""
+
+    world_error: str
+
+    def collect_steps(self, n_steps: int) -> Rollout: ...  # noqa: D102
+    def collect_episodes(self, n_episodes: int) -> Rollout: ...  # noqa: D102
+    def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout: ...  # noqa: D102
+    def forget(self) -> None: ...  # noqa: D102
+    def report(self) -> dict[str, float]: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
 
@@ -35,6 +53,8 @@ class Collector:
         envs: A vector environment in any autoreset mode.
         temperature: Logits are divided by this before sampling.
         seed: Seed of the environment's first reset and of the choices.
+        ranks: Processes that collect together, each in its share of the rows; all get the whole
+            rollout. Alone if None.
 
     Raises:
         VocabularyMismatchError: The policy and the environment have different tokens.
@@ -51,8 +71,10 @@ class Collector:
         envs: VectorEnv[Any, Any, Any],
         temperature: float = 1.0,
         seed: int | None = None,
+        ranks: Ranks | None = None,
     ):
         _check_fit(policy, envs)
+        self.ranks = ranks or Ranks()
         self.policy, self.envs, self.temperature = policy, envs, temperature
         self.mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         shape = envs.observation_space.shape
@@ -91,6 +113,7 @@ class Collector:
         # so a number for each token takes the place of V bits.
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
+        self._clock = 0  # steps so far
         self._continued = 0
         self.world_error = ""  # what went wrong in the last conversation whose world failed
 
@@ -101,7 +124,7 @@ class Collector:
         for _ in range(n_steps):
             self._step()
         # NEXT_STEP: every row only reset; or all wait for their replies.
-        while not (self._closed or self._open["mask"][~self._listening].any()):
+        while not self._has_something():
             self._step()
         # The value of the text so far stands for the rewards that a cut episode has yet to get.
         values = self.policy.value(self._observations, self.cache).cpu().numpy()
@@ -111,7 +134,8 @@ class Collector:
             self._close(row, self._observations[row], bootstrap=float(values[row]))
             if (start := self._starts[row]) is not None:  # the next sequence starts here
                 self._starts[row] = self._start_of(row, start.episode_seed)
-        rollout = self._rollout()
+        closed, self._closed = self._closed, []
+        rollout = self._rollout(self._of_all(closed))
         if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
             self._masks = dict(list(self._masks.items())[:1])
         return rollout
@@ -132,15 +156,30 @@ class Collector:
             )
         while True:
             ready, early = _whole_groups(self._closed, self._group_size)
-            if len(ready) >= n_episodes:
+            if self.ranks.total(len(ready)) >= n_episodes:
                 break
             ended = len(self._closed)
-            while len(self._closed) == ended:
+            self._step()
+            while len(self._closed) == ended and self.ranks.size == 1:
                 self._step()
-        self._closed = ready[:n_episodes]
-        rollout = self._rollout()
-        self._closed = ready[n_episodes:] + early
-        return rollout
+        of_all = self._of_all(ready)
+        if self._group_size > 1:  # older prompts first
+            of_all.sequences.sort(key=lambda sequence: sequence["groups"])
+        rest = of_all.sequences[n_episodes:]
+        del of_all.sequences[n_episodes:]
+        mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
+        self._closed = [ready[number] for number in mine] + early
+        return self._rollout(of_all)
+
+    def _has_something(self) -> bool:
+        """Whether any rank has chosen a token that a rollout could hold."""
+        some = bool(self._closed or self._open["mask"][~self._listening].any())
+        return self.ranks.total(some) > 0
+
+    def _of_all(self, closed: list[dict[str, Any]]) -> Closed:
+        """The ended sequences of all ranks, in the order in which one process would have them."""
+        numbered = [{**s, "of": (self.ranks.rank, number)} for number, s in enumerate(closed)]
+        return together_in_order(self.ranks.objects(Closed(numbered, list(self._masks))))
 
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """Answers that play on from given starts; the running episodes go on as if nothing was.
@@ -164,22 +203,24 @@ class Collector:
             ResetOptionsError: There is no start, or one leaves nothing to choose.
             ReplayError: A world did not reply as before, or may not be told turns again.
         """
-        key = draw_seed(int(stream_key(self._seed)), -1)
-        queue = []
-        for start in starts:
-            if start.draw_seed is None:  # a draw of its own, which its n answers share
-                start = replace(start, draw_seed=draw_seed(key, self._continued) >> 1)
-            for copied in range(n):
-                seed = start.episode_seed
-                if seed is None:
-                    seed = draw_seed(key, self._continued) >> 1
-                elif copied:
-                    seed = draw_seed(seed, copied) >> 1
-                self._continued += 1
-                queue.append(replace(start, episode_seed=seed))
-        playing = collector_from(self.policy, self.envs, queue, self.temperature, self._seed)
-        rollout = in_order(playing.collect_episodes(len(queue)))
+        queue = numbered(starts, n, self._seed, self._continued)
+        self._continued += len(queue)
+        mine = range(self.ranks.rank, len(queue), self.ranks.size)
+        played = Closed([], [])
+        if mine or not queue:
+            own = [queue[place] for place in mine]
+            playing = collector_from(self.policy, self.envs, own, self.temperature, self._seed)
+            played = playing.play_all(len(own))
+            for sequence in played.sequences:  # numbered among all starts
+                sequence["groups"] = mine[sequence["groups"]]
+        rollout = in_order(self._rollout(together_in_order(self.ranks.objects(played))))
         return replace(rollout, groups=rollout.groups // n)
+
+    def play_all(self, n_episodes: int) -> Closed:
+        """The sequences of so many episodes, of an environment that plays no more than these."""
+        while len(self._closed) < n_episodes:
+            self._step()
+        return Closed(self._closed, list(self._masks))
 
     def _step(self) -> None:
         self._check_alone()
@@ -191,6 +232,7 @@ class Collector:
         chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)
         self._moved()
+        self._clock += 1
         check_paid(rewards)
         # Written while `_action_mask` is still the one that the actions were sampled under.
         self._write(chosen, positions, step, rewards)
@@ -378,6 +420,8 @@ class Collector:
                 "scores": float(self._scores[row]),
                 "groups": -1 if group is None else int(group),
                 "prompt_lengths": int(self._prompt_lengths[row]),
+                # Cut sequences stand behind those that ended by themselves.
+                "at": 2 * self._clock + (not (terminated or truncated)),
                 "mid_turn": not (terminated or truncated)
                 and int(self._open["turns"][row].max()) == int(self._turns[row]),
                 "records": self._records[row],
@@ -412,18 +456,28 @@ class Collector:
                 "To go on with this one, make the learner anew"
             )
 
+    # ---------------------------------------------------------------- for the learner
+
+    def forget(self) -> None:
+        """Drop what is encoded: the weights have changed."""
+        self.cache.forget()
+
+    def report(self) -> dict[str, float]:
+        """Numbers of the last rollout for an update's metrics; here none."""
+        return {}
+
     # ---------------------------------------------------------------- the rollout
 
     @property
     def _group_size(self) -> int:
         return int(getattr(self.envs.unwrapped, "group_size", 1))
 
-    def _rollout(self) -> Rollout:
-        closed, self._closed = self._closed, []
+    def _rollout(self, of_all: Closed) -> Rollout:
+        closed = of_all.sequences
         endings = together([c["endings"] for c in closed])
         told = ("records", "start", "text")
         records, starts, texts = (tuple(c[name] for c in closed) for name in told)
-        names = [name for name in closed[0] if name not in ("endings", *told)]
+        names = [name for name in closed[0] if name not in ("endings", "at", "of", *told)]
         arrays = {name: np.stack([np.asarray(c[name]) for c in closed]) for name in names}
         arrays["turns"] = np.where(arrays["mask"], arrays["turns"], -1)
         # A Python float of the policy's, which is float32.
@@ -435,8 +489,8 @@ class Collector:
         alone = groups < 0
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
-        if len(self._masks) > 1:
-            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in self._masks])
+        if len(of_all.masks) > 1:
+            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
             bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
             table = torch.from_numpy(bits.astype(bool))
         else:
@@ -491,6 +545,7 @@ class Collector:
             ],
             "starts": [_plain(start) for start in self._starts],
             "continued": self._continued,
+            "clock": self._clock,
             "env": inner.state_dict() if saves else None,
         }
 
@@ -524,16 +579,69 @@ class Collector:
         self._masks = {mask.tobytes(): number for number, mask in enumerate(state["masks"])}
         self._closed = [_restored_sequence(saved) for saved in state["closed"]]
         self._starts = [_restored(s) for s in state.get("starts", [None] * len(self._rows))]
-        self._continued = state.get("continued", 0)
+        self._continued, self._clock = state.get("continued", 0), state.get("clock", 0)
         self.cache.forget()
 
 
 def _restored_sequence(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A sequence that was saved; those of earlier versions lack some of it."""
     lacking = {"endings": {}, "records": None, "mid_turn": False, "turns": 1 * saved["mask"]}
-    lacking |= {"start": None, "text": ""}
+    lacking |= {"start": None, "text": "", "at": 0}
     sequence = {**saved, **{name: lacking[name] for name in lacking.keys() - saved.keys()}}
     return {**sequence, "start": _restored(sequence["start"])}
+
+
+def numbered(starts: Sequence[Start], n: int, seed: int, before: int) -> list[Start]:
+    """What `collect_from` plays: each start n times, with an `episode_seed` for each time.
+
+    Args:
+        starts: Where to start.
+        n: How many answers each of them gets.
+        seed: Seed of the collector.
+        before: How many continuations it has played.
+    """
+    key, queue = draw_seed(int(stream_key(seed)), -1), []
+    for start in starts:
+        number = before + len(queue)
+        if start.draw_seed is None:  # a draw of its own, which its n answers share
+            start = replace(start, draw_seed=draw_seed(key, number) >> 1)
+        for copied in range(n):
+            own = start.episode_seed
+            if own is None:
+                own = draw_seed(key, number + copied) >> 1
+            elif copied:
+                own = draw_seed(own, copied) >> 1
+            queue.append(replace(start, episode_seed=own))
+    return queue
+
+
+class Closed(NamedTuple):
+    """Ended sequences, and what their action masks are numbered by.
+
+    Attributes:
+        sequences: Arrays and plain values of each; `at` is when it ended.
+        masks: The packed action masks, by their numbers.
+    """
+
+    sequences: list[dict[str, Any]]
+    masks: list[bytes]
+
+
+def together_in_order(parts: Sequence[Closed]) -> Closed:
+    """The sequences that were ended in shares of an environment, as the whole one would end them.
+
+    Args:
+        parts: Of each share, in the order of the rows; all have taken the same steps.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    masks: dict[bytes, int] = {}
+    sequences = []
+    for part in parts:
+        numbers = np.array([masks.setdefault(mask, len(masks)) for mask in part.masks])
+        sequences += [{**s, "mask_ids": numbers[s["mask_ids"]]} for s in part.sequences]
+    # Within a step the rows' order is that of the parts, which sorting keeps.
+    return Closed(sorted(sequences, key=lambda sequence: sequence["at"]), list(masks))
 
 
 def in_order(rollout: Rollout) -> Rollout:
@@ -579,6 +687,24 @@ def collector_from(
         return Collector(policy, made, temperature, seed)
     numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
     return _GivenNumbers(policy, made, temperature, numbers)
+
+
+def share_of(envs: VectorEnv[Any, Any, Any], index: int, of: int) -> VectorEnv[Any, Any, Any]:
+    """Part `index` of `of` equal parts of an environment, wrappers included.
+
+    Raises:
+        UnmetNeedError: It cannot be divided.
+    """
+    if of == 1:
+        return envs
+    inner: Any = envs.unwrapped
+    if not hasattr(inner, "share"):
+        raise UnmetNeedError(
+            f"{type(inner).__name__} cannot be divided among {of} processes: only a "
+            "textenv.TextVectorEnv has shares"
+        )
+    divided: Any = copy.deepcopy(envs, {id(inner): inner.share(index, of)})
+    return divided
 
 
 class _Likeliest(Collector):

@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.collector import Collector
+from agents.collector import Collector, RolloutSource, share_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
@@ -47,7 +47,8 @@ class Learner(Trainer):
 
     Args:
         policy: The policy that learns.
-        envs: Any vector environment of padded token ids, such as `TextVectorEnv`.
+        envs: Any vector environment of padded token ids, such as `TextVectorEnv`. In a process
+            group it is the whole one, the same in all processes; each plays its share of the rows.
         algorithm: PPO or any other `Algorithm`.
         reference: A frozen policy; `kl_coef * (logprob - reference logprob)` is subtracted from the
             reward of every token (Ziegler et al., 2019).
@@ -57,6 +58,8 @@ class Learner(Trainer):
         annotate: Called with each new rollout before its advantages; what it returns goes to
             `rollout.extra`, where an algorithm finds it: scores of a teacher or of steps.
         optimizer: Makes an optimiser from parameters and a learning rate.
+        collector: Makes what collects from the policy, the environment, the temperature and the
+            seed, such as `partial(agents.remote.RayCollectors, workers=4)`; None is a `Collector`.
         **settings: The fields of `Optimisation`, such as `learning_rate=3e-4`, `temperature` and
             `seed`, which is also that of the environment and of the sampling.
 
@@ -67,7 +70,7 @@ class Learner(Trainer):
     Raises:
         ValueError: Both or neither of `n_steps` and `n_episodes`, or `kl_coef` without `reference`.
         UnmetNeedError: The algorithm needs groups, whole episodes or a reference and there are
-            none.
+            none, or the collector's weights are older than the policy's and nothing corrects it.
         FrozenPolicyError: No parameter of the policy is trained.
     """
 
@@ -83,6 +86,7 @@ class Learner(Trainer):
         n_episodes: int | None = None,
         annotate: Annotate | None = None,
         optimizer: Callable[..., Optimizer] = Adam,
+        collector: Callable[..., RolloutSource] | None = None,
         **settings: Unpack[OptimisationFields],
     ):
         if (n_steps is None) == (n_episodes is None):
@@ -105,9 +109,17 @@ class Learner(Trainer):
             **settings,
         )
         self._check_needs(envs, n_episodes)
+        self.ranks.check_same(num_envs=envs.num_envs, n_steps=n_steps, n_episodes=n_episodes)
+        envs = share_of(envs, self.ranks.rank, self.ranks.size)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
-        seed = self.settings.seed
-        self.collector = Collector(policy, envs, self.settings.temperature, seed)
+        seed, temperature = self.settings.seed, self.settings.temperature
+        self.collector: RolloutSource
+        if collector is None:
+            self.collector = Collector(policy, envs, temperature, seed, self.ranks)
+        else:
+            self._check_alone()
+            self.collector = collector(policy, envs, temperature, seed)
+            self._check_staleness()
         self.updates_done = self.tokens_done = self.episodes_done = 0
         self.rescue_folder: Path | None = None
         self.resume_command: str | None = None
@@ -151,12 +163,12 @@ class Learner(Trainer):
         rollout = self.collect()
         collected = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
-        self.collector.cache.forget()
+        self.collector.forget()
         kl = _mean_kl(rollout)
         seconds = {"rollout_seconds": collected - begin - self._reference_seconds}
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
-        metrics |= {"kl_coef": self.kl_controller.coef} | seconds
+        metrics |= {"kl_coef": self.kl_controller.coef} | seconds | self.collector.report()
         failed = [
             p.endings["failed"].eq(1).sum().item() for p in self._played if "failed" in p.endings
         ]
@@ -215,7 +227,7 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout = self._with_penalty(self.algorithm.gather(self._play))
+        rollout = self._with_penalty(self.with_proximal(self.algorithm.gather(self._play)))
         return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
@@ -307,6 +319,22 @@ class Learner(Trainer):
         if needs.reference and self.reference is None:
             raise no_reference(self.algorithm)
 
+    def _check_alone(self) -> None:
+        if self.ranks.size > 1:
+            raise UnmetNeedError(
+                f"a collector was given, and {self.ranks.size} processes train together, each of "
+                "which would have one of its own: train in one process, or leave collector out"
+            )
+
+    def _check_staleness(self) -> None:
+        behind = getattr(self.collector, "staleness", 0)
+        if behind and self.settings.importance_cap is None:
+            raise UnmetNeedError(
+                f"with staleness={behind} rollouts are of older weights than those that learn from "
+                "them: give the learner importance_cap=2.0, say, which weighs their tokens by "
+                "ratios of at most that (float('inf') truncates none)"
+            )
+
     def _check_unscored(self, count: int, of: int) -> None:
         """Refuse episodes without a score where values are fitted to scores."""
         if count and self.algorithm.needs.values:
@@ -366,6 +394,8 @@ class Learner(Trainer):
         that was interrupted. A mistake in the code, found before anything was learned, saves
         nothing: an error that is none of `textenv.errors`, before the first update is done.
         """
+        if self.ranks.size > 1:  # the others may be anywhere, and cannot be asked for their part
+            return
         known = isinstance(error, TextEnvError | KeyboardInterrupt)
         done = self._rescue_note in getattr(error, "__notes__", [])
         if done or not (known or self.updates_done):
@@ -398,5 +428,5 @@ def _mean_kl(rollout: Rollout) -> float | None:
     if rollout.ref_logprobs is None:
         return None
     estimate = losses.kl_k1(rollout.logprobs, rollout.ref_logprobs, rollout.mask)
-    mean = losses.masked_mean(estimate, rollout.mask).item()
+    mean = losses.masked_mean(rollout.weighed(estimate), rollout.mask).item()
     return mean if abs(mean) > ROUNDING else 0.0

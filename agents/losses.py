@@ -141,6 +141,37 @@ def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     return _bounded(torch.exp, torch.where(mask, logprobs - old_logprobs.detach(), 0.0))
 
 
+@torch.no_grad()
+def truncated_ratios(
+    logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor, cap: float
+) -> Tensor:
+    """What tokens weigh that another policy chose than the one from which an update begins.
+
+        w_t = min(pi_proximal(a_t) / pi_sampled(a_t), cap)
+
+    Multiplied with the advantages they give the decoupled objective of Hilton, Cobbe & Schulman,
+    "Batch size-invariance for policy optimization" (2021), arXiv:2110.00641:
+
+        w_t min(ratio_t A_t, clip(ratio_t) A_t),    ratio_t = pi(a_t) / pi_proximal(a_t)
+
+    The clip then holds the policy near the one from which the update begins, and the weight says
+    how much likelier that one finds the token than the one that sampled it. Use it for rollouts of
+    older weights (Fu et al., "AReaL", 2025, arXiv:2505.24298), or where sampling and updates round
+    differently. The cap bounds the variance at the price of a bias (Espeholt et al.,
+    2018, arXiv:1802.01561): each token has its own weight, the probability of reaching it has none.
+
+    Args:
+        logprobs: (S, L), log-probability of each chosen token under the proximal policy.
+        sampled_logprobs: (S, L), the same under the policy that chose.
+        mask: (S, L) bool.
+        cap: The largest weight; infinity truncates nothing.
+
+    Returns:
+        (S, L), 1 outside the mask, without gradient.
+    """
+    return _ratio(logprobs, sampled_logprobs, mask).clamp(max=cap)
+
+
 def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
     """The importance-weighted advantage of each token, to be maximised: PPO's without its clip.
 

@@ -40,7 +40,8 @@ class Rollout:
     Attributes:
         tokens: Prompt and answer, shape (S, L), int64, right-padded.
         mask: True at the tokens chosen in this rollout, shape (S, L), bool.
-        logprobs: Log-probability of each chosen token when it was sampled, shape (S, L), float32.
+        logprobs: Log-probability of each chosen token when it was sampled, shape (S, L), float32;
+            if `sampled_logprobs` is set, under the policy at the start of the update instead.
         values: Value of the text before each chosen token at sampling, shape (S, L), float32.
         rewards: Reward for each chosen token, less the KL penalty once the learner has subtracted
             it, shape (S, L), float64: rewards near 1e8 that differ by 1 are equal in float32.
@@ -55,6 +56,10 @@ class Rollout:
             rollout, shape (S,), int64; used to show the texts to people.
         ref_logprobs: Log-probabilities under the reference policy, shape (S, L).
         penalties: KL penalty that was subtracted from each reward, shape (S, L).
+        sampled_logprobs: Log-probabilities under the weights and in the precision that sampled,
+            where the update begins with others, shape (S, L); None where `logprobs` are these.
+        importance_weights: What each chosen token weighs because of that, shape (S, L); None where
+            all weigh 1. See `losses.truncated_ratios`.
         present_logprobs: Log-probabilities under the policy at the start of an update, shape
             (S, L); set for algorithms that learn again from rollouts of the past.
         advantages: The algorithm's advantages, shape (S, L) or (S,).
@@ -91,6 +96,8 @@ class Rollout:
     prompt_lengths: Tensor | None = None
     ref_logprobs: Tensor | None = None
     penalties: Tensor | None = None
+    sampled_logprobs: Tensor | None = None
+    importance_weights: Tensor | None = None
     present_logprobs: Tensor | None = None
     advantages: Tensor | None = None
     value_targets: Tensor | None = None
@@ -135,6 +142,21 @@ class Rollout:
     def episode_penalties(self) -> Tensor:
         """KL penalty of the tokens chosen in this rollout, shape (S,)."""
         return self.token_penalties.sum(1)
+
+    @property
+    def behaviour_logprobs(self) -> Tensor:
+        """Log-probabilities under the policy that chose, shape (S, L)."""
+        return self.logprobs if self.sampled_logprobs is None else self.sampled_logprobs
+
+    def weighed(self, per_token: Tensor) -> Tensor:
+        """An array of shape (S, L), or (S,) for whole sequences, times `importance_weights`.
+
+        The advantages of a loss come through here. The array itself if all weigh 1.
+        """
+        if self.importance_weights is None:
+            return per_token
+        spread = per_token if per_token.dim() == 2 else per_token[:, None]
+        return spread * self.importance_weights
 
     @property
     def action_masks(self) -> Tensor | None:

@@ -1,4 +1,8 @@
-"""Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences."""
+"""Optimiser steps on rollouts, wherever these come from: an environment, a log, preferences.
+
+In a process group each rank reads its share of a minibatch. All else, from the advantages to the
+loss, is computed by every rank of the whole batch.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +16,8 @@ from torch.optim import Adam, Optimizer
 
 from agents import losses, returns
 from agents.algorithm import Algorithm
-from agents.optimisation.micro_batches import outputs_in_parts, parts_of
+from agents.distribution import Ranks
+from agents.optimisation.micro_batches import outputs_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
 from agents.optimisation.settings import Optimisation, OptimisationFields
@@ -49,11 +54,12 @@ class Trainer:
 
     Attributes:
         settings: The `Optimisation` in use.
+        ranks: The processes that share the training: those of torch's process group.
         trained: The parameters that take a gradient.
 
     Raises:
         FrozenPolicyError: There are none.
-        UnmetNeedError: The reference is the policy itself.
+        UnmetNeedError: The reference is the policy itself, or processes were told different things.
         VocabularyMismatchError: The reference has another vocabulary.
         TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
@@ -81,6 +87,11 @@ class Trainer:
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.annotate = annotate
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
+        self.ranks = Ranks.found()
+        self.ranks.check_same(algorithm=type(algorithm).__name__, seed=self.settings.seed)
+        for network in (policy, reference):
+            if network is not None:
+                self.ranks.copy_from_first(network)
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
         self.trained: Sequence[Tensor] = trained_parameters(policy)
@@ -112,7 +123,7 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.annotated(self.with_reference(rollout))
+        rollout = self.annotated(self.with_reference(self.with_proximal(rollout)))
         self._check_rollout(rollout)
         rollout = self.with_replay(rollout)
         advantages = self.algorithm.advantages(rollout)
@@ -126,14 +137,14 @@ class Trainer:
         for _ in range(self.algorithm.n_epochs):
             moved = [self._step(batch, record) for batch in self._minibatches(rollout)]
             limit = self.algorithm.target_kl
-            if limit is not None and np.mean(moved) > limit:
+            if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
             ).item()
-        return rollout, metrics | {"learning_rate": rate}
+        return rollout, self._weighing(rollout) | metrics | {"learning_rate": rate}
 
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
         """What the policy (or another one) says of the choices of a batch."""
@@ -147,8 +158,7 @@ class Trainer:
                     action_masks=part.action_masks,
                 )
 
-        parts = parts_of(batch, self.micro_batch_tokens)
-        found = outputs(batch) if len(parts) == 1 else outputs_in_parts(outputs, batch, parts)
+        found = outputs_of(outputs, batch, self.micro_batch_tokens, self.ranks)
         if policy is None and torch.is_grad_enabled():
             check_trained(found.logprobs)
         return found
@@ -166,7 +176,26 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
+        self.ranks.sum_gradients(self.trained)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
+
+    def with_proximal(self, rollout: Rollout) -> Rollout:
+        """The rollout with the policy's present log-probabilities and values, if wanted.
+
+        With `importance_cap`, `sampled_logprobs` become what `logprobs` were, and tokens weigh what
+        `losses.truncated_ratios` says. Without it, or if it was done, it is the rollout itself.
+        """
+        cap = self.settings.importance_cap
+        if cap is None or rollout.sampled_logprobs is not None:
+            return rollout
+        now, sampled = self.fixed_outputs(rollout), rollout.logprobs
+        return replace(
+            rollout,
+            logprobs=now.logprobs,
+            values=now.values,
+            sampled_logprobs=sampled,
+            importance_weights=losses.truncated_ratios(now.logprobs, sampled, rollout.mask, cap),
+        )
 
     def with_reference(self, rollout: Rollout) -> Rollout:
         """The rollout with `ref_logprobs`, computed by one pass of the reference if missing."""
@@ -203,6 +232,17 @@ class Trainer:
         together = Rollout.cat(list(self.replay))
         now = self.fixed_outputs(together)
         return replace(together, values=now.values, present_logprobs=now.logprobs)
+
+    def _weighing(self, rollout: Rollout) -> dict[str, float]:
+        """What the weights of a rollout's tokens are, if it has any."""
+        weights = rollout.importance_weights
+        if weights is None:
+            return {}
+        capped = (weights == self.settings.importance_cap).to(weights.dtype)
+        return {
+            "importance_weight": losses.masked_mean(weights, rollout.mask).item(),
+            "capped_fraction": losses.masked_mean(capped, rollout.mask).item(),
+        }
 
     def _check_rollout(self, rollout: Rollout) -> None:
         needs = self.algorithm.needs

@@ -12,7 +12,6 @@ OWN = {"textenv", "policies", "agents"}
 NAMED_OTHERWISE = {"mlflow": ["mlflow-skinny"], "gem": ["gem-llm"]}
 """Packages of modules that need not be installed for this test."""
 NOT_PINNED = {
-    "ray": "asks for an older gymnasium than the rest, so it has an environment of its own",
     "datasets": "of the benchmarks' peers, whose versions a benchmark prints",
 }
 

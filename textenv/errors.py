@@ -70,6 +70,10 @@ class NotSavedWarning(UserWarning):
     """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
 
 
+class ReplacedWorkerWarning(UserWarning):
+    """A process that plays episodes has died; another one plays them again."""
+
+
 class RewrittenHistoryWarning(UserWarning):
     """A chat template writes earlier messages otherwise than they were said; here they stay."""
 
@@ -199,3 +203,7 @@ class OptionError(TextEnvError, ValueError):
 
 class DeviceError(TextEnvError, RuntimeError):
     """The processor that was asked for is not on this machine."""
+
+
+class LostProcessError(TextEnvError, RuntimeError):
+    """Another process of a training that several share has ended, or does not answer."""

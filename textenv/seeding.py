@@ -78,6 +78,8 @@ class PromptStreams:
         source: Where prompts come from.
         count: Number of rows.
         group_size: This many neighbouring rows read the same stream.
+        before: Of a share of more rows, the groups before its own.
+        of: Groups of all rows together; `count // group_size` if None.
 
     Attributes:
         keys: Key of each group's stream, shape (count // group_size,), uint64.
@@ -94,8 +96,16 @@ class PromptStreams:
         PromptError: The source is told what was scored, and its state cannot be saved.
     """
 
-    def __init__(self, source: PromptSource, count: int, group_size: int):
+    def __init__(
+        self,
+        source: PromptSource,
+        count: int,
+        group_size: int,
+        before: int = 0,
+        of: int | None = None,
+    ):
         self.source, self.group_size = source, group_size
+        self.before, self.of = before, of or count // group_size
         self.names_groups = group_size > 1
         self.keys = np.array([stream_key(None) for _ in range(count // group_size)])
         self.given = np.zeros(count // group_size, dtype=np.int64)
@@ -190,7 +200,7 @@ class PromptStreams:
         else:
             prompts = self._from_source(seeds)
         # Unique over all groups and draws: the draw and the group's number in one integer.
-        self.groups[rows] = draws * len(self.keys) + of
+        self.groups[rows] = draws * self.of + self.before + of
         # A seed of a seed: of the answers to one draw, each has its own.
         self.draw_seeds[rows] = [seed >> 1 for seed in seeds]
         self.episode_seeds[rows] = list(map(_episode_seed, seeds, members.tolist()))

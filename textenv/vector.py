@@ -33,6 +33,7 @@ from textenv.errors import (
     EpisodeOverError,
     ReplayError,
     ResetOptionsError,
+    UnmetNeedError,
     VocabularyMismatchError,
     WorldError,
 )
@@ -297,6 +298,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             replies.join(self._rules)
         # Numbers of rows that environments of one world have, first to end; shared by all of them.
         self._row_ends = {0: num_envs}
+        self._first_row = 0  # of a share, its first row among all
         self._make_rows(PromptStreams(self.prompts, num_envs, group_size), replies)
 
     def _make_rows(
@@ -327,8 +329,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
         Args:
             seed: Row i draws its prompts from the stream of `seed + i`, or of `seed[i]`. Processes
-                that share the work therefore need seeds `num_envs` apart. With None the stream
-                continues. A group has the seed of its first row.
+                that share the work therefore need seeds `num_envs` apart, as those of `share` are.
+                With None the stream continues. A group has the seed of its first row.
             options: See "Starting state" above.
 
         Returns:
@@ -530,13 +532,56 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         """
         if not starts:
             raise ResetOptionsError("there is no start to play on from")
-        other = copy.copy(self)
-        other.num_envs, other.group_size = min(self.num_envs, len(starts)), 1
+        count = min(self.num_envs, len(starts))
+        other = self._with_rows(GivenStarts(starts, count), count)
+        other.group_size = 1
         other.autoreset_mode = AutoresetMode.SAME_STEP
         other.metadata = {**self.metadata, "autoreset_mode": other.autoreset_mode}
-        other._shared_mask = self._shared_mask[: other.num_envs]
-        other.action_space = batch_space(self.single_action_space, other.num_envs)
-        other.observation_space = batch_space(self.single_observation_space, other.num_envs)
+        return other
+
+    def share(self, index: int, of: int) -> "TextVectorEnv":
+        """Another environment with the same arguments, for one of `of` equal parts of the rows.
+
+        Processes that share the work each play one. `reset(seed=s)` gives row r of part k the seed
+        s + k * rows + r, where `rows` is `num_envs` of a part: prompts, groups and `episode_seed`
+        are those which the whole environment has in that row. Tokenizer, reward and a
+        `BatchedWorld` are shared as in `playing`.
+
+        Args:
+            index: Number of the part, from 0.
+            of: Number of parts.
+
+        Raises:
+            UnmetNeedError: The rows cannot be divided so, or what is drawn depends on the scores of
+                all rows.
+        """
+        rows, remainder = divmod(self.num_envs, of)
+        if remainder or rows % self.group_size:
+            raise UnmetNeedError(
+                f"{self.num_envs} rows in groups of {self.group_size} cannot be divided among {of} "
+                f"processes: take a multiple of {of * self.group_size} rows"
+            )
+        if self._streams.adaptive:
+            raise UnmetNeedError(
+                f"{type(self.prompts).__name__} is told what was scored, and in {of} processes "
+                "each would know of its own rows alone: train in one process, or draw prompts from "
+                "a source without `scored`"
+            )
+        groups, mine = self._streams, rows // self.group_size
+        streams = PromptStreams(
+            self.prompts, rows, self.group_size, groups.before + index * mine, groups.of
+        )
+        other = self._with_rows(streams, rows)
+        other._first_row = self._first_row + index * rows
+        return other
+
+    def _with_rows(self, streams: PromptStreams, count: int) -> "TextVectorEnv":
+        """Another environment with the same arguments, of `count` rows that begin by `streams`."""
+        other = copy.copy(self)
+        other.num_envs = count
+        other._shared_mask = self._shared_mask[:count]
+        other.action_space = batch_space(self.single_action_space, count)
+        other.observation_space = batch_space(self.single_observation_space, count)
         world, first_row = None, 0
         if self._conversations is not None:
             world = self._conversations.world.another()
@@ -547,7 +592,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             else:
                 world.join(replace(self._rules, rows=other.num_envs))
                 other._row_ends = {0: other.num_envs}
-        other._make_rows(GivenStarts(starts, other.num_envs), world, first_row)
+        other._make_rows(streams, world, first_row)
         return other
 
     def state_dict(self) -> dict[str, Any]:
@@ -1009,7 +1054,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             return
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
-            seeds: list[int | None] = [int(seed) + row for row in range(self.num_envs)]
+            first = int(seed) + self._first_row
+            seeds: list[int | None] = [first + row for row in range(self.num_envs)]
         else:
             seeds = [None if one is None else int(one) for one in seed]
             if len(seeds) != self.num_envs:

@@ -55,7 +55,7 @@ class REINFORCE(Algorithm):
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
+            advantages=batch.weighed(batch.advantages),
             mask=batch.mask,
         )
         policy_loss = -losses.sequence_sum(weighted, batch.mask)
@@ -112,7 +112,7 @@ class A2C(Algorithm):
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
+            advantages=batch.weighed(batch.advantages),
             mask=batch.mask,
         )
         policy_loss = -losses.masked_mean(weighted, batch.mask)

@@ -28,7 +28,7 @@ def clipped_loss(
     loss = losses.ppo_clip(
         logprobs=outputs.logprobs,
         old_logprobs=batch.logprobs,
-        advantages=advantages,
+        advantages=batch.weighed(advantages),
         mask=batch.mask,
         clip_low=clip,
         clip_high=clip,

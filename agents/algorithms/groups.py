@@ -86,7 +86,7 @@ class RLOO(Comparison):
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
+            advantages=batch.weighed(batch.advantages),
             mask=batch.mask,
         )
         return -losses.sequence_sum(weighted, batch.mask)
@@ -134,7 +134,7 @@ class GRPO(Comparison):
         surrogate = losses.clipped_surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
+            advantages=batch.weighed(batch.advantages),
             mask=batch.mask,
             clip_low=self.clip,
             clip_high=clip_high,

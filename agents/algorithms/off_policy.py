@@ -50,7 +50,7 @@ class OffPolicyGradient(Algorithm):
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
         # Detached, so that the gradient is the policy's alone and not also that of the weight.
-        moved = (outputs.logprobs.detach() - batch.logprobs).where(batch.mask, 0.0)
+        moved = (outputs.logprobs.detach() - batch.behaviour_logprobs).where(batch.mask, 0.0)
         weights = moved.exp().clamp(max=self.cap)
         loss = -losses.sequence_sum(
             weights * batch.advantages[:, None] * outputs.logprobs, batch.mask

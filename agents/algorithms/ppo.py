@@ -94,11 +94,11 @@ class PPO(Algorithm):
         return rollout.mask if begins is None else begins(rollout.mask, rollout.turns)
 
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
-        """The clipped surrogate."""
+        """The clipped surrogate, decoupled where the rollout has importance weights."""
         return losses.ppo_clip(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=advantages,
+            advantages=batch.weighed(advantages),
             mask=batch.mask,
             clip_low=self.clip,
             clip_high=self.clip,
@@ -162,11 +162,11 @@ class PPOPenalty(PPO):
     def policy_loss(self, batch: Rollout, outputs: PolicyOutputs, advantages: Tensor) -> Tensor:
         """Importance-weighted advantages less the penalty."""
         moved = losses.kl_from_old(outputs.logprobs, batch.logprobs, batch.mask)
-        penalty = losses.masked_mean(moved, batch.mask)
+        penalty = losses.masked_mean(batch.weighed(moved), batch.mask)
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=advantages,
+            advantages=batch.weighed(advantages),
             mask=batch.mask,
         )
         return self.penalty * penalty - losses.masked_mean(weighted, batch.mask)

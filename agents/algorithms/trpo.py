@@ -62,7 +62,7 @@ class TRPO(Algorithm):
         weighted = losses.surrogate(
             logprobs=outputs.logprobs,
             old_logprobs=batch.logprobs,
-            advantages=batch.advantages,
+            advantages=batch.weighed(batch.advantages),
             mask=batch.mask,
         )
         return -losses.masked_mean(weighted, batch.mask)

@@ -5,6 +5,7 @@ What a command does is in `agents.jobs`, which is imported when it runs: help ne
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -43,12 +44,14 @@ class Command(NamedTuple):
         complete: What follows from the names that are set; see `parse`.
         resumes: Whether `run` also takes the names of the options that were given, since a run that
             is resumed keeps the others.
+        spreads: Whether several processes, started by `torchrun`, share its work.
     """
 
     settings: type
     module: str
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     resumes: bool = False
+    spreads: bool = False
 
 
 # In the order of the recipe.
@@ -98,10 +101,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             known = choices(COMMANDS)
             raise OptionError(f"there is no command {name!r}: {hint}There are {known}")
         command = COMMANDS[name]
+        _check_processes(name)
         settings: Any
         settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)
         run = importlib.import_module(command.module).run
         run(settings, given) if command.resumes else run(settings)
+
+
+def _check_processes(name: str) -> None:
+    """Refuse to do the same work in each of several processes, as if there were no others.
+
+    Raises:
+        OptionError: torchrun started several, and the command does not share its work.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count == "1" or COMMANDS[name].spreads:
+        return
+    sharing = ", ".join(name for name, command in COMMANDS.items() if command.spreads)
+    raise OptionError(
+        f"torchrun started {count} processes, and textenv {name} does not share its work among "
+        "them: each would do all of it, unaware of the others. Run it without torchrun"
+        + (f"; commands that share their work are {sharing}" if sharing else "")
+    )
 
 
 def overview() -> str:

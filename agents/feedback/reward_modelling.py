@@ -8,7 +8,9 @@ from typing import Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from agents.distribution.shares import in_shares
 from agents.evaluation import Interval, bootstrap_interval
 from agents.feedback.length import Scorer
 from agents.feedback.rankings import Asked, Ranking, for_frame, laid_flat
@@ -86,7 +88,7 @@ def reward_model_steps(
     # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
     for batch in batches(len(rankings), epochs, batch_size, seed):
         with fitting.computing():
-            scores = model.score_tokens(model.pad([ids for i in batch for ids in rows[i]]))
+            scores = _scores(model, model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
         # The group is the ranking, not the prompt: two people's ranks do not compare.
         groups = torch.tensor([i for i in batch for _ in rows[i]], device=device)
@@ -94,6 +96,12 @@ def reward_model_steps(
         better, worse = ranked_pairs(-ranks, groups)
         right = (scores[better] > scores[worse]).float().mean().item()
         yield RewardModelStep(**asdict(step), accuracy=right)
+
+
+def _scores(model: RewardModel, tokens: Tensor) -> Tensor:
+    """`model.score_tokens`, of several processes each reading its share of the rows."""
+    read = (tokens != model.trunk.pad_token).sum(1)
+    return in_shares(lambda rows: model.score_tokens(tokens[rows]), read)
 
 
 def normalise(model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]) -> None:

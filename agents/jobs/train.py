@@ -273,6 +273,7 @@ def _learner(
         temperature=s.temperature,
         max_grad_norm=s.max_grad_norm,
         micro_batch_tokens=s.micro_batch_tokens,
+        importance_cap=s.importance_cap,
         precision=s.precision,
         seed=s.seed,
     )

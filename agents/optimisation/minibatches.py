@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.distribution.shares import cut_evenly
+
 
 def split_evenly(
     counts: NDArray[np.int64], order: NDArray[np.int64], size: int | None
@@ -26,11 +28,6 @@ def split_evenly(
         return
     counts = counts[order]
     pieces = max(1, round(counts.sum() / size))
-    # Lay all sequences end to end and cut the line into equal pieces. A sequence belongs to the
-    # piece that holds its middle: it is never split, and each piece is off by half a sequence.
-    middles = np.cumsum(counts) - counts / 2
-    piece = (middles * pieces / counts.sum()).astype(int)
-    for number in range(pieces):
-        chosen = order[piece == number]
-        if len(chosen):  # a sequence longer than two pieces leaves one empty
-            yield chosen
+    for places in cut_evenly(counts, pieces):
+        if len(places):  # a sequence longer than two pieces leaves one empty
+            yield order[places]

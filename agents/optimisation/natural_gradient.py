@@ -80,7 +80,8 @@ def _step(
         _move_to(start + length * 0.5**halving * direction, trainer)
         now = trainer.fixed_outputs(batch)
         kl = losses.masked_mean(losses.kl_k3(old, now.logprobs, batch.mask), batch.mask)
-        if kl <= algorithm.max_kl and algorithm.loss(batch, now) < before:
+        good = bool(kl <= algorithm.max_kl and algorithm.loss(batch, now) < before)
+        if trainer.ranks.of_first(good):
             return outputs, {"loss": before, "step_kl": kl, "halvings": torch.tensor(halving)}
     # No step was good enough. Better none than one beyond the bound.
     _move_to(start, trainer)
@@ -108,7 +109,8 @@ def _flat_gradient(loss: Tensor, trainer: StepTaker) -> Tensor:
     # A parameter without influence on this loss, such as the value head, has the gradient 0.
     gradients = torch.autograd.grad(loss, trainer.trained, allow_unused=True)
     pairs = zip(gradients, trainer.trained, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+    flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+    return trainer.ranks.sum_(flat)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.algorithm import StepTaker
+from agents.distribution.shares import padded
 from agents.optimisation.micro_batches import in_parts
 from agents.supervised.pretraining import next_token_loss
 from agents.supervised.token_stream import random_windows
@@ -22,13 +23,19 @@ def text_loss(
         windows: Number of windows to read.
         length: Tokens of a window.
     """
-    drawn = random_windows(stream, trainer.generator, windows, length)
+    drawn, ranks = random_windows(stream, trainer.generator, windows, length), trainer.ranks
     together = max((trainer.micro_batch_tokens or drawn.size) // length, 1)
-    parts = np.split(drawn, range(together, windows, together))
+    shares = [
+        np.split(share, range(together, len(share), together)) if len(share) else []
+        for share in np.array_split(drawn, ranks.size)
+    ]
+    parts, count = padded(shares, ranks.rank, drawn[:1])
 
     # Sums and one division at the end, since the last part may be smaller than the others.
     def summed(part: NDArray[np.int64]) -> Tensor:
         with trainer.precision.autocast():
             return len(part) * next_token_loss(trainer.policy, part)
 
-    return torch.stack(in_parts(summed, parts)).sum() / windows
+    sums = in_parts(summed, parts)
+    own = torch.stack([*sums[:count], *(0 * spare for spare in sums[count:])]).sum()
+    return ranks.summed(own) / windows

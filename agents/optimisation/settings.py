@@ -57,12 +57,16 @@ class Optimisation(Computation):
         max_grad_norm: A gradient with a larger norm than this is scaled down to it.
         micro_batch_tokens: Send at most this many tokens, prompts included, through the network at
             once; this saves memory for one more forward pass and leaves the gradients as they are.
+        importance_cap: Compute the log-probabilities of a rollout anew before its updates, and
+            weigh each token by the ratio of the new to the sampler's probability, at most this;
+            for rollouts of older weights or of another precision. None takes the sampler's.
     """
 
     learning_rate: float | Callable[[float], float] = bounded(3e-4, minimum=0)
     temperature: float = bounded(1.0, above=0)
     max_grad_norm: float = bounded(1.0, above=0)
     micro_batch_tokens: int | None = bounded(None, minimum=1)
+    importance_cap: float | None = bounded(None, above=0)
 
     def rate(self, done: float) -> float:
         """The learning rate once the share `done` of the training is behind us."""
@@ -86,5 +90,6 @@ class OptimisationFields(TypedDict, total=False):
     temperature: float
     max_grad_norm: float
     micro_batch_tokens: int | None
+    importance_cap: float | None
     precision: PrecisionName | torch.dtype
     seed: int

@@ -42,6 +42,7 @@ METRICS = (
     Metric("approx_kl", "policy/approx_kl", "nats/token", "how far this update moved the policy"),
     Metric("clip_fraction", "policy/clip_fraction", "", "share of the tokens beyond the clip"),
     Metric("capped_fraction", "policy/capped_fraction", "", "share of the tokens at the cap"),
+    Metric("importance_weight", "policy/importance_weight", "", "mean weight of the tokens"),
     Metric("step_kl", "policy/step_kl", "nats/token", "KL of TRPO's step"),
     Metric("halvings", "policy/halvings", "", "how often TRPO halved its step; -1: no step"),
     Metric("loss", "loss/total", "", "what the optimiser minimised"),

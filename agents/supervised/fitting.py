@@ -14,6 +14,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from agents.distribution import Ranks
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
@@ -96,6 +97,9 @@ class Fitting:
         self.max_grad_norm = max_grad_norm
         self.optimizer = optimizer(model, learning_rate, weight_decay)
         self._trained = trained_parameters(model)
+        self.ranks = Ranks.found()
+        self.ranks.check_same(seed=seed, steps=steps)
+        self.ranks.copy_from_first(model)
         self.precision = Precision(precision, self._trained[0].device.type)
 
     def step(self, losses: Iterable[Tensor]) -> FitStep:
@@ -103,11 +107,14 @@ class Fitting:
 
         Args:
             losses: Scalars. Each is differentiated before the next is taken, so an iterator that
-                computes them one by one accumulates gradients in the memory of one.
+                computes them one by one accumulates gradients in the memory of one. In a process
+                group each is the loss of the whole batch, differentiable in the rows of this rank
+                alone (`agents.distribution.shares.in_shares`).
 
         Raises:
             ValueError: There are no losses.
             FrozenPolicyError: A loss depends on no parameter that is trained.
+            UnmetNeedError: Several processes compute the same gradient instead of a part each.
             DivergedError: A loss, or the norm of the gradient, is not a finite number; no step was
                 taken.
         """
@@ -124,6 +131,9 @@ class Fitting:
                 values.append(loss.item())
         if not values:
             raise ValueError("there is no loss to descend")
+        if self.done == 0:
+            self.ranks.check_divided(self._trained)
+        self.ranks.sum_gradients(self._trained)
         # The number of losses is known only at the end; one loss needs no division.
         for parameter in self._trained:
             if parameter.grad is not None and len(values) > 1:
@@ -138,9 +148,10 @@ class Fitting:
 
         `step` enters it itself; enter it for what is computed before `step` is called.
         """
+        apart = [self.ranks.rank] if self.ranks.size > 1 else []
         with (
             self.precision.autocast(),
-            dropping(self.model, self.dropout, [self.seed, self.done]),
+            dropping(self.model, self.dropout, [self.seed, self.done, *apart]),
         ):
             yield
 

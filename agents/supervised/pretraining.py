@@ -1,8 +1,8 @@
 """Next-token training: a policy learns to continue text before it learns from rewards.
 
 The text is one long stream of token ids, in memory or mapped from a file. Every step draws windows
-from random places of it and fits the policy to the token that follows each token. Left out: several
-devices.
+from random places of it and fits the policy to the token that follows each token. In a process
+group the windows of a step are divided among the processes.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.distribution import Ranks
 from agents.supervised.fitting import FitOptions, Fitting
 from agents.supervised.schedules import BatchRamp
 from agents.supervised.token_stream import (
@@ -151,9 +152,14 @@ def _losses(
     window: int,
 ) -> Iterator[Tensor]:
     """Losses of passes of at most `most` windows, whose mean is that of all `size` windows."""
+    ranks = Ranks.found()
     passes = [most] * (size // most) + [size % most] * (size % most > 0)
     for count in passes:
-        loss = next_token_loss(policy, random_windows(stream, generator, count, window))
+        drawn = random_windows(stream, generator, count, window)
+        own = np.array_split(drawn, ranks.size)[ranks.rank]
+        # A rank without a window takes part in the pass all the same; its loss counts nothing.
+        loss = next_token_loss(policy, own if len(own) else drawn[:1])
+        loss = ranks.summed(loss if len(own) == count else len(own) / count * loss)
         share = count * len(passes) / size
         yield loss if share == 1 else share * loss
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.distribution.shares import in_shares
 from agents.supervised.fitting import FitOptions, FitStep, Fitting
 from policies import Policy
 from policies.templates import keep_template
@@ -196,8 +197,13 @@ def _cross_entropies(policy: Policy, tokens: Tensor, counted: Tensor) -> Tensor:
     # Up to the last counted token: later ones have no influence on it. Logits are computed only
     # where a token counts, since they are the largest array by far.
     read = (counted * places).amax(1).clamp(min=1)
-    hidden = policy.hidden_before(tokens, counted, read)
-    return F.cross_entropy(policy.logits(hidden).float(), tokens[counted], reduction="none")
+
+    def of_rows(rows: Tensor) -> Tensor:
+        some, chosen = tokens[rows], counted[rows]
+        hidden = policy.hidden_before(some, chosen, read[rows])
+        return F.cross_entropy(policy.logits(hidden).float(), some[chosen], reduction="none")
+
+    return in_shares(of_rows, read, counted.sum(1))
 
 
 def _all_but_first(tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ LIBRARIES = [
     ("cleanrl_ppo", "torch", STRICT),
     ("torchrl_ppo", "torchrl", LENIENT),
     ("sb3_contrib_ppo", "sb3_contrib", STRICT),
-    ("rllib_ppo", "ray", LENIENT),
+    ("rllib_ppo", "tree", LENIENT),  # which RLlib brings: Ray alone has none of it
 ]
 
 

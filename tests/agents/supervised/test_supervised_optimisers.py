@@ -51,7 +51,9 @@ def test_one_step_is_that_of_torch_on_each_part():
     fitting = Fitting(model, steps=10, learning_rate=2e-3, max_grad_norm=1e9, optimizer=muon)
     windows = STREAM[: 4 * 17].reshape(4, 17)
     rate = fitting.step([next_token_loss(model, windows)]).learning_rate
-    assert {group["lr"] for part in fitting.optimizer.parts for group in part.param_groups} == {rate}
+    assert {group["lr"] for part in fitting.optimizer.parts for group in part.param_groups} == {
+        rate
+    }
     next_token_loss(other, windows).backward()
     name = "transformer.blocks.1.mlp_in.weight"
     weight = dict(other.named_parameters())[name]

@@ -1,0 +1,37 @@
+"""The process group of a command that torchrun has started in several processes."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Within it the processes of torchrun know each other; a single process is left alone.
+
+    They speak by gloo on CPUs and by NCCL on GPUs, of which each has the one of its local rank.
+    Only the first one prints. What ends one of them is told to torchrun, which ends the others.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or dist.is_initialized():
+        yield
+        return
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
+    reasons = get_error_handler()
+    reasons.initialize()
+    with contextlib.ExitStack() as until_left:
+        if dist.get_rank() > 0:
+            silent = until_left.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            until_left.enter_context(contextlib.redirect_stdout(silent))
+        try:
+            yield
+        except Exception as error:
+            reasons.record_exception(error)
+            raise  # without a farewell, for which the others might never come
+    dist.destroy_process_group()

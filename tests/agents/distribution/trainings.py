@@ -1,0 +1,235 @@
+"""Small trainings that run in one process or in several, and what each of them measured."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents import Learner
+from agents.algorithms.names import ALGORITHMS
+from agents.algorithms.preferences import DPO
+from agents.feedback.direct import DirectPreferences
+from agents.feedback.preferences import Ranking
+from agents.feedback.reward_modelling import reward_model_steps
+from agents.supervised import (
+    BatchRamp,
+    Example,
+    answer_loss,
+    pretraining_steps,
+    sft_steps,
+    with_language_modelling,
+)
+from policies import Policy, RewardModel, TransformerConfig, TransformerPolicy
+from textenv import TextVectorEnv
+from textenv.tokenizers import BytesTokenizer
+
+ROWS, UPDATES = 8, 10
+WITHOUT_GRADIENT = ("qkv.bias", "trunk.value_head.bias")
+"""Biases of keys, and of scores that are compared: Adam makes steps of their rounding errors."""
+
+
+def share_of_even_ids(episodes):
+    return [float(np.mean(e.tokens % 2 == 0)) for e in episodes]
+
+
+def environment(group_size=1):
+    return TextVectorEnv(
+        ROWS,
+        prompts=["the ", "a ", "some "],
+        reward=share_of_even_ids,
+        tokenizer="bytes",
+        max_new_tokens=8,
+        min_new_tokens=2,
+        stop_tokens=list(range(32, 100)),
+        group_size=group_size,
+    )
+
+
+def network(seed=3, **shape):
+    tokenizer = BytesTokenizer()
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, **shape}
+    config = TransformerConfig(tokenizer.vocab_size, 16, **shape)
+    return TransformerPolicy(config, tokenizer=tokenizer, seed=seed)
+
+
+def learner_of(name: str, number_type: torch.dtype = torch.float32, **settings: Any) -> Learner:
+    made = ALGORITHMS[name]
+    needs = made.needs
+    fields: dict[str, Any] = {}
+    if name == "ppo-ptx":
+        fields = {"stream": np.arange(400) % 97, "ptx_window": 8, "ptx_batch": 3}
+    if name == "vine-ppo":
+        fields = {"continuations": 2, "step_tokens": 3}
+    chosen = {
+        n: settings.pop(n) for n in ("n_epochs", "minibatch_tokens", "target_kl") if n in settings
+    }
+    envs = environment(2 if needs.groups else 1)
+    policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=16, seed=3)
+    policy = policy.to(number_type)
+    algorithm = made(**fields, **chosen)
+    return Learner(
+        policy,
+        envs,
+        algorithm,
+        reference=policy.frozen_copy(),
+        kl_coef=0.0 if needs.reference else 0.05,
+        n_episodes=12 if needs.whole_episodes or needs.groups else None,
+        n_steps=None if needs.whole_episodes or needs.groups else 10,
+        learning_rate=1e-3,
+        seed=1,
+        **settings,
+    )
+
+
+# -------------------------------------------------------------------- what is measured
+
+
+def counted(policy: Policy, counts: list[int]) -> None:
+    """Note how many tokens each pass with gradient reads choices of."""
+    plain = policy.outputs
+
+    def outputs(tokens: Tensor, mask: Tensor, **given: Any):
+        if torch.is_grad_enabled():
+            counts.append(int(mask.sum()))
+        return plain(tokens, mask, **given)
+
+    policy.outputs = outputs  # type: ignore[method-assign]
+
+
+def weights_of(policy: torch.nn.Module) -> Tensor:
+    named = policy.named_parameters()
+    return torch.cat([p.detach().flatten() for n, p in named if not n.endswith(WITHOUT_GRADIENT)])
+
+
+def gradient_of(policy: Policy) -> Tensor:
+    nothing = torch.zeros_like
+    return torch.cat(
+        [(nothing(p) if p.grad is None else p.grad).flatten() for p in policy.parameters()]
+    )
+
+
+@torch.no_grad()
+def held_out_logprobs(policy: Policy) -> Tensor:
+    """Log-probabilities of 256 random texts."""
+    tokens = torch.from_numpy(np.random.default_rng(9).integers(97, 123, (256, 12)))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[:, 0] = False
+    return policy.outputs(tokens, mask).logprobs
+
+
+def first_gradient(name: str) -> dict[str, Any]:
+    """The gradient of an algorithm's first update in float64, and its metrics."""
+    learner = learner_of(name, torch.float64)
+    before = weights_of(learner.policy)
+    update = learner.update()
+    gradient = gradient_of(learner.policy)
+    if not gradient.any():  # TRPO leaves none behind, but a step
+        gradient = weights_of(learner.policy) - before
+    return {"gradient": gradient, "metrics": plain(update.metrics)}
+
+
+def training(name: str, updates: int = UPDATES, **settings: Any) -> dict[str, Any]:
+    """Some updates: their rollouts and metrics, and what the policy has become."""
+    learner, counts = learner_of(name, **settings), []
+    counted(learner.policy, counts)
+    rollouts, metrics = [], []
+    for _ in range(updates):
+        update = learner.update()
+        rollout = update.rollout
+        rollouts.append(
+            (rollout.tokens, rollout.mask, rollout.groups, rollout.scores, rollout.turns)
+        )
+        told = {n: getattr(update, n) for n in ("score", "kl", "entropy", "tokens", "episodes")}
+        metrics.append(plain(update.metrics) | told)
+    return {
+        "rollouts": rollouts,
+        "metrics": metrics,
+        "trained_tokens": sum(counts),
+        "weights": weights_of(learner.policy),
+        "logprobs": held_out_logprobs(learner.policy),
+    }
+
+
+def direct_preferences() -> dict[str, Any]:
+    """DPO on rankings of a file."""
+    policy = network()
+    rankings = [
+        Ranking(prompt=f"{p} ", answers=tuple(WORDS[i : i + 3]), ranks=(1, 2, 2))
+        for i, p in enumerate("abc")
+    ]
+    learning = DirectPreferences(policy, policy.frozen_copy(), DPO(), batch_size=2)
+    steps = [vars(step) for step in learning.steps(rankings, epochs=3)]
+    return {"metrics": steps, "weights": weights_of(policy), "logprobs": held_out_logprobs(policy)}
+
+
+WORDS = [
+    "".join(map(chr, np.random.default_rng(n).integers(97, 123, 2 + n % 5))) for n in range(18)
+]
+
+
+def pretraining() -> dict[str, Any]:
+    """Pretraining on windows; the last step's second pass has fewer windows than processes."""
+    policy = network()
+    stream = np.random.default_rng(0).integers(97, 123, 500)
+    steps = pretraining_steps(
+        policy,
+        stream,
+        total_tokens=10 * 40,
+        window=8,
+        batch_size=4,
+        accumulate=2,
+        ramp=BatchRamp(5, 400),
+    )
+    return fitted(policy, steps)
+
+
+def fine_tuning(loss=answer_loss) -> dict[str, Any]:
+    """SFT on examples of several lengths; the last batch has fewer than the others."""
+    policy = network()
+    examples = [
+        Example(((f"{a} ", False), (b, True))) for a, b in zip(WORDS[:9], WORDS[9:], strict=True)
+    ]
+    return fitted(policy, sft_steps(policy, examples, epochs=4, batch_size=4, loss=loss))
+
+
+def reward_modelling() -> dict[str, Any]:
+    """A reward model of rankings with three and with two answers."""
+    model = RewardModel.from_policy(network(), seed=2)
+    rankings = [
+        Ranking(
+            prompt=f"{p} ", answers=tuple(WORDS[i : i + 2 + i % 2]), ranks=(2, 1, 3)[: 2 + i % 2]
+        )
+        for i, p in enumerate("abcde")
+    ]
+    steps = [vars(s) for s in reward_model_steps(model, rankings, epochs=4, batch_size=2)]
+    return {"metrics": steps, "weights": weights_of(model), "logprobs": torch.zeros(0)}
+
+
+def fitted(policy: Policy, steps) -> dict[str, Any]:
+    told = [vars(step) for step in steps]
+    return {"metrics": told, "weights": weights_of(policy), "logprobs": held_out_logprobs(policy)}
+
+
+def plain(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "seconds" not in name}
+
+
+LONG = {
+    "ppo": partial(training, "ppo", n_epochs=2, minibatch_tokens=30),
+    "grpo": partial(training, "grpo", n_epochs=2, minibatch_tokens=40),
+    "grpo in parts": partial(training, "grpo", micro_batch_tokens=30),
+    "ppo that stops early": partial(training, "ppo", updates=3, n_epochs=4, target_kl=1e-5),
+    "dpo of a file": direct_preferences,
+    "pretraining": pretraining,
+    "sft": fine_tuning,
+    "sft with language modelling": partial(fine_tuning, with_language_modelling(0.5)),
+    "reward model": reward_modelling,
+}
+FIRST = {f"first of {name}": partial(first_gradient, name) for name in ALGORITHMS}
+
+
+def run(names: list[str]) -> dict[str, Any]:
+    """What these trainings measured, by name."""
+    return {name: (LONG | FIRST)[name]() for name in names}
