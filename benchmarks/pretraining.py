@@ -120,7 +120,9 @@ def main() -> None:
         window=WINDOW,
         batch_size=BATCH,
         seed=arguments.seed,
-        fitting=Fitting(policy, steps=STEPS, learning_rate=RATE, optimizer=partial(adamw, beta2=0.99)),
+        fitting=Fitting(
+            policy, steps=STEPS, learning_rate=RATE, optimizer=partial(adamw, beta2=0.99)
+        ),
     ):
         pass
     seconds = time.perf_counter() - begin

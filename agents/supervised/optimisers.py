@@ -43,15 +43,15 @@ def muon(model: nn.Module, learning_rate: float, weight_decay: float) -> Optimiz
     """
     embeddings = [part for part in model.modules() if isinstance(part, nn.Embedding)]
     outer = {id(parameter) for part in embeddings for parameter in part.parameters()}
-    hidden, others = [], []
+    hidden: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             inner = parameter.dim() == 2 and id(parameter) not in outer and "head" not in name
             (hidden if inner else others).append(parameter)
     made: list[Optimizer] = []
     if hidden:
-        rates = {"lr": learning_rate, "weight_decay": weight_decay}
-        made.append(Muon(hidden, **rates, adjust_lr_fn="match_rms_adamw"))
+        made.append(Muon(hidden, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw"))
     if others:
         made.append(_adamw(others, learning_rate, weight_decay))
     return Together(made)
@@ -72,7 +72,7 @@ class Together(Optimizer):
         # The very dicts of the parts: who sets a learning rate here sets it there.
         return [group for part in self.parts for group in part.param_groups]
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of each; there can be no `closure`, which would be called by each."""
         assert closure is None
         for part in self.parts:

@@ -25,7 +25,7 @@ from agents.feedback import (
 from agents.jobs.environments import environment_for
 from agents.jobs.recipe.languages import LANGUAGES, Language
 from agents.jobs.recipe.settings import Settings
-from agents.jobs.recipe.staged import HELD_OUT_SHARE, PRETRAIN_BATCH, StagedRun, some, write
+from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, some, write
 from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
 from agents.runs.update import Update
@@ -153,7 +153,7 @@ class Recipe(StagedRun[Settings]):
                     stream=self.stream("training"),
                     ptx_coef=s.ptx_coef,
                     ptx_window=s.context,
-                    ptx_batch=PRETRAIN_BATCH,
+                    ptx_batch=s.pretrain_batch,
                 )
             learner = Learner(
                 SeparateValue(actor, reward_model.as_critic()),

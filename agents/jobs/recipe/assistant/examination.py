@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.evaluation import Conduct, assistant_exam, bootstrap_interval, examine, gain
-from agents.jobs.recipe.assistant.measures import best_of, greedy_success, in_dialogues, scores
+from agents.jobs.recipe.assistant.measures import best_of, in_dialogues, likeliest, scores
 from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.caching import cached, key_of, made_from, seconds_of
 from textenv.tasks import assistant
@@ -28,10 +28,12 @@ class Result:
     Attributes:
         settings: Of the run.
         conduct: What each stage did in the exam; see `Conduct.numbers`.
-        greedy: Share of correct answers where the likeliest token is taken.
+        likeliest: The same of answers of the likeliest tokens, without the base; questions of the
+            exam alone.
         dialogues: The same in whole dialogues with the policy's own answers as the history.
         gains: Paired differences in the share of correct answers to held-out questions of trained
             kinds, by "one - other", with their 95% intervals.
+        likeliest_gains: The same of `likeliest`, over SFT.
         reward: The reward model's mean score of each stage's answers.
         kl: KL of a token to the SFT model in dialogues, in nats.
         reward_model: Its accuracy and calibration on held-out rankings.
@@ -44,9 +46,10 @@ class Result:
 
     settings: Mapping[str, Any]
     conduct: Mapping[str, Mapping[str, Any]]
-    greedy: Mapping[str, Mapping[str, float]]
+    likeliest: Mapping[str, Mapping[str, Any]]
     dialogues: Mapping[str, Mapping[str, float]]
     gains: Mapping[str, Mapping[str, float]]
+    likeliest_gains: Mapping[str, Mapping[str, float]]
     reward: Mapping[str, float]
     kl: Mapping[str, float]
     reward_model: Mapping[str, Any]
@@ -109,20 +112,25 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         for name, policy in policies.items():
             played[name] = in_dialogues(recipe, policy, talks, sft)
             advance(len(conducts) + len(played))
+    # The base is left out: it does not end its answers, whatever it is asked.
+    surest = {
+        name: likeliest(recipe, policy, exam) for name, policy in policies.items() if name != BASE
+    }
     compared = [(SFT, BASE), *((name, SFT) for name in conducts if name not in (BASE, SFT))]
     return {
         "conduct": {name: conduct.numbers() for name, conduct in conducts.items()},
-        "greedy": {
-            name: greedy_success(recipe, policy, exam)._asdict()
-            for name, policy in policies.items()
-            if name != BASE
-        },
+        "likeliest": {name: conduct.numbers() for name, conduct in surest.items()},
         "dialogues": {
             n: bootstrap_interval(shares)._asdict() for n, (shares, _, _) in played.items()
         },
         "gains": {
             f"{one} - {other}": gain(conducts[one], conducts[other], SUCCESS)._asdict()
             for one, other in compared
+        },
+        "likeliest_gains": {
+            f"{one} - {SFT}": gain(surest[one], surest[SFT], SUCCESS)._asdict()
+            for one in surest
+            if one != SFT
         },
         "reward": {name: scores(model, exam, conduct) for name, conduct in conducts.items()},
         "kl": {name: kl for name, (_, _, kl) in played.items()},

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agents.evaluation import Conduct, Exam, Interval, Judged, ask, bootstrap_interval, evaluate
+from agents.evaluation import Conduct, Exam, Judged, ask, evaluate
 from agents.jobs.recipe.assistant.pipeline import MOST_TURNS, AssistantRecipe
 from agents.runs.samples import AGENT, Sample
 from policies import RewardModel, TransformerPolicy
@@ -12,18 +12,16 @@ from textenv.tasks.assistant import AssistantWorld
 from textenv.tokenizers import encode_answer
 
 
-def greedy_success(recipe: AssistantRecipe, policy: TransformerPolicy, exam: Exam) -> Interval:
-    """Share of the questions of trained kinds whose likeliest answer is correct."""
-    asked = [query for query in exam.queries if not query.columns["new_kind"]]
+def likeliest(recipe: AssistantRecipe, policy: TransformerPolicy, exam: Exam) -> Conduct:
+    """What answers are those of the likeliest tokens: no temperature makes these any surer."""
     said = ask(
         policy,
         recipe.template,
-        asked,
+        exam.queries,
         max_new_tokens=recipe.settings.max_new_tokens,
         temperature=0.0,
     )
-    pairs = zip(asked, said, strict=True)
-    return bootstrap_interval([float(exam.judge(q.columns, s.text)[1]) for q, s in pairs])
+    return _judged(recipe, exam, [answer.text for answer in said])
 
 
 def scores(model: RewardModel, exam: Exam, conduct: Conduct) -> float:
@@ -36,12 +34,18 @@ def best_of(
     recipe: AssistantRecipe, policy: TransformerPolicy, exam: Exam, model: RewardModel
 ) -> Conduct:
     """What answers of n are those with the highest score of the reward model."""
-    n, tokenizer, s = recipe.settings.best_of, recipe.vocabulary(), recipe.settings
+    n, s = recipe.settings.best_of, recipe.settings
     asked = [query.messages for query in exam.queries]
     answers = recipe.answers(policy, asked, n, temperature=s.temperature, seed=s.seed)
     repeated = [messages for messages in asked for _ in range(n)]
     flat = model.score_texts(repeated, [text for some in answers for text in some])
     chosen = [some[i] for some, i in zip(answers, flat.reshape(-1, n).argmax(1), strict=True)]
+    return _judged(recipe, exam, chosen)
+
+
+def _judged(recipe: AssistantRecipe, exam: Exam, answers: Sequence[str]) -> Conduct:
+    """What one answer to each question of the exam shows; nothing else was asked."""
+    tokenizer = recipe.vocabulary()
     judged = [
         Judged(
             query.columns,
@@ -49,7 +53,7 @@ def best_of(
             len(encode_answer(tokenizer, text)) + 1,
             *exam.judge(query.columns, text),
         )
-        for query, text in zip(exam.queries, chosen, strict=True)
+        for query, text in zip(exam.queries, answers, strict=True)
     ]
     return Conduct(judged, {}, [], [], [], None)
 

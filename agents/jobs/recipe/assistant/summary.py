@@ -1,8 +1,9 @@
 """Results of one run of the assistant's recipe or of many, as tables, curves and a page."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,19 @@ def tables(results: Sequence[Result]) -> list[TableData]:
 
 
 def _measure(name: str) -> Callable[[Result, str], float | None]:
-    return lambda result, stage: result.conduct[stage]["measures"].get(name, {}).get("mean")
+    return lambda result, stage: _mean(result.conduct, stage, name)
+
+
+def _mean(conducts: Mapping[str, Any], stage: str, name: str) -> float | None:
+    measures = conducts[stage]["measures"] if stage in conducts else {}
+    mean: float | None = measures.get(name, {}).get("mean")
+    return mean
 
 
 def _stages(size: str, results: Sequence[Result]) -> TableData:
     columns: dict[str, Callable[[Result, str], float | None]] = {
         "correct": _measure(SUCCESS),
-        "likeliest": lambda r, name: r.greedy.get(name, {}).get("mean"),
+        "likeliest": lambda r, name: _mean(r.likeliest, name, SUCCESS),
         "in dialogue": lambda r, name: r.dialogues.get(name, {}).get("mean"),
         "new kinds": _measure(NEW_KINDS),
         "wrong": _measure("truthful: wrong"),
@@ -64,30 +71,35 @@ def _stages(size: str, results: Sequence[Result]) -> TableData:
 
 
 def _gains(results: Sequence[Result]) -> TableData:
-    columns = ["size", "seed", *results[0].gains, "history, SFT", "text, PPO", "text, ptx"]
-    columns += ["accuracy", "the judge's", "seconds"]
-    rows = []
-    for result in results:
-        text = {name: result.conduct[name]["perplexity"] for name in (SFT, PPO, PPO_PTX)}
-        rows.append(
-            [
-                result.settings["size"],
-                result.settings["seed"],
-                *map(interval_cell, result.gains.values()),
-                interval_cell(result.conduct[SFT]["history"]["gain"]),
-                *(f"{100 * (text[name] / text[SFT] - 1):+.1f}%" for name in (PPO, PPO_PTX)),
-                interval_cell(result.reward_model["accuracy"]),
-                interval_cell(result.judge["agreement"]),
-                f"{sum(result.seconds.values()):.0f}",
-            ]
-        )
+    rows = {
+        **{name: [interval_cell(r.gains[name]) for r in results] for name in results[0].gains},
+        **{
+            f"{name}, likeliest": [interval_cell(r.likeliest_gains[name]) for r in results]
+            for name in results[0].likeliest_gains
+        },
+        "SFT, history": [interval_cell(r.conduct[SFT]["history"]["gain"]) for r in results],
+        "perplexity, PPO": [_tax(r, PPO) for r in results],
+        "perplexity, PPO-ptx": [_tax(r, PPO_PTX) for r in results],
+        "reward model": [interval_cell(r.reward_model["accuracy"]) for r in results],
+        "SFT as judge": [interval_cell(r.judge["agreement"]) for r in results],
+        "seconds": [f"{sum(r.seconds.values()):.0f}" for r in results],
+    }
     note = (
-        "Differences in the share of correct answers to the same questions, with 95% intervals; "
-        "history: the same for later questions of dialogues with what was said before, less "
-        "without it; perplexity of unread documents against SFT's; accuracy of the reward model on "
-        "held-out pairs, and of the SFT model as judge; seconds of training, without evaluation."
+        "Differences in the share of correct answers to the same questions, with 95% intervals, at "
+        "the recipe's temperature and for the likeliest answers; history: the same for later "
+        "questions of dialogues with what was said before, less without it; perplexity of unread "
+        "documents against SFT's; accuracy of the reward model on held-out pairs, and of the SFT "
+        "model as judge; seconds of training, without evaluation."
     )
-    return TableData("What each stage gains", columns, rows, note)
+    runs = [f"{r.settings['size']}, seed {r.settings['seed']}" for r in results]
+    cells = [[name, *row] for name, row in rows.items()]
+    return TableData("What each stage gains", ["", *runs], cells, note)
+
+
+def _tax(result: Result, name: str) -> str:
+    """How much worse the text of documents is predicted than by SFT."""
+    after, before = (result.conduct[stage]["perplexity"] for stage in (name, SFT))
+    return f"{100 * (after / before - 1):+.1f}%"
 
 
 def _kinds(results: Sequence[Result]) -> TableData:
