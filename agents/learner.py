@@ -19,8 +19,10 @@ from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
 from agents.runs import progress
+from agents.runs.checkpoints import Checkpoints
 from agents.runs.endings import Played, summarise
 from agents.runs.learner_checkpoint import load_learner, save_learner
+from agents.runs.signals import Stopped
 from agents.runs.update import Update
 from agents.trainer import Annotate, Trainer, no_reference
 from policies import Policy
@@ -64,7 +66,8 @@ class Learner(Trainer):
             `seed`, which is also that of the environment and of the sampling.
 
     Attributes:
-        rescue_folder: Where `rescue` saves; None makes a new folder in `runs`.
+        rescue_folder: Where `rescue` saves, a folder or the checkpoints of a run; None makes a new
+            folder in `runs`.
         resume_command: What its note says to do then; None says how to load the folder.
 
     Raises:
@@ -121,13 +124,14 @@ class Learner(Trainer):
             self.collector = collector(policy, envs, temperature, seed)
             self._check_staleness()
         self.updates_done = self.tokens_done = self.episodes_done = 0
-        self.rescue_folder: Path | None = None
+        self.rescue_folder: Path | Checkpoints | None = None
         self.resume_command: str | None = None
         self._rescue_note = ""
         self._warned_of_worlds = False
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
-        self._reference_seconds = 0.0  # for the reference's part of the last `collect`
+        # For the reference's and the proximal policy's part of the last `collect`.
+        self._reference_seconds = self._proximal_seconds = 0.0
 
     # ---------------------------------------------------------------- the loop
 
@@ -159,13 +163,16 @@ class Learner(Trainer):
             fraction_done: Share of the training done, for the learning rate.
         """
         begin = self._now()
-        self._reference_seconds = 0.0
+        self._reference_seconds = self._proximal_seconds = 0.0
         rollout = self.collect()
         collected = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
         self.collector.forget()
         kl = _mean_kl(rollout)
-        seconds = {"rollout_seconds": collected - begin - self._reference_seconds}
+        passes = self._reference_seconds + self._proximal_seconds
+        seconds = {"rollout_seconds": collected - begin - passes}
+        if self.settings.importance_cap is not None:
+            seconds["proximal_seconds"] = self._proximal_seconds
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
         metrics |= {"kl_coef": self.kl_controller.coef} | seconds | self.collector.report()
@@ -227,7 +234,10 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout = self._with_penalty(self.with_proximal(self.algorithm.gather(self._play)))
+        rollout, begin = self.algorithm.gather(self._play), self._now()
+        rollout = self.with_proximal(rollout)
+        self._proximal_seconds = self._now() - begin
+        rollout = self._with_penalty(rollout)
         return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
@@ -353,7 +363,14 @@ class Learner(Trainer):
     # ---------------------------------------------------------------- saving
 
     def save(self, folder: str | Path) -> Path:
-        """Write all that is needed to resume; see `agents.runs.learner_checkpoint.save_learner`."""
+        """Write all that is needed to resume, whole or not at all.
+
+        A learner that is in the folder is replaced once the new one is on the disk; see
+        `agents.runs.learner_checkpoint.save_learner`.
+
+        Raises:
+            NotSavedError: It cannot be written; what was there is as it was.
+        """
         return save_learner(self, folder)
 
     def load(self, folder: str | Path) -> None:
@@ -378,7 +395,7 @@ class Learner(Trainer):
 
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
-        self.collector.load_state_dict(state["collector"])
+        self._load_collector(state["collector"])
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
@@ -387,30 +404,46 @@ class Learner(Trainer):
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
 
+    def _load_collector(self, state: dict[str, Any]) -> None:
+        """Take this rank's part of what the ranks' collectors have saved."""
+        parts = state.get("of_ranks", [state])
+        if len(parts) == self.ranks.size:
+            self.collector.load_state_dict(parts[self.ranks.rank])
+            return
+        warnings.warn(
+            f"this run was saved by {len(parts)} processes and goes on in {self.ranks.size}: "
+            "weights and optimiser are those that were saved, and its running episodes begin anew",
+            NotSavedWarning,
+            stacklevel=4,
+        )
+
     def rescue(self, error: BaseException) -> None:
         """Save what can be saved because of `error`, once, and say in a note of it where.
 
         The weights are saved as they are, everything else as it was at the start of the rollout
         that was interrupted. A mistake in the code, found before anything was learned, saves
-        nothing: an error that is none of `textenv.errors`, before the first update is done.
+        nothing: an error that is none of `textenv.errors`, before the first update is done. Nor
+        does a signal that does not wait, since the weights may be those of half an update.
         """
-        if self.ranks.size > 1:  # the others may be anywhere, and cannot be asked for their part
+        if isinstance(error, Stopped) or self.ranks.size > 1:  # others may be anywhere
             return
         known = isinstance(error, TextEnvError | KeyboardInterrupt)
         done = self._rescue_note in getattr(error, "__notes__", [])
         if done or not (known or self.updates_done):
             return
-        stamp = time.strftime("interrupted-%Y%m%d-%H%M%S")
-        folder = self.rescue_folder or Path("runs") / stamp
-        if self.rescue_folder is None and folder.exists():  # of another learner, in this second
-            folder = folder.with_name(f"{folder.name}-{id(self):x}")
-        self._rescue_note = self._saved_in(folder)
+        place = self.rescue_folder
+        if place is None:
+            place = Path("runs") / time.strftime("interrupted-%Y%m%d-%H%M%S")
+            if place.exists():  # of another learner, in this second
+                place = place.with_name(f"{place.name}-{id(self):x}")
+        self._rescue_note = self._saved_in(place)
         error.add_note(self._rescue_note)
 
-    def _saved_in(self, folder: Path) -> str:
+    def _saved_in(self, place: Path | Checkpoints) -> str:
         """Save all, or else the policy; says what was saved and why the rest was not."""
+        folder = place.folder if isinstance(place, Checkpoints) else place
         try:
-            save_learner(self, folder, self._rollout_start)
+            save_learner(self, place, self._rollout_start)
         except Exception as error:  # it must not hide the one that interrupted the run
             try:
                 self.policy.save(folder)

@@ -4,10 +4,11 @@ In a process group each rank reads its share of a minibatch. All else, from the 
 loss, is computed by every rank of the whole batch.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -146,6 +147,23 @@ class Trainer:
             ).item()
         return rollout, self._weighing(rollout) | metrics | {"learning_rate": rate}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next update depends on beside the weights, as arrays and plain types."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "minibatches": self.generator.bit_generator.state,
+            "precision": self.precision.state_dict(),
+            "replay": [rollout.state_dict() for rollout in self.replay],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.bit_generator.state = state["minibatches"]
+        self.precision.load_state_dict(state["precision"])
+        self.replay.clear()
+        self.replay.extend(map(Rollout.from_state_dict, state["replay"]))
+
     def outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
         """What the policy (or another one) says of the choices of a batch."""
 
@@ -238,7 +256,8 @@ class Trainer:
         weights = rollout.importance_weights
         if weights is None:
             return {}
-        capped = (weights == self.settings.importance_cap).to(weights.dtype)
+        cap = self.settings.importance_cap
+        capped = weights.ge(math.inf if cap is None else cap).to(weights.dtype)
         return {
             "importance_weight": losses.masked_mean(weights, rollout.mask).item(),
             "capped_fraction": losses.masked_mean(capped, rollout.mask).item(),

@@ -67,7 +67,11 @@ class FailedWorldWarning(UserWarning):
 
 
 class NotSavedWarning(UserWarning):
-    """A run that has begun can be neither saved nor resumed; the message says what stands in it."""
+    """A run goes on, and something of it cannot be saved; the message says what, and why."""
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint is not as it was written, and an older one is used in its place."""
 
 
 class ReplacedWorkerWarning(UserWarning):
@@ -159,6 +163,10 @@ class MissingExtraError(TextEnvError, ImportError):
 
 class CheckpointError(TextEnvError):
     """A saved policy or learner cannot be loaded."""
+
+
+class NotSavedError(TextEnvError, OSError):
+    """A checkpoint cannot be written: the disk is full, or the folder may not be written."""
 
 
 class VocabularyMismatchError(CheckpointError, ValueError):

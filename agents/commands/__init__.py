@@ -6,6 +6,7 @@ What a command does is in `agents.jobs`, which is imported when it runs: help ne
 import difflib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from agents.commands.recipe import RecipeSettings
 from agents.commands.revise import ReviseSettings
 from agents.commands.reward_model import RewardModelSettings
 from agents.commands.sft import SFTSettings
+from agents.runs.signals import handled, raise_stopped
 from textenv.errors import OptionError
 
 
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if line[0] == "--version":
         print(f"textenv {textenv.__version__}")
         return
-    with errors_as_messages("--debug" in line):
+    with errors_as_messages("--debug" in line), handled(raise_stopped, signal.SIGTERM):
         name, *rest = line
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, Machine, Trained
+from agents.commands.shared import Fit, Machine, Saved, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,4 +54,5 @@ class ClassifierSettings:
 
     task: Task
     training: Training
+    saving: Saved
     machine: Machine

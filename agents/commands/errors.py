@@ -1,9 +1,11 @@
 """What a user can mend, as one message instead of a traceback."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agents.runs.signals import Stopped
 from textenv.errors import OptionError, TextEnvError
 from textenv.places import place_of
 
@@ -15,7 +17,7 @@ def errors_as_messages(debug: bool) -> Iterator[None]:
     That is a named error, a file that cannot be read or written, and whatever the user's own code
     raises. Anything else is a mistake of this project, and its traceback is shown.
 
-    The exit code is 1, 2 for options that cannot be used, and 130 after Ctrl-C.
+    The exit code is 1, 2 for options that cannot be used, 130 after Ctrl-C and 143 after SIGTERM.
     """
     try:
         yield
@@ -26,13 +28,14 @@ def errors_as_messages(debug: bool) -> Iterator[None]:
         stopped = isinstance(error, KeyboardInterrupt)
         _print("\n".join([message, *getattr(error, "__notes__", [])]), stopped)
         code = 2 if isinstance(error, OptionError) else 1
-        raise SystemExit(130 if stopped else code) from error
+        asked = error.signal if isinstance(error, Stopped) else signal.SIGINT
+        raise SystemExit(128 + asked if stopped else code) from error
 
 
 def _message(error: BaseException) -> str | None:
     """What to print, or None for what the user cannot mend."""
     if isinstance(error, KeyboardInterrupt):
-        return "Stopped."
+        return f"Stopped by {error.signal.name}." if isinstance(error, Stopped) else "Stopped."
     raised = f"{type(error).__name__}: {error}"
     if isinstance(error, TextEnvError):
         return raised

@@ -16,6 +16,7 @@ from agents.commands.shared import (
     Published,
     RewardModels,
     Sampling,
+    Saved,
 )
 
 JUDGES = ("afinn", "textblob", "chinese", "terminal")
@@ -100,13 +101,17 @@ class Measures(RewardModels, OwnClassifier):
     refusals: bool = False
 
 
-@dataclass(frozen=True)
-class Output:
+@dataclass(frozen=True, kw_only=True)
+class Output(Saved):
     """What to write.
 
     Attributes:
-        json: Write all figures to this file.
+        json: Write all figures to this file. Answers that are given on the way are saved beside it:
+            run the same command again to resume.
         report: Write a page to this file, with some answers token by token.
+        save_every: With --json, save the answers every this many batches (50) or minutes (2m); 0
+            saves where a signal ends the command only. If not given, every two minutes, or every 50
+            times the seconds that the last save took where that is longer.
     """
 
     json: Path | None = setting(None, metavar="FILE")

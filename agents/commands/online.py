@@ -14,6 +14,7 @@ from agents.commands.shared import (
     Machine,
     Prompted,
     Sampling,
+    Saved,
 )
 
 
@@ -28,8 +29,8 @@ class Task(Adapted, Framed):
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
             with a 'prompt'), or file.py:function.
         labeller: Who ranks the answers: as for textenv preferences.
-        out: Folder of the run. Run the same command again to resume, from the last whole round;
-            rankings that were given since then are kept.
+        out: Folder of the run. Run the same command again to resume; rankings that were given since
+            the last save are kept.
         limit: Prompts at most; if not given, all of a file, or 256 of a function.
         held_out: Prompts on which the policy is compared with what it began as.
     """
@@ -109,4 +110,5 @@ class OnlineSettings:
     rounds: Rounds
     answers: Answers
     training: Training
+    saving: Saved
     machine: Machine

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine, Network
+from agents.commands.shared import Adapted, Fit, Machine, Network, Saved
 
 TOKENIZERS = ("bpe", "characters", "bytes", "gpt2", "cl100k_base", "o200k_base")
 SAVED_TOKENIZERS = {"another name of tiktoken": "*_*", "hf:NAME": "hf:*", "FILE.json": "*.json"}
@@ -79,14 +79,14 @@ class Training(Fit):
     weight_decay: float = setting(0.1, minimum=0)
 
 
-@dataclass(frozen=True)
-class Output:
+@dataclass(frozen=True, kw_only=True)
+class Output(Saved):
     """What to show and to keep.
 
     Attributes:
         out: Folder to save the policy in. Run the same command again to resume, with more --tokens
             to go on with a run that is finished.
-        report_every: Steps between two looks at the held-out text, each with a sample and a save.
+        report_every: Steps between two looks at the held-out text, each with a sample.
     """
 
     out: Path = setting(metavar="FOLDER")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Device
+from agents.commands.shared import Device, Saved
 from agents.optimisation.settings import PrecisionName
 
 
@@ -58,4 +58,5 @@ class RecipeSettings:
     """
 
     runs: Runs
+    saving: Saved
     machine: RecipeMachine

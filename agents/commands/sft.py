@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, FramedRecords, Machine, Trained
+from agents.commands.shared import Fit, FramedRecords, Machine, Saved, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,4 +73,5 @@ class SFTSettings:
     task: Task
     training: Training
     choosing: Choosing
+    saving: Saved
     machine: Machine

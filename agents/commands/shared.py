@@ -58,6 +58,22 @@ class Adapted(Published):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saved:
+    """How often to save.
+
+    Attributes:
+        save_every: Save a checkpoint every this many updates (50) or minutes (2m), too; 0 saves at
+            the end only. If not given, every two minutes, or every 50 times the seconds that the
+            last save took where that is longer. SIGTERM and SIGINT save at the end of an update.
+        keep: Checkpoints that are kept, the newest included: where one is damaged, the one before
+            it is used.
+    """
+
+    save_every: int | str | None = setting(None, metavar="N|Nm")
+    keep: int = setting(2, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained(Adapted):
     """A policy that is trained.
 

@@ -14,6 +14,7 @@ from agents.commands.shared import (
     Network,
     Prompted,
     RewardModels,
+    Saved,
 )
 from agents.optimisation.settings import Optimisation
 
@@ -103,24 +104,23 @@ class NewNetwork(Network):
     pretrain_tokens: int = setting(1_000_000, minimum=1)
 
 
-@dataclass(frozen=True)
-class Output:
+@dataclass(frozen=True, kw_only=True)
+class Output(Saved):
     """What to show and to keep.
 
     Attributes:
         eval_answers: Answers of each evaluation, before and after.
         eval_every: Evaluate every this many updates, too; 0 does not.
-        save_every: Save a checkpoint every this many updates, too; 0 saves at the end only.
         samples_every: Show a few answers every this many updates; 0 does not.
         logger: Where the numbers of every update go beside metrics.csv: tensorboard, wandb, mlflow
             or trackio. May be given several times.
         run_folder: A folder for the run is made in this one.
-        resume: Continue the run in this folder; no other option but --tokens is needed.
+        resume: Continue the run in this folder; it keeps its options, but for --tokens, --keep and
+            --save-every.
     """
 
     eval_answers: int = setting(512, minimum=2)
     eval_every: int = setting(0, minimum=0)
-    save_every: int = setting(0, minimum=0)
     samples_every: int = setting(20, minimum=0)
     logger: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = setting(["tensorboard"])
     run_folder: Path = setting(Path("runs"), metavar="FOLDER")
@@ -159,7 +159,10 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     """What follows from the options that are set: a text to go on reading needs ppo-ptx.
 
     Settings of version 0.1 had a weight of that text in every run, and no choice of algorithm.
+    Those before version 0.9 saved at the end only, if nothing else was said.
     """
+    if values.get("save_every") == 0 and "keep" not in values:
+        values = {**values, "save_every": None}
     if "algorithm" in values:
         return values
     if values.get("ptx_text") is not None:

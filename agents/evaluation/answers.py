@@ -1,9 +1,9 @@
 """A policy's answers to given prompts, their scores, and their probability under a reference."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,19 @@ class Evaluation:
     logprobs: NDArray[np.float64]
     ref_logprobs: NDArray[np.float64]
     failed_worlds: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """As `agents.runs.state_files` writes it."""
+        return {**vars(self), "samples": [vars(sample) for sample in self.samples]}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """From what `state` gave."""
+        samples = [
+            Sample(**{**sample, "turns": tuple(map(tuple, sample["turns"]))})
+            for sample in state["samples"]
+        ]
+        return cls(**{**state, "samples": samples})
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -101,6 +114,8 @@ def evaluate(
     temperature: float = 1.0,
     seed: int = 0,
     on_answers: Callable[[int], object] = lambda count: None,
+    before: Evaluation | None = None,
+    on_batch: Callable[[Evaluation], object] = lambda so_far: None,
 ) -> Evaluation:
     """Answer each of `prompts` once in `envs`, which also scores the answers.
 
@@ -115,6 +130,9 @@ def evaluate(
         seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
             prompt has random numbers of its own, so policies are compared on equal numbers.
         on_answers: Called with the number of answers so far after each batch.
+        before: What the last `on_batch` of a call with the same arguments was given: its answers
+            are not asked for again.
+        on_batch: Called with the evaluation so far after each batch.
 
     Raises:
         ValueError: There are no prompts.
@@ -124,12 +142,19 @@ def evaluate(
     """
     if not prompts:
         raise ValueError("there are no prompts to answer")
-    samples: list[Sample] = []
-    answers: list[NDArray[np.int64]] = []
-    logprobs: list[NDArray[np.float64]] = []
-    ref_logprobs: list[NDArray[np.float64]] = []
-    failed, world_error = 0, ""
-    for begin in range(0, len(prompts), envs.num_envs):
+    nothing = np.zeros(0)
+    before = before or Evaluation([], [], nothing, nothing)
+    samples, answers = list(before.samples), list(before.answers)
+    logprobs, ref_logprobs = [before.logprobs], [before.ref_logprobs]
+    failed, world_error = before.failed_worlds, ""
+
+    def so_far() -> Evaluation:
+        sums = np.concatenate(logprobs), np.concatenate(ref_logprobs)
+        return Evaluation(list(samples), list(answers), *sums, failed)
+
+    if samples:
+        on_answers(len(samples))
+    for begin in range(len(samples), len(prompts), envs.num_envs):
         some = prompts[begin : begin + envs.num_envs]
         numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
         batch = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
@@ -139,14 +164,13 @@ def evaluate(
             sums.append(_answer_logprobs(reader, batch, temperature or 1.0))
         failed += batch.failed_worlds
         world_error = batch.world_error or world_error
+        on_batch(so_far())
         on_answers(len(samples))
     if failed == len(prompts):
         raise WorldError(
             f"the world failed in all {failed} conversations, the last time so: {world_error}"
         )
-    return Evaluation(
-        samples, answers, np.concatenate(logprobs), np.concatenate(ref_logprobs), failed
-    )
+    return so_far()
 
 
 class Answers(NamedTuple):

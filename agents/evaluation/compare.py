@@ -7,6 +7,7 @@ or a policy that was prompted in another way.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -88,6 +89,8 @@ def compare(
     temperature: float = 1.0,
     seed: int = 0,
     on_answers: Callable[[int], object] = lambda count: None,
+    before: Mapping[str, Evaluation] | None = None,
+    on_batch: Callable[[str, Evaluation], object] = lambda row, so_far: None,
 ) -> list[Row]:
     """Let every policy answer the same prompts with the same seed, and measure the answers.
 
@@ -108,6 +111,9 @@ def compare(
         temperature: Logits are divided by this before sampling.
         seed: Seed of the sampling.
         on_answers: Called with the number of answers of all policies after each batch.
+        before: What the last `on_batch` of an earlier call with the same arguments was given, by
+            the names of the rows.
+        on_batch: Called with the name of a row and its evaluation so far after each batch.
 
     Raises:
         ValueError: There are no prompts or no policies.
@@ -128,7 +134,9 @@ def compare(
                 reference=reference,
                 temperature=temperature,
                 seed=seed,
-                on_answers=lambda count, before=done: on_answers(before + count),  # type: ignore[misc]
+                on_answers=lambda count, others=done: on_answers(others + count),  # type: ignore[misc]
+                before=(before or {}).get(title),
+                on_batch=partial(on_batch, title),
             )
             done += len(asked)
             if surprise is not None:

@@ -20,6 +20,7 @@ from typing import Any
 from agents.evaluation.judges import quiet_jieba
 from agents.feedback.preferences import Labeller, rank
 from agents.feedback.rankings import append_rankings, read_rankings
+from agents.runs.record_files import cut_half_record
 from textenv.imports import optional
 
 
@@ -88,6 +89,7 @@ class Remembered:
 
     def __init__(self, labeller: Labeller, path: str | os.PathLike[str]):
         self.labeller, self.path = labeller, Path(path)
+        cut_half_record(self.path)
         there = self.path.exists() and self.path.stat().st_size > 0
         rankings = read_rankings(self.path) if there else []
         self._known = {(ranking.prompt, ranking.answers): ranking.ranks for ranking in rankings}

@@ -69,9 +69,11 @@ def online_rounds(
     rankings: Sequence[Ranking] = (),
     first: int = 1,
     begun_at: int | None = None,
+    begun_with: Sequence[Ranking] | None = None,
     frame: Frame | None = None,
     seed: int = 0,
     show: Show = unseen,
+    on_update: Callable[[Update, Sequence[Ranking]], object] = lambda update, fresh: None,
 ) -> Iterator[Round]:
     """Collect answers, rank them, fit the reward model to all rankings so far, continue with PPO.
 
@@ -95,16 +97,21 @@ def online_rounds(
         rankings: Earlier rankings; the model learns from them too.
         first: Number of the first round.
         begun_at: `learner.tokens_done` at the beginning of round 1; now if None.
+        begun_with: The rankings of round `first` if it was stopped while PPO went on: the reward
+            model has learned from them, and they are not among `rankings`.
         frame: What wraps the prompts, that of the learner's environment; None for texts as they
             are.
         seed: Seed of the choice of prompts and of the answers.
         show: Shows how far a round is, such as `Stages.bar`.
+        on_update: Called after each PPO update with it and the round's rankings.
     """
     known = list(rankings)
     begin = learner.tokens_done if begun_at is None else begun_at
     # One generator for all rounds: a learning rate that falls does so over all of them.
     updates = learner.updates(begin + rounds * tokens_per_round)
-    for number in range(first, rounds + 1):
+
+    def ranked(number: int) -> list[Ranking]:
+        """Answers of the present policy to some prompts, ranked."""
         generator = np.random.default_rng([seed, number])
         count = min(prompts_per_round, len(prompts))
         asked = [prompts[i] for i in generator.choice(len(prompts), count, replace=False)]
@@ -138,9 +145,18 @@ def online_rounds(
             for prompt, some in zip(asked, answers, strict=True):
                 fresh += rank(labeller, [prompt], [some])
                 advance(len(fresh))
-        known += fresh
-        # All rankings, not the fresh ones alone: the model must not forget what it knew before.
-        fit(known)
+        return fresh
+
+    for number in range(first, rounds + 1):
+        if number == first and begun_with is not None:
+            fresh = list(begun_with)
+            known += fresh
+        else:
+            fresh = ranked(number)
+            known += fresh
+            # All rankings, not the fresh ones alone: the model must not forget what it knew.
+            fit(known)
+        title = f"Round {number} of {rounds}"
         done: list[Update] = []
         until = begin + number * tokens_per_round
         with show(f"{title}: PPO", max(until - learner.tokens_done, 1), "tokens") as advance:
@@ -148,6 +164,7 @@ def online_rounds(
             while learner.tokens_done < until:
                 done.append(replace(next(updates), rollout=None))
                 advance(learner.tokens_done - before, f"score {done[-1].score:.3f}")
+                on_update(done[-1], fresh)
         yield Round(number, fresh, done)
 
 

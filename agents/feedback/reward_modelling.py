@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Unpack
 
 import numpy as np
@@ -47,6 +48,7 @@ def reward_model_steps(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.1,
     seed: int = 0,
+    fitting: Fitting | None = None,
     **options: Unpack[FitOptions],
 ) -> Iterator[RewardModelStep]:
     """Fit `model` to `rankings`, one optimiser step at a time.
@@ -63,6 +65,8 @@ def reward_model_steps(
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         seed: Seed of the order, and of what is dropped.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of the rates and the options.
         **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see
             `agents.supervised.Fitting`.
 
@@ -70,12 +74,10 @@ def reward_model_steps(
         PromptError: No ranking says that one answer is better than another.
         UnframedError: There are messages, and the model has no template.
     """
-    rankings = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
-    if not rankings:
-        raise PromptError(NO_PAIRS)
+    rankings = with_pairs(rankings)
     read = for_frame(rankings, model.frame)
     rows = [model.encode([r.asked] * len(r.answers), r.answers) for r in read]
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         model,
         steps=steps_of(len(rankings), epochs, batch_size),
         learning_rate=learning_rate,
@@ -86,7 +88,7 @@ def reward_model_steps(
     device = model.trunk.device
     # A batch holds whole rankings: the loss compares answers to one prompt, and each prompt is read
     # once. Ouyang et al. found that pairs of one prompt in different batches overfit.
-    for batch in batches(len(rankings), epochs, batch_size, seed):
+    for batch in islice(batches(len(rankings), epochs, batch_size, seed), fitting.done, None):
         with fitting.computing():
             scores = _scores(model, model.pad([ids for i in batch for ids in rows[i]]))
         ranks = torch.tensor([rank for i in batch for rank in rankings[i].ranks], device=device)
@@ -96,6 +98,18 @@ def reward_model_steps(
         better, worse = ranked_pairs(-ranks, groups)
         right = (scores[better] > scores[worse]).float().mean().item()
         yield RewardModelStep(**asdict(step), accuracy=right)
+
+
+def with_pairs(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The rankings that say that one answer is better than another.
+
+    Raises:
+        PromptError: There is none.
+    """
+    found = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
+    if not found:
+        raise PromptError(NO_PAIRS)
+    return found
 
 
 def _scores(model: RewardModel, tokens: Tensor) -> Tensor:

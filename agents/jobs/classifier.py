@@ -12,9 +12,11 @@ from agents.commands.classifier import ClassifierSettings, Task
 from agents.evaluation.intervals import bootstrap_interval
 from agents.jobs.begin import begin_training
 from agents.jobs.fit import fit_arguments
+from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.jobs.holding_out import hold_out
 from agents.runs.stages import Stages
 from agents.supervised import (
+    Fitting,
     LabelledText,
     accuracy,
     classification_steps,
@@ -39,24 +41,37 @@ def run(settings: ClassifierSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
+    work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
     (learned, kept, labels), policy = begin_training(
         task, machine, lambda: _split(task, machine.seed)
     )
     model = TextClassifier(policy, labels, machine.seed)
     total = steps_of(len(learned), training.epochs, training.batch_size)
-    with Stages(console).bar("Classifier", total, "steps") as advance:
+    fitting = Fitting(
+        model,
+        steps=total,
+        precision=getattr(torch, machine.precision),
+        seed=machine.seed,
+        **fit_arguments(training),
+    )
+    with (
+        Stages(console).bar("Classifier", total, "steps") as advance,
+        work.saving(fitting) as saving,
+    ):
         for step in classification_steps(
             model,
             learned,
             lm_weight=training.lm_weight,
             epochs=training.epochs,
             batch_size=training.batch_size,
-            precision=getattr(torch, machine.precision),
             seed=machine.seed,
-            **fit_arguments(training),
+            fitting=fitting,
         ):
             advance(step.number, f"label loss {step.label_loss:.3f}")
+            saving.after(step.number)
+        saving.finish()
     model.save(task.out)
+    work.finished()
     if labels:
         usual = Counter(e.label for e in learned).most_common(1)[0][0]
         share = np.mean([e.label == usual for e in kept])

@@ -47,6 +47,7 @@ from agents.jobs.environments import (
     room_for_prompts,
     rules_of,
 )
+from agents.jobs.kept_answers import KeptAnswers
 from agents.jobs.labellers import TERMINAL
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import ModelJudge, is_judge, model_judge
@@ -157,8 +158,10 @@ def _compare(settings: EvaluateSettings) -> None:
         )
 
     total = len(named) * len(ways) * len(asked)
+    kept = KeptAnswers(settings, console)
     with ExitStack() as until_answered:
         advance = until_answered.enter_context(Stages(console).bar("Answers", total, "answers"))
+        on_batch = until_answered.enter_context(kept.saved_on_the_way())
 
         def on_answers(count: int) -> None:
             advance(count)
@@ -178,6 +181,8 @@ def _compare(settings: EvaluateSettings) -> None:
             temperature=wanted.temperature,
             seed=machine.seed,
             on_answers=on_answers,
+            before=dict(kept.rows),
+            on_batch=on_batch,
         )
     title = f"{len(asked)} answers of each policy"
     console.print(comparison_table(table, title))
@@ -196,6 +201,7 @@ def _compare(settings: EvaluateSettings) -> None:
         compares.tell(console)
     if settings.output.json is not None:
         write_file(settings.output.json, json.dumps(figures, indent=2))
+    kept.finished()
     if settings.output.report is not None:
         traces = [
             trace

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
 from agents.jobs.reward_models import reward_model_of
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
-from agents.runs.run_folder import RunFolder
 from agents.runs.stages import Stages
 from agents.supervised.pretraining import PretrainingStep, held_out_loss
 from policies import (
@@ -130,15 +130,21 @@ def with_critic(actor: Policy, reward: Any, algorithm: type[Algorithm]) -> Polic
 
 
 def policies_of(
-    settings: TrainSettings, stages: Stages, resume: RunFolder | None
+    settings: TrainSettings, stages: Stages, saved: Path | None
 ) -> tuple[Policy, Policy]:
-    """What learns, and what it began as."""
+    """What learns, and what it began as.
+
+    Args:
+        settings: The options.
+        stages: Shows the training of a new policy.
+        saved: A checkpoint of the run to go on from, if there is one.
+    """
     device = device_named(settings.device.device)
-    if resume:
-        policy = load_policy(resume.checkpoint / POLICY).to(device)
+    if saved:
+        policy = load_policy(saved / POLICY).to(device)
         if settings.task.lora:
             return policy, reference_of(policy, settings.task.lora)
-        return policy, load_policy(resume.checkpoint / REFERENCE).to(device).frozen_copy()
+        return policy, load_policy(saved / REFERENCE).to(device).frozen_copy()
     task = settings.task
     if task.policy is not None:
         policy = begin_with(task.policy, task.stop, task.no_bos)
@@ -178,7 +184,7 @@ def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
             speed = step.tokens / (time.perf_counter() - begin)
             advance(step.tokens, f"loss {step.loss:.2f}  {speed:,.0f} tokens/s")
 
-        policy = speeches.pretrain(shape, tokenizer, on_step=show)
+        policy = speeches.pretrain(shape, tokenizer, show, stages.console)
     _, kept = speeches.read()
     loss = held_out_loss(policy, speeches.stream(kept, tokenizer), shape.window)
     stages.console.print(f"Loss on held-out speeches: {loss:.3f} nats a token")

@@ -1,14 +1,13 @@
 """The job of `textenv online`: rounds of answers, rankings, a reward model and PPO.
 
-The folder of a run holds the last whole round (learner, reward model, all rankings so far), written
-beside and renamed; `journal.jsonl`, to which every ranking goes at once; and at the end the policy,
-the reward model and the rankings.
+The folder of a run holds its checkpoints (learner, reward model, all rankings so far), one of them
+from the end of each round and others from between; `journal.jsonl`, to which every ranking goes at
+once; and at the end the policy, the reward model and the rankings.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +48,7 @@ from agents.jobs.environments import (
     room_for_prompts,
     template_of_records,
 )
+from agents.jobs.going_on import CHECKPOINT, SAME_COMMAND
 from agents.jobs.holding_out import hold_out
 from agents.jobs.labellers import named_labeller, try_labeller
 from agents.jobs.machine import device_named
@@ -56,7 +56,11 @@ from agents.jobs.outputs import check_folder
 from agents.jobs.preferences import asked_of, chosen_prompts
 from agents.learner import Learner
 from agents.optimisation.settings import falling
+from agents.runs.checkpoints import Checkpoints, write_whole
+from agents.runs.learner_checkpoint import write_learner
+from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Advance, Stages
+from agents.runs.update import Update
 from agents.supervised.sft import steps_of
 from policies import Policy, RewardModel, tokenizer_of
 from policies.templates import keep_template
@@ -67,8 +71,8 @@ from textenv.files import reason
 from textenv.frames import CHAT, ChatTemplate, ModelTemplate, load_frame
 
 CONFIG, STATE = "config.json", "state.json"
-JOURNAL, RANKINGS_FILE = "journal.jsonl", "rankings.jsonl"
-MAY_CHANGE = ("rounds", "device", "held_out")
+JOURNAL, RANKINGS_FILE, FRESH = "journal.jsonl", "rankings.jsonl", "fresh.jsonl"
+MAY_CHANGE = ("rounds", "device", "held_out", "save_every", "keep")
 """Options that a resumed run may be given other values of."""
 
 
@@ -131,6 +135,7 @@ class OnlineRun:
         model: The reward model, or the rewards of tokens.
         learner: Trains the policy against it.
         rankings: All rankings of the rounds that are done.
+        fresh: Those of the round in which PPO goes on; None between rounds.
         done: Number of the last round that is done.
         stages: Shows what is done.
     """
@@ -140,6 +145,7 @@ class OnlineRun:
     model: RewardModel
     learner: Learner
     rankings: list[Ranking]
+    fresh: list[Ranking] | None
     done: int
     stages: Stages
 
@@ -168,7 +174,7 @@ class OnlineRun:
         kind = RewardModel if settings.rounds.segment_tokens is None else TokenReward
         model = kind.from_policy(policy, machine.seed, template)
         with_lora(policy, task.lora, machine.seed, task.policy)
-        saved = _saved(task.out)
+        saved = _saved(task.out, settings.saving.keep)
         if saved is not None:
             model = kind.load(saved / "reward_model", trunk=model.trunk)
         envs = environment_for(
@@ -194,11 +200,13 @@ class OnlineRun:
         )
         learner.runtime_state()  # what cannot be saved says so now
         learner.rescue_folder = task.out / "interrupted"
-        learner.resume_command = "the same command goes on from the last whole round"
-        made = cls(settings, prompts, model, learner, [], 0, Stages(console))
+        learner.resume_command = SAME_COMMAND
+        made = cls(settings, prompts, model, learner, [], None, 0, Stages(console))
         if saved is not None:
             learner.load(saved / "learner")
-            made.rankings = read_rankings(saved / RANKINGS_FILE)
+            made.rankings = _rankings(saved / RANKINGS_FILE)
+            if (saved / FRESH).exists():
+                made.fresh = _rankings(saved / FRESH)
             made.done = _state(saved)["round"]
             console.print(f"{made.done} rounds are done.")
         return made
@@ -213,11 +221,30 @@ class OnlineRun:
         rounds, wanted = self.settings.rounds, self.settings.answers
         out = self.settings.task.out
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / CONFIG, to_kept(self.settings))
+        write_whole(out / CONFIG, json.dumps(to_kept(self.settings), indent=2, default=str))
+        options = self.settings.saving
+        saving = Saving(
+            Checkpoints(out / CHECKPOINT, options.keep),
+            self._write,
+            Schedule.of(options.save_every),
+            self.stages.console,
+            SAME_COMMAND,
+            done=self.learner.updates_done,
+            # Not a save: the reward model may be half fitted.
+            rescue=lambda error: error.add_note(SAME_COMMAND),
+        )
 
-        def show(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        @contextmanager
+        def show(name: str, total: int, unit: str) -> Iterator[Advance]:
             quiet = asks_people and unit == RANKINGS
-            return (unseen if quiet else self.stages.bar)(name, total, unit)
+            with ExitStack() as stack:
+                if unit != "tokens":  # rankings are kept one by one
+                    stack.enter_context(saving.at_once())
+                yield stack.enter_context((unseen if quiet else self.stages.bar)(name, total, unit))
+
+        def on_update(update: Update, fresh: Sequence[Ranking]) -> None:
+            self.fresh = list(fresh)
+            saving.after(self.learner.updates_done)
 
         played: Iterator[Round] = online_rounds(
             self.learner,
@@ -233,21 +260,24 @@ class OnlineRun:
             rankings=self.rankings,
             first=self.done + 1,
             begun_at=0,
+            begun_with=self.fresh,
             frame=self.model.frame,
             seed=self.settings.machine.seed,
             show=show,
+            on_update=on_update,
         )
-        for one in played:
-            self.rankings += one.rankings
-            self.done = one.number
-            self._save()
-            last = one.updates[-1] if one.updates else None
-            self.stages.console.print(
-                f"Round {one.number}: {sum(len(r.pairs()) for r in one.rankings)} pairs"
-                + (f", score {last.score:.3f}" if last else "")
-                + (f", KL {last.kl:.4f} nats a token" if last and last.kl is not None else ""),
-                highlight=False,
-            )
+        with saving:
+            for one in played:
+                self.rankings += one.rankings
+                self.done, self.fresh = one.number, None
+                last = one.updates[-1] if one.updates else None
+                self.stages.console.print(
+                    f"Round {one.number}: {sum(len(r.pairs()) for r in one.rankings)} pairs"
+                    + (f", score {last.score:.3f}" if last else "")
+                    + (f", KL {last.kl:.4f} nats a token" if last and last.kl is not None else ""),
+                    highlight=False,
+                )
+                saving.finish()
 
     def compare(self, labeller: Labeller, prompts: Sequence[Asked]) -> None:
         """Show how often the labeller prefers the policy's answers to those of its beginning."""
@@ -281,7 +311,8 @@ class OnlineRun:
         out, console = self.settings.task.out, self.stages.console
         self.learner.policy.save(out / "policy")
         self.model.save(out / "reward_model")
-        shutil.copyfile(_folder(out, self.done) / RANKINGS_FILE, out / RANKINGS_FILE)
+        records = (json.dumps(ranking.to_record(), ensure_ascii=False) for ranking in self.rankings)
+        write_whole(out / RANKINGS_FILE, "".join(f"{record}\n" for record in records))
         console.print(f"Rankings: {out / RANKINGS_FILE}", soft_wrap=True)
         console.print(f"Reward model: {out / 'reward_model'}", soft_wrap=True)
         console.print(f"Policy: {out / 'policy'}", soft_wrap=True)
@@ -316,18 +347,14 @@ class OnlineRun:
                 on_step=on_step,
             )
 
-    def _save(self) -> None:
-        """Write the round beside, rename it, and remove the one before."""
-        out = self.settings.task.out
-        part = out / "round.part"
-        shutil.rmtree(part, ignore_errors=True)
-        self.learner.save(part / "learner")
-        self.model.save(part / "reward_model")
-        append_rankings(part / RANKINGS_FILE, self.rankings)
-        _write_json(part / STATE, {"round": self.done})
-        part.rename(_folder(out, self.done))
-        for number in range(1, self.done):
-            shutil.rmtree(_folder(out, number), ignore_errors=True)
+    def _write(self, folder: Path) -> None:
+        """Write the present state into a checkpoint."""
+        write_learner(self.learner, folder / "learner")
+        self.model.save(folder / "reward_model")
+        append_rankings(folder / RANKINGS_FILE, self.rankings)
+        if self.fresh is not None:
+            append_rankings(folder / FRESH, self.fresh)
+        (folder / STATE).write_text(json.dumps({"round": self.done}), encoding="utf-8")
 
 
 def _prompt(asked: Asked) -> Prompt:
@@ -335,13 +362,15 @@ def _prompt(asked: Asked) -> Prompt:
     return Prompt(asked) if isinstance(asked, str) else Prompt.from_row({"prompt": list(asked)})
 
 
-def _folder(out: Path, number: int) -> Path:
-    return out / f"round-{number:03d}"
+def _saved(out: Path, keep: int) -> Path | None:
+    """What to go on from: the newest whole checkpoint, or the last round of versions before 0.9."""
+    found = Checkpoints(out / CHECKPOINT, keep).newest()
+    return found or max(out.glob("round-*"), default=None, key=lambda path: path.name)
 
 
-def _saved(out: Path) -> Path | None:
-    """The last round that was saved."""
-    return max(out.glob("round-*"), default=None, key=lambda path: path.name)
+def _rankings(path: Path) -> list[Ranking]:
+    """What `append_rankings` wrote; nothing leaves an empty file."""
+    return read_rankings(path) if path.stat().st_size else []
 
 
 def _state(saved: Path) -> dict[str, Any]:
@@ -374,7 +403,3 @@ def _check_same(settings: OnlineSettings) -> None:
             f"the run in {settings.task.out} was begun with {flags}: give the same, or another "
             "--out"
         )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")

@@ -9,7 +9,6 @@ from rich.console import Console
 from agents.commands.preferences import PreferencesSettings
 from agents.feedback import (
     Asked,
-    append_rankings,
     label_in_terminal,
     rank,
     sample_answers,
@@ -20,6 +19,7 @@ from agents.jobs.environments import fit_prompts, room_for_prompts, template_of_
 from agents.jobs.labellers import named_labeller, try_labeller
 from agents.jobs.machine import device_named, to_machine
 from agents.jobs.outputs import check_file
+from agents.runs.record_files import append_whole, cut_half_record
 from agents.runs.stages import Stages
 from policies import Policy, tokenizer_of
 from textenv import ListPrompts, Prompt, PromptSource, load_prompts
@@ -54,6 +54,7 @@ def run(settings: PreferencesSettings) -> None:
     )
     frame = load_frame(template, tokenizer_of(speaker))
     fitting = fit_prompts(chosen, speaker, room, wanted.long_prompts, console, frame)
+    cut_half_record(task.out)
     asked = unranked(asked_of(fitting, speaker, frame), task.out)
     for prompt in asked[:1]:  # before anything takes long
         try_labeller(labeller, prompt)
@@ -86,11 +87,13 @@ def run(settings: PreferencesSettings) -> None:
             try:
                 for some, of_some in answers():
                     ranked = rank(judge, some, of_some)
-                    append_rankings(task.out, [replace(r, labeller=task.labeller) for r in ranked])
+                    # All or none: a call that goes on draws the answers that this one would have.
+                    named = (replace(ranking, labeller=task.labeller) for ranking in ranked)
+                    append_whole(task.out, [ranking.to_record() for ranking in named])
                     done += len(some)
                     advance(done)
             except KeyboardInterrupt as error:
-                error.__notes__ = [f"{done} prompts are ranked. The same command goes on."]
+                error.add_note(f"{done} prompts are ranked. The same command goes on.")
                 raise
     labeller.tell(console)
     console.print(f"Rankings: {task.out}", soft_wrap=True)

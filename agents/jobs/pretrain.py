@@ -15,10 +15,14 @@ from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.fit import fit_arguments
+from agents.jobs.going_on import CHECKPOINT, SAME_COMMAND
 from agents.jobs.machine import device_named
 from agents.jobs.networks import check_sizes, new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.jobs.weights import files_and_weights
+from agents.runs.checkpoints import Checkpoints, write_whole
+from agents.runs.learner_checkpoint import POLICY
+from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Stages
 from agents.runs.streaming import visible
 from agents.supervised import (
@@ -51,6 +55,8 @@ from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
+MAY_CHANGE = ("report_every", "save_every", "keep")
+"""Options that a run which goes on may be given other values of."""
 ADDED = {
     "stop": "None",
     "no_bos": "False",
@@ -85,26 +91,32 @@ def run(settings: PretrainSettings) -> None:
     training, network = settings.training, settings.network
     out, report_every = settings.output.out, settings.output.report_every
     device = device_named(settings.machine.device)
+    schedule = Schedule.of(settings.output.save_every)
+    checkpoints = Checkpoints(out / CHECKPOINT, settings.output.keep)
     if network.policy is None:
         check_sizes(network)
     files, weights = files_and_weights(settings.text.text)
     check_there(files, "text")
     check_folder(out, "--out")
-    described = {k: str(v) for k, v in to_kept(settings).items() if k != "report_every"}
-    resumed = _interrupted(out, described, to_flat(settings))
+    described = {k: str(v) for k, v in to_kept(settings).items() if k not in MAY_CHANGE}
+    _check_same(out, described, to_flat(settings))
+    saved = checkpoints.newest()
+    policy = None if saved is None else saved / POLICY
+    if saved is None and (out / "fitting.json").exists():  # of versions before 0.9
+        saved = policy = out
     stages = Stages(console)
-    if network.policy is None and not resumed:
+    if policy is not None:
+        model: Policy = load_policy(policy)
+    elif network.policy is None:
         text = settings.text
         if not any(document.strip() for document in _documents(files)):
             raise PromptError(f"there is no text in {' and '.join(map(str, files))}")
         vocabulary = _vocabulary(text.tokenizer, files, text.vocab_size, stages)
-        model: Policy = new_network(network, vocabulary, settings.machine.seed)
-    elif resumed:
-        model = load_policy(out)
+        model = new_network(network, vocabulary, settings.machine.seed)
     else:
         model = wide_enough(_given(network, settings.machine.seed), network)
     model.to(device)
-    learned, kept = _streams(out, files, weights, settings, model, resumed)
+    learned, kept = _streams(out, files, weights, settings, model, resumed=saved is not None)
     if isinstance(learned, StreamMixture):
         passes = learned.passes(training.tokens)
         for path, share, times in zip(files, learned.shares, passes, strict=True):
@@ -119,37 +131,37 @@ def run(settings: PretrainSettings) -> None:
         optimizer=OPTIMISERS[training.optimizer],
         **fit_arguments(training),
     )
-    if resumed:
-        fitting.load(out)
+    if saved is not None:
+        fitting.load(saved)
         console.print(f"Going on after step {fitting.done:,} of {fitting.steps:,}.")
     out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(json.dumps(described, indent=2), encoding="utf-8")
+    write_whole(out / CONFIG, json.dumps(described, indent=2))
 
-    def save() -> None:
-        model.save(out)
-        fitting.save(out)
+    def write(folder: Path) -> None:
+        model.save(folder / POLICY)
+        fitting.save(folder)
 
-    try:
-        with stages.bar("Pretraining", training.tokens, "tokens") as advance:
-            for step in pretraining_steps(
-                model,
-                learned,
-                total_tokens=training.tokens,
-                window=network.window,
-                batch_size=training.batch_size,
-                accumulate=training.accumulate,
-                ramp=ramp,
-                seed=settings.machine.seed,
-                fitting=fitting,
-            ):
-                advance(step.tokens, f"loss {step.loss:.3f}")
-                if step.number % report_every == 0 or step.number == fitting.steps:
-                    _report(model, kept, network.window, step.number, console)
-                    save()
-    except (Exception, KeyboardInterrupt) as error:
-        save()
-        error.add_note(f"Saved in {out}. The same command goes on with it.")
-        raise
+    with (
+        stages.bar("Pretraining", training.tokens, "tokens") as advance,
+        Saving(checkpoints, write, schedule, console, SAME_COMMAND, done=fitting.done) as saving,
+    ):
+        for step in pretraining_steps(
+            model,
+            learned,
+            total_tokens=training.tokens,
+            window=network.window,
+            batch_size=training.batch_size,
+            accumulate=training.accumulate,
+            ramp=ramp,
+            seed=settings.machine.seed,
+            fitting=fitting,
+        ):
+            advance(step.tokens, f"loss {step.loss:.3f}")
+            saving.after(step.number)
+            if step.number % report_every == 0 or step.number == fitting.steps:
+                _report(model, kept, network.window, step.number, console)
+        saving.finish()
+    model.save(out)
     console.print(f"Policy: {out}", soft_wrap=True)
 
 
@@ -161,18 +173,21 @@ def _given(network: PretrainedNetwork, seed: int) -> Policy:
     return with_lora(model, network.lora, seed, network.policy)
 
 
-def _interrupted(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -> bool:
-    """Whether `out` holds a run of these settings; one of other settings is not overwritten.
+def _check_same(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -> None:
+    """Refuse to overwrite a run of other settings.
 
     Args:
         out: The folder.
         settings: With absolute paths. More or fewer tokens are no other settings.
         as_given: The same as they were typed, which is what version 0.1 wrote.
+
+    Raises:
+        CheckpointError: `out` holds one.
     """
     try:
         known = ADDED | json.loads((out / CONFIG).read_text(encoding="utf-8"))
     except OSError:
-        return False
+        return
     except ValueError as error:
         raise CheckpointError(f"{out / CONFIG} is damaged: {error}") from error
     different = [
@@ -185,7 +200,6 @@ def _interrupted(out: Path, settings: dict[str, str], as_given: dict[str, Any]) 
             f"{out} holds a run with other settings ({', '.join(different)}): choose another "
             f"--out, or go on from its policy with --policy {out}"
         )
-    return (out / "fitting.json").exists()
 
 
 def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -> Tokenizer:

@@ -26,11 +26,13 @@ from agents.feedback import (
     reward_model_steps,
     split_rankings,
 )
+from agents.feedback.reward_modelling import with_pairs
 from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
+from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.runs.stages import Stages
-from agents.supervised import read_examples
+from agents.supervised import Fitting, read_examples
 from agents.supervised.sft import steps_of
 from policies import RewardModel, RewardModelEnsemble
 from textenv.errors import MalformedRecordError
@@ -51,6 +53,7 @@ def run(settings: RewardModelSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
+    work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
     (learned, kept), policy = begin_training(
         task,
         machine,
@@ -69,21 +72,35 @@ def run(settings: RewardModelSettings) -> None:
     demonstrations = laid_flat(learned, frame)
     if task.reference is not None:
         demonstrations = _demonstrations(task.reference, frame)
-    steps = steps_of(len(learned), training.epochs, training.batch_size)
-    with Stages(console).bar("Reward model", steps * task.members, "steps") as advance:
-        for number, member in enumerate(members):
+    steps = steps_of(len(with_pairs(learned)), training.epochs, training.batch_size)
+    fittings = [
+        Fitting(
+            member,
+            steps=steps,
+            precision=getattr(torch, machine.precision),
+            seed=machine.seed + number,
+            **fit_arguments(training),
+        )
+        for number, member in enumerate(members)
+    ]
+    with (
+        Stages(console).bar("Reward model", steps * task.members, "steps") as advance,
+        work.saving(*fittings) as saving,
+    ):
+        for number, (member, fitting) in enumerate(zip(members, fittings, strict=True)):
             for step in reward_model_steps(
                 member,
                 learned,
                 loss=LOSSES[training.loss],
                 epochs=training.epochs,
                 batch_size=training.batch_size,
-                precision=getattr(torch, machine.precision),
                 seed=machine.seed + number,
-                **fit_arguments(training),
+                fitting=fitting,
             ):
                 done = number * steps + step.number
                 advance(done, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
+                saving.after(done)
+        saving.finish()
     with console.status("Examination"):
         before = [length_bias(member, kept) for member in members]
         for member in members:
@@ -94,6 +111,7 @@ def run(settings: RewardModelSettings) -> None:
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
         bias = length_bias(model, kept)
     model.save(task.out)
+    work.finished()
     console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
     if task.members > 1:
         alone = ", ".join(f"{pair_accuracy(member, kept).mean:.3f}" for member in members)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from agents.commands.sft import Choosing, SFTSettings
 from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
+from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.jobs.holding_out import hold_out
 from agents.runs.stages import Stages
 from agents.supervised import (
     Example,
     FitStep,
+    Fitting,
     answer_loss,
     read_examples,
     sft_steps,
@@ -27,6 +30,7 @@ from agents.supervised import (
     with_language_modelling,
 )
 from agents.supervised.epochs import (
+    Curve,
     Epoch,
     Measure,
     best_epoch,
@@ -34,7 +38,7 @@ from agents.supervised.epochs import (
     reward_model_score,
     write_curve,
 )
-from agents.supervised.sft import held_out_answer_loss, steps_of
+from agents.supervised.sft import held_out_answer_loss, learnable, steps_of
 from policies import Policy, RewardModel, tokenizer_of
 from textenv.errors import MalformedRecordError, OptionError
 from textenv.frames import load_frame
@@ -55,6 +59,7 @@ def run(settings: SFTSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
+    work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
     # All forms are looked at before the policy is loaded, whose template the second reading needs.
     look = partial(read_records, parse=example, what="examples")
     _, model = begin_training(task, machine, lambda: read_files(task.examples, look))
@@ -70,7 +75,7 @@ def run(settings: SFTSettings) -> None:
     )
     if len(found) < 2:
         raise MalformedRecordError(f"there are {len(found)} examples; two or more are needed")
-    usable = [e for e in found if any(e.encode(tokenizer, context)[1])]
+    usable = learnable(model, found)
     if not usable:
         raise MalformedRecordError(
             f"none of the {len(found)} examples has an answer within the context of {context} "
@@ -92,9 +97,28 @@ def run(settings: SFTSettings) -> None:
     loss = with_language_modelling(training.lm_weight) if training.lm_weight else answer_loss
     loss = whole_loss if training.whole else loss
     measures = _measures(settings.choosing, kept, model.device)
-    before = held_out_answer_loss(model, kept) if kept else float("nan")
     total = steps_of(len(learned), training.epochs, training.batch_size)
-    with Stages(console).bar("SFT", total, "steps") as advance:
+    fitting = Fitting(
+        model,
+        steps=total,
+        precision=getattr(torch, machine.precision),
+        seed=machine.seed,
+        **fit_arguments(training),
+    )
+    noted = work.numbers
+    if noted:
+        before = noted["before"]
+    else:
+        before = held_out_answer_loss(model, kept) if kept else math.nan
+    curve = Curve.of(noted["curve"]) if noted else Curve()
+
+    def numbers() -> dict[str, Any]:
+        return {"before": before, "curve": curve.state()}
+
+    with (
+        Stages(console).bar("SFT", total, "steps") as advance,
+        work.saving(fitting, numbers=numbers) as saving,
+    ):
 
         def steps() -> Iterator[FitStep]:
             for step in sft_steps(
@@ -102,22 +126,26 @@ def run(settings: SFTSettings) -> None:
                 learned,
                 epochs=training.epochs,
                 batch_size=training.batch_size,
-                precision=getattr(torch, machine.precision),
                 loss=loss,
                 seed=machine.seed,
-                **fit_arguments(training),
+                fitting=fitting,
             ):
                 advance(step.number, f"loss {step.loss:.3f}")
                 yield step
+                saving.after(step.number)  # once the end of an epoch is measured
 
         if measures:
             an_epoch = steps_of(len(learned), 1, training.batch_size)
-            curve = list(by_epoch(model, steps(), an_epoch, measures, task.out))
+            collections.deque(
+                by_epoch(model, steps(), an_epoch, measures, task.out, curve), maxlen=0
+            )
         else:
             collections.deque(steps(), maxlen=0)
+        saving.finish()
     if measures:
-        _choose(model, curve, settings.choosing.choose_by, task.out, console)
+        _choose(model, curve.epochs, settings.choosing.choose_by, task.out, console)
     model.save(task.out)
+    work.finished()
     if kept:
         after = held_out_answer_loss(model, kept)
         console.print(f"Loss of held-out answers, nats a token: {before:.3f} -> {after:.3f}")

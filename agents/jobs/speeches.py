@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -24,12 +23,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from agents.feedback.labellers import vader_labeller
 from agents.feedback.preferences import Labeller
-from agents.supervised.pretraining import PretrainingStep, pretraining_steps
+from agents.runs.checkpoints import Checkpoints
+from agents.runs.learner_checkpoint import POLICY
+from agents.runs.saving import Saving, Schedule
+from agents.supervised.fitting import Fitting
+from agents.supervised.pretraining import PretrainingStep, pretraining_steps, steps_of_tokens
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, Tokenizer
+from textenv.errors import NotSavedError
 from textenv.imports import optional
 from textenv.rewards import EpisodeReward, per_text
 from textenv.tokenizers import TiktokenTokenizer, train_bpe
@@ -167,30 +172,61 @@ def pretrain(
     settings: Pretraining,
     tokenizer: TiktokenTokenizer,
     on_step: Callable[[PretrainingStep], object] = lambda step: None,
+    console: Console | None = None,
 ) -> TransformerPolicy:
     """A GPT that has read the training speeches; it is put into the cache.
+
+    One that was stopped on the way goes on.
 
     Args:
         settings: What shapes it.
         tokenizer: From `learn_vocabulary`.
         on_step: Called after each optimiser step.
+        console: Where to say what is saved on the way; the terminal if None.
+
+    Raises:
+        Stopped: A signal asked for it; what was learned is saved.
     """
     config = TransformerConfig(
         tokenizer.vocab_size, settings.window, settings.n_layer, settings.n_head, settings.n_embd
     )
     policy = TransformerPolicy(config, tokenizer=tokenizer, seed=settings.seed)
     training, _ = read()
-    for step in pretraining_steps(
+    total, window, batch_size = settings.total_tokens, settings.window, settings.batch_size
+    fitting = Fitting(
         policy,
-        stream(training, tokenizer),
-        total_tokens=settings.total_tokens,
-        window=settings.window,
-        batch_size=settings.batch_size,
+        steps=steps_of_tokens(total, window, batch_size),
         learning_rate=settings.learning_rate,
         seed=settings.seed,
-    ):
-        on_step(step)
-    _save_whole(policy, pretrained_folder(settings))
+    )
+    folder = pretrained_folder(settings)
+    unfinished = Checkpoints(folder.with_name(f"{folder.name}-unfinished"), keep=2)
+    if unfinished.are_being_written():  # by a run that needs the same policy
+        unfinished = Checkpoints(unfinished.folder.with_name(f"{folder.name}-{os.getpid()}"))
+    if saved := unfinished.newest():
+        policy.load_weights(saved / POLICY)
+        fitting.load(saved)
+
+    def write(empty: Path) -> None:
+        policy.save(empty / POLICY)
+        fitting.save(empty)
+
+    to_go_on = "The same command goes on with the pretraining."
+    console = console or Console()
+    with Saving(unfinished, write, Schedule(), console, to_go_on, done=fitting.done) as saving:
+        for step in pretraining_steps(
+            policy,
+            stream(training, tokenizer),
+            total_tokens=total,
+            window=window,
+            batch_size=batch_size,
+            seed=settings.seed,
+            fitting=fitting,
+        ):
+            on_step(step)
+            saving.after(step.number)
+        _save_whole(policy, folder)
+        unfinished.remove()
     return policy
 
 
@@ -212,12 +248,10 @@ def cache_folder() -> Path:
 
 
 def _save_whole(policy: TransformerPolicy, folder: Path) -> None:
-    """Save under another name first: a run that is killed leaves no half of a policy behind."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = policy.save(Path(scratch) / "policy")
-        try:
-            made.rename(folder)
-        except OSError:  # another run was faster
-            if not folder.exists():
-                raise
+    """Put a policy into the cache; whole, and once."""
+    made = Checkpoints(folder)
+    try:
+        made.save(policy.save)
+    except NotSavedError:  # another run was faster
+        if made.newest() is None:
+            raise

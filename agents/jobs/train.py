@@ -32,11 +32,13 @@ from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.learner_checkpoint import POLICY
+from agents.runs.checkpoints import write_whole
+from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
+from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Stages
 from agents.runs.stopping import BeyondKL, until
 from policies import Policy
@@ -53,6 +55,10 @@ from textenv.loading import load_object
 from textenv.reward_trial import try_reward
 
 SHOWN_SAMPLES = 5
+ENDED = "ended.json"
+"""In a checkpoint, once all is learned: the tokens that were asked for."""
+MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "debug"}
+"""Options that a run may be given when it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,13 @@ def train(
     Raises:
         TextEnvError: Something given cannot be used, or a reward failed. If the learner was
             running it is saved first, as it is on KeyboardInterrupt; a note says where.
+        Stopped: A signal asked for it; the learner was saved after a whole update.
     """
     device_named(settings.device.device)  # what cannot be used is found before the long work
+    schedule = Schedule.of(settings.output.save_every)
+    saved = None if resume is None else resume.checkpoints().newest()
+    if resume and saved is None:
+        console.print(f"Nothing was saved in {resume.path} yet: the run begins again.")
     check_loggers(settings.output.logger)
     made = algorithm_class(settings)
     task, talk = settings.task, settings.conversation
@@ -130,8 +141,8 @@ def train(
     stages = Stages(console)
     sources = sources_of(settings)
     reward = reward_of(settings)
-    _try_reward(settings, sources[0], resume)
-    actor, reference = policies_of(settings, stages, resume)
+    _try_reward(settings, sources[0], saved)
+    actor, reference = policies_of(settings, stages, saved)
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     keep_template(actor, named_template(talk.frame, actor))
@@ -157,14 +168,15 @@ def train(
 
     before = answers("Answers before", reference)
     learner = _learner(settings, policy, envs, algorithm, reference)
-    if resume:
-        learner.load(run.checkpoint)
-    with stages.timed(made.__name__):
-        _learn(learner, settings, run, console, lambda: examine(policy))
+    if saved:
+        read_learner(learner, saved)
+    if not (saved and _has_ended(saved, settings.training.tokens)):
+        with stages.timed(made.__name__):
+            _learn(learner, settings, run, console, schedule, lambda: examine(policy))
     try:
         after = answers("Answers after", policy)
     except KeyboardInterrupt as error:
-        error.__notes__ = [_to_go_on(run)]
+        error.__notes__ = [f"Saved. {_to_go_on(run)}"]
         raise
 
     before, after = _of_one_prompt(before, after)
@@ -172,7 +184,7 @@ def train(
     result = Result(run, before, after, held_out, gain, stages.seconds)
     for updates, evaluation in ((0, before), (learner.updates_done, after)):
         append_samples(run.samples, evaluation.samples, update=updates)
-    (run.path / "result.json").write_text(json.dumps(result.numbers(), indent=2), encoding="utf-8")
+    write_whole(run.path / "result.json", json.dumps(result.numbers(), indent=2))
     write_training_report(run, before, after)
     return result
 
@@ -197,7 +209,7 @@ def _of_one_prompt(before: Evaluation, after: Evaluation) -> tuple[Evaluation, E
 # -------------------------------------------------------------------- what the job is made of
 
 
-def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolder | None) -> None:
+def _try_reward(settings: TrainSettings, prompts: PromptSource, saved: Path | None) -> None:
     """Find out that the user's reward cannot work, before anything is loaded or trained."""
     if settings.task.reward is None:
         return
@@ -205,7 +217,7 @@ def _try_reward(settings: TrainSettings, prompts: PromptSource, resume: RunFolde
         load_object(settings.task.reward)
         return
     (prompt,) = prompts.draw(np.zeros(1, dtype=np.uint64))
-    folder = resume.checkpoint / POLICY if resume else settings.task.policy
+    folder = saved / POLICY if saved else settings.task.policy
     try_reward(settings.task.reward, prompt, (folder and saved_tokenizer(folder)) or "bytes")
 
 
@@ -231,24 +243,28 @@ def _check_given(settings: TrainSettings, given: set[str]) -> None:
 
 
 def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -> TrainSettings:
-    """The settings of the run, with the tokens that were asked for now, if any were.
+    """The settings of the run, with those that are given now and may be others.
 
     Raises:
         CheckpointError: The folder is not that of a run.
         OptionError: Other options were given as well.
     """
-    if others := names - {"resume", "tokens", "debug"}:
+    if others := names - MAY_CHANGE:
         flags = ", ".join("--" + name.replace("_", "-") for name in sorted(others))
         raise OptionError(f"a resumed run keeps its settings; leave out {flags}")
     try:
         stored = json.loads(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.path} is not the folder of a run: {reason(error)}") from error
+        raise CheckpointError(
+            f"{run.path} is not the folder of a run that had begun: {reason(error)}; give the "
+            "command of the run again without --resume, or the folder of another one"
+        ) from error
     settings = from_flat(TrainSettings, complete(stored), str(run.config))
     if "tokens" in names:
         longer = replace(settings.training, tokens=given.training.tokens)
         settings = replace(settings, training=longer)
-    return settings
+    changed = {name: getattr(given.output, name) for name in names & {"save_every", "keep"}}
+    return replace(settings, output=replace(settings.output, **changed))
 
 
 def _learner(
@@ -284,14 +300,34 @@ def _learn(
     settings: TrainSettings,
     run: RunFolder,
     console: Console,
+    schedule: Schedule,
     examine: Callable[[], Evaluation],
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.runtime_state()  # what cannot be saved says so now, and not when it is lost
-    learner.rescue_folder = run.checkpoint
-    learner.resume_command = f"go on with textenv train --resume {run.path}"
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
-    with loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers:
+    checkpoints, ended = run.checkpoints(output.keep), False
+    learner.rescue_folder = checkpoints
+    learner.resume_command = f"go on with textenv train --resume {run.path}"
+
+    def write(folder: Path) -> None:
+        write_learner(learner, folder)
+        if ended:
+            (folder / ENDED).write_text(json.dumps(settings.training.tokens), encoding="utf-8")
+
+    with (
+        # Innermost, so that a service that does not answer when it is closed costs nothing.
+        loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers,
+        Saving(
+            checkpoints,
+            write,
+            schedule,
+            console,
+            _to_go_on(run),
+            done=learner.updates_done,
+            rescue=learner.rescue,
+        ) as saving,
+    ):
         # metrics.csv has one row for each update; evaluations have a file of their own.
         services = [logger for logger in loggers if not isinstance(logger, CSVLogger)]
         shown = watch(
@@ -301,25 +337,26 @@ def _learn(
             samples_every=output.samples_every or None,
             console=console,
         )
-        try:
-            far = settings.training.stop_beyond_kl
-            for update in until(shown, *([] if far is None else [BeyondKL(far)])):
-                if output.eval_every and update.number % output.eval_every == 0:
-                    score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
-                    evaluations.log(update.tokens, {"score": score})
-                    log_evaluation(services, update.tokens, score)
-                    console.print(f"update {update.number}: score {score:.3f} in an evaluation")
-                if output.save_every and update.number % output.save_every == 0:
-                    learner.save(run.checkpoint)
-        except (Exception, KeyboardInterrupt) as error:
-            learner.rescue(error)  # between two updates it has not been saved yet
-            raise
-        # Before the loggers are closed: a service that does not answer must not cost the run.
-        learner.save(run.checkpoint)
+        far = settings.training.stop_beyond_kl
+        for update in until(shown, *([] if far is None else [BeyondKL(far)])):
+            if output.eval_every and update.number % output.eval_every == 0:
+                score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
+                log_evaluation([evaluations], update.tokens, score, "score")
+                log_evaluation(services, update.tokens, score)
+                console.print(f"update {update.number}: score {score:.3f} in an evaluation")
+            saving.after(update.number)
+        ended = True
+        saving.finish()
+
+
+def _has_ended(saved: Path, tokens: int) -> bool:
+    """Whether a checkpoint is of the end of a run of this many tokens; a rule may end it early."""
+    path = saved / ENDED
+    return path.exists() and json.loads(path.read_text(encoding="utf-8")) == tokens
 
 
 def _to_go_on(run: RunFolder) -> str:
-    return f"Saved. To go on: textenv train --resume {run.path}"
+    return f"To go on: textenv train --resume {run.path}"
 
 
 # -------------------------------------------------------------------- what is shown at the end

@@ -5,6 +5,9 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+from agents.distribution import Ranks
+from agents.distribution.checkpoints import of_ranks
+from agents.runs.checkpoints import Checkpoints
 from agents.runs.state_files import read_state, write_state
 from policies import Policy
 from textenv.errors import CheckpointError, VocabularyMismatchError
@@ -18,6 +21,7 @@ class SavedLearner(Protocol):
     policy: Policy
     reference: Policy | None
     optimizer: Optimizer
+    ranks: Ranks
 
     def runtime_state(self) -> dict[str, Any]:
         """Everything but weights and optimiser, as arrays and plain types."""
@@ -29,36 +33,66 @@ class SavedLearner(Protocol):
 
 
 def save_learner(
-    learner: SavedLearner, folder: str | Path, runtime: dict[str, Any] | None = None
+    learner: SavedLearner,
+    folder: str | Path | Checkpoints,
+    runtime: dict[str, Any] | None = None,
 ) -> Path:
-    """Write weights, optimiser, counters, generators and running episodes into `folder`.
+    """Write weights, optimiser, counters, generators and running episodes; whole or not at all.
 
     Args:
         learner: The learner to save.
-        folder: Where to save; made if needed. A learner that is there is replaced.
+        folder: Where to save, a folder of its own or the checkpoints of a run. A learner that is
+            there is replaced once the new one is whole.
         runtime: An earlier `learner.runtime_state()` to save instead of the present one.
+
+    Raises:
+        NotSavedError: It cannot be written; what was there is as it was.
     """
-    folder = Path(folder)
+    checkpoints = of_ranks(folder if isinstance(folder, Checkpoints) else Checkpoints(folder))
+    checkpoints.save(lambda part: write_learner(learner, part, runtime))
+    return checkpoints.folder
+
+
+def write_learner(
+    learner: SavedLearner, folder: Path, runtime: dict[str, Any] | None = None
+) -> None:
+    """Write the files of `save_learner` into `folder`, for a `Checkpoints.save`.
+
+    Of several processes all call it; the first one writes, with the running episodes of all.
+    """
+    runtime = dict(runtime or learner.runtime_state())
+    if learner.ranks.size > 1:
+        runtime["collector"] = {"of_ranks": learner.ranks.objects(runtime["collector"])}
+    if not learner.ranks.first:
+        return
     learner.policy.save(folder / POLICY)
     if learner.reference is not None:
         learner.reference.save(folder / REFERENCE)
     state = {
         "optimizer_kind": type(learner.optimizer).__name__,
         "optimizer": learner.optimizer.state_dict(),
-        "runtime": runtime or learner.runtime_state(),
+        "runtime": runtime,
     }
     write_state(folder, LEARNER, state)
-    return folder
 
 
 def load_learner(learner: SavedLearner, folder: str | Path) -> None:
     """Restore a learner that was made with the same arguments as the saved one.
 
+    If the newest checkpoint is damaged, the one before it is used.
+
     Raises:
         CheckpointError: Files are missing, damaged or of another learner.
         VocabularyMismatchError: It was saved with another vocabulary.
+
+    Warns:
+        DamagedCheckpointWarning: An older one was used; the message says why.
     """
-    folder = Path(folder)
+    read_learner(learner, Checkpoints(folder).newest() or Path(folder))
+
+
+def read_learner(learner: SavedLearner, folder: Path) -> None:
+    """Restore a learner from a checkpoint that was found whole; see `load_learner`."""
     state = read_state(folder, LEARNER)
     saved = state.get("optimizer_kind")
     if saved != type(learner.optimizer).__name__:

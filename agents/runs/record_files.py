@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.runs.checkpoints import write_whole
+
 
 def append_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
     """Add records to a `.jsonl` file and write them to disk at once.
@@ -24,3 +26,29 @@ def append_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, 
         file.write("".join(lines).encode(errors="backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_whole(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """As `append_records`, but all of the records or none of them are there after a kill.
+
+    The file is written anew, so use it for many records at a time.
+    """
+    path = Path(path)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if before and not before.endswith("\n"):  # written by hand, perhaps
+        before += "\n"
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_whole(path, before + lines)
+
+
+def cut_half_record(path: str | os.PathLike[str]) -> None:
+    """Remove a last line that a kill has left half: it has no end, and is not JSON."""
+    path = Path(path)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[end:] or b"0")
+    except ValueError:
+        os.truncate(path, end)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import textenv
+from agents.runs.checkpoints import Checkpoints, write_whole
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class RunFolder:
         """The folder for `Learner.save` and `Learner.load`."""
         return self.path / "checkpoint"
 
+    def checkpoints(self, keep: int = 1) -> Checkpoints:
+        """The run's checkpoints, the newest of which is `checkpoint`."""
+        return Checkpoints(self.checkpoint, keep)
+
 
 def versions() -> dict[str, str | int]:
     """What a run's numbers depend on besides its arguments: software, machine and threads."""
@@ -93,7 +98,7 @@ def versions() -> dict[str, str | int]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.rollout import Rollout
+from agents.runs.checkpoints import write_whole
 from agents.runs.streaming import visible
 from textenv.tokenizers import Tokenizer, decode_answer, decode_prompt, stop_tokens_of
 from textenv.tokenizers.texts import certain
@@ -184,18 +185,13 @@ def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -
     Lines that have the same labels take their place: a run that was resumed writes them again.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(labels | _plain(sample), ensure_ascii=False) for sample in samples]
-    if labels and path.exists():
+    before = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    if labels:
         # How such a line begins; a number that is only the beginning of another ends with a comma.
         same = json.dumps(labels).removesuffix("}") + ","
-        before = path.read_text(encoding="utf-8").split("\n")[:-1]
-        kept = [line for line in before if not line.startswith(same)]
-        if len(kept) < len(before):
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    # Half a surrogate pair is not valid UTF-8; written as \udXXX it is still JSON.
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(f"{line}\n" for line in lines)
+        before = [line for line in before if not line.startswith(same)]
+    write_whole(path, "".join(f"{line}\n" for line in [*before, *lines]))
 
 
 def _visible(*lines: str) -> Text:

@@ -5,6 +5,7 @@ Radford et al., "Improving Language Understanding by Generative Pre-Training" (2
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, TypeAlias, Unpack
 
 import numpy as np
@@ -106,6 +107,7 @@ def classification_steps(
     learning_rate: float = 3e-4,
     weight_decay: float = 0.01,
     seed: int = 0,
+    fitting: Fitting | None = None,
     **options: Unpack[FitOptions],
 ) -> Iterator[ClassifierStep]:
     """Train `model` on labelled texts, one optimiser step at a time.
@@ -125,6 +127,8 @@ def classification_steps(
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
         seed: Seed of the order, and of what is dropped.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of the rates and the options.
         **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
@@ -132,7 +136,7 @@ def classification_steps(
     """
     targets = _targets(model, examples)
     rows = model.encode([example.text for example in examples])
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         model,
         steps=steps_of(len(examples), epochs, batch_size),
         learning_rate=learning_rate,
@@ -140,7 +144,7 @@ def classification_steps(
         seed=seed,
         **options,
     )
-    for batch in batches(len(examples), epochs, batch_size, seed):
+    for batch in islice(batches(len(examples), epochs, batch_size, seed), fitting.done, None):
         tokens = model.pad([rows[i] for i in batch])
         with fitting.computing():
             label_loss, language_loss = losses(model, tokens, targets[batch], lm_weight > 0)

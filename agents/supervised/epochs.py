@@ -7,12 +7,14 @@ questions. There the held-out loss rises from the second epoch on while answers 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from agents.runs.checkpoints import write_whole
 from agents.supervised.fitting import FitStep
 from agents.supervised.sft import Example
 from policies import Policy, RewardModel, tokenizer_of
@@ -44,12 +46,35 @@ class Epoch:
     folder: str | None = None
 
 
+@dataclass
+class Curve:
+    """All epochs so far, and how far the next one is: what `by_epoch` goes on from.
+
+    Attributes:
+        epochs: From number 0 on.
+        losses: Of the steps of the epoch that is not done.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """From what `state` gave."""
+        return cls([Epoch(**epoch) for epoch in state["epochs"]], list(state["losses"]))
+
+
 def by_epoch(
     policy: Policy,
     steps: Iterable[FitStep],
     steps_an_epoch: int,
     measures: Mapping[str, Measure],
     folder: Path,
+    curve: Curve | None = None,
 ) -> Iterator[Epoch]:
     """Train, and measure and save the policy after every epoch; the curve is kept in `folder`.
 
@@ -59,25 +84,29 @@ def by_epoch(
         steps_an_epoch: Such as `steps_of(examples, 1, batch_size)`.
         measures: What to measure, by name.
         folder: Where the curve and the checkpoints are written.
+        curve: Of a run that goes on: what it had done. It is kept up to date.
 
     Yields:
-        Epoch 0, before any step, and each epoch at its end.
+        Epoch 0, before any step, and each epoch at its end; of a run that goes on, those that are
+        done too.
     """
-    curve = [Epoch(0, math.nan, {name: measure(policy) for name, measure in measures.items()})]
-    yield curve[0]
-    losses: list[float] = []
+    curve = curve or Curve()
+    if not curve.epochs:
+        measured = {name: measure(policy) for name, measure in measures.items()}
+        curve.epochs.append(Epoch(0, math.nan, measured))
+    yield from curve.epochs
     for step in steps:
-        losses.append(step.loss)
+        curve.losses.append(step.loss)
         if step.number % steps_an_epoch:
             continue
         number = step.number // steps_an_epoch
         saved = policy.save(folder / FOLDER / f"{number:02}")
         measured = {name: measure(policy) for name, measure in measures.items()}
-        mean = sum(losses) / len(losses)
-        curve.append(Epoch(number, mean, measured, str(saved.relative_to(folder))))
-        write_curve(folder, curve)
-        yield curve[-1]
-        losses = []
+        mean = sum(curve.losses) / len(curve.losses)
+        curve.epochs.append(Epoch(number, mean, measured, str(saved.relative_to(folder))))
+        curve.losses.clear()
+        write_curve(folder, curve.epochs)
+        yield curve.epochs[-1]
 
 
 def best_epoch(curve: Sequence[Epoch], name: str, *, largest: bool) -> Epoch:
@@ -152,4 +181,4 @@ def write_curve(
         row["loss"] = None if math.isnan(row["loss"]) else row["loss"]
         row["measured"] = {k: None if math.isnan(v) else v for k, v in row["measured"].items()}
     known = {"by": by, "chosen": None if chosen is None else chosen.number, "epochs": rows}
-    (folder / CURVE).write_text(json.dumps(known, indent=2), encoding="utf-8")
+    write_whole(folder / CURVE, json.dumps(known, indent=2))

@@ -21,6 +21,7 @@ from agents.runs.state_files import read_state, write_state
 from agents.supervised.optimisers import MakesOptimiser, adamw
 from agents.supervised.schedules import Cosine, Schedule
 from policies.dropout import Dropout, dropping
+from textenv.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,26 @@ class Fitting:
             "precision": self.precision.state_dict(),
         }
         write_state(folder, "fitting", state)
+
+    def save_weights(self, folder: str | Path) -> None:
+        """Write the parameters that are trained; a model made as before has all others."""
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        write_state(folder, "weights", {"weights": trained})
+
+    @torch.no_grad()
+    def load_weights(self, folder: str | Path) -> None:
+        """Put what `save_weights` wrote into the model.
+
+        Raises:
+            CheckpointError: It cannot be read, or belongs to another model.
+        """
+        saved = read_state(folder, "weights")["weights"]
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
+        if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
+            raise CheckpointError(f"the weights in {folder} are those of another model")
+        for name, weight in trained.items():
+            weight.copy_(saved[name])
 
     def load(self, folder: str | Path) -> None:
         """Continue from what `save` wrote.

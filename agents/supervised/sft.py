@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from agents.distribution.shares import in_shares
 from agents.supervised.fitting import FitOptions, FitStep, Fitting
-from policies import Policy
+from policies import Policy, tokenizer_of
 from policies.templates import keep_template
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
@@ -224,6 +224,7 @@ def sft_steps(
     weight_decay: float = 0.0,
     loss: SFTLoss = answer_loss,
     seed: int = 0,
+    fitting: Fitting | None = None,
     **options: Unpack[FitOptions],
 ) -> Iterator[FitStep]:
     """Fine-tune `policy` on examples, one optimiser step at a time.
@@ -241,6 +242,8 @@ def sft_steps(
         weight_decay: Weight decay, applied to matrices and embeddings only.
         loss: `answer_loss`, `whole_loss` or `with_language_modelling(weight)`.
         seed: Seed of the order, and of what is dropped.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of the rates and the options.
         **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
             InstructGPT took a `Dropout` of 0.2 at `residual`.
 
@@ -260,7 +263,7 @@ def sft_steps(
     if isinstance(template, Frame):
         template = template.template
     keep_template(policy, template)
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         policy,
         steps=steps_of(len(encoded), epochs, batch_size),
         learning_rate=learning_rate,
@@ -268,10 +271,16 @@ def sft_steps(
         seed=seed,
         **options,
     )
-    for batch in batches(len(encoded), epochs, batch_size, seed):
+    for batch in islice(batches(len(encoded), epochs, batch_size, seed), fitting.done, None):
         arrays = pad([encoded[i] for i in batch], policy)
         # A generator expression: the loss is then computed inside the step, under its autocast.
         yield fitting.step(loss(policy, *some) for some in [arrays])
+
+
+def learnable(policy: Policy, examples: Sequence[Example]) -> list[Example]:
+    """The examples that have an answer within the policy's context."""
+    tokenizer = tokenizer_of(policy)
+    return [example for example in examples if any(example.encode(tokenizer, policy.context)[1])]
 
 
 @torch.no_grad()

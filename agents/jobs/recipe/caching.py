@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from agents.runs.checkpoints import Checkpoints
 
 MADE_FROM = "made_from.json"
 
@@ -25,21 +25,25 @@ def cached(folder: Path, key: str, make: Callable[[Path], object]) -> bool:
         key: From `key_of` of all that shapes the stage, earlier stages included.
         make: Called with an empty folder to write into. If it raises, nothing is left behind.
 
+    Raises:
+        NotSavedError: The folder cannot be written.
+        CheckpointError: Another process is making the stage.
+
     Returns:
         Whether it was made before.
     """
     if made_from(folder) == key:
         return True
     begin = time.perf_counter()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as scratch:
-        made = Path(scratch) / folder.name
-        made.mkdir()
-        make(made)
+
+    def write(empty: Path) -> None:
+        make(empty)
         note = {"key": key, "seconds": time.perf_counter() - begin}
-        (made / MADE_FROM).write_text(json.dumps(note), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+        (empty / MADE_FROM).write_text(json.dumps(note), encoding="utf-8")
+
+    stage = Checkpoints(folder)
+    with stage.owned():
+        stage.save(write)
     return False
 
 

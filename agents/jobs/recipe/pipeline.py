@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents import PPO, Learner, PPOPtx
-from agents.commands.shared import Conversation, Masked
+from agents.commands.shared import Conversation, Masked, Saved
 from agents.evaluation import evaluate
 from agents.feedback import (
     Ranking,
@@ -42,8 +42,10 @@ class Recipe(StagedRun[Settings]):
 
     version = 2
 
-    def __init__(self, settings: Settings, folder: Path, stages: Stages):
-        super().__init__(settings, folder, stages)
+    def __init__(
+        self, settings: Settings, folder: Path, stages: Stages, saving: Saved | None = None
+    ):
+        super().__init__(settings, folder, stages, saving)
         self.language: Language = LANGUAGES[settings.language]()
         self.training_prompts, self.held_out_prompts = self.language.prompts()
 
@@ -170,14 +172,14 @@ class Recipe(StagedRun[Settings]):
             asked = self.evaluation_prompts()[: max(2, s.eval_prompts // 3)]
             envs = self.environment(actor, reward_model, [prompt.text for prompt in asked])
             point = partial(self._point, actor, learner, envs, asked)
-            points = [point()]
+            points: list[list[float]] = [point()]
 
             def follow(update: Update) -> None:
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
                     points.append(point())
 
             title = name.upper().replace("_", "-")
-            updates = self.reinforce(title, learner, after=follow)
+            updates = self.reinforce(title, learner, after=follow, also=points)
             write(folder / "history.json", {"updates": updates, "points": points})
             actor.save(folder)
 

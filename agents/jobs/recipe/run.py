@@ -20,6 +20,7 @@ from agents.jobs.recipe.pipeline import Recipe
 from agents.jobs.recipe.settings import Settings, StageSettings
 from agents.jobs.recipe.staged import StagedRun
 from agents.optimisation.settings import PrecisionName
+from agents.runs.checkpoints import write_whole
 from agents.runs.stages import Stages
 
 
@@ -88,20 +89,20 @@ def run(settings: RecipeSettings) -> None:
             of_run = task.settings(
                 wanted.language, size, seed, device=machine.device, precision=precision
             )
-            recipe = task.run(of_run.scaled(wanted.budget), wanted.out / name, Stages(console))
+            recipe = task.run(
+                of_run.scaled(wanted.budget), wanted.out / name, Stages(console), settings.saving
+            )
             try:
                 recipe.run()
                 results.append(task.examine(recipe))
             except KeyboardInterrupt as error:
-                # Of the stage that was stopped nothing is kept, so only this can be resumed.
-                error.__notes__ = [
-                    f"Finished stages are kept in {wanted.out / name}. The same command goes on "
-                    "with the next one."
-                ]
+                error.add_note(
+                    f"Finished stages are kept in {wanted.out / name}. The same command goes on."
+                )
                 raise
     for table in task.tables(results):
         console.print(summary.rich_table(table))
     numbers = [asdict(result) for result in results]
-    (wanted.out / "results.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    write_whole(wanted.out / "results.json", json.dumps(numbers, indent=1))
     page = task.write_page(wanted.out / "report.html", recipe, results)
     console.print(f"Report: {page}", soft_wrap=True)

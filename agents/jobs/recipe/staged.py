@@ -8,6 +8,8 @@ stage is a folder that is made once (`caching`), so that a run which was stopped
 
 import fnmatch
 import json
+import shutil
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -20,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents import DPO, Learner, Trainer
+from agents.commands.shared import Saved
 from agents.feedback import (
     Ranking,
     calibration,
@@ -30,17 +33,32 @@ from agents.feedback import (
     reward_model_steps,
     split_rankings,
 )
+from agents.feedback.reward_modelling import with_pairs
 from agents.jobs.machine import device_named
 from agents.jobs.recipe.caching import cached, key_of, made_from
 from agents.jobs.recipe.settings import SIZES, StageSettings
+from agents.jobs.recipe.unfinished import UnfinishedStages
 from agents.optimisation.settings import PrecisionName, falling
 from agents.rollout import Rollout
+from agents.runs.checkpoints import damage
+from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.stages import Stages
+from agents.runs.state_files import read_state, write_state
 from agents.runs.update import Update
-from agents.supervised import Example, open_stream, pretraining_steps, sft_steps, write_stream
+from agents.supervised import (
+    Example,
+    FitStep,
+    Fitting,
+    open_stream,
+    pretraining_steps,
+    sft_steps,
+    write_stream,
+)
 from agents.supervised.optimisers import OPTIMISERS
-from agents.supervised.sft import steps_of
+from agents.supervised.pretraining import steps_of_tokens
+from agents.supervised.sft import learnable, steps_of
 from policies import Policy, RewardModel, TransformerConfig, TransformerPolicy
+from textenv.errors import DamagedCheckpointWarning
 from textenv.tokenizers import TiktokenTokenizer, load_tokenizer, train_bpe
 
 HELD_OUT_SHARE = 0.15
@@ -58,6 +76,7 @@ class StagedRun(ABC, Generic[S]):
         settings: How large it is.
         folder: Where the stages leave what they make.
         stages: Shows progress.
+        saving: How often a stage is saved while it is being made.
 
     Attributes:
         version: To be raised when the code makes something else of the same settings.
@@ -67,8 +86,9 @@ class StagedRun(ABC, Generic[S]):
     version: ClassVar[int]
     network: ClassVar[Callable[..., TransformerConfig]] = TransformerConfig
 
-    def __init__(self, settings: S, folder: Path, stages: Stages):
+    def __init__(self, settings: S, folder: Path, stages: Stages, saving: Saved | None = None):
         self.settings, self.folder, self.stages = settings, folder, stages
+        self._unfinished = UnfinishedStages(folder, saving or Saved(), stages.console)
         self.device = device_named(settings.device)
         self.dtype = getattr(torch, settings.precision)
         self._shown: set[str] = set()
@@ -112,20 +132,29 @@ class StagedRun(ABC, Generic[S]):
             tokenizer = self.vocabulary()
             shape = self.network(tokenizer.vocab_size, s.context, **asdict(SIZES[s.size]))
             policy = TransformerPolicy(shape, tokenizer=tokenizer, seed=s.seed).to(self.device)
-            steps = pretraining_steps(
+            fitting = Fitting(
                 policy,
-                self.stream("training"),
-                total_tokens=s.pretrain_tokens,
-                window=s.context,
-                batch_size=s.pretrain_batch,
+                steps=steps_of_tokens(s.pretrain_tokens, s.context, s.pretrain_batch),
                 learning_rate=s.pretrain_rate,
                 optimizer=OPTIMISERS[s.pretrain_optimizer],
                 precision=self.dtype,
                 seed=s.seed,
             )
-            with self.stages.bar("Pretraining", s.pretrain_tokens, "tokens") as advance:
-                for step in steps:
+            with (
+                self.stages.bar("Pretraining", s.pretrain_tokens, "tokens") as advance,
+                self._unfinished.part().saving(fitting) as saving,
+            ):
+                for step in pretraining_steps(
+                    policy,
+                    self.stream("training"),
+                    total_tokens=s.pretrain_tokens,
+                    window=s.context,
+                    batch_size=s.pretrain_batch,
+                    seed=s.seed,
+                    fitting=fitting,
+                ):
                     advance(step.tokens, f"loss {step.loss:.2f}")
+                    saving.after(step.number)
             policy.save(folder)
 
         return self.policy("pretrained", make, ("size", "seed", "context", "pretrain_*"))
@@ -135,16 +164,23 @@ class StagedRun(ABC, Generic[S]):
     def fine_tune(self, policy: TransformerPolicy, examples: Sequence[Example]) -> None:
         """SFT of `policy` on demonstrations."""
         s = self.settings
+        examples = learnable(policy, examples)
+        fitting = Fitting(
+            policy,
+            steps=steps_of(len(examples), s.sft_epochs, SFT_BATCH),
+            learning_rate=s.sft_rate,
+            precision=self.dtype,
+            seed=s.seed,
+        )
         steps = sft_steps(
             policy,
             examples,
             epochs=s.sft_epochs,
             batch_size=SFT_BATCH,
-            learning_rate=s.sft_rate,
-            precision=self.dtype,
             seed=s.seed,
+            fitting=fitting,
         )
-        self._show("SFT", steps_of(len(examples), s.sft_epochs, SFT_BATCH), steps)
+        self._fit("SFT", fitting, steps)
 
     def fit_reward_model(self, model: RewardModel, rankings: Sequence[Ranking]) -> dict[str, Any]:
         """Fit `model` to most of the rankings, 0 on average on the others.
@@ -154,17 +190,22 @@ class StagedRun(ABC, Generic[S]):
         """
         s = self.settings
         learned, kept = split_rankings(rankings, HELD_OUT_SHARE, s.seed)
+        fitting = Fitting(
+            model,
+            steps=steps_of(len(with_pairs(learned)), s.reward_model_epochs, RANKING_BATCH),
+            learning_rate=s.reward_model_rate,
+            precision=self.dtype,
+            seed=s.seed,
+        )
         steps = reward_model_steps(
             model,
             learned,
             epochs=s.reward_model_epochs,
             batch_size=RANKING_BATCH,
-            learning_rate=s.reward_model_rate,
-            precision=self.dtype,
             seed=s.seed,
+            fitting=fitting,
         )
-        total = steps_of(len(learned), s.reward_model_epochs, RANKING_BATCH)
-        self._show("Reward model", total, steps)
+        self._fit("Reward model", fitting, steps)
         normalise(model, *laid_flat(kept))
         return {
             "accuracy": pair_accuracy(model, kept)._asdict(),
@@ -189,11 +230,27 @@ class StagedRun(ABC, Generic[S]):
             precision=precision or s.precision,
             seed=s.seed,
         )
-        with self.stages.bar(name, s.dpo_epochs, "epochs") as advance:
-            rollout = trainer.with_reference(rollout)
-            for epoch in range(s.dpo_epochs):
+        part = self._unfinished.part()
+        done = 0
+        rollout = trainer.with_reference(rollout)  # computed while the policy is at its beginning
+        if part.saved is not None:
+            policy.load_weights(part.saved / POLICY)
+            trainer.load_state_dict(read_state(part.saved, "trainer"))
+            done = part.numbers["epochs"]
+
+        def write(folder: Path) -> None:
+            policy.save(folder / POLICY)
+            write_state(folder, "trainer", trainer.state_dict())
+
+        with (
+            self.stages.bar(name, s.dpo_epochs, "epochs") as advance,
+            part.saving_by(write, done, lambda: {"epochs": done}) as saving,
+        ):
+            for epoch in range(done, s.dpo_epochs):
                 _, metrics = trainer.learn_from(rollout, epoch / s.dpo_epochs)
-                advance(epoch + 1, f"pair accuracy {metrics['pair_accuracy']:.2f}")
+                done = epoch + 1
+                advance(done, f"pair accuracy {metrics['pair_accuracy']:.2f}")
+                saving.after(done)
 
     def reinforce(
         self,
@@ -201,6 +258,7 @@ class StagedRun(ABC, Generic[S]):
         learner: Learner,
         until: float = 1.0,
         after: Callable[[Update], object] = lambda update: None,
+        also: list[Any] | None = None,
     ) -> list[list[float]]:
         """PPO, `name` in the progress; returns tokens, score, KL and entropy of each update.
 
@@ -209,24 +267,42 @@ class StagedRun(ABC, Generic[S]):
             learner: What trains it.
             until: Share of `ppo_tokens` at which to stop.
             after: Called after each update.
+            also: What `after` adds to, as JSON holds it; it goes on with the updates.
         """
         total = self.settings.ppo_tokens
         updates: list[list[float]] = []
-        with self.stages.bar(name, round(until * total), "tokens") as advance:
+        also = [] if also is None else also
+        part = self._unfinished.part()
+        if part.saved is not None:
+            read_learner(learner, part.saved)
+            updates, also[:] = part.numbers["updates"], part.numbers["also"]
+        with (
+            self.stages.bar(name, round(until * total), "tokens") as advance,
+            part.saving_by(
+                partial(write_learner, learner),
+                learner.updates_done,
+                lambda: {"updates": updates, "also": also},
+            ) as saving,
+        ):
             while learner.tokens_done < until * total:
-                # Not `updates`, which saves the learner when it is stopped: this stage is then made
-                # anew, and what is said of resuming is said by the whole recipe.
+                # Not `updates`, which saves the learner where it would be alone.
                 update = learner.update(learner.tokens_done / total)
                 assert update.kl is not None  # there is a reference
                 updates.append([update.tokens, update.score, update.kl, update.entropy])
                 advance(update.tokens, f"score {update.score:.2f}  KL {update.kl:.3f}/token")
                 after(update)
+                saving.after(update.number)
         return updates
 
-    def _show(self, name: str, total: int, steps: Iterable[Any]) -> None:
-        with self.stages.bar(name, total, "steps") as advance:
+    def _fit(self, name: str, fitting: Fitting, steps: Iterable[FitStep]) -> None:
+        """Take the steps that are left, `name` in the progress."""
+        with (
+            self.stages.bar(name, fitting.steps, "steps") as advance,
+            self._unfinished.part().saving(fitting) as saving,
+        ):
             for step in steps:
                 advance(step.number, f"loss {step.loss:.3f}")
+                saving.after(step.number)
 
     # ---------------------------------------------------------------- folders
 
@@ -263,10 +339,26 @@ class StagedRun(ABC, Generic[S]):
         known = asdict(self.settings)
         for pattern in settings:
             shaped_by += [[option, known[option]] for option in fnmatch.filter(known, pattern)]
-        if cached(self.folder / name, key_of(*shaped_by), make) and name not in self._shown:
+        if name not in self._shown:
+            self._check(self.folder / name)
+        key = key_of(*shaped_by)
+        with self._unfinished.stage(name, key):
+            made_before = cached(self.folder / name, key, make)
+        if made_before and name not in self._shown:
             self.stages.console.print(f"{name}: made before", soft_wrap=True)
         self._shown.add(name)
         return self.folder / name
+
+    def _check(self, folder: Path) -> None:
+        """Remove what a stage has left if it is damaged: it is then made anew."""
+        wrong = damage(folder)
+        if wrong is not None:
+            warnings.warn(
+                f"the stage {folder} is damaged: {wrong}. It is made anew.",
+                DamagedCheckpointWarning,
+                stacklevel=3,
+            )
+            shutil.rmtree(folder)
 
     def numbers(self, stage: str, name: str = "numbers") -> Any:
         """What a stage has measured, from its file `name`.json."""

@@ -2,9 +2,10 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from agents.runs.checkpoints import write_whole
 
 
 class CSVLogger:
@@ -70,11 +71,7 @@ class CSVLogger:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside the file and moved over it: one of them is whole whenever the process dies.
-        beside = self.path.with_name(self.path.name + ".new")
-        beside.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(beside, self.path)
+        write_whole(self.path, text.getvalue())
 
 
 def _cut_half_row(path: Path) -> None:

@@ -98,20 +98,23 @@ def log_update(loggers: Sequence[Logger], update: Update, samples: Sequence[Samp
                 logger.log_histogram(update.tokens, SCORES_TAG, scores)
 
 
-def log_evaluation(loggers: Sequence[Logger], step: int, score: float) -> None:
+def log_evaluation(
+    loggers: Sequence[Logger], step: int, score: float, name: str = EVALUATION
+) -> None:
     """Give every logger the mean score of an evaluation during training.
 
     Args:
         loggers: Any number of loggers.
         step: Tokens chosen so far.
         score: The mean score.
+        name: What it is called.
 
     Warns:
         RuntimeWarning: A logger raised an error. The others get the score all the same.
     """
     for logger in loggers:
         with _errors_as_warnings(logger, "log an evaluation"):
-            logger.log(step, {EVALUATION: score})
+            logger.log(step, {name: score})
 
 
 def close_logger(logger: Logger, error: BaseException | None = None) -> None:

@@ -10,6 +10,7 @@ import torch
 from letters import Letters
 
 from agents import PPO, AdaptiveKL, Learner, OffPolicyGradient
+from agents.runs.checkpoints import MANIFEST, Checkpoints, seal
 from agents.runs.learner_checkpoint import save_learner
 from agents.runs.state_files import _put_arrays, _take_arrays
 from policies import TransformerPolicy
@@ -17,6 +18,7 @@ from textenv import ListPrompts
 from textenv.curriculum import Curriculum
 from textenv.errors import (
     CheckpointError,
+    DamagedCheckpointWarning,
     NotSavedWarning,
     RewardCountError,
     RewardRaisedError,
@@ -171,6 +173,19 @@ def test_a_learner_can_be_loaded_twice_and_saved_again(tmp_path):
     assert run(again, 2) == expected
 
 
+def test_from_a_damaged_checkpoint_a_run_goes_on_with_the_one_before(tmp_path):
+    learner, checkpoints = make_learner(n_steps=10), Checkpoints(tmp_path / "run", keep=2)
+    expected = []
+    for _ in range(2):
+        expected = run(learner, 1)
+        save_learner(learner, checkpoints)
+    (checkpoints.folder / "learner.safetensors").write_bytes(b"")
+    resumed = make_learner(n_steps=10)
+    with pytest.warns(DamagedCheckpointWarning, match=r"learner\.safetensors has 0 bytes"):
+        resumed.load(checkpoints.folder)
+    assert run(resumed, 1) == expected
+
+
 def test_what_a_checkpoint_holds(tmp_path):
     """Safetensors and JSON, no pickles."""
     learner = make_learner(n_steps=10)
@@ -180,6 +195,7 @@ def test_what_a_checkpoint_holds(tmp_path):
     assert names == [
         "learner.json",
         "learner.safetensors",
+        "manifest.json",
         "policy/policy.json",
         "policy/policy.safetensors",
         "reference/policy.json",
@@ -309,6 +325,9 @@ def test_a_damaged_learner(saved, name, content):
 
 def test_a_learner_without_its_policy(saved):
     (saved / "policy" / "policy.json").unlink()
+    with pytest.raises(CheckpointError, match=r"policy/policy\.json is missing"):
+        make_learner(n_steps=10).load(saved)
+    (saved / MANIFEST).unlink()  # as of an earlier version
     with pytest.raises(CheckpointError, match="holds no policy"):
         make_learner(n_steps=10).load(saved)
 
@@ -344,6 +363,7 @@ def test_a_format_of_the_future(saved):
     state = json.loads((saved / "learner.json").read_text())
     state["dict"] = [[k, 99 if k == "format" else v] for k, v in state["dict"]]
     (saved / "learner.json").write_text(json.dumps(state))
+    seal(saved)
     with pytest.raises(CheckpointError, match="format 99, this version reads 1"):
         make_learner(n_steps=10).load(saved)
 
