@@ -60,7 +60,7 @@ STAGES = (
     "online",
 )
 MOST_TURNS = 4
-SAME_OPENING = 8
+SAME_OPENING = 4
 """Dialogues of a rollout that begin with the same question, which an update reads once."""
 CAREFUL_KINDS = ("unknown_person", "unknown_fact", "how_to", "unsafe")
 """What is to be declined, and what only sounds so."""
