@@ -187,7 +187,7 @@ class Checkpoints:
         Warns:
             DamagedCheckpointWarning: A newer one is damaged; the message says which file of it.
         """
-        damaged = []
+        damaged: list[str] = []
         for path in self.candidates():
             wrong = damage(path)
             if wrong is None:

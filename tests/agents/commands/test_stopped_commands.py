@@ -50,7 +50,7 @@ def run(command: str, out: str, more: str = ""):
 
 def weights(command: str, out: str) -> dict[str, torch.Tensor]:
     if command == "reward-model":
-        models = [RewardModel.load(Path(out) / name) for name in ("0", "1")]
+        models = [RewardModel.load(Path(out) / name) for name in ("member-1", "member-2")]
         return {f"{i}/{k}": v for i, m in enumerate(models) for k, v in m.state_dict().items()}
     made = {"classifier": TextClassifier}.get(command, TransformerPolicy)
     return made.load(out).state_dict()
