@@ -364,7 +364,10 @@ class Learner(Trainer):
         Raises:
             NotSavedError: It cannot be written; what was there is as it was.
         """
-        return save_learner(self, folder)
+        runtime = self.runtime_state()
+        if self.ranks.size > 1:
+            runtime["collector"] = {"of_ranks": self.ranks.objects(runtime["collector"])}
+        return self.ranks.by_first(lambda: save_learner(self, folder, runtime))
 
     def load(self, folder: str | Path) -> None:
         """Resume from what `save` wrote; the learner was made with the same arguments.
@@ -388,7 +391,7 @@ class Learner(Trainer):
 
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
-        self.collector.load_state_dict(state["collector"])
+        self._load_collector(state["collector"])
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
@@ -396,6 +399,19 @@ class Learner(Trainer):
         self.replay.extend(map(Rollout.from_state_dict, state["replay"]))
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
+
+    def _load_collector(self, state: dict[str, Any]) -> None:
+        """Take this rank's part of what the ranks' collectors have saved."""
+        parts = state.get("of_ranks", [state])
+        if len(parts) == self.ranks.size:
+            self.collector.load_state_dict(parts[self.ranks.rank])
+            return
+        warnings.warn(
+            f"this run was saved by {len(parts)} processes and goes on in {self.ranks.size}: "
+            "weights and optimiser are those that were saved, and its running episodes begin anew",
+            NotSavedWarning,
+            stacklevel=4,
+        )
 
     def rescue(self, error: BaseException) -> None:
         """Save what can be saved because of `error`, once, and say in a note of it where.

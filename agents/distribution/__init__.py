@@ -1,7 +1,8 @@
 """Training by several processes, which compute together what one would.
 
 ranks   the processes: their number, and what they tell each other
-shares  which sequences of a minibatch each of them reads
+shares  which rows of a batch each of them reads
+launch  the group of a command that torchrun started
 """
 
 from agents.distribution.ranks import Ranks

@@ -7,7 +7,7 @@ gives back what it was given.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -79,6 +79,27 @@ class Ranks:
             dist.broadcast_object_list(values)
         told: T = values[0]
         return told
+
+    def by_first(self, act: Callable[[], T]) -> T:
+        """What rank 0 gets from `act`, which it alone does; an error of its is everyone's.
+
+        Raises:
+            LostProcessError: On the other ranks, if `act` raised on rank 0.
+        """
+        if self.size == 1:
+            return act()
+        told: tuple[Any, str] = (None, "")
+        if self.first:
+            try:
+                told = (act(), "")
+            except Exception as error:
+                self.of_first((None, f"{type(error).__name__}: {error}"))
+                raise
+        result, wrong = self.of_first(told)
+        if wrong:
+            raise LostProcessError(f"in the first process: {wrong}")
+        done: T = result
+        return done
 
     def total(self, number: int) -> int:
         """The sum of the ranks' numbers."""

@@ -9,14 +9,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*reading from this file")
 
 
 @pytest.fixture(scope="module")
-def one():
+def one(tmp_path_factory):
     torch.set_num_threads(1)
-    return trainings.run([*trainings.FIRST, *trainings.LONG])
+    return trainings.run_all(str(tmp_path_factory.mktemp("one")))
 
 
 @pytest.fixture(scope="module")
-def two():
-    return in_processes(2, trainings.run, [*trainings.FIRST, *trainings.LONG])
+def two(tmp_path_factory):
+    return in_processes(2, trainings.run_all, str(tmp_path_factory.mktemp("two")))
 
 
 @pytest.mark.parametrize("name", trainings.FIRST)
@@ -30,9 +30,15 @@ def test_two_processes_train_as_one_does(name, one, two):
     same_training([rank[name] for rank in two], one[name])
 
 
+def test_a_training_that_was_saved_goes_on_bit_for_bit(two):
+    for rank in two:
+        assert torch.equal(rank[trainings.RESUMED]["weights"], rank["grpo"]["weights"])
+        assert rank[trainings.RESUMED]["metrics"] == rank["grpo"]["metrics"]
+
+
 @pytest.mark.slow
-def test_four_processes_train_as_one_does(one):
-    four = in_processes(4, trainings.run, [*trainings.FIRST, *trainings.LONG])
+def test_four_processes_train_as_one_does(one, tmp_path):
+    four = in_processes(4, trainings.run_all, str(tmp_path))
     for name in trainings.FIRST:
         for rank in four:
             same_gradient(rank[name], one[name])

@@ -26,8 +26,8 @@ from textenv import TextVectorEnv
 from textenv.tokenizers import BytesTokenizer
 
 ROWS, UPDATES = 8, 10
-WITHOUT_GRADIENT = ("qkv.bias", "trunk.value_head.bias")
-"""Biases of keys, and of scores that are compared: Adam makes steps of their rounding errors."""
+WITHOUT_GRADIENT = ("qkv.bias", "trunk.transformer.ln_f.bias", "trunk.value_head.bias")
+"""Biases of keys, and what is added to all scores: Adam makes steps of their rounding errors."""
 
 
 def share_of_even_ids(episodes):
@@ -130,12 +130,22 @@ def first_gradient(name: str) -> dict[str, Any]:
     return {"gradient": gradient, "metrics": plain(update.metrics)}
 
 
-def training(name: str, updates: int = UPDATES, **settings: Any) -> dict[str, Any]:
-    """Some updates: their rollouts and metrics, and what the policy has become."""
+def training(
+    name: str, updates: int = UPDATES, saved_in: str | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Some updates: their rollouts and metrics, and what the policy has become.
+
+    With `saved_in`, the learner is saved half-way, and another one goes on.
+    """
     learner, counts = learner_of(name, **settings), []
     counted(learner.policy, counts)
     rollouts, metrics = [], []
-    for _ in range(updates):
+    for number in range(updates):
+        if saved_in is not None and number == updates // 2:
+            learner.save(saved_in)
+            learner = learner_of(name, **settings)
+            learner.load(saved_in)
+            counted(learner.policy, counts)
         update = learner.update()
         rollout = update.rollout
         rollouts.append(
@@ -216,9 +226,10 @@ def plain(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if "seconds" not in name}
 
 
+GRPO = partial(training, "grpo", n_epochs=2, minibatch_tokens=40)
 LONG = {
     "ppo": partial(training, "ppo", n_epochs=2, minibatch_tokens=30),
-    "grpo": partial(training, "grpo", n_epochs=2, minibatch_tokens=40),
+    "grpo": GRPO,
     "grpo in parts": partial(training, "grpo", micro_batch_tokens=30),
     "ppo that stops early": partial(training, "ppo", updates=3, n_epochs=4, target_kl=1e-5),
     "dpo of a file": direct_preferences,
@@ -230,6 +241,10 @@ LONG = {
 FIRST = {f"first of {name}": partial(first_gradient, name) for name in ALGORITHMS}
 
 
-def run(names: list[str]) -> dict[str, Any]:
-    """What these trainings measured, by name."""
-    return {name: (LONG | FIRST)[name]() for name in names}
+RESUMED = "grpo that was saved and resumed"
+
+
+def run_all(folder: str) -> dict[str, Any]:
+    """What all trainings measured, by name; `folder` is for checkpoints."""
+    measured = {name: measure() for name, measure in (FIRST | LONG).items()}
+    return measured | {RESUMED: GRPO(saved_in=f"{folder}/grpo")}

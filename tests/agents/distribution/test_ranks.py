@@ -1,0 +1,93 @@
+"""What processes refuse, and what a single one does not notice."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from processes import in_processes
+from trainings import learner_of
+
+from agents.collector import share_of
+from agents.distribution import Ranks
+from agents.distribution.shares import cut_evenly, in_shares, padded
+from agents.supervised import Example, sft_steps
+from textenv.errors import LostProcessError, UnmetNeedError
+
+
+def test_a_script_under_torchrun_without_a_process_group_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UnmetNeedError, match=r"started 2 processes .* init_process_group"):
+        learner_of("ppo")
+
+
+def test_shares_are_neighbours_of_about_equal_sums():
+    counts = torch.tensor([5, 1, 1, 1, 9, 3]).numpy()
+    shares = cut_evenly(counts, 3)
+    assert [share.tolist() for share in shares] == [[0, 1], [2, 3], [4, 5]]
+    assert [s.tolist() for s in cut_evenly(counts[:1], 2)] == [[], [0]]
+
+
+def test_all_ranks_pass_equally_often():
+    parts = [["a"], [], ["b", "c"]]
+    assert [padded(parts, rank, "-") for rank in range(3)] == [
+        (["a", "-"], 1),
+        (["-", "-"], 0),
+        (["b", "c"], 2),
+    ]
+
+
+def test_an_environment_of_another_kind_cannot_be_divided():
+    class Other:
+        unwrapped = property(lambda self: self)
+
+    with pytest.raises(UnmetNeedError, match="Other cannot be divided among 2 processes"):
+        share_of(Other(), 0, 2)
+
+
+def test_one_process_gets_back_what_it_gives():
+    ranks, tensor = Ranks(), torch.ones(3, requires_grad=True)
+    assert ranks.gathered(tensor, [3]) is tensor and ranks.summed(tensor) is tensor
+    assert ranks.objects("a") == ["a"] and ranks.total(3) == 3
+    assert ranks.by_first(lambda: 7) == 7 and ranks.of_first(2) == 2
+
+
+def refusals():
+    """What two processes that are told different things, or do the same work, are told."""
+    rank, told = dist.get_rank(), {}
+
+    def refused(name, act):
+        with pytest.raises((UnmetNeedError, LostProcessError, ZeroDivisionError)) as error:
+            act()
+        told[name] = f"{type(error.value).__name__}: {error.value}"
+
+    ranks = Ranks.found()
+    refused("seeds", lambda: ranks.check_same(seed=rank))
+    refused("first", lambda: ranks.by_first(lambda: 1 / 0))
+
+    def undivided(policy, tokens, learned, lengths):
+        return -policy.outputs(tokens, learned).logprobs.mean()
+
+    policy = learner_of("grpo").policy
+    examples = [Example((("a", False), ("bc", True)))] * 4
+    refused("undivided", lambda: list(sft_steps(policy, examples, loss=undivided)))
+    # Rows in which some rank has nothing.
+    weight = torch.ones(2, requires_grad=True)
+    rows = torch.tensor([[1.0, 2.0]])
+    found = in_shares(lambda places: rows[places] @ weight, torch.ones(1).long())
+    found.sum().backward()
+    ranks.sum_gradients([weight])
+    told["gradient"] = (found.tolist(), weight.grad.tolist())
+    unused = torch.ones(2, requires_grad=True)
+    ranks.sum_gradients([unused])
+    told["unused"] = unused.grad
+    return told
+
+
+def test_what_two_processes_refuse():
+    first, second = in_processes(2, refusals)
+    for told in (first, second):
+        assert "seed is [0, 1] in the 2 processes" in told["seeds"]
+        assert "computed the same gradient" in told["undivided"]
+        assert told["gradient"] == ([3.0], [1.0, 2.0])
+        assert told["unused"] is None
+    assert first["first"] == "ZeroDivisionError: division by zero"
+    assert "LostProcessError: in the first process: ZeroDivisionError" in second["first"]
