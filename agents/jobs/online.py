@@ -363,7 +363,7 @@ def _prompt(asked: Asked) -> Prompt:
 
 
 def _saved(out: Path, keep: int) -> Path | None:
-    """What to go on from: the newest whole checkpoint, or the last round of versions before 0.9."""
+    """What to go on from: the newest whole checkpoint, or the last round of version 0.1."""
     found = Checkpoints(out / CHECKPOINT, keep).newest()
     return found or max(out.glob("round-*"), default=None, key=lambda path: path.name)
 

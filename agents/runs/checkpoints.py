@@ -268,7 +268,7 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is as it was written.
 
-    Those of versions before 0.9 have no manifest and cannot be examined.
+    Those of version 0.1 have no manifest and cannot be examined.
     """
     try:
         found = (folder / MANIFEST).read_bytes()
