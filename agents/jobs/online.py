@@ -88,6 +88,7 @@ def run(settings: OnlineSettings) -> None:
     task, wanted, machine = settings.task, settings.answers, settings.machine
     device = device_named(machine.device)
     check_folder(task.out, "--out")
+    Schedule.of(settings.saving.save_every)
     _check_same(settings)
     labeller = named_labeller(task.labeller, settings.judging, machine)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)

@@ -153,7 +153,7 @@ def test_how_often_is_a_number_of_updates_or_minutes(folder, given):
     assert f"--save-every is '{given}'" in result.output
 
 
-# --- reinforcement learning, online feedback, evaluation, preferences ------------------------------
+# --- reinforcement learning, online feedback, evaluation, preferences -----------------------------
 
 MINE = """
 import os, signal
@@ -234,7 +234,7 @@ def test_a_training_goes_on_bit_for_bit_and_no_row_stands_twice(mine, capfd):
     again = run_command("train", "--resume", part, "--keep", "1")
     assert again.exit_code == 0, again.output
     assert [row["update"] for row in untimed(part / "metrics.csv")] == [
-        f"{number}.0" for number in range(1, 11)
+        str(number) for number in range(1, 11)
     ]
     assert_same_run(whole, part)
     assert not list(part.glob("checkpoint.*")) and not list(part.rglob("*.part"))
