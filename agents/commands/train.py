@@ -32,8 +32,8 @@ class Task(RewardModels, Adapted):
     """What to learn.
 
     Attributes:
-        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
-            compressed (records with a 'prompt', or conversations, with --frame), or
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps compressed (records with a 'prompt', or conversations, with --frame), or
             file.py:name, which is a function, a list or a curriculum. Of 40 different ones or more,
             a tenth but at least 20 are held out to be measured on. If not given, what the
             --world begins with, or openings of speeches.

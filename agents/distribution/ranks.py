@@ -103,12 +103,19 @@ class Ranks:
 
     def total(self, number: int) -> int:
         """The sum of the ranks' numbers."""
+        return self._reduced(number, dist.ReduceOp.SUM)
+
+    def _reduced(self, number: int, operation: Any) -> int:
         if self.size == 1:
             return number
         numbers = torch.tensor([number], device=_plain_device())
         with speaking():
-            dist.all_reduce(numbers)
+            dist.all_reduce(numbers, operation)
         return int(numbers)
+
+    def largest(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        return self._reduced(number, dist.ReduceOp.MAX)
 
     def wait(self) -> None:
         """Wait until every rank has come here."""

@@ -100,6 +100,7 @@ class GoingOn:
         done: int,
         numbers: Callable[[], dict[str, Any]] = dict,
         unit: str = "update",
+        rescue: Callable[[BaseException], object] | None = None,
     ) -> Saving:
         """What saves work by a function of its own.
 
@@ -108,6 +109,7 @@ class GoingOn:
             done: Updates that are done.
             numbers: What else it has to remember, as JSON holds it.
             unit: What is counted, for messages.
+            rescue: Takes an error, which is otherwise a reason to save.
         """
 
         def all_of_it(folder: Path) -> None:
@@ -123,6 +125,7 @@ class GoingOn:
             SAME_COMMAND,
             done=done,
             unit=unit,
+            rescue=rescue,
         )
 
     def finished(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,16 @@ from agents.runs.samples import append_samples, comparison_table
 from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Stages
 from agents.runs.stopping import BeyondKL, until
-from policies import Policy, TransformerPolicy
+from policies import Policy
 from policies.checkpoint import saved_tokenizer
-from policies.huggingface.base import TransformersPolicy
+from policies.templates import keep_template
 from textenv import PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
 )
 from textenv.files import reason
-from textenv.frames import CHAT, ChatTemplate
+from textenv.frames import CHAT
 from textenv.loading import load_object
 from textenv.reward_trial import try_reward
 
@@ -145,11 +145,7 @@ def train(
     actor, reference = policies_of(settings, stages, saved)
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
-    template = named_template(talk.frame, actor)
-    if isinstance(template, ChatTemplate) and isinstance(
-        actor, TransformerPolicy | TransformersPolicy
-    ):
-        actor.chat_template = asdict(template)  # so that `textenv chat` asks in this form
+    keep_template(actor, named_template(talk.frame, actor))
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
     run = resume or RunFolder.create(root)

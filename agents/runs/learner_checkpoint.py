@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
+from agents.distribution import Ranks
+from agents.distribution.checkpoints import of_ranks
 from agents.runs.checkpoints import Checkpoints
 from agents.runs.state_files import read_state, write_state
 from policies import Policy
@@ -19,6 +21,7 @@ class SavedLearner(Protocol):
     policy: Policy
     reference: Policy | None
     optimizer: Optimizer
+    ranks: Ranks
 
     def runtime_state(self) -> dict[str, Any]:
         """Everything but weights and optimiser, as arrays and plain types."""
@@ -45,7 +48,7 @@ def save_learner(
     Raises:
         NotSavedError: It cannot be written; what was there is as it was.
     """
-    checkpoints = folder if isinstance(folder, Checkpoints) else Checkpoints(folder)
+    checkpoints = of_ranks(folder if isinstance(folder, Checkpoints) else Checkpoints(folder))
     checkpoints.save(lambda part: write_learner(learner, part, runtime))
     return checkpoints.folder
 
@@ -53,14 +56,22 @@ def save_learner(
 def write_learner(
     learner: SavedLearner, folder: Path, runtime: dict[str, Any] | None = None
 ) -> None:
-    """Write the files of `save_learner` into `folder`, for a `Checkpoints.save`."""
+    """Write the files of `save_learner` into `folder`, for a `Checkpoints.save`.
+
+    Of several processes all call it; the first one writes, with the running episodes of all.
+    """
+    runtime = dict(runtime or learner.runtime_state())
+    if learner.ranks.size > 1:
+        runtime["collector"] = {"of_ranks": learner.ranks.objects(runtime["collector"])}
+    if not learner.ranks.first:
+        return
     learner.policy.save(folder / POLICY)
     if learner.reference is not None:
         learner.reference.save(folder / REFERENCE)
     state = {
         "optimizer_kind": type(learner.optimizer).__name__,
         "optimizer": learner.optimizer.state_dict(),
-        "runtime": runtime or learner.runtime_state(),
+        "runtime": runtime,
     }
     write_state(folder, LEARNER, state)
 

@@ -11,6 +11,8 @@ from typing import Self
 
 from rich.console import Console
 
+from agents.distribution import Ranks
+from agents.distribution.checkpoints import of_ranks
 from agents.runs.checkpoints import Checkpoints, Write
 from agents.runs.signals import ASKING, Asked, Stopped, handled
 from textenv.errors import NotSavedError, NotSavedWarning, OptionError
@@ -93,6 +95,9 @@ class Saving:
     Leaving it because of an error saves too. A save that fails is a warning, and the work goes on;
     one at the end is an error.
 
+    Of several processes all save together, as soon as one of them would. After an error in one of
+    them nothing is saved, since the others may be anywhere: the last checkpoint stays.
+
     Args:
         checkpoints: Where.
         write: Writes the run's present state into a folder.
@@ -102,8 +107,6 @@ class Saving:
         done: Updates that are done when it begins.
         unit: What is counted, for messages.
         rescue: Called with an error instead of a save, and adds a note to it.
-        agree: Of several processes: from what this one would do (`GO_ON`, `SAVE` or
-            `SAVE_AND_END`) to what all of them do.
 
     Attributes:
         seconds: What all saves took.
@@ -121,13 +124,13 @@ class Saving:
         done: int = 0,
         unit: str = "update",
         rescue: Callable[[BaseException], object] | None = None,
-        agree: Callable[[int], int] = int,
     ):
-        self.checkpoints, self.write, self.schedule = checkpoints, write, schedule
+        self.ranks = Ranks.found()
+        self.checkpoints, self.write, self.schedule = of_ranks(checkpoints), write, schedule
         self.console, self.to_go_on = console, to_go_on
         self.seconds, self.saves = 0.0, 0
         self._unit = unit
-        self._rescue, self._agree = rescue or self._save_because_of, agree
+        self._rescue = rescue or self._save_because_of
         self._number = self._saved = self._tried = done
         self._took, self._last = 0.0, time.perf_counter()
         self._asked = Asked()
@@ -164,7 +167,7 @@ class Saving:
         self._number = number
         since = time.perf_counter() - self._last
         due = self.schedule.due(number - self._tried, since, self._took)
-        agreed = self._agree(SAVE_AND_END if self._asked.by else SAVE if due else GO_ON)
+        agreed = self.ranks.largest(SAVE_AND_END if self._asked.by else SAVE if due else GO_ON)
         if agreed == SAVE:
             self._try_to_save()
         if agreed == SAVE_AND_END:
@@ -199,7 +202,7 @@ class Saving:
             NotSavedError: It cannot be written.
         """
         self.save()
-        if self._agree(SAVE_AND_END if self._asked.by else GO_ON) == SAVE_AND_END:
+        if self.ranks.largest(SAVE_AND_END if self._asked.by else GO_ON) == SAVE_AND_END:
             self._end()
 
     def _end(self) -> None:
@@ -218,8 +221,10 @@ class Saving:
             if isinstance(error, Stopped):
                 if not getattr(error, "__notes__", None):  # it came within an update
                     error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")
-            elif isinstance(error, Exception | KeyboardInterrupt):
+            elif isinstance(error, Exception | KeyboardInterrupt) and self.ranks.size == 1:
                 self._rescue(error)
+            elif error is not None:
+                error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")
 
     def _try_to_save(self) -> None:
         try:
