@@ -159,7 +159,7 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     """What follows from the options that are set: a text to go on reading needs ppo-ptx.
 
     Settings of version 0.1 had a weight of that text in every run, and no choice of algorithm.
-    Those before version 0.9 saved at the end only, if nothing else was said.
+    It saved at the end only, if nothing else was said.
     """
     if values.get("save_every") == 0 and "keep" not in values:
         values = {**values, "save_every": None}

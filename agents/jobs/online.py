@@ -89,6 +89,7 @@ def run(settings: OnlineSettings) -> None:
     task, wanted, machine = settings.task, settings.answers, settings.machine
     device = device_named(machine.device)
     check_folder(task.out, "--out")
+    Schedule.of(settings.saving.save_every)
     _check_same(settings)
     labeller = named_labeller(task.labeller, settings.judging, machine)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
@@ -363,7 +364,7 @@ def _prompt(asked: Asked) -> Prompt:
 
 
 def _saved(out: Path, keep: int) -> Path | None:
-    """What to go on from: the newest whole checkpoint, or the last round of versions before 0.9."""
+    """What to go on from: the newest whole checkpoint, or the last round of version 0.1."""
     found = Checkpoints(out / CHECKPOINT, keep).newest()
     return found or max(out.glob("round-*"), default=None, key=lambda path: path.name)
 

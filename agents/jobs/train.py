@@ -32,7 +32,7 @@ from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.checkpoints import write_whole
+from agents.runs.checkpoints import flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
@@ -311,6 +311,9 @@ def _learn(
     learner.resume_command = f"go on with textenv train --resume {run.path}"
 
     def write(folder: Path) -> None:
+        for logged in (run.metrics, evaluations.path):
+            if logged.exists():
+                flush(logged)  # no power cut may take a row that the checkpoint is behind
         write_learner(learner, folder)
         if ended:
             (folder / ENDED).write_text(json.dumps(settings.training.tokens), encoding="utf-8")
