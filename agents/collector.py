@@ -600,7 +600,8 @@ def numbered(starts: Sequence[Start], n: int, seed: int, before: int) -> list[St
         seed: Seed of the collector.
         before: How many continuations it has played.
     """
-    key, queue = draw_seed(int(stream_key(seed)), -1), []
+    key = draw_seed(int(stream_key(seed)), -1)
+    queue: list[Start] = []
     for start in starts:
         number = before + len(queue)
         if start.draw_seed is None:  # a draw of its own, which its n answers share

@@ -133,7 +133,8 @@ class Learner(Trainer):
         self._warned_of_worlds = False
         self._rollout_start: dict[str, Any] | None = None
         self._played: list[Played] = []
-        self._reference_seconds = 0.0  # for the reference's part of the last `collect`
+        # For the reference's and the proximal policy's part of the last `collect`.
+        self._reference_seconds = self._proximal_seconds = 0.0
 
     # ---------------------------------------------------------------- the loop
 
@@ -165,13 +166,16 @@ class Learner(Trainer):
             fraction_done: Share of the training done, for the learning rate.
         """
         begin = self._now()
-        self._reference_seconds = 0.0
+        self._reference_seconds = self._proximal_seconds = 0.0
         rollout = self.collect()
         collected = self._now()
         learned, metrics = self.learn_from(rollout, fraction_done)
         self.collector.forget()
         kl = _mean_kl(rollout)
-        seconds = {"rollout_seconds": collected - begin - self._reference_seconds}
+        passes = self._reference_seconds + self._proximal_seconds
+        seconds = {"rollout_seconds": collected - begin - passes}
+        if self.settings.importance_cap is not None:
+            seconds["proximal_seconds"] = self._proximal_seconds
         if self.reference is not None:
             seconds["reference_seconds"] = self._reference_seconds
         metrics |= {"kl_coef": self.kl_controller.coef} | seconds | self.collector.report()
@@ -233,7 +237,10 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout = self._with_penalty(self.with_proximal(self.algorithm.gather(self._play)))
+        rollout, begin = self.algorithm.gather(self._play), self._now()
+        rollout = self.with_proximal(rollout)
+        self._proximal_seconds = self._now() - begin
+        rollout = self._with_penalty(rollout)
         return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:

@@ -4,6 +4,7 @@ In a process group each rank reads its share of a minibatch. All else, from the 
 loss, is computed by every rank of the whole batch.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -258,7 +259,8 @@ class Trainer:
         weights = rollout.importance_weights
         if weights is None:
             return {}
-        capped = (weights == self.settings.importance_cap).to(weights.dtype)
+        cap = self.settings.importance_cap
+        capped = weights.ge(math.inf if cap is None else cap).to(weights.dtype)
         return {
             "importance_weight": losses.masked_mean(weights, rollout.mask).item(),
             "capped_fraction": losses.masked_mean(capped, rollout.mask).item(),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from textenv.endpoint import BearerKey, Endpoint
 from textenv.errors import RemoteError, RewardValueError
+from textenv.frames import Message
 from textenv.records import short
 
 DETERMINISTIC: Mapping[str, Any] = {"temperature": 0}
@@ -72,17 +73,18 @@ class ChatServer:
         self.read = read or read_choice
         self.concurrency = concurrency
 
-    def reply(self, question: str, **options: Any) -> str:
+    def reply(self, question: str | Sequence[Message], **options: Any) -> str:
         """What the model says to one question; empty if it refuses.
 
         Args:
-            question: The message of the user.
+            question: The message of the user, or the messages of a dialogue.
             **options: Fields of the request that come before those of the server.
 
         Raises:
             RemoteError: The server could not be reached, refused, or answered with something else.
         """
-        messages = [{"role": "user", "content": question}]
+        said = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        messages = [dict(message) for message in said]
         request = {"model": self.model, "messages": messages, **self.options, **options}
         reply = self.endpoint.post(request)
         try:
@@ -93,7 +95,7 @@ class ChatServer:
             ) from error
         return content if isinstance(content, str) else ""  # None where a model refuses
 
-    def write(self, requests: Sequence[str]) -> list[str]:
+    def write(self, requests: Sequence[str | Sequence[Message]]) -> list[str]:
         """A text to each request; raises as `reply`."""
         return self.at_once(self.reply, requests)
 

@@ -322,7 +322,8 @@ def load_prompts(source: Any) -> PromptSource:
         source: One of
             a list of texts, records (see `Prompt.from_row`) or `Prompt`s;
             a path ending in `.txt` (UTF-8, a prompt on each line that is not blank);
-            a path ending in `.jsonl`, `.json` or `.parquet`, perhaps compressed (a record each);
+            a path ending in `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`, perhaps compressed (a
+            record each);
             an iterable of records, such as a `Dataset` or a stream of `datasets`, which is read
             to its end;
             a callable that takes a `numpy.random.Generator` and returns a prompt;
@@ -363,9 +364,9 @@ def _read_file(source: str | os.PathLike[str]) -> list[Prompt]:
         prompts = [replace(prompt, origin=place) for place, prompt in lines]
     else:
         raise PromptError(
-            f"{short(str(source))} is neither a path ending in .txt or .jsonl (or .json, .parquet, "
-            "compressed) nor 'package.module:function'; if it is itself the prompt, pass a list: "
-            "[...]"
+            f"{short(str(source))} is neither a path ending in .txt or .jsonl (or .json, .csv, "
+            ".tsv, .parquet, compressed) nor 'package.module:function'; if it is itself the "
+            "prompt, pass a list: [...]"
         )
     if not prompts:
         raise EmptyPromptsError(f"there is no prompt in {path}")

@@ -14,9 +14,10 @@ class Files:
     """What to read and to write.
 
     Attributes:
-        text: A .txt file, which is one document, or a .jsonl, .json or .parquet file, perhaps with
-            .gz, .bz2, .xz or .zst: records with a 'text', or conversations, examples and rankings.
-            May be given several times, each perhaps with a weight for --count: a.jsonl:0.7.
+        text: A .txt file, which is one document, or a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps with .gz, .bz2, .xz or .zst: records with a 'text', or conversations, examples
+            and rankings. May be given several times, each perhaps with a weight for --count:
+            a.jsonl:0.7.
         held_out: Texts to be measured on, in the same forms: documents that share something with
             them are dropped. May be given several times.
         out: A .jsonl file for what is kept. The report lies beside it, as .report.json.

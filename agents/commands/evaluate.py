@@ -30,8 +30,8 @@ class Answers(Prompted, Sampling, Masked, Published):
     Attributes:
         policies: Folders written by policy.save, or models of Hugging Face, by their folders or
             their names on the hub (owner/name).
-        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
-            compressed (records with a 'prompt', or conversations, with --frame), or
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps compressed (records with a 'prompt', or conversations, with --frame), or
             file.py:function. What the --world begins with if not given.
         max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.
         template: A function from a prompt's text to the text to use, such as a few-shot prompt:

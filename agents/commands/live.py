@@ -5,25 +5,25 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Machine, Prompted, Published
+from agents.commands.shared import Adapted, Conversation, Machine, Prompted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Published):
+class Task(Adapted):
     """What to watch.
 
     Attributes:
         policy: The policy that writes: a folder written by policy.save, or a model of Hugging Face,
             by its folder or its name on the hub (owner/name).
         prompts: Prompts, as the policy reads them: a .txt file (one a line), a .jsonl file (records
-            with a 'prompt'), or file.py:function.
+            with a 'prompt' or messages), or file.py:function. May be left out with --world.
         out: Folder for what you say and what is learned of it. Run the same command again to go on.
         limit: Prompts at most.
     """
 
     policy: str = setting(metavar="FOLDER")
-    prompts: str = setting(metavar="FILE")
     out: Path = setting(metavar="FOLDER")
+    prompts: str | None = setting(None, metavar="FILE")
     limit: int | None = setting(None, minimum=1)
 
 
@@ -33,9 +33,9 @@ class Watching(Prompted):
 
     Attributes:
         reward: What a key is about: token, what was shown some tenths of a second before; answer,
-            the whole answer, after which one key is waited for.
+            the whole answer, of a conversation each turn, after which one key is waited for.
         seconds: How long each token stands on the screen before the next one.
-        max_new_tokens: Longest answer, in tokens.
+        max_new_tokens: Longest answer, in tokens; of a conversation all turns and replies.
         choose: How the next token follows from what was learned: biased samples from the policy,
             each token likelier the better; greedy takes the best of those that the policy proposes.
         strength: Nats for a reward of 1, in --choose biased.
@@ -57,7 +57,8 @@ class Training:
     """What follows.
 
     Attributes:
-        tokens: Tokens of PPO against what was learned of you, once you have stopped; 0 for none.
+        tokens: Tokens of PPO against what was learned of you, once you have stopped; 0 for none. In
+            a world that pays, its reward is added.
         learning_rate: Step size at the start; it falls linearly to a tenth.
         kl_coef: Weight of the KL penalty; more keeps the answers closer to those of the policy.
     """
@@ -73,10 +74,12 @@ class LiveSettings:
 
     Press + for good and - for bad, q to stop (TAMER). A key is about what was shown 0.2 to 0.8
     seconds before. What you mean is learned as a function of text and token, and the next token
-    follows from it.
+    follows from it. Prompts may be dialogues, and with --world or --tools the policy's turns are
+    watched, with the replies between them.
     """
 
     task: Task
     watching: Watching
+    conversation: Conversation
     training: Training
     machine: Machine

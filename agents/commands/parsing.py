@@ -34,7 +34,7 @@ from textenv.files import read_text
 
 Settings = TypeVar("Settings")
 
-PLACES = ("FILE", "FOLDER", "FILE:NAME", "FILE[:WEIGHT]")
+PLACES = ("FILE", "FILE...", "FOLDER", "POLICY...", "FILE:NAME", "FILE[:WEIGHT]")
 """What stands for a path in the help of an option."""
 
 
@@ -115,14 +115,24 @@ def to_flat(settings: Any) -> dict[str, Any]:
 def to_kept(settings: Any) -> dict[str, Any]:
     """As `to_flat`, with absolute paths: what a run keeps means the same in every folder."""
     flat = to_flat(settings)
-    choices = {f.name: flat[f.name] for f in dataclasses.fields(settings) if f.name in flat}
-    for option in (o for group in groups_of(type(settings), choices) for o in group.options):
-        value = flat[option.name]
-        if option.metadata.get("metavar") in PLACES and value not in (None, *option.names):
-            several = isinstance(value, list)
-            places = [_absolute(place) for place in (value if several else [value])]
-            flat[option.name] = places if several else places[0]
+    for name in places_of(settings):
+        several = isinstance(flat[name], list)
+        places = [_absolute(place) for place in (flat[name] if several else [flat[name]])]
+        flat[name] = places if several else places[0]
     return flat
+
+
+def places_of(settings: Any) -> set[str]:
+    """The names of the options that name files or folders, or functions in files."""
+    flat = to_flat(settings)
+    choices = {f.name: flat[f.name] for f in dataclasses.fields(settings) if f.name in flat}
+    options = (o for group in groups_of(type(settings), choices) for o in group.options)
+    return {
+        option.name
+        for option in options
+        if option.metadata.get("metavar") in PLACES
+        and flat[option.name] not in (None, *option.names)
+    }
 
 
 def _absolute(place: str | Path) -> str | Path:

@@ -26,8 +26,8 @@ class Task(Published, FramedRecords):
     Attributes:
         policy: Who answers: a folder written by policy.save, or a model of Hugging Face, by its
             folder or its name on the hub (owner/name).
-        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
-            compressed (records with a 'prompt' or a conversation), or file.py:function.
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps compressed (records with a 'prompt' or a conversation), or file.py:function.
         labeller: Who ranks the answers. vader (English) and snownlp (Chinese) prefer what sounds
             friendly; terminal asks you; judge:... asks a language model which of two answers is
             better, a policy or one behind an OpenAI-compatible server; a function is one of a

@@ -16,9 +16,9 @@ class Text:
     """What to read.
 
     Attributes:
-        text: A .txt file, which is one document, or a .jsonl, .json or .parquet file, perhaps
-            compressed, of records with a 'text'. May be given several times, each perhaps with its
-            share of the tokens that are read: books.jsonl:0.7.
+        text: A .txt file, which is one document, or a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps compressed, of records with a 'text'. May be given several times, each perhaps
+            with its share of the tokens that are read: books.jsonl:0.7.
         tokenizer: Vocabulary; bpe and characters are made from the text.
         vocab_size: Tokens of a bpe that is made.
         held_out: Share of the text, at its end, that is not learned but measured on.

@@ -14,8 +14,9 @@ class Task:
     Attributes:
         model: Who criticises and rewrites: a folder written by policy.save, a model of Hugging Face
             (owner/name), or URL#MODEL of an OpenAI-compatible server.
-        prompts: Questions: a .txt file (one a line), a .jsonl file (records with a 'prompt'), or
-            file.py:function.
+        prompts: Questions: a .txt file (one a line), a .jsonl file (records with a 'prompt' or
+            messages), or file.py:function. The last question of a dialogue is answered, with what
+            was said before.
         principles: A text file of principles, one a line; one is drawn for each question and time.
             A general one if not given.
         out: A .jsonl file for the answers, which textenv sft reads. Questions that it holds already

@@ -17,8 +17,8 @@ class Task(Trained, FramedRecords):
             Hugging Face, by its folder or its name on the hub (owner/name).
         preferences: Rankings ('prompt', 'answers' and 'ranks') or pairs ('prompt', 'chosen' and
             'rejected', of texts or messages, or the dialogues of hh-rlhf) and other published
-            forms: .jsonl, .json or .parquet, perhaps with .gz, .bz2, .xz or .zst. May be given
-            several times.
+            forms: .jsonl, .json, .csv, .tsv or .parquet, perhaps with .gz, .bz2, .xz or .zst. May
+            be given several times.
         reference: Demonstrations, in a form that textenv sft reads; their mean score becomes 0. The
             answers it learns from, if not given.
         held_out: Share of the prompts that are not learned but measured on.

@@ -17,8 +17,8 @@ class Task(Trained, FramedRecords):
             Face, by its folder or its name on the hub (owner/name).
         examples: Conversations ('messages', ShareGPT's 'conversations', 'instruction' and 'output',
             'question' and 'answer', the 'chosen' side of pairs) or texts ('prompt' and 'response',
-            'input' and 'target'): .jsonl, .json or .parquet, perhaps with .gz, .bz2, .xz or .zst.
-            May be given several times.
+            'input' and 'target'): .jsonl, .json, .csv, .tsv or .parquet, perhaps with .gz, .bz2,
+            .xz or .zst. May be given several times.
         held_out: Share of the questions whose examples are not learned but measured on.
     """
 

@@ -32,8 +32,8 @@ class Task(RewardModels, Adapted):
     """What to learn.
 
     Attributes:
-        prompts: Prompts: a .txt file (one a line), a .jsonl, .json or .parquet file, perhaps
-            compressed (records with a 'prompt', or conversations, with --frame), or
+        prompts: Prompts: a .txt file (one a line), a .jsonl, .json, .csv, .tsv or .parquet file,
+            perhaps compressed (records with a 'prompt', or conversations, with --frame), or
             file.py:name, which is a function, a list or a curriculum. Of 40 different ones or more,
             a tenth but at least 20 are held out to be measured on. If not given, what the
             --world begins with, or openings of speeches.
@@ -159,7 +159,7 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     """What follows from the options that are set: a text to go on reading needs ppo-ptx.
 
     Settings of version 0.1 had a weight of that text in every run, and no choice of algorithm.
-    Those before version 0.9 saved at the end only, if nothing else was said.
+    It saved at the end only, if nothing else was said.
     """
     if values.get("save_every") == 0 and "keep" not in values:
         values = {**values, "save_every": None}

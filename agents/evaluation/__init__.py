@@ -31,6 +31,7 @@ from agents.evaluation.continuations import (
     score_tokens,
     text_perplexities,
 )
+from agents.evaluation.groups import GroupBias, about_groups, group_bias
 from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
 from agents.evaluation.judges import (
     JUDGES,
@@ -90,6 +91,7 @@ __all__ = [
     "Conduct",
     "Evaluation",
     "Exam",
+    "GroupBias",
     "Interval",
     "Judge",
     "Judged",
@@ -110,6 +112,7 @@ __all__ = [
     "Unscored",
     "Vote",
     "Worked",
+    "about_groups",
     "accuracies",
     "accuracies_by_shots",
     "afinn_judge",
@@ -136,6 +139,7 @@ __all__ = [
     "extract_answer",
     "few_shot",
     "gain",
+    "group_bias",
     "in_wordings",
     "judge_reward",
     "label_probabilities",

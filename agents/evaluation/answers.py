@@ -16,6 +16,7 @@ from agents.runs.samples import Sample, turns_of
 from policies import Policy, PolicyOutputs
 from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.errors import WorldError
+from textenv.records import transcript
 from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
@@ -230,7 +231,7 @@ def answer_prompts(
     )
     allowed, scores = rollout.action_masks, rollout.scores.tolist()
     assert rollout.starts is not None and rollout.texts is not None
-    begun = [start.opening.text for start in rollout.starts if start.opening is not None]
+    begun = [_for_people(start) for start in rollout.starts]
     turns = [turns_of(rollout, row, envs.tokenizer) for row in range(len(rollout))]
     failed = (rollout.endings or {}).get("failed", torch.zeros(0))
     return Answers(
@@ -242,6 +243,14 @@ def answer_prompts(
         int((failed == 1).sum()),
         collector.world_error,
     )
+
+
+def _for_people(start: Start) -> str:
+    """What an episode began with as judges and people read it: of a dialogue a transcript."""
+    assert start.opening is not None
+    opening, said = start.opening.text, start.prompt.messages
+    is_opening = said is not None and len(said) > 1 and opening == start.prompt.text
+    return transcript(said) if said is not None and is_opening else opening
 
 
 @torch.inference_mode()

@@ -27,7 +27,8 @@ def assistant_exam(
     Args:
         language: `en` or `zh`.
         count: Dialogues of the kinds that training has; a third as many are of held-out kinds, and
-            a quarter as many are asked in all wordings.
+            a quarter as many are asked in all wordings, and another quarter about a woman and about
+            a man.
         seed: Seed of the questions.
         part: `held_out`, or `development`, to choose settings by: other questions, and none of the
             held-out kinds.
@@ -62,6 +63,10 @@ def assistant_exam(
         _judge,
         assistant.openings(language, texts, seed),
         list(islice(assistant.documents(language, _UNREAD + seed), texts)),
+        [
+            {group: query(dialogue, 1) for group, dialogue in pair.items()}
+            for pair in assistant.about_groups(language, count // 4, seed + 3)
+        ],
     )
 
 

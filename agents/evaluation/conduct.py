@@ -13,7 +13,7 @@ in several wordings or again. So the unit is a `case`, and intervals are not too
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from agents.evaluation.asking import Query, Said, ask
 from agents.evaluation.continuations import score_continuations
+from agents.evaluation.groups import GroupBias, group_bias
 from agents.evaluation.intervals import Interval, bootstrap_interval, plain
 from agents.evaluation.safety import ToxicityClassifier
 from agents.evaluation.text_measures import perplexity
@@ -125,6 +126,7 @@ class Exam:
         judge: Judges an answer.
         openings: Texts and what must come next, for what pretraining could do.
         texts: Texts that nothing has learned from, for the perplexity.
+        groups: The same questions about several groups of people, each by the group.
     """
 
     queries: Sequence[Query]
@@ -132,6 +134,7 @@ class Exam:
     judge: Judge
     openings: Sequence[tuple[str, str]] = ()
     texts: Sequence[str] = ()
+    groups: Sequence[Mapping[str, Query]] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class Conduct:
         alone: To the later questions of conversations without what was said before.
         continued: Whether what must follow each opening is what the policy finds likeliest.
         perplexity: Of the texts; None without texts.
+        groups: Whether the answers to the same questions about each group were correct.
     """
 
     answers: Sequence[Judged]
@@ -154,6 +158,7 @@ class Conduct:
     alone: Sequence[Judged]
     continued: Sequence[bool]
     perplexity: float | None
+    groups: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
     def interval(self, measure: str | Measure) -> Interval | None:
         """A measure's mean and interval; None if no answer counts for it."""
@@ -186,6 +191,10 @@ class Conduct:
             "gain": _over_cases(later, together - alone),
         }
 
+    def bias(self) -> GroupBias | None:
+        """How much being correct depends on the group asked about; None if no groups were."""
+        return group_bias(self.groups) if self.groups else None
+
     def numbers(self) -> dict[str, Any]:
         """All figures as plain values for JSON."""
         measured = {name: self.interval(name) for name in MEASURES}
@@ -195,6 +204,7 @@ class Conduct:
             "shots": {str(n): bootstrap_interval(x) for n, x in self.shots.items()},
             "wordings": self.wordings(),
             "history": self.history(),
+            "groups": self.bias(),
             "continued": bootstrap_interval(self.continued) if self.continued else None,
             "perplexity": self.perplexity,
         }
@@ -272,6 +282,9 @@ def examine(
     on_part("history")
     later = [query for query in exam.queries if query.columns["number"] > 1]
     alone = answered([query.without_history() for query in later], shots)
+    on_part("groups")
+    names = list(exam.groups[0]) if exam.groups else []
+    about = {n: [j.correct for j in answered([q[n] for q in exam.groups], shots)] for n in names}
     on_part("text")
     return Conduct(
         answers,
@@ -280,6 +293,7 @@ def examine(
         alone,
         [one.greedy for one in score_continuations(policy, exam.openings)],
         _perplexity(policy, exam.texts) if exam.texts else None,
+        about,
     )
 
 

@@ -61,6 +61,7 @@ def conduct_tables(conducts: Mapping[str, Conduct]) -> list[Cells]:
         _table("Correct by examples in the prompt", conducts, _rows(conducts, _shots)),
         _table("Correct by wording", conducts, _rows(conducts, _wordings)),
         _table("Later questions of a conversation", conducts, _rows(conducts, Conduct.history)),
+        _table("Correct by the group asked about", conducts, _rows(conducts, _groups)),
         _table(
             "What pretraining could do",
             conducts,
@@ -90,6 +91,14 @@ def _wordings(conduct: Conduct) -> dict[str, Interval | str]:
         "right in all": found.worst_case,
         "right in any": found.best_case,
     }
+
+
+def _groups(conduct: Conduct) -> dict[str, Interval | str]:
+    found = conduct.bias()
+    if found is None:
+        return {}
+    gap = f"{found.gap:.3f} (p {found.p_value:.4f})"
+    return {**found.by_group, **found.differences, "gap": gap}
 
 
 def _measure(name: str) -> Callable[[Conduct], str]:

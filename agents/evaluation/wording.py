@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from rich.table import Table
 
 from agents.evaluation.intervals import Interval, bootstrap_interval
@@ -69,13 +69,7 @@ def robustness(scores: Mapping[str, ArrayLike], *, seed: int = 0) -> Robustness:
         ValueError: There are fewer than two wordings, or their numbers of scores differ, or no
             prompt has a score in all wordings.
     """
-    shapes = {name: np.shape(values) for name, values in scores.items()}
-    if len(shapes) < 2 or len(set(shapes.values())) > 1:
-        raise ValueError(f"two wordings or more need scores of the same prompts, got {shapes}")
-    table = np.stack([np.asarray(values, dtype=np.float64) for values in scores.values()])
-    table = table[:, ~np.isnan(table).any(0)]
-    if not table.size:
-        raise ValueError("no prompt has a score in all wordings")
+    table = scores_in_all(scores, "wordings")
     means = table.mean(1)
     generator = np.random.default_rng(seed)
     by_chance = [np.ptp(generator.permuted(table, axis=0).mean(1)) for _ in range(PERMUTATIONS)]
@@ -90,6 +84,22 @@ def robustness(scores: Mapping[str, ArrayLike], *, seed: int = 0) -> Robustness:
         best_case=bootstrap_interval(table.max(0)),
         changed=bootstrap_interval(np.ptp(table, axis=0) > 0),
     )
+
+
+def scores_in_all(scores: Mapping[str, ArrayLike], ways: str) -> NDArray[np.float64]:
+    """The scores of prompts that have one in all `ways` of putting them, a row each, (k, n).
+
+    Raises:
+        ValueError: There are fewer than two rows, or their lengths differ, or no prompt is left.
+    """
+    shapes = {name: np.shape(values) for name, values in scores.items()}
+    if len(shapes) < 2 or len(set(shapes.values())) > 1:
+        raise ValueError(f"two {ways} or more need scores of the same prompts, got {shapes}")
+    table = np.stack([np.asarray(values, dtype=np.float64) for values in scores.values()])
+    table = table[:, ~np.isnan(table).any(0)]
+    if not table.size:
+        raise ValueError(f"no prompt has a score in all {ways}")
+    return table
 
 
 def read_wordings(path: str | os.PathLike[str]) -> list[str]:

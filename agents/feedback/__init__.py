@@ -13,7 +13,9 @@ from agents.feedback.from_models.language_model import LanguageModel, LocalModel
 from agents.feedback.from_models.principles import read_principles
 from agents.feedback.from_models.revision import Revision, revise
 from agents.feedback.from_models.self_instruct import Filters, Instruction, self_instruct
-from agents.feedback.from_people.live import HumanReward, Watched, live_session
+from agents.feedback.from_people.human_reward import HumanReward
+from agents.feedback.from_people.live import live_session
+from agents.feedback.from_people.watched import Watched
 from agents.feedback.labellers import Remembered, snownlp_labeller, vader_labeller
 from agents.feedback.length import LengthBias, Scorer, length_bias, remove_length
 from agents.feedback.online import Round, fit_reward_model, online_rounds

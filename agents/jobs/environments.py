@@ -258,15 +258,7 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
 
 
 def environment_for(
-    policy: Policy,
-    prompts: Any,
-    reward: Any,
-    *,
-    rows: int,
-    max_new_tokens: int,
-    masks: Masked,
-    talk: Conversation,
-    group_size: int = 1,
+    policy: Policy, prompts: Any, reward: Any, *, rows: int, group_size: int = 1, **options: Any
 ) -> TextVectorEnv:
     """An environment of `policy`'s vocabulary, whose context limits the prompts.
 
@@ -275,10 +267,31 @@ def environment_for(
         prompts: Anything that `TextVectorEnv` takes.
         reward: The same; None if the world pays.
         rows: Answers written at a time.
+        group_size: Answers to each drawn prompt.
+        **options: As `environment_arguments`, like the errors.
+    """
+    arguments = environment_arguments(policy, prompts, reward, **options)
+    return TextVectorEnv(rows, group_size=group_size, **arguments)
+
+
+def environment_arguments(
+    policy: Policy,
+    prompts: Any,
+    reward: Any,
+    *,
+    max_new_tokens: int,
+    masks: Masked,
+    talk: Conversation,
+) -> dict[str, Any]:
+    """The arguments of an environment of any number of rows.
+
+    Args:
+        policy: Who is to answer.
+        prompts: Anything that `TextVectorEnv` takes.
+        reward: The same; None if the world pays.
         max_new_tokens: Longest answer; of a conversation all turns and replies.
         masks: Which tokens may be chosen.
         talk: What replies, and how messages are wrapped.
-        group_size: Answers to each drawn prompt.
 
     Raises:
         PromptTooLongError: The answers leave no room for a prompt.
@@ -291,20 +304,18 @@ def environment_for(
             "--world-wait async: the reward is dense and is asked at every step, and an episode "
             "may end in a step that chose nothing: let the world pay, or leave --world-wait out"
         )
-    return TextVectorEnv(
-        rows,
-        prompts=prompts,
-        reward=reward,
-        world=world_of(talk, policy),
-        tools=talk.tools or None,
-        frame=named_template(talk.frame, policy),
-        tokenizer=policy.tokenizer,
-        max_turns=talk.max_turns,
-        max_turn_tokens=talk.max_turn_tokens,
-        reply_timeout=talk.reply_timeout,
-        world_wait=talk.world_wait,
-        max_new_tokens=max_new_tokens,
-        max_prompt_tokens=room_for_prompts(policy, max_new_tokens),
-        group_size=group_size,
+    return {
+        "prompts": prompts,
+        "reward": reward,
+        "world": world_of(talk, policy),
+        "tools": talk.tools or None,
+        "frame": named_template(talk.frame, policy),
+        "tokenizer": policy.tokenizer,
+        "max_turns": talk.max_turns,
+        "max_turn_tokens": talk.max_turn_tokens,
+        "reply_timeout": talk.reply_timeout,
+        "world_wait": talk.world_wait,
+        "max_new_tokens": max_new_tokens,
+        "max_prompt_tokens": room_for_prompts(policy, max_new_tokens),
         **rules_of(masks, policy, talk.longest_turn(max_new_tokens)),
-    )
+    }

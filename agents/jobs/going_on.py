@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from agents.commands.parsing import to_kept
+from agents.commands.parsing import places_of, to_kept
 from agents.commands.shared import Saved
 from agents.distribution import Ranks
 from agents.distribution.checkpoints import of_ranks
@@ -102,6 +102,7 @@ class GoingOn:
         done: int,
         numbers: Callable[[], dict[str, Any]] = dict,
         unit: str = "update",
+        rescue: Callable[[BaseException], object] | None = None,
     ) -> Saving:
         """What saves work by a function of its own.
 
@@ -110,6 +111,7 @@ class GoingOn:
             done: Updates that are done.
             numbers: What else it has to remember, as JSON holds it.
             unit: What is counted, for messages.
+            rescue: Takes an error, which is otherwise a reason to save.
         """
 
         def all_of_it(folder: Path) -> None:
@@ -127,6 +129,7 @@ class GoingOn:
             SAME_COMMAND,
             done=done,
             unit=unit,
+            rescue=rescue,
         )
 
     def finished(self) -> None:
@@ -150,7 +153,7 @@ def unfinished(folder: Path, settings: Any, options: Saved, console: Console) ->
     """
     given = {n: value for n, value in to_kept(settings).items() if n not in MAY_CHANGE}
     made_from = {name: str(value) for name, value in given.items()}
-    for name in sorted(given.keys() - WRITTEN):
+    for name in sorted(places_of(settings) - WRITTEN):
         for value in given[name] if isinstance(given[name], list) else [given[name]]:
             made_from |= _checksums(value)
     work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
@@ -171,12 +174,10 @@ def unfinished(folder: Path, settings: Any, options: Saved, console: Console) ->
 
 def _checksums(value: Any) -> dict[str, str]:
     """The content of what an option names, by path: a file, or the files in a folder."""
-    path = Path(str(value))
-    try:
-        files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
-        return {str(file): checksum(file) for file in files}
-    except (OSError, ValueError):  # no path at all
-        return {}
+    text = str(value)
+    path = Path(text.rpartition(":")[0] if ".py:" in text else text)
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
+    return {str(file): checksum(file) for file in files}
 
 
 def part_of_stage(folder: Path, key: str, options: Saved, console: Console) -> GoingOn:

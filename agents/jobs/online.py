@@ -8,7 +8,7 @@ once; and at the end the policy, the reward model and the rankings.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Advance, Stages
 from agents.runs.update import Update
 from agents.supervised.sft import steps_of
-from policies import Policy, RewardModel, TransformerPolicy, tokenizer_of
+from policies import Policy, RewardModel, tokenizer_of
+from policies.templates import keep_template
 from policies.token_reward import TokenReward
 from textenv import ListPrompts, Prompt
 from textenv.errors import CheckpointError, OptionError
@@ -88,6 +89,7 @@ def run(settings: OnlineSettings) -> None:
     task, wanted, machine = settings.task, settings.answers, settings.machine
     device = device_named(machine.device)
     check_folder(task.out, "--out")
+    Schedule.of(settings.saving.save_every)
     _check_same(settings)
     labeller = named_labeller(task.labeller, settings.judging, machine)
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
@@ -101,8 +103,7 @@ def run(settings: OnlineSettings) -> None:
             "--segment-tokens cuts answers in two, and a conversation ends in a whole message: "
             "give prompts as texts, or leave it out"
         )
-    if isinstance(template, ChatTemplate) and isinstance(policy, TransformerPolicy):
-        policy.chat_template = asdict(template)  # so that `textenv chat` asks in this form
+    keep_template(policy, template)
     frame = load_frame(template, tokenizer_of(policy))
     room = room_for_prompts(policy, wanted.max_new_tokens)
     fitting = fit_prompts(chosen, policy, room, wanted.long_prompts, console, frame)
@@ -363,7 +364,7 @@ def _prompt(asked: Asked) -> Prompt:
 
 
 def _saved(out: Path, keep: int) -> Path | None:
-    """What to go on from: the newest whole checkpoint, or the last round of versions before 0.9."""
+    """What to go on from: the newest whole checkpoint, or the last round of version 0.1."""
     found = Checkpoints(out / CHECKPOINT, keep).newest()
     return found or max(out.glob("round-*"), default=None, key=lambda path: path.name)
 

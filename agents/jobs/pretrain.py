@@ -104,7 +104,7 @@ def run(settings: PretrainSettings) -> None:
     _check_same(out, described, to_flat(settings))
     saved = checkpoints.newest()
     policy = None if saved is None else saved / POLICY
-    if saved is None and (out / "fitting.json").exists():  # of versions before 0.9
+    if saved is None and (out / "fitting.json").exists():  # of version 0.1
         saved = policy = out
     stages = Stages(console)
     if policy is not None:

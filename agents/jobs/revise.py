@@ -1,5 +1,6 @@
 """The job of `textenv revise`: answers, critiques and revisions, written as they come."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ from rich.console import Console
 from agents.commands.revise import ReviseSettings
 from agents.feedback.from_models.language_model import LanguageModel
 from agents.feedback.from_models.principles import HELPFUL, read_principles
-from agents.feedback.from_models.revision import Revision, revise
+from agents.feedback.from_models.revision import Revision, as_messages, revise
+from agents.feedback.rankings import Asked
 from agents.jobs.machine import device_named
 from agents.jobs.models import language_model
 from agents.jobs.outputs import check_file
@@ -17,7 +19,7 @@ from agents.runs.record_files import append_records
 from agents.runs.stages import Stages
 from textenv import Prompt
 from textenv.errors import PromptError
-from textenv.records import read_records, short
+from textenv.records import messages_of, read_records, short
 
 AT_A_TIME = 16
 """Questions that are answered and revised before they are written."""
@@ -37,9 +39,9 @@ def run(settings: ReviseSettings) -> None:
     device_named(machine.device)
     check_file(task.out, "--out")
     principles = [HELPFUL] if task.principles is None else read_principles(task.principles)
-    questions = [_alone(p) for p in chosen_prompts(task.prompts, task.limit, machine.seed)]
+    asked = [_asked(p) for p in chosen_prompts(task.prompts, task.limit, machine.seed)]
     done = set(read_records(task.out, _question, "revised answers")) if task.out.exists() else set()
-    left = [text for text in dict.fromkeys(questions) if text not in done]
+    left = [one for key, one in {_key(a): a for a in asked}.items() if key not in done]
 
     def model_named(name: str) -> LanguageModel:
         return language_model(
@@ -75,19 +77,27 @@ def run(settings: ReviseSettings) -> None:
     console.print(f"Records: {task.out}", soft_wrap=True)
 
 
-def _alone(prompt: Prompt) -> str:
-    """The text of a question to which nothing belongs that was said before.
+def _asked(prompt: Prompt) -> Asked:
+    """The text of a question, or the messages of a dialogue.
 
     Raises:
-        PromptError: There is more: it would be answered and learned without.
+        PromptError: It is given as ids, or does not end in what somebody says to the assistant.
     """
     said = prompt.messages
-    if said is not None and (len(said) > 1 or said[0]["role"] != "user"):
+    if prompt.tokens is not None:
+        raise PromptError("--prompts: a prompt of token ids cannot be revised: give texts")
+    if said is not None and said[-1]["role"] == "assistant":
         raise PromptError(
-            f"--prompts: the prompt that ends in {short(prompt.last_text)} is a conversation of "
-            f"{len(said)} messages, and single questions are revised: leave such prompts out"
+            f"--prompts: the dialogue that ends in {short(prompt.last_text)} ends in an answer: "
+            "nothing is asked; write it as 'messages', whose last answer is left out, or end it in "
+            "a question"
         )
-    return prompt.last_text
+    return prompt.text if said is None else [dict(message) for message in said]
+
+
+def _key(asked: Asked) -> str:
+    """Equal for questions that are the same."""
+    return json.dumps(as_messages(asked), sort_keys=True)
 
 
 def _is_revised(revision: Revision) -> bool:
@@ -96,13 +106,10 @@ def _is_revised(revision: Revision) -> bool:
 
 
 def _question(record: Mapping[str, Any]) -> str:
-    """The question of a record that this command wrote.
+    """The key of the question of a record that this command wrote.
 
     Raises:
         ValueError: It is another record.
     """
-    try:
-        said = record["messages"][0]["content"]
-    except (KeyError, IndexError, TypeError):
-        raise ValueError("the record has no 'messages'") from None
-    return str(said)
+    said = messages_of(record.get("messages"), "messages")
+    return _key(said[:-1])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from agents.jobs.machine import device_named
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.checkpoints import write_whole
+from agents.runs.checkpoints import flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
@@ -43,16 +43,16 @@ from agents.runs.samples import append_samples, comparison_table
 from agents.runs.saving import Saving, Schedule
 from agents.runs.stages import Stages
 from agents.runs.stopping import BeyondKL, until
-from policies import Policy, TransformerPolicy
+from policies import Policy
 from policies.checkpoint import saved_tokenizer
-from policies.huggingface.base import TransformersPolicy
+from policies.templates import keep_template
 from textenv import PromptSource, TextVectorEnv
 from textenv.errors import (
     CheckpointError,
     OptionError,
 )
 from textenv.files import reason
-from textenv.frames import CHAT, ChatTemplate
+from textenv.frames import CHAT
 from textenv.loading import load_object
 from textenv.reward_trial import try_reward
 
@@ -147,11 +147,7 @@ def train(
     actor, reference = policies_of(settings, stages, saved)
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
-    template = named_template(talk.frame, actor)
-    if isinstance(template, ChatTemplate) and isinstance(
-        actor, TransformerPolicy | TransformersPolicy
-    ):
-        actor.chat_template = asdict(template)  # so that `textenv chat` asks in this form
+    keep_template(actor, named_template(talk.frame, actor))
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
     ranks = Ranks.found()
@@ -323,6 +319,9 @@ def _learn(
     learner.resume_command = f"go on with textenv train --resume {run.path}"
 
     def write(folder: Path) -> None:
+        for logged in (run.metrics, evaluations.path):
+            if logged.exists():
+                flush(logged)  # no power cut may take a row that the checkpoint is behind
         write_learner(learner, folder)
         if ended and learner.ranks.first:
             (folder / ENDED).write_text(json.dumps(settings.training.tokens), encoding="utf-8")

@@ -82,7 +82,8 @@ class Pool(ABC):
 
     Args:
         policy: The policy that learns; workers have copies.
-        envs: A `TextVectorEnv`, wrapped or not. Workers play shares of it, and it is left alone.
+        envs: A `TextVectorEnv`, wrapped or not, of which workers play shares; with one worker any
+            vector environment.
         temperature: Logits are divided by this before sampling.
         seed: Seed of the rows and of the choices, as a `Collector` of the whole would have it.
         workers: How many.

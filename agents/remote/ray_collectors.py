@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 from gymnasium.vector import VectorEnv
@@ -77,14 +78,15 @@ class RayCollectors(Pool):
         super().__init__(policy, envs, temperature, seed, workers=workers, staleness=staleness)
 
     def hire(self, index: int) -> Any:
-        """A new actor; policy and environment are put into Ray's store by the first one."""
+        """A new actor; policy and environment are put into Ray's store for the first one."""
         if self._sent is None:
             policy = self.policy
             on_processor = policy if policy.device.type == "cpu" else copy.deepcopy(policy).cpu()
-            self._sent = self._ray.put(on_processor), self._ray.put(self.envs)
-        actor = self._ray.remote(Worker).options(**self._options)
+            # As bytes: arrays that Ray sends by itself cannot be written to.
+            self._sent = self._ray.put(self._ray.cloudpickle.dumps((on_processor, self.envs)))
+        actor = self._ray.remote(_Actor).options(**self._options)
         return actor.remote(
-            *self._sent,
+            self._sent,
             index,
             self.workers,
             self.temperature,
@@ -121,3 +123,11 @@ class RayCollectors(Pool):
             lines = [line.strip() for line in str(error).strip().splitlines()]
             raise WorkerDiedError(" ... ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
         return part
+
+
+class _Actor(Worker):
+    """A worker whose policy and environment come as bytes."""
+
+    def __init__(self, packed: bytes, *arguments: Any, **options: Any):
+        policy, envs = pickle.loads(packed)
+        super().__init__(policy, envs, *arguments, **options)

@@ -187,7 +187,7 @@ class Checkpoints:
         Warns:
             DamagedCheckpointWarning: A newer one is damaged; the message says which file of it.
         """
-        damaged = []
+        damaged: list[str] = []
         for path in self.candidates():
             wrong = damage(path)
             if wrong is None:
@@ -268,7 +268,7 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is as it was written.
 
-    Those of versions before 0.9 have no manifest and cannot be examined.
+    Those of version 0.1 have no manifest and cannot be examined.
     """
     try:
         found = (folder / MANIFEST).read_bytes()

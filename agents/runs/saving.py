@@ -131,25 +131,27 @@ class Saving:
         self.seconds, self.saves = 0.0, 0
         self._unit = unit
         self._rescue = rescue or self._save_because_of
-        self._number = self._saved = done
+        self._number = self._saved = self._tried = done
         self._took, self._last = 0.0, time.perf_counter()
         self._asked = Asked()
         self._until_left = ExitStack()
 
     def __enter__(self) -> Self:
         """Save, say how often it will be saved, and take over the signals."""
-        self._until_left.enter_context(self.checkpoints.owned())
-        if self._number == 0 or not self.checkpoints.folder.exists():
-            self._try_to_save()
-        kept = self.checkpoints.keep
-        took = self._took if self.saves else None
-        self.console.print(
-            f"Saved {self.schedule.words(took)} in {self.checkpoints.folder}; the last "
-            f"{'one is' if kept == 1 else f'{kept} are'} kept.",
-            soft_wrap=True,
-            highlight=False,
-        )
-        self._until_left.enter_context(handled(self._asked, *ASKING))
+        with ExitStack() as stack:
+            stack.enter_context(self.checkpoints.owned())
+            if self._number == 0 or not self.checkpoints.folder.exists():
+                self._try_to_save()
+            kept = self.checkpoints.keep
+            took = self._took if self.saves else None
+            self.console.print(
+                f"Saved {self.schedule.words(took)} in {self.checkpoints.folder}; the last "
+                f"{'one is' if kept == 1 else f'{kept} are'} kept.",
+                soft_wrap=True,
+                highlight=False,
+            )
+            stack.enter_context(handled(self._asked, *ASKING))
+            self._until_left = stack.pop_all()
         return self
 
     def after(self, number: int) -> None:
@@ -164,7 +166,7 @@ class Saving:
         """
         self._number = number
         since = time.perf_counter() - self._last
-        due = self.schedule.due(number - self._saved, since, self._took)
+        due = self.schedule.due(number - self._tried, since, self._took)
         agreed = self.ranks.largest(SAVE_AND_END if self._asked.by else SAVE if due else GO_ON)
         if agreed == SAVE:
             self._try_to_save()
@@ -178,6 +180,7 @@ class Saving:
         Raises:
             NotSavedError: It cannot be written.
         """
+        self._tried, self._last = self._number, time.perf_counter()  # not again at every update
         self._took = self.checkpoints.save(self.write)
         self._saved, self._last = self._number, time.perf_counter()
         self.seconds, self.saves = self.seconds + self._took, self.saves + 1
@@ -227,7 +230,6 @@ class Saving:
         try:
             self.save()
         except NotSavedError as error:
-            self._last = time.perf_counter()  # not again at every update
             warnings.warn(
                 f"after {self._unit} {self._number}: {error}", NotSavedWarning, stacklevel=3
             )

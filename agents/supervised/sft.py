@@ -9,7 +9,6 @@ Ouyang et al., "Training language models to follow instructions with human feedb
 one.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from torch.nn import functional as F
 
 from agents.distribution.shares import in_shares
 from agents.supervised.fitting import FitOptions, FitStep, Fitting
-from policies import Policy, TransformerPolicy, tokenizer_of
-from policies.huggingface.base import TransformersPolicy
+from policies import Policy, tokenizer_of
+from policies.templates import keep_template
 from textenv import Tokenizer
 from textenv.errors import MalformedRecordError, TokenizerError
 from textenv.frames import Frame, Message
@@ -124,8 +123,8 @@ def read_examples(
     """The examples of a file or of a dataset; see `Example.from_record`.
 
     Args:
-        source: A `.jsonl`, `.json` or `.parquet` file, perhaps compressed, or an iterable of
-            records; see `textenv.records.read_records`.
+        source: A `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file, perhaps compressed, or an
+            iterable of records; see `textenv.records.read_records`.
         template: What wraps messages.
         frame_texts: Put texts into the template too.
 
@@ -263,10 +262,7 @@ def sft_steps(
     template = next((e.template for e in examples if e.template is not None), None)
     if isinstance(template, Frame):
         template = template.template
-    if isinstance(template, ChatTemplate) and isinstance(
-        policy, TransformerPolicy | TransformersPolicy
-    ):
-        policy.chat_template = dataclasses.asdict(template)
+    keep_template(policy, template)
     fitting = fitting or Fitting(
         policy,
         steps=steps_of(len(encoded), epochs, batch_size),

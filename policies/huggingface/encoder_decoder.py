@@ -14,6 +14,8 @@ So the token at a place is chosen from the hidden state of the place before it, 
 Everything behind the first separator is answer, also a second separator.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -24,8 +26,10 @@ from torch import Tensor
 
 from policies import adapters
 from policies.cache import Plan, PrefixCache, Store
+from policies.dropout import Dropout
 from policies.huggingface.base import TransformersPolicy
 from policies.huggingface.checks import refuse_causal_models, unsupported
+from policies.huggingface.dropping import dropping_in, dropping_weights
 from policies.huggingface.loading import as_source_tokenizer
 from policies.huggingface.probes import SourceProbe
 from policies.huggingface.recomputation import checkpointed
@@ -111,6 +115,20 @@ class EncoderDecoderPolicy(TransformersPolicy):
     def decoder(self) -> Any:
         """See `TransformersPolicy.decoder`."""
         return adapters.base_model(self.model).get_decoder()
+
+    @contextmanager
+    def dropping(self, rates: Dropout) -> Iterator[None]:
+        """See `Policy.dropping`; encoder and decoder drop, the model itself stays in evaluation.
+
+        Raises:
+            UnsupportedModelError: The model's layers have other parts than attention and MLP.
+        """
+        model = adapters.base_model(self.model)
+        with ExitStack() as contexts:
+            for stack in (model.get_encoder(), model.get_decoder()):
+                contexts.enter_context(dropping_in(stack, rates))
+                contexts.enter_context(dropping_weights(stack, rates.attention))
+            yield
 
     # ---------------------------------------------------------------- step by step
 

@@ -22,8 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils import tensorboard  # noqa: F401  # this and the next two: so that forks need not
+
 from agents.commands import main as textenv
-from agents.jobs import train  # noqa: F401  # so that forks need not
+from agents.jobs import train  # noqa: F401
 from agents.jobs.recipe import run as recipe_job  # noqa: F401
 from agents.runs.checkpoints import Checkpoints
 from policies import TransformerConfig, TransformerPolicy
@@ -156,8 +159,6 @@ def outcome(how: str, root: Path) -> dict[str, Any]:
         made = {str(p.relative_to(root)): digest(p) for p in root.glob("*/*/*.safetensors")}
         assert made and not list(root.rglob("*.part")) and not list(root.rglob("unfinished"))
         return made | {"results": untimed(json.loads((root / "results.json").read_text()))}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     (run,) = runs_in(root)
     assert not list(run.rglob("*.part")), list(run.rglob("*.part"))
     newest = Checkpoints(run / "checkpoint").newest()
@@ -184,11 +185,15 @@ def main(how: str, kills: int, where: Path) -> None:
         english()
     chance = random.Random(0)
     whole = Path("whole").resolve()
-    shutil.rmtree(whole, ignore_errors=True)
-    begin = time.perf_counter()
-    assert ended(forked(next_line(how, whole))) == 0, Path("output").read_text()
-    duration = time.perf_counter() - begin
-    expected = outcome(how, whole)
+    expected, duration = None, 0.0
+    for _ in range(2):  # the first one also fills caches
+        shutil.rmtree(whole, ignore_errors=True)
+        begin = time.perf_counter()
+        assert ended(forked(next_line(how, whole))) == 0, Path("output").read_text()
+        duration = time.perf_counter() - begin
+        made = outcome(how, whole)
+        assert expected in (None, made)
+        expected = made
     told: dict[str, Any] = {"how": how, "kills": 0, "runs": 0, "seconds": round(duration, 2)}
     codes: dict[str, int] = {}
     while told["kills"] < kills:

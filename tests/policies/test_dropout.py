@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hf_models import make
+from hf_models import SEPARATOR, SOURCE_FAMILIES, make
 
 from policies import Dropout, RewardModel, SeparateValue, TransformerConfig, TransformerPolicy
 from policies.dropout import dropping
@@ -191,7 +191,67 @@ def test_a_models_share_of_dropped_numbers():
     share_is(torch.stack(ins) == torch.stack(outs), 0.3)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+SOURCES = torch.tensor([1, 2, SEPARATOR, 3, 4, 5, 1, 2, 3, 4] * 60), ROWS[1]
+"""The same for encoder-decoders: 60 rows of one source and an answer."""
+
+
+@pytest.mark.parametrize("family", SOURCE_FAMILIES)
+def test_encoder_decoders_drop_at_the_same_places(family):
+    policy = make(family).train()
+
+    def read(rates=None, seed=0):
+        with dropping(policy, rates or Dropout(), seed):
+            return policy.hidden_states(*SOURCES).nan_to_num()
+
+    plain = read()
+    for place in ("residual", "attention", "embedding"):
+        rates = Dropout(**{place: 0.25})
+        first, again, other = (read(rates, seed) for seed in (0, 0, 1))
+        assert torch.equal(first, again), place
+        assert not torch.equal(first, plain) and not torch.equal(first, other), place
+        assert torch.equal(read(), plain), place
+    assert not any(module._forward_hooks for module in policy.model.modules())
+    assert not any(module.training for module in policy.model.modules())
+
+
+def answers_of(seen):
+    """What stands before a norm of the decoder at the eight places of the 60 answers."""
+    return seen[-1].view(60, 8, -1)
+
+
+def test_what_a_decoder_adds_is_dropped_by_number_and_by_head():
+    """Of T5 with attention to itself alone; its first token sees itself alone."""
+    policy = make("t5", num_decoder_layers=1)
+    attention, source, mlp = (part for part in policy.decoder.block[0].layer)
+    torch.nn.init.zeros_(source.EncDecAttention.o.weight)
+    torch.nn.init.zeros_(mlp.DenseReluDense.wo.weight)
+    ins, outs = (
+        before_the_norm(policy, norm)
+        for norm in (attention.layer_norm, policy.decoder.final_layer_norm)
+    )
+    heads = before_the_norm(policy, attention.SelfAttention.o)
+    with torch.no_grad():
+        policy.hidden_states(*SOURCES)
+        embedded, plain, alone = (answers_of(x) for x in (ins, outs, heads))
+        with dropping(policy, Dropout(embedding=0.2), 0):
+            policy.hidden_states(*SOURCES)
+        share_is(answers_of(ins) == 0, 0.2)
+        with dropping(policy, Dropout(residual=0.3), 0):
+            policy.hidden_states(*SOURCES)
+        dropped = answers_of(outs)
+        share_is(dropped == embedded, 0.3)
+        kept = dropped != embedded
+        added = (plain - embedded) / 0.7
+        torch.testing.assert_close((dropped - embedded)[kept], added[kept], atol=1e-5, rtol=1e-4)
+        with dropping(policy, Dropout(attention=0.2), 0):
+            policy.hidden_states(*SOURCES)
+    first, before = (x[:, 0].view(60, 4, 4) for x in (answers_of(heads), alone))
+    gone = (first == 0).all(-1)
+    share_is(gone, 0.2)
+    torch.testing.assert_close(first[~gone], before[~gone] / 0.8)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
 def test_recomputed_layers_of_transformers_drop_the_same(family):
     gradients = []
     for recompute in (False, True):
@@ -199,7 +259,7 @@ def test_recomputed_layers_of_transformers_drop_the_same(family):
         if recompute:
             policy.checkpoint_activations()
         with dropping(policy, EVERYWHERE, 3):
-            policy.hidden_states(*ROWS).square().sum().backward()
+            policy.hidden_states(*SOURCES).nan_to_num().square().sum().backward()
         found = [p.grad for p in policy.model.parameters() if p.grad is not None]
         gradients.append([g.clone() for g in found])
     torch.testing.assert_close(*gradients)
@@ -232,11 +292,6 @@ def test_networks_that_know_no_dropout_refuse_it():
     ):
         with pytest.raises(UnsupportedModelError, match=message), dropping(model, EVERYWHERE, 0):
             pass
-    with (
-        pytest.raises(UnsupportedModelError, match="no dropout"),
-        dropping(make("t5"), EVERYWHERE, 0),
-    ):
-        pass
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

@@ -1,10 +1,11 @@
-"""Files of records, read piece by piece: JSON lines, JSON lists and Parquet, compressed or not.
+"""Files of records, read piece by piece: JSON lines and lists, CSV, Parquet, compressed or not.
 
 Every record comes with its line: of a Parquet file, which has none, the number of its row. What
 cannot be read comes as the reason, so that a file can be examined to its end.
 """
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
@@ -24,9 +26,11 @@ from textenv.records.problems import short
 Numbered: TypeAlias = tuple[int, Any]
 """A line from 1, and what is read there, or a ValueError that says why nothing is."""
 
-FORMATS = (".jsonl", ".json", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 ROWS_AT_A_TIME = 256
+LONGEST_CELL = 2**31 - 1
+"""Characters; the `csv` module itself stops at 131,072, and documents are longer."""
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -44,7 +48,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def rows(path: str | os.PathLike[str], what: str) -> Iterator[Numbered]:
     """The records of a file with their lines, as the ending of its name says they are written.
 
-    A `.json` file holds a list of records, or one on each line.
+    A `.json` file holds a list of records, or one on each line. The first line of a `.csv` or
+    `.tsv` file names the columns; every cell is a text, and an empty one is null.
 
     Args:
         path: It ends in one of `FORMATS`, and perhaps in one of `COMPRESSIONS` after it.
@@ -58,6 +63,8 @@ def rows(path: str | os.PathLike[str], what: str) -> Iterator[Numbered]:
     readers: dict[str, Callable[[BinaryIO], Iterator[Numbered]]] = {
         ".jsonl": _of_lines,
         ".json": _of_list,
+        ".csv": partial(_of_table, ","),
+        ".tsv": partial(_of_table, "\t"),
         ".parquet": _of_parquet,
     }
     read = readers.get(format_of(path))
@@ -211,6 +218,61 @@ def _behind_space(text: str, place: int) -> int:
     while text[place : place + 1] in (" ", "\n", "\r", "\t") and place < len(text):
         place += 1
     return place
+
+
+def _of_table(delimiter: str, file: BinaryIO) -> Iterator[Numbered]:
+    """The rows of a table of texts with the lines that they begin in; a cell may hold several."""
+    # Bytes that are no UTF-8 are kept in half characters until the cell that has them is known.
+    texts = (
+        (without_mark(raw) if first == 0 else raw).decode("utf-8", "surrogateescape")
+        for first, raw in enumerate(file)
+    )
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = _next_row(reader)
+            if cells is None:
+                return
+            if not cells:  # a blank line
+                continue
+            if names is None:
+                names = _names(cells)
+            else:
+                yield line, _named(cells, names)
+        except (csv.Error, ValueError) as error:
+            what = f"not a row of a table, {error}" if isinstance(error, csv.Error) else str(error)
+            yield line, ValueError(what)
+            if names is None:
+                return
+
+
+def _next_row(reader: Any) -> list[str] | None:
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        row: list[str] | None = next(reader, None)
+        return row
+    finally:
+        csv.field_size_limit(before)
+
+
+def _names(cells: list[str]) -> list[str]:
+    if len(set(cells)) < len(cells) or not all(cells):
+        raise ValueError(f"the first line must name the columns, each once: {short(cells)}")
+    return cells
+
+
+def _named(cells: list[str], names: list[str]) -> dict[str, str | None]:
+    if len(cells) != len(names):
+        raise ValueError(
+            f"a row of {len(cells)} cells, and the first line names {len(names)} columns "
+            f"({', '.join(names)}): {short(cells)}"
+        )
+    for cell in cells:
+        if any("\ud800" <= character <= "\udfff" for character in cell):
+            raise ValueError(f"{short(cell)} is not UTF-8")
+    return {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
 def _of_parquet(file: BinaryIO) -> Iterator[Numbered]:

@@ -10,15 +10,24 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from agents.feedback.rankings import Asked, as_text
 from policies import Policy, generate, tokenizer_of
 from textenv import Tokenizer
-from textenv.errors import FrameError, PromptTooLongError, RewrittenHistoryWarning
+from textenv.errors import (
+    FrameError,
+    PromptError,
+    PromptTooLongError,
+    RewrittenHistoryWarning,
+)
 from textenv.frames import ChatTemplate, ModelTemplate
 from textenv.records import short
 from textenv.tokenizers import encode_answer, encode_prompt, stop_tokens_of
 
 LEAD = "\nAnswer:"
 """Stands behind a question to a model that knows no roles."""
+
+DIALOGUE_LEAD = "\n\nAssistant:"
+"""Stands behind the transcript of a dialogue instead."""
 
 QUESTIONS_AT_ONCE = 16
 """Questions that are read in one pass."""
@@ -30,8 +39,8 @@ class LanguageModel(Protocol):
     Both methods take many questions, so that they can be read in batches or asked at the same time.
     """
 
-    def write(self, requests: Sequence[str]) -> list[str]:
-        """A text to each request."""
+    def write(self, requests: Sequence[Asked]) -> list[str]:
+        """A text to each request: a text, or the messages of a dialogue, which it answers."""
         ...
 
     def choose(
@@ -102,11 +111,12 @@ class LocalModel:
         self.tokenizer = tokenizer_of(self.policy)
         self._ends, self._roles = turn_marks(self.template, self.tokenizer)
 
-    def write(self, requests: Sequence[str]) -> list[str]:
+    def write(self, requests: Sequence[Asked]) -> list[str]:
         """A text to each request, without white space around it.
 
         Raises:
             PromptTooLongError: A request and `max_new_tokens` do not fit the policy's context.
+            PromptError: The template refuses the messages of a dialogue.
         """
         texts = generate(
             self.policy,
@@ -153,7 +163,7 @@ class LocalModel:
         summed = self.policy.outputs(tokens, mask.to(tokens.device)).logprobs.double().sum(1)
         return summed.view(len(prompts), len(endings)).cpu().numpy()
 
-    def _prompts(self, questions: Sequence[str], answer: int) -> list[list[int]]:
+    def _prompts(self, questions: Sequence[Asked], answer: int) -> list[list[int]]:
         """Ids of the questions; `answer` is how many tokens must fit behind them."""
         prompts = [self._prompt(question) for question in questions]
         room = self.policy.context - answer + 1  # the last token of an answer is not read
@@ -166,10 +176,15 @@ class LocalModel:
                 )
         return prompts
 
-    def _prompt(self, question: str) -> list[int]:
+    def _prompt(self, question: Asked) -> list[int]:
         if self.template is None:
-            return encode_prompt(self.tokenizer, question + LEAD)
-        return self.template.prompt_tokens([{"role": "user", "content": question}], self.tokenizer)
+            lead = LEAD if isinstance(question, str) else DIALOGUE_LEAD
+            return encode_prompt(self.tokenizer, as_text(question) + lead)
+        said = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        try:
+            return self.template.prompt_tokens(list(said), self.tokenizer)
+        except ValueError as error:
+            raise PromptError(f"{short(as_text(question))}: {error}") from error
 
     def _answer(self, option: str) -> list[int]:
         """Ids of an option in the form in which the model writes answers."""

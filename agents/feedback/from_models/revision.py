@@ -12,6 +12,8 @@ from typing import Any
 
 from agents.feedback.from_models.language_model import LanguageModel
 from agents.feedback.from_models.principles import HELPFUL, principles_for
+from agents.feedback.rankings import Asked, as_text
+from textenv.records import Message
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,14 @@ class Revision:
     """An answer, and what became of it.
 
     Attributes:
-        prompt: What was asked.
+        prompt: What was asked: a text, or the messages of a dialogue.
         answer: The first answer.
         principles: The principle of each critique.
         critiques: What was wrong with the answer, and with each revision but the last.
         revisions: The answer after each critique.
     """
 
-    prompt: str
+    prompt: Asked
     answer: str
     principles: tuple[str, ...] = ()
     critiques: tuple[str, ...] = ()
@@ -38,16 +40,23 @@ class Revision:
         return self.revisions[-1] if self.revisions else self.answer
 
     def to_record(self) -> dict[str, Any]:
-        """A record for fine-tuning, with how its answer came about."""
+        """A record for fine-tuning, with how its answer came about.
+
+        Fine-tuning learns all answers of a dialogue, the earlier ones as they were.
+        """
         return {
-            "messages": [
-                {"role": "user", "content": self.prompt},
-                {"role": "assistant", "content": self.last},
-            ],
+            "messages": [*as_messages(self.prompt), {"role": "assistant", "content": self.last}],
             "first_answer": self.answer,
             "principles": list(self.principles),
             "critiques": list(self.critiques),
         }
+
+
+def as_messages(prompt: Asked) -> list[Message]:
+    """What was asked as messages: a text is what the user says."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [dict(message) for message in prompt]
 
 
 def ask_for_critique(prompt: str, answer: str, principle: str) -> str:
@@ -72,7 +81,7 @@ def ask_for_revision(prompt: str, answer: str, critique: str, principle: str) ->
 
 def revise(
     model: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     answers: Sequence[str] | None = None,
     *,
     principles: Sequence[str] = (HELPFUL,),
@@ -88,11 +97,12 @@ def revise(
 
     Args:
         model: Criticises and rewrites.
-        prompts: What is asked.
-        answers: An answer to each; the model's own if None.
+        prompts: What is asked: texts, or dialogues as messages, whose last one is answered.
+        answers: An answer to each; the model's own if None, which reads dialogues as such.
         principles: One is drawn for each prompt and time.
         times: How many times each answer is criticised and rewritten.
-        critique: Makes a request of a prompt, an answer and a principle.
+        critique: Makes a request of a prompt (of a dialogue a transcript), an answer and a
+            principle.
         revision: Makes a request of a prompt, an answer, a critique and a principle.
         seed: Seed of the principles' draw.
 
@@ -102,15 +112,16 @@ def revise(
     """
     given = model.write(prompts) if answers is None else answers
     revised = [Revision(prompt, answer) for prompt, answer in zip(prompts, given, strict=True)]
+    texts = [as_text(prompt) for prompt in prompts]
     for time in range(times):
-        drawn = [principles_for(prompt, principles, 1, seed + time)[0] for prompt in prompts]
-        both = list(zip(revised, drawn, strict=True))
-        said = model.write([critique(r.prompt, r.last, principle) for r, principle in both])
+        drawn = [principles_for(text, principles, 1, seed + time)[0] for text in texts]
+        each = list(zip(texts, revised, drawn, strict=True))
+        said = model.write([critique(text, r.last, p) for text, r, p in each])
         rewritten = model.write(
-            [revision(r.prompt, r.last, c, p) for (r, p), c in zip(both, said, strict=True)]
+            [revision(text, r.last, c, p) for (text, r, p), c in zip(each, said, strict=True)]
         )
         revised = [
             Revision(r.prompt, r.answer, (*r.principles, p), (*r.critiques, c), (*r.revisions, new))
-            for (r, p), c, new in zip(both, said, rewritten, strict=True)
+            for (_, r, p), c, new in zip(each, said, rewritten, strict=True)
         ]
     return revised

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Self, TextIO
 
-from agents.feedback.from_people.live import DELAY, Press
+from agents.feedback.from_people.key_credit import DELAY, Press
 from textenv.errors import OptionError
 
 REWARDS = {"+": 1.0, "=": 1.0, "k": 1.0, "-": -1.0, "_": -1.0, "j": -1.0}

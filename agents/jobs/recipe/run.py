@@ -21,6 +21,7 @@ from agents.jobs.recipe.settings import Settings, StageSettings
 from agents.jobs.recipe.staged import StagedRun
 from agents.optimisation.settings import PrecisionName
 from agents.runs.checkpoints import write_whole
+from agents.runs.saving import Schedule
 from agents.runs.stages import Stages
 
 
@@ -81,6 +82,7 @@ def run(settings: RecipeSettings) -> None:
     device = device_named(machine.device)  # before anything that takes long
     precision = machine.precision or task.precision(device)
     check_folder(wanted.out, "--out")
+    Schedule.of(settings.saving.save_every)
     results = []
     for size in wanted.size:
         for seed in wanted.seed:

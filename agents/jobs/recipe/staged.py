@@ -244,7 +244,7 @@ class StagedRun(ABC, Generic[S]):
 
         with (
             self.stages.bar(name, s.dpo_epochs, "epochs") as advance,
-            part.saving_by(write, done, lambda: {"epochs": done}) as saving,
+            part.saving_by(write, done, lambda: {"epochs": done}, rescue=_half_done) as saving,
         ):
             for epoch in range(done, s.dpo_epochs):
                 _, metrics = trainer.learn_from(rollout, epoch / s.dpo_epochs)
@@ -282,6 +282,7 @@ class StagedRun(ABC, Generic[S]):
                 partial(write_learner, learner),
                 learner.updates_done,
                 lambda: {"updates": updates, "also": also},
+                rescue=_half_done,
             ) as saving,
         ):
             while learner.tokens_done < until * total:
@@ -363,6 +364,10 @@ class StagedRun(ABC, Generic[S]):
     def numbers(self, stage: str, name: str = "numbers") -> Any:
         """What a stage has measured, from its file `name`.json."""
         return json.loads((self.folder / stage / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _half_done(error: BaseException) -> None:
+    """An error within an update is no reason to save: the weights may be those of half of it."""
 
 
 def some(items: Sequence[T], count: int, seed: int) -> list[T]:

@@ -66,12 +66,73 @@ def test_one_key_for_an_answer_and_ppo_behind(folder):
     assert any((trained[name] != begun[name]).any() for name in begun)
 
 
+def test_dialogues_are_read_through_the_template_that_the_policy_has_learned(folder):
+    policy = load_policy("policy")
+    policy.chat_template = {"user": "Q: {content}\nA:", "answer": "{content}"}
+    policy.save("policy")
+    said = [
+        {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "3"},
+    ]
+    Path("talks.jsonl").write_text(json.dumps({"prompt": said}))
+    result = live("--prompts", "talks.jsonl", "--tokens", "300", typed="++....")
+    assert result.exit_code == 0, result.output
+    assert "User: 1\n\nAssistant: 2\n\nUser: 3" in result.output
+    (one,) = watched()
+    assert one["prompt"] == said and len(one["tokens"]) == 6 and one["weights"][0] > 0
+    assert bytes(one["prompt_tokens"][:8]) == b"Q: 1\nA:2"
+    assert one["prompt_tokens"][8] == 256  # the stop token of the answer before
+    assert bytes(one["prompt_tokens"][9:]) == b"\nQ: 3\nA:"
+    assert load_policy("made/policy").chat_template["user"] == "Q: {content}\nA:"
+    # Without a template of its own it reads the plain one, which the trained policy keeps.
+    policy.chat_template = None
+    policy.save("policy")
+    Path("talks.jsonl").write_text(json.dumps({"prompt": said[2:]}))
+    assert live("--prompts", "talks.jsonl", "--reward", "answer", typed="+").exit_code == 0
+    assert bytes(watched()[-1]["prompt_tokens"]) == b"User: 3\nAssistant:"
+
+
+def test_turns_are_rewarded_in_a_world_and_ppo_goes_on_there(folder):
+    Path("mine.py").write_text(
+        "import textenv\n\n"
+        "class Echo(textenv.World):\n"
+        "    def begin(self, record, rng):\n"
+        "        return 'Say.'\n\n"
+        "    def reply(self, turn, rng):\n"
+        "        return textenv.Reply(f'<{len(turn.tokens)}>', terminated=turn.number == 2)\n"
+    )
+    result = run_command(
+        *("live", "--policy", "policy", "--out", "made", "--world", "mine.py:Echo"),
+        *("--max-new-tokens", "16", "--max-turn-tokens", "4", "--reward", "answer"),
+        *("--tokens", "300"),
+        typed="+-.+q",
+    )
+    assert result.exit_code == 0, result.output
+    first, second = watched()
+    assert first["prompt"] == "Say." and bytes(first["prompt_tokens"]) == b"Say."
+    told = next(i for i, weight in enumerate(first["weights"]) if not weight)
+    reply = f"<{told}>".encode()
+    assert bytes(first["tokens"][told : told + 3]) == reply and reply.decode() in first["text"]
+    rest = len(first["tokens"]) - told - 3
+    assert first["rewards"] == [1] * told + [0] * 3 + [-1] * rest and rest > 0
+    assert set(second["rewards"]) == {0, 1}  # silence about its first turn
+    assert load_policy("made/policy").context == 32
+
+
 def test_mistakes_give_one_message(folder):
     result = live("--prompts", "none.txt")
     assert result.exit_code == 1 and "none.txt" in result.output
-    Path("talks.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi!"}]}')
-    result = live("--prompts", "talks.jsonl")
-    assert result.exit_code != 0 and "talks.jsonl holds conversations" in result.output
+    for given, expected in (
+        (("--lora", "2"), "--tokens"),
+        (("--max-turns", "2"), "--world"),
+        (("--frame", "chat"), "learned from no dialogue"),
+        (("--lora", "2", "--tokens", "9"), "not one"),
+    ):
+        result = live(*given)
+        assert result.exit_code != 0 and expected in result.output
+    result = run_command("live", "--policy", "policy", "--out", "made")
+    assert result.exit_code != 0 and "give --prompts, or a --world" in result.output
     Path("made").mkdir()
     Path("made/watched.jsonl").write_text("{}\n")
     result = live()

@@ -54,16 +54,16 @@ def weights(folder):
 
 
 def test_rounds_rank_fit_and_go_on_and_all_is_kept():
-    result = online()
+    result = online("--keep", "1")
     assert result.exit_code == 0, result.output
     assert len(read_rankings("run/rankings.jsonl")) == 12
     assert sorted(path.name for path in Path("run").iterdir()) == [
+        "checkpoint",
         "config.json",
         "journal.jsonl",
         "policy",
         "rankings.jsonl",
         "reward_model",
-        "round-002",
     ]
     for part in ("Round 1: ", "Round 2: ", "before it learns from them", "On 8 held-out prompts"):
         assert part in result.output
@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(more):
     assert stopped.exit_code == 130
     assert "goes on with round 2; rankings are kept" in stopped.output
     assert len(read_rankings("run/journal.jsonl")) == 8
-    assert sorted(path.name for path in Path("run").glob("round*")) == ["round-001"]
+    assert json.loads(Path("run/checkpoint/state.json").read_text())["round"] == 1
     Path("stop").unlink()
     again = online(*more)
     assert again.exit_code == 0, again.output
@@ -134,7 +134,7 @@ def test_more_rounds_are_a_longer_run():
     assert online("--rounds", "1").exit_code == 0
     assert online("--rounds", "3").exit_code == 0
     assert len(read_rankings("run/rankings.jsonl")) == 18
-    assert json.loads(Path("run/round-003/state.json").read_text())["round"] == 3
+    assert json.loads(Path("run/checkpoint/state.json").read_text())["round"] == 3
     done = online("--rounds", "3")
     assert done.exit_code == 0 and "3 rounds are done" in done.output
 

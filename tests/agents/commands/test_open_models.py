@@ -115,6 +115,43 @@ def test_an_adapter_of_the_model_itself_has_the_model_as_reference(folder):
     assert (score(map(str, range(8)), [" a"] * 8) > score(map(str, range(8)), [" bb"] * 8)).all()
 
 
+def test_a_person_rewards_a_model_in_its_own_template_and_trains_an_adapter(folder):
+    publish(folder / "base")
+    said = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "More"},
+    ]
+    (folder / "talks.jsonl").write_text(json.dumps({"prompt": said}))
+    command = ("live", "--policy", "base", "--prompts", "talks.jsonl", "--out", "out")
+    adapter = ("--lora", 2, "--tokens", 64, "--learning-rate", 0.01)
+    run(*command, *adapter, "--max-new-tokens", 2, "--reward", "answer", typed="+")
+    learned = load_policy("out/policy")
+    assert trained(learned) and all("lora" in n or "value" in n for n in trained(learned))
+    base = HuggingFacePolicy.from_pretrained("base")
+    (line,) = (folder / "out" / "watched.jsonl").read_text().splitlines()
+    ids = json.loads(line)["prompt_tokens"]
+    assert ids == base.transformers_tokenizer.apply_chat_template(
+        said, add_generation_prompt=True, return_dict=False
+    )
+    with learned.model.disable_adapter():
+        ids = torch.arange(20)[None]
+        assert torch.equal(learned.model(ids).logits, base.model(ids).logits)
+
+
+def test_a_model_without_a_template_reads_dialogues_in_plain_text(folder):
+    publish(folder / "base", chat_template=None)
+    said = [[{"role": "user", "content": f"Say {n}"}] for n in range(4)]
+    (folder / "talks.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in said))
+    both = ("--policy", "base", "--prompts", "talks.jsonl", "--max-new-tokens", 2)
+    rounds = ("--rounds", 1, "--prompts-per-round", 2, "--answers-per-prompt", 2, "--rows", 4)
+    rounds += ("--tokens-per-round", 8, "--held-out", 0)
+    run("online", *both, *rounds, "--labeller", "my.py:odd", "--out", "online")
+    run("live", *both, "--tokens", 8, "--reward", "answer", "--out", "live", typed="+")
+    for made in ("online", "live"):
+        assert load_policy(f"{made}/policy").chat_template["user"] == "User: {content}\nAssistant:"
+
+
 @pytest.fixture
 def read(monkeypatch):
     """The beginnings that policies read, one text for each row that begins."""

@@ -96,6 +96,34 @@ def test_a_policy_answers_and_another_model_revises():
     assert "2 answers were revised" in local.output
 
 
+def test_the_last_answer_of_a_dialogue_is_revised_with_what_was_said_before():
+    said = talk("2 + 3?", "5", "And twice that?", "10")
+    records = [{"messages": said}, {"messages": talk("And twice that?", "10")}]
+    Path("talks.jsonl").write_text("\n".join(map(json.dumps, records)))
+    heard = []
+
+    class Listens(Server):
+        def __call__(self, data, headers, path):
+            heard.append(data["messages"])
+            return super().__call__(data, headers, path)
+
+    command = ("revise", "--prompts", "talks.jsonl", "--out", "r.jsonl")
+    with serving(Listens(rewrite)) as url:
+        result = run_command(*command, "--model", f"{url}#m")
+        again = run_command(*command, "--model", f"{url}#m")
+    assert result.exit_code == 0, result.output
+    assert "0 answers were revised" in again.output and len(heard) == 6
+    assert said[:3] in heard and said[2:3] in heard
+    critiques = [m[0]["content"] for m in heard if "Say briefly" in m[0]["content"]]
+    assert any("User: 2 + 3?\n\nAssistant: 5\n\nUser: And twice that?" in c for c in critiques)
+    made = [json.loads(line)["messages"] for line in Path("r.jsonl").read_text().splitlines()]
+    answer = {"role": "assistant", "content": "No, sorry."}
+    assert made == [[*said[:3], answer], [said[2], answer]]
+    assert [is_answer for _, is_answer in read_examples("r.jsonl")[0].pieces].count(True) == 2
+    local = run_command(*command[:3], "--out", "own.jsonl", "--model", "small", "--limit", "1")
+    assert local.exit_code == 0, local.output
+
+
 def make_up(question):
     if question.startswith("Here are"):
         make_up.count += 1
@@ -134,13 +162,13 @@ def test_a_policy_that_writes_nothing_of_use_comes_to_an_end():
     [
         (("revise", "--prompts", "none.txt"), "none.txt"),
         (("revise", "--prompts", "my.txt", "--principles", "none.txt"), "none.txt"),
-        (("revise", "--prompts", "talks.jsonl"), "is a conversation of 3 messages"),
+        (("revise", "--prompts", "talks.jsonl"), "ends in '10' ends in an answer"),
         (("instruct", "--seeds", "none.jsonl"), "none.jsonl"),
         (("instruct", "--seeds", "my.txt"), "the file of instructions my.txt"),
     ],
 )
 def test_mistakes_give_one_message(command, message):
-    record = {"messages": talk("2 + 3?", "5", "And twice that?", "10")}
+    record = {"prompt": talk("2 + 3?", "5", "And twice that?", "10")}
     Path("talks.jsonl").write_text(json.dumps(record))
     result = run_command(*command, "--model", "small", "--out", "out.jsonl")
     assert result.exit_code == 1 and "Traceback" not in result.output

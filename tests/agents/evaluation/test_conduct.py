@@ -85,6 +85,17 @@ def test_kinds_wordings_and_history():
     assert [history[key].mean for key in ("with history", "without", "gain")] == [0.5, 0.5, 0.0]
 
 
+def test_bias_by_group_is_paired():
+    asked = {"women": [True, True, False, True], "men": [True, False, False, False]}
+    done = dataclasses.replace(DONE, groups=asked)
+    bias = done.bias()
+    assert {name: one.mean for name, one in bias.by_group.items()} == {"women": 0.75, "men": 0.25}
+    assert bias.differences == {"women less men": (0.5, 0.0, 1.0)}
+    assert DONE.bias() is None and done.numbers()["groups"]["gap"] == 0.5
+    table = next(t for t in conduct_tables({"SFT": done, "PPO": DONE}) if "group" in t.title)
+    assert table.rows[-2] == ["women less men", "0.500 [0.000, 1.000]", ""]
+
+
 def test_a_case_counts_once():
     """Right in one of two answers to one case, and in the only answer to another: 3/4."""
     some = [judged("right", True, case="a"), judged("wrong", False, case="a")]
@@ -130,6 +141,11 @@ def test_an_exam_of_the_assistants_world(language):
     for group in exam.reworded:
         assert len({query.columns["case"] for query in group}) == 1
         assert len({query.messages[0]["content"] for query in group}) == assistant.WORDINGS
+    assert len(exam.groups) == 10
+    for pair in exam.groups:
+        assert list(pair) == ["women", "men"]
+        for query in pair.values():
+            assert exam.judge(query.columns, query.columns["reference"])[1]
     known = {
         value for person in assistant.facts(language).values() for value in person.values()
     } | {str(number) for number in range(101)}

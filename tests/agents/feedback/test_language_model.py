@@ -7,7 +7,7 @@ from letters import Letters
 
 from agents.feedback.from_models.language_model import LEAD, LocalModel
 from policies import TransformerConfig, TransformerPolicy
-from textenv.errors import PromptTooLongError, TokenizerError
+from textenv.errors import PromptError, PromptTooLongError, TokenizerError
 from textenv.frames import ChatTemplate
 from textenv.tokenizers import BytesTokenizer
 
@@ -121,3 +121,19 @@ def test_a_policy_that_has_learned_to_judge():
     judge = PairwiseJudge(Model(policy), question=lambda prompt, one, two, principle: one + two)
     (ranking,) = rank(judge, ["any"], [["c", "a", "d", "b"]])
     assert ranking.ranks == (3, 1, 4, 2)
+
+
+def test_a_dialogue_is_read_through_the_template():
+    said = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    policy = bytes_policy()
+    found = LocalModel(policy, ChatTemplate(user="<{content}>", answer="{content}"))
+    assert found._prompts([said], 4) == [[*b"<a>b", 256, *b"\n<c>"]]
+    plain = LocalModel(policy)._prompts([said, "c"], 4)
+    assert bytes(plain[0]) == b"User: a\n\nAssistant: b\n\nUser: c\n\nAssistant:"
+    assert bytes(plain[1]) == b"c" + LEAD.encode()
+    with pytest.raises(PromptError, match="follows"):
+        found.write([[said[0], said[0]]])

@@ -1,26 +1,21 @@
 """A live reward by hand, given by scripts in place of people."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from letters import Letters
 
-from agents.feedback.from_people.live import (
-    Biased,
-    Greedy,
-    HumanReward,
-    Press,
-    Watched,
-    append_watched,
-    credit,
-    live_session,
-    read_watched,
-)
+from agents.feedback.from_people.action_selection import Biased, Greedy
+from agents.feedback.from_people.human_reward import HumanReward
+from agents.feedback.from_people.key_credit import Press
+from agents.feedback.from_people.live import live_session
+from agents.feedback.from_people.watched import Watched, append_watched, read_watched
 from policies import TransformerConfig, TransformerPolicy
-from textenv import TextVectorEnv
-from textenv.errors import MalformedRecordError
+from textenv import Reply, TextEnv, World
+from textenv.errors import MalformedRecordError, WorldError
+from textenv.frames import ChatTemplate
 
 torch.set_num_threads(1)
 
@@ -59,101 +54,15 @@ def b_not_c(text):
     return {"b": 1, "c": -1}.get(text, 0)
 
 
-# -------------------------------------------------------------------- credit
-
-
-def test_credit_by_hand():
-    # A key at 2.0 with delays from 0.2 to 0.8 is about what was shown from 1.2 to 1.8.
-    np.testing.assert_allclose(credit([0, 1, 1.5, 1.9], 2.5, 2.0), [0, 0.5, 0.5, 0])
-    np.testing.assert_allclose(credit([0, 1.4], 2.5, 2.0), [1 / 3, 2 / 3])
-    np.testing.assert_allclose(credit([1.6], 2.5, 2.0), [1 / 3])  # the rest was before
-    np.testing.assert_allclose(credit([0], 1.0, 2.0), [0])
-    np.testing.assert_allclose(credit([0, 1], 2.0, 2.0, (0.0, 1.0)), [0, 1])
-
-
-@given(
-    gaps=st.lists(st.floats(0.05, 2), min_size=1, max_size=8),
-    late=st.floats(0, 3),
-    least=st.floats(0, 1),
-    width=st.floats(0.1, 2),
-)
-def test_shares_are_probabilities_of_the_delay(gaps, late, least, width):
-    """Against sampled delays: whichever token was the last one when the key was meant."""
-    shown = np.cumsum([0.0, *gaps])
-    end, delay = shown[-1] + 1, (least, least + width)
-    at = shown[-1] + late
-    shares = credit(shown, end, at, delay)
-    assert (shares >= 0).all() and shares.sum() <= 1 + 1e-9
-    meant = at - np.linspace(*delay, 4001)
-    places = np.searchsorted(shown, meant, side="right") - 1
-    inside = (meant >= 0) & (meant < end)
-    found = np.array([((places == k) & inside).mean() for k in range(len(shown))])
-    np.testing.assert_allclose(shares, found, atol=2e-3)
-
-
-# -------------------------------------------------------------------- H
-
-
-def test_h_is_fitted_to_what_was_said():
-    policy = make_policy()
-    model = HumanReward(policy)
-    hidden = policy.last_hidden(np.array([[0, 1], [2, 3]])).clone()
-    assert (model.of_all(hidden) == 0).all()
-    tokens, rewards = torch.tensor([1, 2]), torch.tensor([1.0, -1.0])
-    for _ in range(20):
-        error = model.fit(hidden, tokens, rewards, torch.tensor([1.0, 0.5]))
-    assert error < 1e-3
-    said = model.of_all(hidden)[[0, 1], [1, 2]]
-    torch.testing.assert_close(said, rewards, atol=0.05, rtol=0)
-    assert all(not p.requires_grad for p in model.trunk.parameters())
-
-
-def test_choosing_by_h():
-    logits, rewards = torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([-1.0, 0.0, 0.0, 5.0])
-    generator = np.random.default_rng(0)
-    assert Greedy(among=3)(logits, rewards, generator) == 1  # the likelier of two
-    assert Greedy()(logits, rewards, generator) == 3
-    draws = [Biased(strength=1, temperature=2)(logits, rewards, generator) for _ in range(4000)]
-    expected = (logits / 2 + rewards).softmax(0)
-    np.testing.assert_allclose(np.bincount(draws) / 4000, expected, atol=0.02)
-
-
-def test_h_as_a_dense_reward_and_on_disk(tmp_path):
-    policy = make_policy(stop=True)
-    model = HumanReward(policy)
-    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
-    envs = TextVectorEnv(
-        3,
-        prompts=["ab", "c"],
-        reward=model.as_reward(),
+def answers(model, policy, prompts, person, max_new_tokens=32, **options):
+    """A session in which texts are answered."""
+    env = TextEnv(
+        prompts=prompts,
+        reward=lambda episodes: [0.0] * len(episodes),
         tokenizer=policy.tokenizer,
-        max_new_tokens=4,
+        max_new_tokens=max_new_tokens,
     )
-    observations, _ = envs.reset(seed=0)
-    generator = np.random.default_rng(1)
-    for _ in range(8):
-        actions = generator.integers(0, 5, 3)
-        rows = [row[row < 5] for row in observations]
-        expected = [
-            model.of_all(model.trunk.last_hidden(row[None]))[0, action].item()
-            for row, action in zip(rows, actions, strict=True)
-        ]
-        observations, rewards, *_ = envs.step(actions)
-        np.testing.assert_allclose(rewards, expected, atol=1e-5)
-    model.save(tmp_path)
-    from agents.feedback.from_people import live
-
-    live.load_policy = lambda folder: policy  # its vocabulary is known to this test alone
-    try:
-        again = HumanReward.load(tmp_path)
-    finally:
-        from policies import load_policy
-
-        live.load_policy = load_policy
-    torch.testing.assert_close(again.head.weight, model.head.weight)
-
-
-# -------------------------------------------------------------------- sessions
+    return live_session(model, policy, env, person, prompts=prompts, **options)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +71,7 @@ def test_h_as_a_dense_reward_and_on_disk(tmp_path):
 )
 def test_a_person_teaches_a_letter_while_it_writes(reaction, choose, at_least):
     policy = make_policy()
-    sessions = live_session(
+    sessions = answers(
         HumanReward(policy),
         policy,
         ["a", "b", "c", "d"] * 2,
@@ -181,7 +90,7 @@ def test_a_person_teaches_a_letter_while_it_writes(reaction, choose, at_least):
 def test_whole_answers_are_rewarded_by_one_key():
     policy = make_policy(stop=True)
     person = Script(lambda text: 1 if text.count("b") > 1 else -1)
-    sessions = live_session(
+    sessions = answers(
         HumanReward(policy),
         policy,
         ["a", "b", "c", "d"] * 5,
@@ -198,7 +107,7 @@ def test_whole_answers_are_rewarded_by_one_key():
 def test_keys_about_the_last_tokens_still_count():
     policy = make_policy()
     person = Script(lambda text: 1, reaction=0.7)
-    (watched,) = live_session(
+    (watched,) = answers(
         HumanReward(policy), policy, ["a"], person, seconds_per_token=0.5, max_new_tokens=3
     )
     assert watched.rewards == watched.weights == pytest.approx([1.0, 1.0, 5 / 6])
@@ -208,7 +117,7 @@ def test_keys_about_the_last_tokens_still_count():
 def test_silence_teaches_nothing():
     policy = make_policy()
     model = HumanReward(policy)
-    list(live_session(model, policy, ["a", "b"], Script(lambda text: 0), max_new_tokens=4))
+    list(answers(model, policy, ["a", "b"], Script(lambda text: 0), max_new_tokens=4))
     assert (model.head.weight == 0).all() and (model.head.bias == 0).all()
 
 
@@ -217,7 +126,7 @@ def test_earlier_sessions_are_learned_again(tmp_path):
     path = tmp_path / "watched.jsonl"
     assert read_watched(path) == []
     # Every letter was written behind many texts, and the likeliest one was disliked.
-    (unknown,) = live_session(
+    (unknown,) = answers(
         HumanReward(policy), policy, ["a"], Script(lambda text: 0), choose=Greedy(4)
     )
     liked = next(letter for letter in "abcd" if letter not in unknown.text)
@@ -225,11 +134,11 @@ def test_earlier_sessions_are_learned_again(tmp_path):
         tokens = np.random.default_rng(seed).integers(0, 4, 30).tolist()
         text = "".join("abcd"[token] for token in tokens)
         rewards = [1.0 if letter == liked else -1.0 for letter in text]
-        watched = Watched("abcd"[seed], text, tokens, rewards, [1.0] * 30)
+        watched = Watched("abcd"[seed], [seed], text, tokens, rewards, [1.0] * 30)
         append_watched(path, watched)
     earlier = read_watched(path)
     assert len(earlier) == 4 and earlier[-1] == watched
-    (taught,) = live_session(
+    (taught,) = answers(
         HumanReward(policy),
         policy,
         ["a"],
@@ -253,8 +162,100 @@ def test_what_was_said_of_an_unfinished_answer_is_kept(said):
             return super().watch(text, seconds)
 
     policy, kept = make_policy(), []
-    session = live_session(HumanReward(policy), policy, ["a", "b"], Leaves(lambda text: said))
+    session = answers(HumanReward(policy), policy, ["a", "b"], Leaves(lambda text: said))
     with pytest.raises(KeyboardInterrupt):
         for one in session:
             kept.append(one)
     assert len(kept) == said and all(sum(one.rewards) > 0 for one in kept)
+
+
+# -------------------------------------------------------------------- dialogues and worlds
+
+
+class Counts(World):
+    """Says how long each turn was, and ends with the second."""
+
+    def begin(self, record, rng):
+        return "d"
+
+    def reply(self, turn, rng):
+        return Reply("ad"[len(turn.tokens) % 2], terminated=turn.number == 2)
+
+
+class Says:
+    """Chooses given ids, whatever the policy and H say."""
+
+    def __init__(self, *ids):
+        self.ids = iter(ids)
+
+    def __call__(self, logits, rewards, generator):
+        return next(self.ids)
+
+
+def test_turns_are_watched_and_replies_between_them_earn_nothing():
+    """By hand: half a second a token, 0.8 seconds behind a turn, keys 0.7 seconds late."""
+    policy, stop = make_policy(stop=True), 4
+    env = TextEnv(world=Counts, tokenizer=policy.tokenizer, max_prompt_tokens=4, max_new_tokens=24)
+    person, model = Script(b_not_c, reaction=0.7), HumanReward(policy)
+    choose = Says(1, 0, stop, 2, stop)
+    session = live_session(model, policy, env, person, choose=choose)
+    one = next(session)
+    assert one.prompt == "d" and one.prompt_tokens == [3]
+    assert one.tokens == [1, 0, stop, 3, 2, stop] and one.text == "ba\nd\nc"
+    assert person.seen == ["\n\nd", "b", "a", "", "", "\nd\n", "c", "", ""]
+    # A key at 0.7 is about -0.1 to 0.5: five sixths of that is the first token's.
+    assert one.weights == pytest.approx([5 / 6, 0, 0, 0, 5 / 6, 0])
+    assert one.rewards == pytest.approx([5 / 6, 0, 0, 0, -5 / 6, 0])
+    hidden = policy.last_hidden(np.array([[3], [2]]))
+    liked = model.of_all(hidden)[0]
+    assert liked[1] > 0 > liked[2]  # the same frozen network: what was learned is about both
+
+
+def test_a_key_for_each_turn():
+    policy = make_policy(stop=True)
+    env = TextEnv(world=Counts, tokenizer=policy.tokenizer, max_prompt_tokens=4, max_new_tokens=24)
+    keys = iter([1, -1] * 3)
+    session = live_session(
+        HumanReward(policy), policy, env, Script(lambda text: next(keys)), seconds_per_token=None
+    )
+    for one in itertools.islice(session, 3):
+        (reply,) = (i for i, weight in enumerate(one.weights) if not weight)
+        after = len(one.tokens) - reply - 1
+        assert one.rewards == [1] * reply + [0] + [-1] * after and reply and after
+
+
+def test_a_dialogue_is_read_through_the_frame_and_masks_hold():
+    policy = make_policy(stop=True)
+    said = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    env = TextEnv(
+        prompts=[{"prompt": said}],
+        reward=lambda episodes: [0.0],
+        frame=ChatTemplate(user="d{content}d", answer="{content}", between=""),
+        tokenizer=policy.tokenizer,
+        max_new_tokens=4,
+        allowed_tokens=[0, 1],
+    )
+    person = Script(lambda text: 1 if text == "b" else 0)
+    session = live_session(HumanReward(policy), policy, env, person, choose=Greedy(5))
+    one, two, *_ = itertools.islice(session, 6)
+    assert one.prompt_tokens == [3, 0, 3, 1, 4, 3, 2, 3]  # 4 ends the answer before
+    assert one.prompt == said and person.seen[0].startswith("\n\nUser: a\n\nAssistant: b")
+    assert set(one.tokens) | set(two.tokens) <= {0, 1, 4}
+
+
+def test_a_world_that_fails_is_told_and_what_was_said_is_kept():
+    class Fails(Counts):
+        def reply(self, turn, rng):
+            raise RuntimeError("gone")
+
+    policy, kept = make_policy(stop=True), []
+    env = TextEnv(world=Fails, tokenizer=policy.tokenizer, max_prompt_tokens=4, max_new_tokens=6)
+    session = live_session(HumanReward(policy), policy, env, Script(lambda text: 1, 0.3))
+    with pytest.raises(WorldError, match="gone"):
+        for one in session:
+            kept.append(one)
+    assert len(kept) == 1 and sum(kept[0].rewards) > 0

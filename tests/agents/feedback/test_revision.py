@@ -20,6 +20,8 @@ class Model:
         return [self._one(request) for request in requests]
 
     def _one(self, request):
+        if not isinstance(request, str):
+            return "bad"
         if request.endswith("inside the answer."):
             principle = request.split("Principle: ")[1].split("\n")[0]
             return f"It lacks {principle}."
@@ -68,3 +70,21 @@ def test_records_are_for_fine_tuning():
     from agents.supervised.sft import Example
 
     assert [text for text, is_answer in Example.from_record(record).pieces if is_answer] == [" b"]
+
+
+TALK = [
+    {"role": "user", "content": "Twice 3?"},
+    {"role": "assistant", "content": "6."},
+    {"role": "user", "content": "And twice that?"},
+]
+
+
+def test_a_dialogue_is_revised_with_what_was_said_before():
+    model = Model()
+    (one,) = revise(model, [TALK], principles=["salt"])
+    assert model.requests[0] == [TALK]  # the answerer reads the messages
+    said = "User: Twice 3?\n\nAssistant: 6.\n\nUser: And twice that?"
+    assert model.requests[1] == [ask_for_critique(said, "bad", "salt")]
+    assert model.requests[2] == [ask_for_revision(said, "bad", "It lacks salt.", "salt")]
+    answer = {"role": "assistant", "content": "bad + salt"}
+    assert one.to_record()["messages"] == [*TALK, answer]

@@ -1,10 +1,14 @@
+import os
+import signal
 import sys
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
 
 from agents.jobs import speeches
+from agents.runs.signals import Stopped
 from agents.supervised.pretraining import held_out_loss
 from textenv import Episode, load_tokenizer
 from textenv.errors import MissingExtraError
@@ -71,6 +75,25 @@ def test_a_pretrained_policy_is_kept_whole_and_found_by_its_settings(tmp_path, m
     names = [field.name for field in fields(TINY)]
     others = {speeches.pretrained_folder(replace(TINY, **{name: 3})) for name in names}
     assert len(others | {folder}) == 1 + len(names)
+
+
+def test_a_pretraining_that_is_stopped_goes_on(tmp_path, monkeypatch):
+    tokenizer = speeches.learn_vocabulary(TINY)
+    made = []
+    for name in ("whole", "part"):
+        monkeypatch.setenv("TEXTENV_CACHE", str(tmp_path / name))
+
+        def show(step, stopped=name == "part"):
+            if stopped and step.number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        if name == "part":
+            with pytest.raises(Stopped) as caught:
+                speeches.pretrain(TINY, tokenizer, show)
+            assert "The same command goes on with the pretraining." in caught.value.__notes__[0]
+        made.append(speeches.pretrain(TINY, tokenizer).state_dict())
+        assert list((tmp_path / name).iterdir()) == [speeches.pretrained_folder(TINY)]
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
 def test_sentiment_reads_the_answer_alone():

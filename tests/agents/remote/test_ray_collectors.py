@@ -62,6 +62,7 @@ def test_a_training_is_that_of_local_workers_though_actors_are_killed(tmp_path):
         )
         rollouts, replaced = [], 0.0
         with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             for number in range(5):
                 if kind is RayCollectors and number in (1, 3):
                     path.touch()
@@ -95,8 +96,8 @@ def test_in_step_and_in_conversations():
 
 
 def slow_or_broken(episodes):
-    """Scores, after a while; an answer of one letter breaks it."""
-    if any(len(episode.text) == 1 for episode in episodes):
+    """Scores, after a while; an answer of one token breaks it."""
+    if any(len(episode.tokens) == 1 for episode in episodes):
         raise OSError("no answer from the server")
     time.sleep(0.2)
     return [1.0 for _ in episodes]

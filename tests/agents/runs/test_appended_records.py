@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agents.feedback.from_people.chat_log import ChatLog
-from agents.feedback.from_people.live import Watched, append_watched, read_watched
+from agents.feedback.from_people.watched import Watched, append_watched, read_watched
 from agents.runs.record_files import append_records
 
 
@@ -20,7 +20,7 @@ def test_a_last_line_without_an_end_is_not_joined(tmp_path, end):
 
 
 def test_what_people_say_is_added_in_the_same_way(tmp_path):
-    watched = Watched("a", "b", [1], [1.0], [1.0])
+    watched = Watched("a", [0], "b", [1], [1.0], [1.0])
     path = tmp_path / "watched.jsonl"
     path.write_text(json.dumps(watched.to_record()))
     append_watched(path, watched)

@@ -123,7 +123,7 @@ def test_a_damaged_one_is_not_among_those_that_are_kept(tmp_path):
 
 
 def test_a_folder_that_others_have_written_into_loses_nothing(tmp_path):
-    """Checkpoints of versions before 0.9 have no manifest, and people keep notes."""
+    """Checkpoints of version 0.1 have no manifest, and people keep notes."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")

@@ -13,6 +13,7 @@ from textenv.frames import ChatTemplate
 from textenv.frames.chat_template import encode_pieces
 from textenv.tasks import assistant
 from textenv.tasks.assistant import KINDS, WORDINGS, Dialogue, Verdict
+from textenv.tasks.assistant.languages import language
 from textenv.tokenizers import train_bpe
 
 LANGUAGES = ("en", "zh")
@@ -184,3 +185,24 @@ def test_dialogues_are_short(language, vocabulary):
     assert longest > 80  # there are long ones
     for number in range(1, 31):
         assert len(tokenizer.encode((" " if language == "en" else "") + str(number))) == 1
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_questions_about_a_woman_and_a_man_differ_in_the_name_alone(code):
+    people = dict(language(code).names)
+    learned = {one.case for one in assistant.dialogues(code, "training", 2000, seed=0)}
+    pairs = assistant.about_groups(code, 30, seed=5)
+    assert len(pairs) == 30 and pairs == assistant.about_groups(code, 30, seed=5)
+    for pair in pairs:
+        named = {}
+        for group, dialogue in pair.items():
+            assert dialogue.case not in learned
+            asked = dialogue.exchanges[0].question
+            found = [n for n in people if n in asked]
+            name = max(found, key=len)  # one name may be in another
+            assert people[name] == (group == "women")
+            named[group] = asked.replace(name, "_")
+            (exchange,) = dialogue.exchanges
+            assert assistant.correct(exchange.check, exchange.reference)
+        assert len(set(named.values())) == 1
+    assert {pair["men"].kind for pair in pairs} == {"rewrite", "summary", "unknown_thing"}

@@ -16,6 +16,7 @@ from textenv.tasks.assistant.dialogues import (
     Dialogue,
     Exchange,
     Kind,
+    about_groups,
     dialogues,
     reworded,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Exchange",
     "Kind",
     "Verdict",
+    "about_groups",
     "chinese_questions",
     "correct",
     "dialogues",

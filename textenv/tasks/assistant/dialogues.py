@@ -1,7 +1,7 @@
 """Kinds of dialogues, and dialogues of each kind for training and for evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ from textenv.tasks.assistant.verdicts import at_most
 from textenv.tasks.assistant.words import WORDINGS, Words
 
 PARTS = ("training", "held_out", "held_out_kinds", "development")
+ALIKE = ("rewrite", "summary", "unknown_thing")
+"""Kinds of which a question about one person is as hard as the same one about another."""
 _TRIES = 10_000
 
 
@@ -184,6 +186,35 @@ def reworded(
         [_dialogue(language(code), kind, steps, wording) for wording in range(WORDINGS)]
         for kind, steps, _ in _drawn(code, part, count, seed, kinds)
     ]
+
+
+def about_groups(code: str, count: int, seed: int) -> list[dict[str, Dialogue]]:
+    """The same held-out questions about a woman and about a man, for bias by group.
+
+    They differ in the name, and in the right answer where that has the name.
+
+    Args:
+        code: `en` or `zh`.
+        count: How many pairs.
+        seed: Seed of the questions.
+
+    Returns:
+        `count` dicts of dialogues by the group, `women` and `men`.
+    """
+    words, kinds = language(code), [kind for kind in KINDS if kind.name in ALIKE]
+    groups = {
+        "women": replace(words, names=[one for one in words.names if one[1]]),
+        "men": replace(words, names=[one for one in words.names if not one[1]]),
+    }
+    rng = np.random.default_rng([seed, len(PARTS), *code.encode()])
+    found: list[dict[str, Dialogue]] = []
+    while len(found) < count:
+        kind, draw = kinds[len(found) % len(kinds)], int(rng.integers(2**63))
+        made = {name: kind.make(some, np.random.default_rng(draw)) for name, some in groups.items()}
+        if all(part_of(*step.key) == "held_out" for steps in made.values() for step in steps):
+            wording = int(rng.integers(WORDINGS))
+            found.append({n: _dialogue(words, kind, made[n], wording) for n in groups})
+    return found
 
 
 def _drawn(

@@ -1,6 +1,7 @@
 """Who ranks answers to questions in dialogues: a simulated labeller."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,3 +33,30 @@ def ranked_by_verdicts(
         asked = prompt.messages or prompt.text
         rankings.append(Ranking.from_scores(asked, some, labels, labeller="program"))
     return rankings
+
+
+def with_strays(answers: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
+    """Some answers to each question, and behind them one that was given to another question.
+
+    A reward model that has never seen a good answer in the wrong place believes in it everywhere:
+    PPO against it ends in "I do not know" to all questions.
+
+    Args:
+        answers: Some to each of two questions or more.
+        seed: Seed of the choice.
+    """
+    generator = np.random.default_rng([seed, 14])
+    count = len(answers)
+    others = [(i + int(generator.integers(1, count))) % count for i in range(count)]
+    return [
+        [*some, answers[other][int(generator.integers(len(answers[other])))]]
+        for some, other in zip(answers, others, strict=True)
+    ]
+
+
+def without_strays(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The policy's own answers to each question alone: those of other questions stand last."""
+    return [
+        replace(ranking, answers=ranking.answers[:-1], ranks=ranking.ranks[:-1])
+        for ranking in rankings
+    ]

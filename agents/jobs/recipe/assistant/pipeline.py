@@ -31,7 +31,11 @@ from agents.jobs.recipe.assistant.dialogues import (
     score_turns,
 )
 from agents.jobs.recipe.assistant.judging import agreement, ranked_by_likelihood
-from agents.jobs.recipe.assistant.labelling import ranked_by_verdicts
+from agents.jobs.recipe.assistant.labelling import (
+    ranked_by_verdicts,
+    with_strays,
+    without_strays,
+)
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
 from agents.optimisation.settings import falling
@@ -56,11 +60,13 @@ STAGES = (
     "online",
 )
 MOST_TURNS = 4
-SAME_OPENING = 8
+SAME_OPENING = 4
 """Dialogues of a rollout that begin with the same question, which an update reads once."""
+CAREFUL_KINDS = ("unknown_person", "unknown_fact", "how_to", "unsafe")
+"""What is to be declined, and what only sounds so."""
 KEPT_DEMONSTRATIONS = 200
 """Demonstrations that are held out, for the loss of SFT."""
-DEMONSTRATED, KEPT, RANKED, PLAYED, LABELLED = range(5)
+DEMONSTRATED, KEPT, RANKED, PLAYED, LABELLED, CAREFUL = range(6)
 """What training dialogues are drawn for: each use has draws of its own."""
 
 
@@ -85,10 +91,12 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         """Documents of another draw, for SFT."""
         return list(islice(assistant.documents(self.settings.language, seed=2), count))
 
-    def talks(self, use: int, count: int) -> list[assistant.Dialogue]:
+    def talks(
+        self, use: int, count: int, kinds: Sequence[str] | None = None
+    ) -> list[assistant.Dialogue]:
         """Training dialogues."""
         s = self.settings
-        return assistant.dialogues(s.language, "training", count, seed=10 * s.seed + use)
+        return assistant.dialogues(s.language, "training", count, 10 * s.seed + use, kinds)
 
     # ---------------------------------------------------------------- stages
 
@@ -116,13 +124,15 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         def make(folder: Path) -> None:
             policy = self.pretrained()
             kept = demonstrations(self.talks(KEPT, KEPT_DEMONSTRATIONS), self.template)
-            shown = demonstrations(self.talks(DEMONSTRATED, s.demonstrations), self.template)
+            talks = self.talks(DEMONSTRATED, s.demonstrations)
+            talks += self.talks(CAREFUL, s.careful_demonstrations, CAREFUL_KINDS)
+            shown = demonstrations(talks, self.template)
             shown += [Example(((text, True),)) for text in self.read(s.sft_documents)]
             self.fine_tune(policy, shown)
             write(folder / "numbers.json", {"loss": held_out_answer_loss(policy, kept)})
             policy.save(folder)
 
-        return self.policy("sft", make, ("demonstrations", "sft_*"), "pretrained")
+        return self.policy("sft", make, ("demonstrations", "careful_*", "sft_*"), "pretrained")
 
     def preferences(self) -> list[Ranking]:
         """Answers of the SFT model to one question of each dialogue, ranked by the verdicts."""
@@ -154,7 +164,11 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
     def dpo(self) -> TransformerPolicy:
         """The SFT model after DPO on the same rankings that the reward model has learned from."""
-        return self._preferred("dpo", "DPO", self.preferences, "preferences")
+
+        def rankings() -> list[Ranking]:
+            return without_strays(self.preferences())
+
+        return self._preferred("dpo", "DPO", rankings, "preferences")
 
     def ppo(self, name: str) -> TransformerPolicy:
         """The SFT model after PPO against the reward model, without (`ppo`) or with pretraining.
@@ -188,7 +202,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         s = self.settings
 
         def make(folder: Path) -> None:
-            rankings = self.preferences()[: s.dpo_rankings]
+            rankings = without_strays(self.preferences()[: s.dpo_rankings])
             prompts = one_of_each(self.talks(RANKED, s.ranked_prompts), s.seed)[: s.dpo_rankings]
             with self.stages.bar("AI feedback", len(rankings), "prompts") as advance:
                 ranked = ranked_by_likelihood(self.sft(), rankings, self.frame, "SFT")
@@ -240,7 +254,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
 
     @property
     def _ppo(self) -> dict[str, Any]:
-        return {"n_epochs": self.settings.ppo_epochs, "minibatch_tokens": 1024}
+        return {"n_epochs": self.settings.ppo_epochs, "minibatch_tokens": 4096}
 
     def answers(
         self,
@@ -278,7 +292,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
                 seed=seed,
                 on_answers=advance,
             )
-        return ranked_by_verdicts(prompts, answers, s.label_noise, seed)
+        return ranked_by_verdicts(prompts, with_strays(answers, seed), s.label_noise, seed)
 
     def _preferred(self, name: str, title: str, rankings: Any, before: str) -> TransformerPolicy:
         """The SFT model after DPO on rankings."""
@@ -286,7 +300,8 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         def make(folder: Path) -> None:
             policy = self.sft()
             s = self.settings
-            learned, _ = split_rankings(rankings()[: s.dpo_rankings], HELD_OUT_SHARE, s.seed)
+            known = rankings()[: s.dpo_rankings]
+            learned, _ = split_rankings(known, HELD_OUT_SHARE, s.seed)
             learned = [ranking for ranking in learned if len(set(ranking.ranks)) > 1]
             rollout = preference_rollout(learned, self.vocabulary(), policy.context, self.frame)
             self.prefer(title, policy, rollout, "float32")

@@ -14,6 +14,7 @@ class AssistantSettings(StageSettings):
         corpus_texts: Documents to pretrain on; they are read again until `pretrain_tokens`.
         held_out_texts: Documents that nothing learns from.
         conversation_tokens: Longest conversation behind its first question.
+        careful_demonstrations: Further demonstrations of what to decline and what not.
         sft_documents: Documents that SFT goes on reading beside the demonstrations, so that it
             forgets less.
         label_noise: Probability with which the simulated labeller takes a good answer for a bad
@@ -47,7 +48,8 @@ class AssistantSettings(StageSettings):
     pretrain_batch: int = 4
     pretrain_optimizer: str = "muon"
     pretrain_rate: float = 4e-3
-    demonstrations: int = 700
+    demonstrations: int = 400
+    careful_demonstrations: int = 150
     sft_documents: int = 500
     sft_epochs: int = 1
     sft_rate: float = 5e-4
@@ -57,13 +59,13 @@ class AssistantSettings(StageSettings):
     reward_model_rate: float = 5e-4
     dpo_rankings: int = 2000
     dpo_rate: float = 5e-5
-    played_dialogues: int = 5000
-    ppo_tokens: int = 50_000
+    played_dialogues: int = 20_000
+    ppo_tokens: int = 150_000
     ppo_rows: int = 64
-    ppo_episodes: int = 256
+    ppo_episodes: int = 1024
     ppo_epochs: int = 2
-    ppo_rate: float = 1e-4
-    kl_coef: float = 0.15
+    ppo_rate: float = 2e-4
+    kl_coef: float = 0.1
     ptx_batch: int = 4
     online_rounds: int = 3
     online_prompts: int = 400

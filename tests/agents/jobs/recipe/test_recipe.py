@@ -1,6 +1,8 @@
 """The whole recipe on a language of a few words, in seconds."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,13 +12,17 @@ import torch
 from command_line import run_command
 from rich.console import Console
 
+from agents import Learner, Trainer
 from agents.collector import Collector
 from agents.jobs.recipe import languages, settings
 from agents.jobs.recipe.examination import BASE, DPO, PPO, PPO_PTX, SFT, examine
 from agents.jobs.recipe.languages import Language
 from agents.jobs.recipe.pipeline import STAGES, Recipe
 from agents.jobs.recipe.settings import Settings, Size
+from agents.runs.signals import Stopped
 from agents.runs.stages import Stages
+from agents.supervised import Fitting
+from textenv.errors import DamagedCheckpointWarning
 
 WORDS = ("good", "bad", "day", "night", "sun", "rain")
 
@@ -123,12 +129,63 @@ def test_ctrl_c_is_answered_by_the_recipe_alone(tmp_path, monkeypatch):
     last = result.output.splitlines()[-2:]
     assert last == [
         "Stopped.",
-        "Finished stages are kept in out/en-small-0. The same command goes on with the next one.",
+        "Finished stages are kept in out/en-small-0. The same command goes on.",
     ]
     assert not Path("runs").exists()  # nothing of the learner within was saved
     finished = {path.name for path in Path("out/en-small-0").iterdir()}
-    assert finished == set(STAGES) - {"ppo", "ppo_ptx"}
+    assert finished == set(STAGES) - {"ppo", "ppo_ptx"} | {"unfinished"}
     Path("again").touch()
     again = run_command(*arguments)
     assert again.exit_code == 0, again.output
     assert "dpo: made before" in again.output
+
+
+def test_a_recipe_that_signals_stop_again_and_again_makes_the_same(tmp_path, console, monkeypatch):
+    """Each goes on within the stage that was stopped: in a fit, in PPO, in an epoch of DPO."""
+    Recipe(SMALL, tmp_path / "whole", Stages(console)).run()
+    count, stopped = [0], []
+
+    def signalled(real):
+        def call(self, *arguments, **options):
+            count[0] += 1
+            if count[0] == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(self, *arguments, **options)
+
+        return call
+
+    for kind, name in ((Fitting, "step"), (Learner, "update"), (Trainer, "learn_from")):
+        monkeypatch.setattr(kind, name, signalled(getattr(kind, name)))
+    for _ in range(100):
+        count[0] = 0
+        try:
+            Recipe(SMALL, tmp_path / "part", Stages(console)).run()
+            break
+        except Stopped as error:
+            (note,) = error.__notes__
+            assert note.startswith("Saved after update")
+            left = tmp_path / "part" / "unfinished"
+            (stage,) = (path.name for path in left.iterdir())
+            stopped.append(stage)
+    assert len(stopped) > 8
+    assert {"pretrained", "sft", "reward_model", "dpo", "ppo", "ppo_ptx"} <= set(stopped)
+    whole, part = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).glob("*/*")
+            if path.suffix == ".safetensors" or path.name == "history.json"
+        }
+        for name in ("whole", "part")
+    )
+    assert len(whole) >= 8 and whole == part
+    assert not (tmp_path / "part" / "unfinished").exists()
+
+
+def test_a_stage_that_is_damaged_is_made_anew(tmp_path, console):
+    recipe = Recipe(SMALL, tmp_path, Stages(console))
+    weights = recipe.sft().state_dict()
+    path = tmp_path / "sft" / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(DamagedCheckpointWarning, match=r"sft is damaged: policy.safetensors has"):
+        again = Recipe(SMALL, tmp_path, Stages(console)).sft().state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
