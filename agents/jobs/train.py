@@ -1,6 +1,7 @@
 """The job of `textenv train`: train, compare before and after, leave a run folder."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -111,8 +112,20 @@ def run(settings: TrainSettings, given: set[str]) -> None:
         settings = _settings_to_resume(folder, settings, given)
     else:
         _check_given(settings, given)
+        folder = _before_a_restart(settings)
     with frame_by_option():
         _show(train(settings, settings.output.run_folder, console, folder), console)
+
+
+def _before_a_restart(settings: TrainSettings) -> RunFolder | None:
+    """The run that torchrun starts again: the newest of these settings; None at its first start."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    wanted = {k: v for k, v in to_kept(settings).items() if k != "resume"}
+    for run in map(RunFolder, sorted(settings.output.run_folder.glob("*"), reverse=True)):
+        if run.config.exists() and run.has_config(wanted):
+            return run
+    return None
 
 
 def train(
