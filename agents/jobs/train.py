@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.checkpoints import flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
-from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
+from agents.runs.loggers import CSVLogger, Logger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
@@ -341,11 +341,7 @@ def _learn(
 
     with (
         # Innermost, so that a service that does not answer when it is closed costs nothing.
-        (
-            loggers_of_run(run.path, output.logger, to_flat(settings))
-            if learner.ranks.first
-            else nullcontext([])
-        ) as loggers,
+        _loggers(learner, settings, run) as loggers,
         Saving(
             checkpoints,
             write,
@@ -376,6 +372,15 @@ def _learn(
             saving.after(update.number)
         ended = True
         saving.finish()
+
+
+def _loggers(
+    learner: Learner, settings: TrainSettings, run: RunFolder
+) -> AbstractContextManager[list[Logger]]:
+    """The loggers of a run; of several processes only the first one has any."""
+    if not learner.ranks.first:
+        return nullcontext([])
+    return loggers_of_run(run.path, settings.output.logger, to_flat(settings))
 
 
 def _has_ended(saved: Path, tokens: int) -> bool:

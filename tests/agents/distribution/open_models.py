@@ -32,6 +32,7 @@ def trained(folder: str, family: str, adapter: bool, sharded: bool) -> dict[str,
 
         torch.manual_seed(0)
         policy.add_adapter(LoraConfig(r=2, target_modules="all-linear"))
+        reference = policy.reference()  # the same weights without it
     envs = TextVectorEnv(
         8,
         prompts=["ab", "c"],
@@ -42,7 +43,8 @@ def trained(folder: str, family: str, adapter: bool, sharded: bool) -> dict[str,
     )
     if sharded:
         shard(policy)
-        shard(reference)
+        if not adapter:
+            shard(reference)
     learner = Learner(
         policy,
         envs,
