@@ -48,7 +48,7 @@ def same(one, other, where=""):
 
 
 def with_masks_by_name(state):
-    """The state with each action mask in the place of its number, which is that of its first use."""
+    """The state with each action mask in the place of its number, that of its first use."""
     masks = [mask.tobytes().hex() for mask in state["masks"]]
 
     def named(numbers):
