@@ -39,7 +39,7 @@ class WorkerDiedError(Exception):
     """A worker is gone, and with it what it was asked for."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Asked:
     """An order that was given and not answered yet."""
 
@@ -49,7 +49,7 @@ class _Asked:
     lost: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Place:
     """A worker's place in the pool, whoever fills it.
 
@@ -158,13 +158,13 @@ class Pool(ABC):
         Raises:
             ValueError: They cannot be divided among the workers in whole groups.
         """
-        each, remainder = divmod(n_episodes, self.workers)
-        if remainder:
+        group_size = int(getattr(self.envs.unwrapped, "group_size", 1))
+        if n_episodes % (self.workers * group_size):
             raise ValueError(
-                f"n_episodes is {n_episodes}, which {self.workers} workers cannot share equally: "
-                f"take a multiple of {self.workers}"
+                f"n_episodes is {n_episodes}, which {self.workers} workers cannot share equally in "
+                f"groups of {group_size}: take a multiple of {self.workers * group_size}"
             )
-        return self._collect("episodes", each)
+        return self._collect("episodes", n_episodes // self.workers)
 
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """As `Collector.collect_from`, with the present weights.
@@ -282,7 +282,10 @@ class Pool(ABC):
 
     def _start_over(self, place: _Place) -> None:
         """Ask a worker once more for all that it has yet to answer, from the state before it."""
-        self.ask(place.worker, "begin", place.state)
+        try:
+            self.take(self.ask(place.worker, "begin", place.state))
+        except WorkerDiedError:  # so are the orders that follow, where it is noticed
+            pass
         for one in place.asked:
             one.answer = self.ask(place.worker, "play", one.order, self.post(one.buffer))
 

@@ -244,11 +244,13 @@ class Mortal(LocalCollectors):
         super().__init__(*arguments, **options)
 
     def ask(self, worker, method, *arguments):
-        return worker, super().ask(worker, method, *arguments)
+        return worker, method, super().ask(worker, method, *arguments)
 
     def take(self, answer):
-        worker, result = answer
-        index = [place.worker for place in self._places].index(worker) if self.doomed else -1
+        worker, method, result = answer
+        index = -1
+        if self.doomed and method == "play":
+            index = [place.worker for place in self._places].index(worker)
         if self.doomed.get(index):
             self.doomed[index] -= 1
             raise WorkerDiedError("the machine was taken away")
@@ -338,7 +340,7 @@ def test_what_cannot_be_shared_is_refused():
     with pytest.raises(UnmetNeedError, match=r"8 rows in groups of 2 .* among 3 processes"):
         LocalCollectors(policy_for(envs), envs, workers=3)
     with pytest.raises(ValueError, match=r"2 workers cannot share"):
-        LocalCollectors(policy_for(envs), envs, workers=2).collect_episodes(7)
+        LocalCollectors(policy_for(envs), envs, workers=2).collect_episodes(6)
     with pytest.raises(ValueError, match="workers is 0"):
         LocalCollectors(policy_for(envs), envs, workers=0)
 
