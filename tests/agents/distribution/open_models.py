@@ -58,7 +58,8 @@ def trained(folder: str, family: str, adapter: bool, sharded: bool) -> dict[str,
     updates = [learner.update() for _ in range(3)]
     with gathered(policy) as plain:
         saved = plain.save(f"{folder}/saved-{torch.distributed.get_rank()}")
-        again = HuggingFacePolicy.load(saved)
+        base = HuggingFacePolicy.from_pretrained(f"{folder}/{family}").model if adapter else None
+        again = HuggingFacePolicy.load(saved, model=base)
         tokens = torch.arange(10)[None]
         mask = tokens > 0
         found, read = (p.outputs(tokens, mask).logprobs for p in (plain, again))

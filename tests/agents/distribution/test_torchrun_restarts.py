@@ -34,7 +34,8 @@ def torchrun(folder, *arguments, restarts=0, **environment):
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, "-m", "textenv", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        # Loops that are compiled round otherwise than those that come from Numba's cache.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1", **environment},
         capture_output=True,
         text=True,
         timeout=900,
