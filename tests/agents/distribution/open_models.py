@@ -57,7 +57,8 @@ def trained(folder: str, family: str, adapter: bool, sharded: bool) -> dict[str,
     )
     updates = [learner.update() for _ in range(3)]
     with gathered(policy) as plain:
-        saved = plain.save(f"{folder}/saved-{torch.distributed.get_rank()}")
+        rank = torch.distributed.get_rank()
+        saved = plain.save(f"{folder}/{family}-{adapter}-{sharded}-{rank}")
         base = HuggingFacePolicy.from_pretrained(f"{folder}/{family}").model if adapter else None
         again = HuggingFacePolicy.load(saved, model=base)
         tokens = torch.arange(10)[None]
