@@ -18,7 +18,7 @@ from torch.optim import Adam, Optimizer
 from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.distribution import Ranks
-from agents.distribution.gathering import give_up
+from agents.distribution.gathering import give_up, is_divided, plain_copy
 from agents.optimisation.micro_batches import outputs_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
@@ -61,7 +61,8 @@ class Trainer:
 
     Raises:
         FrozenPolicyError: There are none.
-        UnmetNeedError: The reference is the policy itself, or processes were told different things.
+        UnmetNeedError: The reference is the policy itself, processes were told different things, or
+            other code has divided the policy's parameters among them.
         VocabularyMismatchError: The reference has another vocabulary.
         TypeError: `optimizer` is one already, or makes one that holds other parameters.
     """
@@ -97,6 +98,12 @@ class Trainer:
         self.micro_batch_tokens = self.settings.micro_batch_tokens
         self.precision = Precision(getattr(torch, self.settings.precision), policy.device.type)
         self.trained: Sequence[Tensor] = trained_parameters(policy)
+        if is_divided(self.trained) and plain_copy(policy) is policy:
+            raise UnmetNeedError(
+                "the policy's parameters were divided among processes by other code, such as a "
+                "tensor-parallel plan, and rollouts could not gather them: load it whole, and call "
+                "agents.distribution.sharded.shard(policy)"
+            )
         self.optimizer = optimizer_of(optimizer, self.trained, self.settings.rate(0.0))
         self.generator = np.random.default_rng([self.settings.seed, 1])
         self.replay: deque[Rollout] = deque(maxlen=algorithm.replay)

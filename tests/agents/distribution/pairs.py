@@ -4,11 +4,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import trainings
+from torch.distributed.fsdp import fully_shard
 
+from agents.algorithms.preferences import DPO
 from agents.distribution import Ranks
 from agents.distribution.gathering import gathered
 from agents.distribution.sharded import shard
 from agents.distribution.shares import in_shares
+from agents.feedback.direct import DirectPreferences
 from agents.supervised import Example, sft_steps
 from textenv.errors import LostProcessError, UnmetNeedError
 
@@ -30,6 +33,10 @@ def numbers_of_a_rank():
         shard(policy)
     with pytest.raises(UnmetNeedError, match="TRPO differentiates"):
         trainings.learner_of("trpo", sharded=True).update()
+    other = trainings.network()
+    fully_shard(other.transformer)
+    with pytest.raises(UnmetNeedError, match="divided among processes by other code"):
+        DirectPreferences(other, trainings.network(), DPO())
     mine = sum(p.to_local().numel() for p in policy.parameters())
     with gathered(policy) as plain:
         together = sum(p.numel() for p in plain.parameters())
