@@ -218,6 +218,8 @@ class Saving:
     ) -> None:
         """Give the signals back; after an error save what was learned, and say so in its note."""
         with self._until_left:
+            if error is None and self._asked.by and self.ranks.size == 1:
+                self.finish()  # it came after the last update
             if isinstance(error, Stopped):
                 if not getattr(error, "__notes__", None):  # it came within an update
                     error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")
