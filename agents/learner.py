@@ -15,6 +15,8 @@ from torch.optim import Adam, Optimizer
 from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.collector import Collector, RolloutSource, share_of
+from agents.distribution.gathering import gathered, plain_copy
+from agents.distribution.rows import part_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
 from agents.rollout import Rollout
@@ -118,7 +120,8 @@ class Learner(Trainer):
         seed, temperature = self.settings.seed, self.settings.temperature
         self.collector: RolloutSource
         if collector is None:
-            self.collector = Collector(policy, envs, temperature, seed, self.ranks)
+            actor = plain_copy(policy)
+            self.collector = Collector(actor, envs, temperature, seed, self.ranks)
         else:
             self._check_alone()
             self.collector = collector(policy, envs, temperature, seed)
@@ -272,11 +275,12 @@ class Learner(Trainer):
     def _play(self) -> Rollout:
         """A rollout of the environment, without the episodes that have no score."""
         for _ in range(UNSCORED_ROLLOUTS):
-            if self.n_steps is not None:
-                rollout = self.collector.collect_steps(self.n_steps)
-            else:
-                assert self.n_episodes is not None
-                rollout = self.collector.collect_episodes(self.n_episodes)
+            with gathered(self.policy):
+                if self.n_steps is not None:
+                    rollout = self.collector.collect_steps(self.n_steps)
+                else:
+                    assert self.n_episodes is not None
+                    rollout = self.collector.collect_episodes(self.n_episodes)
             self._played.append(Played.of(rollout))
             self._check_worlds()
             unscored = rollout.scores.isnan()
@@ -297,7 +301,8 @@ class Learner(Trainer):
 
     def _play_from(self, starts: Sequence[Start], n: int) -> Rollout:
         """Continuations, with the KL penalty in their rewards; their tokens are counted."""
-        rollout = self.collector.collect_from(starts, n)
+        with gathered(self.policy):
+            rollout = self.collector.collect_from(starts, n)
         # They are no episodes of the environment's own: their scores are in no mean.
         self._played.append(Played(rollout.num_tokens, rollout.scores[:0].cpu(), {}))
         return self._with_penalty(rollout)
@@ -395,7 +400,8 @@ class Learner(Trainer):
 
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
-        self._load_collector(state["collector"])
+        part = part_of(state["collector"], self.ranks.rank, self.ranks.size)
+        self.collector.load_state_dict(part)
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])
         self.precision.load_state_dict(state["precision"])
@@ -403,19 +409,6 @@ class Learner(Trainer):
         self.replay.extend(map(Rollout.from_state_dict, state["replay"]))
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
-
-    def _load_collector(self, state: dict[str, Any]) -> None:
-        """Take this rank's part of what the ranks' collectors have saved."""
-        parts = state.get("of_ranks", [state])
-        if len(parts) == self.ranks.size:
-            self.collector.load_state_dict(parts[self.ranks.rank])
-            return
-        warnings.warn(
-            f"this run was saved by {len(parts)} processes and goes on in {self.ranks.size}: "
-            "weights and optimiser are those that were saved, and its running episodes begin anew",
-            NotSavedWarning,
-            stacklevel=4,
-        )
 
     def rescue(self, error: BaseException) -> None:
         """Save what can be saved because of `error`, once, and say in a note of it where.

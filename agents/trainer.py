@@ -18,6 +18,7 @@ from torch.optim import Adam, Optimizer
 from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.distribution import Ranks
+from agents.distribution.gathering import give_up
 from agents.optimisation.micro_batches import outputs_of
 from agents.optimisation.minibatches import split_evenly
 from agents.optimisation.precision import Precision
@@ -184,7 +185,9 @@ class Trainer:
     @torch.no_grad()  # no inference tensors: a loss may use these numbers
     def fixed_outputs(self, batch: Rollout, policy: Policy | None = None) -> PolicyOutputs:
         """The same as constants, without gradient."""
-        return self.outputs(batch, policy)
+        found = self.outputs(batch, policy)
+        give_up(policy or self.policy)
+        return found
 
     def descend(self, loss: Tensor) -> Tensor:
         """One optimiser step down the gradient of `loss`; returns the gradient's norm.

@@ -95,6 +95,19 @@ def packs(x: Tensor, inputs: int) -> bool:
     )
 
 
+    def forget(self) -> None:
+        """Give up what was made."""
+        self._made = self._version = None
+
+
+def forget_packed(module: nn.Module) -> None:
+    """Give up the packed forms of all weights in a module: they take as much memory as these."""
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Packed):
+                value.forget()
+
+
 class PackedWeight(Packed):
     """A weight matrix and a bias in packed form."""
 

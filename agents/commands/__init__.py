@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import textenv
@@ -59,17 +60,17 @@ class Command(NamedTuple):
 # In the order of the recipe.
 COMMANDS = {
     "data": Command(DataSettings, "agents.jobs.data"),
-    "pretrain": Command(PretrainSettings, "agents.jobs.pretrain"),
-    "sft": Command(SFTSettings, "agents.jobs.sft"),
+    "pretrain": Command(PretrainSettings, "agents.jobs.pretrain", spreads=True),
+    "sft": Command(SFTSettings, "agents.jobs.sft", spreads=True),
     "demonstrate": Command(DemonstrateSettings, "agents.jobs.demonstrate"),
     "instruct": Command(InstructSettings, "agents.jobs.instruct"),
     "revise": Command(ReviseSettings, "agents.jobs.revise"),
     "preferences": Command(PreferencesSettings, "agents.jobs.preferences"),
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
-    "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model"),
-    "dpo": Command(DPOSettings, "agents.jobs.dpo"),
+    "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model", spreads=True),
+    "dpo": Command(DPOSettings, "agents.jobs.dpo", spreads=True),
     "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
-    "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True),
+    "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True, spreads=True),
     "live": Command(LiveSettings, "agents.jobs.live"),
     "online": Command(OnlineSettings, "agents.jobs.online"),
     "eval": Command(EvaluateSettings, "agents.jobs.evaluate"),
@@ -107,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings: Any
         settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)
         run = importlib.import_module(command.module).run
-        run(settings, given) if command.resumes else run(settings)
+        with _in_processes():
+            run(settings, given) if command.resumes else run(settings)
 
 
 def _check_processes(name: str) -> None:
@@ -125,6 +127,15 @@ def _check_processes(name: str) -> None:
         "them: each would do all of it, unaware of the others. Run it without torchrun"
         + (f"; commands that share their work are {sharing}" if sharing else "")
     )
+
+
+def _in_processes() -> AbstractContextManager[None]:
+    """Within it the processes that torchrun started know each other; nothing without them."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return nullcontext()
+    from agents.distribution.launch import joined  # only now: it imports torch
+
+    return joined()
 
 
 def overview() -> str:

@@ -1,8 +1,13 @@
 """Training by several processes, which compute together what one would.
 
-ranks   the processes: their number, and what they tell each other
-shares  which rows of a batch each of them reads
-launch  the group of a command that torchrun started
+ranks            the processes: their number, and what they tell each other
+shares           which rows of a batch each of them reads
+launch           the group of a command that torchrun started
+sharded          networks that no rank holds as a whole
+gathering        their weights, all together for a while
+checkpoints      checkpoints that all ranks write
+rows             their running episodes as those of one
+optimizer_files  the parts of a sharded network's optimiser on disk
 """
 
 from agents.distribution.ranks import Ranks

@@ -44,7 +44,7 @@ class OfRanks(Checkpoints):
             wrong: Exception | None = None
             try:
                 step()
-            except (OSError, SafetensorError) as error:
+            except (OSError, SafetensorError, LostProcessError) as error:
                 wrong = error
             said = [text for text in self.ranks.objects(wrong and reason(wrong)) if text]
             if said:

@@ -4,6 +4,7 @@ from rich.console import Console
 
 from agents.algorithms.preferences import DPO, IPO
 from agents.commands.dpo import DPOSettings
+from agents.distribution import Ranks
 from agents.feedback import has_messages, read_rankings, split_rankings
 from agents.feedback.direct import DirectPreferences
 from agents.jobs.begin import begin_training, reference_of
@@ -51,7 +52,7 @@ def run(settings: DPOSettings) -> None:
     with Stages(console).bar(training.loss.upper(), total, "steps") as advance:
         for step in direct.steps(learned, training.epochs):
             advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
-    policy.save(task.out)
+    Ranks.found().by_first(lambda: policy.save(task.out))
     with console.status("Examination"):
         accuracy = direct.accuracy(kept)
     pairs = sum(len(ranking.pairs()) for ranking in kept)

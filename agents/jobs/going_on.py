@@ -10,6 +10,8 @@ from rich.console import Console
 
 from agents.commands.parsing import places_of, to_kept
 from agents.commands.shared import Saved
+from agents.distribution import Ranks
+from agents.distribution.checkpoints import of_ranks
 from agents.runs.checkpoints import Checkpoints, checksum
 from agents.runs.saving import Saving, Schedule
 from agents.supervised.fitting import Fitting
@@ -111,6 +113,8 @@ class GoingOn:
         """
 
         def all_of_it(folder: Path) -> None:
+            if not Ranks.found().first:
+                return
             write(folder)
             state = {"made_from": self.made_from, "numbers": numbers()}
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -149,7 +153,7 @@ def unfinished(folder: Path, settings: Any, options: Saved, console: Console) ->
     for name in sorted(places_of(settings) - WRITTEN):
         for value in given[name] if isinstance(given[name], list) else [given[name]]:
             made_from |= _checksums(value)
-    work = GoingOn(Checkpoints(folder, options.keep), options, made_from, console)
+    work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     names = [name for name in made_from if work.before.get(name) != made_from[name]]
     if names:
         flags = [
@@ -186,8 +190,8 @@ def part_of_stage(folder: Path, key: str, options: Saved, console: Console) -> G
         CheckpointError: All its checkpoints are damaged.
     """
     made_from = {"key": key}
-    work = GoingOn(Checkpoints(folder, options.keep), options, made_from, console)
+    work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     if work.before != made_from:
         work.finished()
-        work = GoingOn(Checkpoints(folder, options.keep), options, made_from, console)
+        work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     return work

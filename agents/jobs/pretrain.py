@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
+from agents.distribution import Ranks
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.fit import fit_arguments
 from agents.jobs.going_on import CHECKPOINT, SAME_COMMAND
@@ -134,12 +136,13 @@ def run(settings: PretrainSettings) -> None:
     if saved is not None:
         fitting.load(saved)
         console.print(f"Going on after step {fitting.done:,} of {fitting.steps:,}.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / CONFIG, json.dumps(described, indent=2))
+    ranks = fitting.ranks
+    ranks.by_first(lambda: write_whole(out / CONFIG, json.dumps(described, indent=2)))
 
     def write(folder: Path) -> None:
-        model.save(folder / POLICY)
-        fitting.save(folder)
+        if ranks.first:
+            model.save(folder / POLICY)
+            fitting.save(folder)
 
     with (
         stages.bar("Pretraining", training.tokens, "tokens") as advance,
@@ -161,7 +164,7 @@ def run(settings: PretrainSettings) -> None:
             if step.number % report_every == 0 or step.number == fitting.steps:
                 _report(model, kept, network.window, step.number, console)
         saving.finish()
-    model.save(out)
+    ranks.by_first(lambda: model.save(out))
     console.print(f"Policy: {out}", soft_wrap=True)
 
 
@@ -250,7 +253,7 @@ def _streams(
     for number, some in enumerate(together):
         path = out / (f"text-{number}.tokens" if number else "text.tokens")
         if not resumed:
-            write_stream(path, _documents(some), tokenizer)
+            Ranks.found().by_first(partial(write_stream, path, _documents(some), tokenizer))
         stream = open_stream(path, tokenizer)
         cut = int(len(stream) * (1 - settings.text.held_out))
         _check_length(settings, some, cut, len(stream) - cut)

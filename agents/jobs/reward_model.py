@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.commands.reward_model import RewardModelSettings
+from agents.distribution import Ranks
 from agents.feedback import (
     Asked,
     Calibration,
@@ -110,7 +111,7 @@ def run(settings: RewardModelSettings) -> None:
         model = members[0] if task.members == 1 else RewardModelEnsemble(members)
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
         bias = length_bias(model, kept)
-    model.save(task.out)
+    Ranks.found().by_first(lambda: model.save(task.out))
     work.finished()
     console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
     if task.members > 1:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.commands.sft import Choosing, SFTSettings
+from agents.distribution import Ranks
 from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
@@ -144,7 +145,7 @@ def run(settings: SFTSettings) -> None:
         saving.finish()
     if measures:
         _choose(model, curve.epochs, settings.choosing.choose_by, task.out, console)
-    model.save(task.out)
+    fitting.ranks.by_first(lambda: model.save(task.out))
     work.finished()
     if kept:
         after = held_out_answer_loss(model, kept)
@@ -183,7 +184,7 @@ def _choose(model: Policy, curve: list[Epoch], by: str, out: Path, console: Cons
     best = best_epoch(curve, name, largest=name == SCORE)
     assert best.folder is not None
     model.load_weights(out / best.folder)
-    write_curve(out, curve, by, best)
+    Ranks.found().by_first(lambda: write_curve(out, curve, by, best))
     table = Table(title=f"Epochs, chosen by {by}", title_justify="left")
     for column in ("epoch", "loss of its steps", *best.measured, ""):
         table.add_column(column, justify="right")

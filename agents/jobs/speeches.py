@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from agents.distribution import Ranks
 from agents.feedback.labellers import vader_labeller
 from agents.feedback.preferences import Labeller
 from agents.runs.checkpoints import Checkpoints
@@ -201,15 +202,19 @@ def pretrain(
     )
     folder = pretrained_folder(settings)
     unfinished = Checkpoints(folder.with_name(f"{folder.name}-unfinished"), keep=2)
-    if unfinished.are_being_written():  # by a run that needs the same policy
-        unfinished = Checkpoints(unfinished.folder.with_name(f"{folder.name}-{os.getpid()}"))
+    ranks = Ranks.found()
+    if ranks.of_first(ranks.first and unfinished.are_being_written()):
+        # By a run that needs the same policy.
+        number = ranks.of_first(os.getpid())
+        unfinished = Checkpoints(unfinished.folder.with_name(f"{folder.name}-{number}"))
     if saved := unfinished.newest():
         policy.load_weights(saved / POLICY)
         fitting.load(saved)
 
     def write(empty: Path) -> None:
-        policy.save(empty / POLICY)
-        fitting.save(empty)
+        if ranks.first:
+            policy.save(empty / POLICY)
+            fitting.save(empty)
 
     to_go_on = "The same command goes on with the pretraining."
     console = console or Console()
@@ -225,8 +230,8 @@ def pretrain(
         ):
             on_step(step)
             saving.after(step.number)
-        _save_whole(policy, folder)
-        unfinished.remove()
+        ranks.by_first(lambda: _save_whole(policy, folder))
+        ranks.by_first(unfinished.remove)
     return policy
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from agents.algorithm import Algorithm
 from agents.algorithms.names import algorithm_named
 from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
+from agents.distribution import Ranks
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.environments import check_conversation, frame_by_option, named_template
 from agents.jobs.inputs import (
@@ -148,8 +150,10 @@ def train(
     keep_template(actor, named_template(talk.frame, actor))
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
-    run = resume or RunFolder.create(root)
-    run.write_config({k: v for k, v in to_kept(settings).items() if k != "resume"})
+    ranks = Ranks.found()
+    run = resume or RunFolder(ranks.by_first(lambda: RunFolder.create(root).path))
+    config = {k: v for k, v in to_kept(settings).items() if k != "resume"}
+    ranks.by_first(lambda: run.write_config(config))
 
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(
@@ -182,10 +186,14 @@ def train(
     before, after = _of_one_prompt(before, after)
     gain = bootstrap_interval(after.scores - before.scores)
     result = Result(run, before, after, held_out, gain, stages.seconds)
-    for updates, evaluation in ((0, before), (learner.updates_done, after)):
-        append_samples(run.samples, evaluation.samples, update=updates)
-    write_whole(run.path / "result.json", json.dumps(result.numbers(), indent=2))
-    write_training_report(run, before, after)
+
+    def write() -> None:
+        for updates, evaluation in ((0, before), (learner.updates_done, after)):
+            append_samples(run.samples, evaluation.samples, update=updates)
+        write_whole(run.path / "result.json", json.dumps(result.numbers(), indent=2))
+        write_training_report(run, before, after)
+
+    ranks.by_first(write)
     return result
 
 
@@ -315,12 +323,16 @@ def _learn(
             if logged.exists():
                 flush(logged)  # no power cut may take a row that the checkpoint is behind
         write_learner(learner, folder)
-        if ended:
+        if ended and learner.ranks.first:
             (folder / ENDED).write_text(json.dumps(settings.training.tokens), encoding="utf-8")
 
     with (
         # Innermost, so that a service that does not answer when it is closed costs nothing.
-        loggers_of_run(run.path, output.logger, to_flat(settings)) as loggers,
+        (
+            loggers_of_run(run.path, output.logger, to_flat(settings))
+            if learner.ranks.first
+            else nullcontext([])
+        ) as loggers,
         Saving(
             checkpoints,
             write,
@@ -344,7 +356,8 @@ def _learn(
         for update in until(shown, *([] if far is None else [BeyondKL(far)])):
             if output.eval_every and update.number % output.eval_every == 0:
                 score = float(np.nanmean(examine().scores))  # NaN: an answer without a score
-                log_evaluation([evaluations], update.tokens, score, "score")
+                if learner.ranks.first:
+                    log_evaluation([evaluations], update.tokens, score, "score")
                 log_evaluation(services, update.tokens, score)
                 console.print(f"update {update.number}: score {score:.3f} in an evaluation")
             saving.after(update.number)

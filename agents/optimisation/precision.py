@@ -58,6 +58,8 @@ class Precision:
         # Unscaled first: `max_norm` is a bound on the true gradients.
         self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        if hasattr(norm, "full_tensor"):  # of a sharded network
+            norm = norm.full_tensor()
         self._check("norm of the gradient", norm)
         self.scaler.step(optimizer)
         self.scaler.update()

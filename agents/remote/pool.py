@@ -39,7 +39,7 @@ class WorkerDiedError(Exception):
     """A worker is gone, and with it what it was asked for."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Asked:
     """An order that was given and not answered yet."""
 
@@ -49,7 +49,7 @@ class _Asked:
     lost: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Place:
     """A worker's place in the pool, whoever fills it.
 
@@ -158,13 +158,13 @@ class Pool(ABC):
         Raises:
             ValueError: They cannot be divided among the workers in whole groups.
         """
-        each, remainder = divmod(n_episodes, self.workers)
-        if remainder:
+        group_size = int(getattr(self.envs.unwrapped, "group_size", 1))
+        if n_episodes % (self.workers * group_size):
             raise ValueError(
-                f"n_episodes is {n_episodes}, which {self.workers} workers cannot share equally: "
-                f"take a multiple of {self.workers}"
+                f"n_episodes is {n_episodes}, which {self.workers} workers cannot share equally in "
+                f"groups of {group_size}: take a multiple of {self.workers * group_size}"
             )
-        return self._collect("episodes", each)
+        return self._collect("episodes", n_episodes // self.workers)
 
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """As `Collector.collect_from`, with the present weights.
@@ -199,13 +199,13 @@ class Pool(ABC):
     def _collect(self, kind: str, count: int) -> Rollout:
         self._begin_report()
         if self._raised:
-            self._raised = False
-            for place in self._places:
+            for index, place in enumerate(self._places):
+                self._check_saved(place, f"worker {index} was interrupted")
                 self._start_over(place)
+            self._raised = False
         for place in self._places:
             while len(place.asked) <= self.staleness:
                 self._give(place, kind, count)
-        parts, oldest = [], self.weights.version
         for place in self._places:
             one = place.asked[0]
             if (one.order.kind, one.order.count) != (kind, count):
@@ -214,16 +214,16 @@ class Pool(ABC):
                     f"{one.order.count} {one.order.kind} each and not for {count} {kind}: always "
                     "collect the same with a staleness above 0"
                 )
-            part = self._answered(place, one)
-            # Only now: a part that was not taken is played again, one that was never is.
-            place.asked.popleft()
+        # All of them, before any counts as taken: what is taken is never played again, and what is
+        # not, because another one raised, is.
+        parts = [self._answered(place, place.asked[0]) for place in self._places]
+        for place, part in zip(self._places, parts, strict=True):
+            done = place.asked.popleft()
             place.state, place.unsaved = part.state, part.unsaved
             place.taken += 1
             self.world_error = part.world_error or self.world_error
-            oldest = min(oldest, one.order.version)
-            parts.append(part.rollout)
-        self._report["weights_age"] = float(self.weights.version - oldest)
-        return Rollout.cat(parts).to(self.policy.device)
+        self._report["weights_age"] = float(self.weights.version - done.order.version)
+        return Rollout.cat([part.rollout for part in parts]).to(self.policy.device)
 
     def _begin_report(self) -> None:
         self.weights.look()
@@ -266,12 +266,8 @@ class Pool(ABC):
     def _replace(self, place: _Place, error: Exception) -> None:
         """Fill a place anew; all that was asked of it is asked again, from the state before."""
         index = self._places.index(place)
+        self._check_saved(place, f"worker {index} died ({error})")
         self._report["replaced_workers"] += 1
-        if place.state is None and place.taken:
-            raise LostProcessError(
-                f"worker {index} died ({error}) and its episodes cannot be played again, since "
-                f"they cannot be saved: {place.unsaved}"
-            ) from error
         warnings.warn(
             f"worker {index} died and was replaced; its episodes are played again: {error}",
             ReplacedWorkerWarning,
@@ -280,9 +276,19 @@ class Pool(ABC):
         place.worker = self.hire(index)
         self._start_over(place)
 
+    def _check_saved(self, place: _Place, what: str) -> None:
+        if place.state is None and place.taken:
+            raise LostProcessError(
+                f"{what} and its episodes cannot be played again, since they cannot be saved: "
+                f"{place.unsaved}"
+            )
+
     def _start_over(self, place: _Place) -> None:
         """Ask a worker once more for all that it has yet to answer, from the state before it."""
-        self.ask(place.worker, "begin", place.state)
+        try:
+            self.take(self.ask(place.worker, "begin", place.state))
+        except WorkerDiedError:  # so are the orders that follow, where it is noticed
+            pass
         for one in place.asked:
             one.answer = self.ask(place.worker, "play", one.order, self.post(one.buffer))
 

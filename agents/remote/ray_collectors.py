@@ -73,7 +73,7 @@ class RayCollectors(Pool):
                     f"{there.get(kind, 0):g}: take fewer workers, less for each "
                     f"(num_{kind.lower()}s), or start Ray with more (ray.init(num_cpus=...))"
                 )
-        self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._sent: Any = None
         super().__init__(policy, envs, temperature, seed, workers=workers, staleness=staleness)
 
@@ -84,15 +84,15 @@ class RayCollectors(Pool):
             on_processor = policy if policy.device.type == "cpu" else copy.deepcopy(policy).cpu()
             # As bytes: arrays that Ray sends by itself cannot be written to.
             self._sent = self._ray.put(self._ray.cloudpickle.dumps((on_processor, self.envs)))
-        actor = self._ray.remote(_Actor).options(**self._options)
+        actor = self._ray.remote(_Actor).options(**self._resources)
         return actor.remote(
             self._sent,
             index,
             self.workers,
             self.temperature,
             self.seed,
-            device="cuda" if self._options["num_gpus"] else "cpu",
-            threads=max(int(self._options["num_cpus"]), 1),
+            device="cuda" if self._resources["num_gpus"] else "cpu",
+            threads=max(int(self._resources["num_cpus"]), 1),
         )
 
     def load_state_dict(self, state: Any) -> None:

@@ -1,18 +1,27 @@
 """A learner on disk."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.optim import Optimizer
 
 from agents.distribution import Ranks
 from agents.distribution.checkpoints import of_ranks
+from agents.distribution.gathering import gathered, load_weights, plain_copy
+from agents.distribution.rows import joined
 from agents.runs.checkpoints import Checkpoints
 from agents.runs.state_files import read_state, write_state
 from policies import Policy
 from textenv.errors import CheckpointError, VocabularyMismatchError
+from textenv.imports import deferred
 
-LEARNER, POLICY, REFERENCE = "learner", "policy", "reference"
+if TYPE_CHECKING:
+    from agents.distribution import optimizer_files
+else:  # what it imports takes a second, and only sharded networks need it
+    optimizer_files = deferred("agents.distribution.optimizer_files")
+
+LEARNER, POLICY, REFERENCE, OPTIMIZER = "learner", "policy", "reference", "optimizer"
 
 
 class SavedLearner(Protocol):
@@ -61,19 +70,20 @@ def write_learner(
     Of several processes all call it; the first one writes, with the running episodes of all.
     """
     runtime = dict(runtime or learner.runtime_state())
-    if learner.ranks.size > 1:
-        runtime["collector"] = {"of_ranks": learner.ranks.objects(runtime["collector"])}
-    if not learner.ranks.first:
-        return
-    learner.policy.save(folder / POLICY)
-    if learner.reference is not None:
-        learner.reference.save(folder / REFERENCE)
+    runtime["collector"] = joined(learner.ranks.objects(runtime["collector"]))
+    for name, network in ((POLICY, learner.policy), (REFERENCE, learner.reference)):
+        if network is not None:
+            with gathered(network) as plain:
+                learner.ranks.by_first(partial(plain.save, folder / name))
+    divided = plain_copy(learner.policy) is not learner.policy
+    if divided:  # each rank has a part of it
+        optimizer_files.write_optimizer(folder / OPTIMIZER, learner.policy, learner.optimizer)
     state = {
         "optimizer_kind": type(learner.optimizer).__name__,
-        "optimizer": learner.optimizer.state_dict(),
+        "optimizer": None if divided else learner.optimizer.state_dict(),
         "runtime": runtime,
     }
-    write_state(folder, LEARNER, state)
+    learner.ranks.by_first(partial(write_state, folder, LEARNER, state))
 
 
 def load_learner(learner: SavedLearner, folder: str | Path) -> None:
@@ -100,11 +110,16 @@ def read_learner(learner: SavedLearner, folder: Path) -> None:
             f"the learner in {folder} was made with other arguments: its optimiser is {saved}, "
             f"this one's {type(learner.optimizer).__name__}"
         )
-    learner.policy.load_weights(folder / POLICY)
+    load_weights(learner.policy, folder / POLICY)
     if learner.reference is not None:
-        learner.reference.load_weights(folder / REFERENCE)
+        load_weights(learner.reference, folder / REFERENCE)
     try:
-        learner.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is None:
+            optimizer_files.read_optimizer(folder / OPTIMIZER, learner.policy, learner.optimizer)
+        elif plain_copy(learner.policy) is not learner.policy:
+            optimizer_files.load_whole_state(learner.optimizer, state["optimizer"])
+        else:
+            learner.optimizer.load_state_dict(state["optimizer"])
         learner.load_runtime_state(state["runtime"])
     except VocabularyMismatchError:
         raise

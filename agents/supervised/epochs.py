@@ -8,12 +8,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from agents.distribution import Ranks
 from agents.runs.checkpoints import write_whole
 from agents.supervised.fitting import FitStep
 from agents.supervised.sft import Example
@@ -90,7 +92,7 @@ def by_epoch(
         Epoch 0, before any step, and each epoch at its end; of a run that goes on, those that are
         done too.
     """
-    curve = curve or Curve()
+    curve, ranks = curve or Curve(), Ranks.found()
     if not curve.epochs:
         measured = {name: measure(policy) for name, measure in measures.items()}
         curve.epochs.append(Epoch(0, math.nan, measured))
@@ -100,12 +102,13 @@ def by_epoch(
         if step.number % steps_an_epoch:
             continue
         number = step.number // steps_an_epoch
-        saved = policy.save(folder / FOLDER / f"{number:02}")
+        place = folder / FOLDER / f"{number:02}"
+        saved = ranks.by_first(partial(policy.save, place))
         measured = {name: measure(policy) for name, measure in measures.items()}
         mean = sum(curve.losses) / len(curve.losses)
         curve.epochs.append(Epoch(number, mean, measured, str(saved.relative_to(folder))))
         curve.losses.clear()
-        write_curve(folder, curve.epochs)
+        ranks.by_first(lambda: write_curve(folder, curve.epochs))
         yield curve.epochs[-1]
 
 

@@ -5,14 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function`, of a module, returns in each of `count` processes, by rank."""
-    with tempfile.TemporaryDirectory() as folder:
+    """What `function`, of a module, returns in each of `count` processes, by rank.
+
+    Without compiled loops: those that a process compiles round otherwise than those that the next
+    one finds in Numba's cache, and float32 log-probabilities would differ in the last digit.
+    """
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NUMBA_DISABLE_JIT", "1")
         mp.spawn(_run, (count, folder, function, arguments), nprocs=count)
         paths = [Path(folder) / f"{rank}.pt" for rank in range(count)]
         return [torch.load(path, weights_only=False) for path in paths]

@@ -15,14 +15,14 @@ from textenv.errors import LostProcessError, UnmetNeedError
 
 def test_a_script_under_torchrun_without_a_process_group_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UnmetNeedError, match=r"started 2 processes .* init_process_group"):
+    with pytest.raises(UnmetNeedError, match="started 2 processes that do not know"):
         learner_of("ppo")
 
 
 def test_shares_are_neighbours_of_about_equal_sums():
     counts = torch.tensor([5, 1, 1, 1, 9, 3]).numpy()
     shares = cut_evenly(counts, 3)
-    assert [share.tolist() for share in shares] == [[0, 1], [2, 3], [4, 5]]
+    assert [share.tolist() for share in shares] == [[0, 1, 2], [3, 4], [5]]
     assert [s.tolist() for s in cut_evenly(counts[:1], 2)] == [[], [0]]
 
 

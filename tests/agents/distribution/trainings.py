@@ -10,6 +10,8 @@ from torch import Tensor
 from agents import Learner
 from agents.algorithms.names import ALGORITHMS
 from agents.algorithms.preferences import DPO
+from agents.distribution.gathering import full
+from agents.distribution.sharded import shard
 from agents.feedback.direct import DirectPreferences
 from agents.feedback.preferences import Ranking
 from agents.feedback.reward_modelling import reward_model_steps
@@ -47,14 +49,19 @@ def environment(group_size=1):
     )
 
 
-def network(seed=3, **shape):
+def network(sharded: bool = False) -> TransformerPolicy:
     tokenizer = BytesTokenizer()
-    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, **shape}
-    config = TransformerConfig(tokenizer.vocab_size, 16, **shape)
-    return TransformerPolicy(config, tokenizer=tokenizer, seed=seed)
+    config = TransformerConfig(tokenizer.vocab_size, 16, n_layer=2, n_head=2, n_embd=16)
+    policy = TransformerPolicy(config, tokenizer=tokenizer, seed=3)
+    return shard(policy) if sharded else policy
 
 
-def learner_of(name: str, number_type: torch.dtype = torch.float32, **settings: Any) -> Learner:
+def learner_of(
+    name: str,
+    number_type: torch.dtype = torch.float32,
+    sharded: bool = False,
+    **settings: Any,
+) -> Learner:
     made = ALGORITHMS[name]
     needs = made.needs
     fields: dict[str, Any] = {}
@@ -68,12 +75,16 @@ def learner_of(name: str, number_type: torch.dtype = torch.float32, **settings: 
     envs = environment(2 if needs.groups else 1)
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=16, seed=3)
     policy = policy.to(number_type)
+    reference = policy.frozen_copy()
+    if sharded:
+        shard(policy)
+        shard(reference)
     algorithm = made(**fields, **chosen)
     return Learner(
         policy,
         envs,
         algorithm,
-        reference=policy.frozen_copy(),
+        reference=reference,
         kl_coef=0.0 if needs.reference else 0.05,
         n_episodes=12 if needs.whole_episodes or needs.groups else None,
         n_steps=None if needs.whole_episodes or needs.groups else 10,
@@ -100,14 +111,12 @@ def counted(policy: Policy, counts: list[int]) -> None:
 
 def weights_of(policy: torch.nn.Module) -> Tensor:
     named = policy.named_parameters()
-    return torch.cat([p.detach().flatten() for n, p in named if not n.endswith(WITHOUT_GRADIENT)])
+    return torch.cat([full(p).flatten() for n, p in named if not n.endswith(WITHOUT_GRADIENT)])
 
 
 def gradient_of(policy: Policy) -> Tensor:
-    nothing = torch.zeros_like
-    return torch.cat(
-        [(nothing(p) if p.grad is None else p.grad).flatten() for p in policy.parameters()]
-    )
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in policy.parameters()]
+    return torch.cat([full(part).flatten() for part in parts])
 
 
 @torch.no_grad()
@@ -119,9 +128,9 @@ def held_out_logprobs(policy: Policy) -> Tensor:
     return policy.outputs(tokens, mask).logprobs
 
 
-def first_gradient(name: str) -> dict[str, Any]:
+def first_gradient(name: str, sharded: bool = False) -> dict[str, Any]:
     """The gradient of an algorithm's first update in float64, and its metrics."""
-    learner = learner_of(name, torch.float64)
+    learner = learner_of(name, torch.float64, sharded)
     before = weights_of(learner.policy)
     update = learner.update()
     gradient = gradient_of(learner.policy)
@@ -162,14 +171,14 @@ def training(
     }
 
 
-def direct_preferences() -> dict[str, Any]:
+def direct_preferences(sharded: bool = False) -> dict[str, Any]:
     """DPO on rankings of a file."""
-    policy = network()
+    policy, reference = network(sharded), network(sharded).requires_grad_(False)
     rankings = [
         Ranking(prompt=f"{p} ", answers=tuple(WORDS[i : i + 3]), ranks=(1, 2, 2))
         for i, p in enumerate("abc")
     ]
-    learning = DirectPreferences(policy, policy.frozen_copy(), DPO(), batch_size=2)
+    learning = DirectPreferences(policy, reference, DPO(), batch_size=2)
     steps = [vars(step) for step in learning.steps(rankings, epochs=3)]
     return {"metrics": steps, "weights": weights_of(policy), "logprobs": held_out_logprobs(policy)}
 
@@ -179,9 +188,9 @@ WORDS = [
 ]
 
 
-def pretraining() -> dict[str, Any]:
+def pretraining(sharded: bool = False) -> dict[str, Any]:
     """Pretraining on windows; the last step's second pass has fewer windows than processes."""
-    policy = network()
+    policy = network(sharded)
     stream = np.random.default_rng(0).integers(97, 123, 500)
     steps = pretraining_steps(
         policy,
@@ -195,9 +204,9 @@ def pretraining() -> dict[str, Any]:
     return fitted(policy, steps)
 
 
-def fine_tuning(loss=answer_loss) -> dict[str, Any]:
+def fine_tuning(loss=answer_loss, sharded: bool = False) -> dict[str, Any]:
     """SFT on examples of several lengths; the last batch has fewer than the others."""
-    policy = network()
+    policy = network(sharded)
     examples = [
         Example(((f"{a} ", False), (b, True))) for a, b in zip(WORDS[:9], WORDS[9:], strict=True)
     ]
@@ -242,6 +251,29 @@ FIRST = {f"first of {name}": partial(first_gradient, name) for name in ALGORITHM
 
 
 RESUMED = "grpo that was saved and resumed"
+SHARDED = {
+    "first of ppo": partial(first_gradient, "ppo", sharded=True),
+    "first of grpo": partial(first_gradient, "grpo", sharded=True),
+    "ppo": partial(LONG["ppo"], sharded=True),
+    "grpo": partial(GRPO, sharded=True),
+    "grpo in parts": partial(LONG["grpo in parts"], sharded=True),
+    "dpo of a file": partial(direct_preferences, sharded=True),
+    "pretraining": partial(pretraining, sharded=True),
+    "sft": partial(fine_tuning, sharded=True),
+}
+
+
+def run_sharded(folder: str) -> dict[str, Any]:
+    """What the trainings of sharded networks measured, by the names of those of whole ones."""
+    measured = {name: measure() for name, measure in SHARDED.items()}
+    return measured | {RESUMED: GRPO(saved_in=f"{folder}/grpo", sharded=True)}
+
+
+def go_on_from(folder: str, sharded: bool = False) -> list[dict[str, float]]:
+    """The metrics of the second half of a training, from its checkpoint."""
+    learner = learner_of(*GRPO.args, **GRPO.keywords, sharded=sharded)
+    learner.load(f"{folder}/grpo")
+    return [plain(learner.update().metrics) for _ in range(UPDATES // 2)]
 
 
 def run_all(folder: str) -> dict[str, Any]:

@@ -244,11 +244,13 @@ class Mortal(LocalCollectors):
         super().__init__(*arguments, **options)
 
     def ask(self, worker, method, *arguments):
-        return worker, super().ask(worker, method, *arguments)
+        return worker, method, super().ask(worker, method, *arguments)
 
     def take(self, answer):
-        worker, result = answer
-        index = [place.worker for place in self._places].index(worker) if self.doomed else -1
+        worker, method, result = answer
+        index = -1
+        if self.doomed and method == "play":
+            index = [place.worker for place in self._places].index(worker)
         if self.doomed.get(index):
             self.doomed[index] -= 1
             raise WorkerDiedError("the machine was taken away")
@@ -333,12 +335,40 @@ def test_an_exception_of_a_reward_is_raised_and_the_next_try_plays_the_same(stal
     assert_same(pool.collect_episodes(8), safe.collect_episodes(8))
 
 
+class Raising(LocalCollectors):
+    """What the second worker answers is an exception, if said so."""
+
+    says = False
+
+    def take(self, answer):
+        if self.says and answer is self._places[1].asked[0].answer:
+            raise OSError("a cable")
+        return super().take(answer)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_what_the_others_played_beside_an_exception_is_not_lost(staleness):
+    envs = answers()
+    policy = policy_for(envs)
+    pool, safe = (
+        kind(policy, envs, seed=5, workers=2, staleness=staleness)
+        for kind in (Raising, LocalCollectors)
+    )
+    for raises in (False, True, True, False):
+        pool.says = raises
+        if raises:
+            with pytest.raises(OSError, match="a cable"):
+                pool.collect_episodes(8)
+        pool.says = False
+        assert_same(pool.collect_episodes(8), safe.collect_episodes(8))
+
+
 def test_what_cannot_be_shared_is_refused():
     envs = answers(rows=8)
     with pytest.raises(UnmetNeedError, match=r"8 rows in groups of 2 .* among 3 processes"):
         LocalCollectors(policy_for(envs), envs, workers=3)
     with pytest.raises(ValueError, match=r"2 workers cannot share"):
-        LocalCollectors(policy_for(envs), envs, workers=2).collect_episodes(7)
+        LocalCollectors(policy_for(envs), envs, workers=2).collect_episodes(6)
     with pytest.raises(ValueError, match="workers is 0"):
         LocalCollectors(policy_for(envs), envs, workers=0)
 
