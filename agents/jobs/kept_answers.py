@@ -57,9 +57,7 @@ class KeptAnswers:
         if self._work is None:
             yield self.rows.__setitem__
             return
-        with self._work.saving_by(
-            self._write, self.count, unit="answer", at_first=False
-        ) as saving:
+        with self._work.saving_by(self._write, self.count, unit="answer", at_first=False) as saving:
 
             def on_batch(row: str, so_far: Evaluation) -> None:
                 self.rows[row] = so_far
