@@ -113,11 +113,10 @@ class GoingOn:
         """
 
         def all_of_it(folder: Path) -> None:
-            if not Ranks.found().first:
-                return
             write(folder)
-            state = {"made_from": self.made_from, "numbers": numbers()}
-            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            if Ranks.found().first:
+                state = {"made_from": self.made_from, "numbers": numbers()}
+                (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
         return Saving(
             self.checkpoints,

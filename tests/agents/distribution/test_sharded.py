@@ -63,11 +63,13 @@ def test_without_a_process_group_nothing_is_divided():
         assert same is policy
 
 
-def bytes_of_a_rank():
-    """Numbers that a rank holds of a sharded network, within `gathered` and behind it."""
+def numbers_of_a_rank():
+    """How many a rank holds of a sharded network, within `gathered` and behind it."""
     policy = trainings.network(sharded=True)
     with pytest.raises(UnmetNeedError, match="sharded already"):
         shard(policy)
+    with pytest.raises(UnmetNeedError, match="TRPO differentiates"):
+        trainings.learner_of("trpo", sharded=True).update()
     mine = sum(p.to_local().numel() for p in policy.parameters())
     with gathered(policy) as plain:
         together = sum(p.numel() for p in plain.parameters())
@@ -80,5 +82,5 @@ def bytes_of_a_rank():
 
 
 def test_a_rank_holds_its_part_and_a_rollouts_weights_are_given_up():
-    for mine, together, count in in_processes(2, bytes_of_a_rank):
+    for mine, together, count in in_processes(2, numbers_of_a_rank):
         assert mine <= together / count * 1.1
