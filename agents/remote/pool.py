@@ -346,6 +346,7 @@ class Pool(ABC):
         self._continued = state["continued"]
         self.weights, self._posted = SentWeights(self.policy), None
         self.weights.version = state["version"]
+        self._places = []  # the workers of before leave room for the new ones
         self._places = self._hire_all([worker["state"] for worker in workers])
         for place, worker in zip(self._places, workers, strict=True):
             for saved in worker["orders"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 from gymnasium.vector import VectorEnv
@@ -122,7 +123,8 @@ class RayCollectors(Pool):
             # What happened stands first, and often why in the end.
             lines = [line.strip() for line in str(error).strip().splitlines()]
             raise WorkerDiedError(" ... ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
-        return part
+        # A copy: arrays in Ray's store cannot be written to, which those who save them may want.
+        return replace(part, state=copy.deepcopy(part.state))
 
 
 class _Actor(Worker):

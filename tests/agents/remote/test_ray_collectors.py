@@ -1,7 +1,7 @@
 """The pool with Ray's actors: the same rollouts, bit for bit, whatever becomes of the actors.
 
-What a pool does is tested with workers of this process in test_pool.py. Actors begin slowly, so
-there is one pool of two, one update ahead; each test does the same to it and to a local one.
+What a pool does is tested with workers of this process in test_worker_pools.py. Actors begin slowly,
+so there is one pool of two, one update ahead; each test does the same to it and to a local one.
 """
 
 import os
@@ -123,6 +123,17 @@ def test_what_a_reward_raises_in_an_actor_is_raised_here(learners, mood):
         mood.unlink()
     assert processes[0] != processes[1] == os.getpid()
     assert_same(*(learner.collector.collect_episodes(8) for learner in learners))
+
+
+def test_a_saved_training_goes_on_with_new_actors(learners, tmp_path):
+    """There is room for them, although the pool has actors already; one order was under way."""
+    actors, local = learners
+    actors.save(tmp_path)
+    expected = [local.update().rollout for _ in range(2)]
+    actors.update()  # forgotten
+    actors.load(tmp_path)
+    for one in expected:
+        assert_same(actors.update().rollout, one, but=("starts", "texts"))
 
 
 def test_more_workers_than_there_is_room_for():
