@@ -2,7 +2,8 @@
 
 `speed`: a step of GRPO on model S, answers of 64 tokens; each side in processes of its own, one
 after the other, in rounds. `2 x 16` is two processes that share 32 rows. What a process waits for
-others before gradients are summed, and the sum itself, are timed apart.
+others before gradients are summed, and the sum itself, are timed apart. The ratios of processor
+time say what is left to gain where other work shares the cores.
 
 `memory`: a Llama of 135M parameters under AdamW and GRPO, in one process and sharded over four
 (`agents.distribution.sharded.shard`), with the same global batch. Bytes that are held are counted
@@ -93,14 +94,16 @@ def step_of_grpo(rows: int, steps: int) -> dict[str, Any]:
     Ranks.sum_gradients = timed  # type: ignore[method-assign]
     learner.update()  # compiles, and fills buffers
     spent.update(dict.fromkeys(spent, 0.0))
-    seconds, rollouts = [], []
+    seconds, processor, rollouts = [], [], []
     for _ in range(steps):
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         update = learner.update()
         seconds.append(time.perf_counter() - begin)
+        processor.append(time.process_time() - used)
         rollouts.append(update.metrics["rollout_seconds"])
     return {
         "step": statistics.median(seconds),
+        "processor": statistics.median(processor),
         "rollout": statistics.median(rollouts),
         **{name: value / steps for name, value in spent.items()},
     }
@@ -123,10 +126,10 @@ def speed(arguments: argparse.Namespace) -> None:
             slowest = max(ranks, key=lambda rank: rank["step"])
             rounds[side].append(slowest)
 
-    def ratio(side: str, peer: str) -> float:
+    def ratio(side: str, peer: str, of: str = "step") -> float:
         tokens = SIDES[side][2] / SIDES[peer][2]
         pairs = zip(rounds[side], rounds[peer], strict=True)
-        return statistics.median(tokens * its["step"] / mine["step"] for mine, its in pairs)
+        return statistics.median(tokens * its[of] / mine[of] for mine, its in pairs)
 
     def rows() -> Iterator[dict[str, Any]]:
         for side, measured in rounds.items():
@@ -145,6 +148,12 @@ def speed(arguments: argparse.Namespace) -> None:
             "2 x 16 to 1 x 32": ratio("2 x 16", "1 x 32"),
             "2 x 32 to 1 x 32": ratio("2 x 32", "1 x 32"),
             "2 x 16 to 1 x 32, 2 threads": ratio("2 x 16", "1 x 32, 2 threads"),
+            "2 x 16 to 1 x 32, processor time of the slower": ratio(
+                "2 x 16", "1 x 32", "processor"
+            ),
+            "2 x 32 to 1 x 32, processor time of the slower": ratio(
+                "2 x 32", "1 x 32", "processor"
+            ),
         },
     )
 

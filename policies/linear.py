@@ -83,6 +83,10 @@ class Packed:
             self._version = version
         return self._made
 
+    def forget(self) -> None:
+        """Give up what was made."""
+        self._made = self._version = None
+
 
 def packs(x: Tensor, inputs: int) -> bool:
     """Whether rows like `x` (*, inputs) are multiplied with packed weights."""
@@ -93,11 +97,6 @@ def packs(x: Tensor, inputs: int) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
     )
-
-
-    def forget(self) -> None:
-        """Give up what was made."""
-        self._made = self._version = None
 
 
 def forget_packed(module: nn.Module) -> None:

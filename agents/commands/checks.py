@@ -100,7 +100,7 @@ def _check_value(option: Option, text: str) -> None:
         return
     check_name(option, text, option.flag)
     kind = next((kind for kind in option.kinds if kind in (int, float)), None)
-    if kind is None:
+    if kind is None or str in option.kinds:  # what takes both looks itself
         return
     try:
         value = kind(text)

@@ -5,7 +5,7 @@ each. It is therefore played by a plain copy of the network, whose weights are t
 `gathered` lasts and have no memory otherwise. `agents.distribution.sharded.shard` makes the copy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +57,11 @@ def full(tensor: Tensor) -> Tensor:
         together: Tensor = tensor.full_tensor()
         return together
     return tensor.detach()
+
+
+def is_divided(tensors: Sequence[Tensor]) -> bool:
+    """Whether parameters are those of a sharded network."""
+    return any(hasattr(tensor, "full_tensor") for tensor in tensors)
 
 
 def divided(whole: Tensor, like: Tensor) -> Tensor:

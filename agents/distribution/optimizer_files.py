@@ -12,9 +12,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from agents.distribution.gathering import divided
@@ -46,7 +51,7 @@ def write_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> No
     if state:  # before the first step there is none
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         with speaking():
-            dcp.save(state, storage_writer=writer, no_dist=not dist.is_initialized())
+            save(state, storage_writer=writer, no_dist=not dist.is_initialized())
 
 
 def read_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:
@@ -70,11 +75,10 @@ def read_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> Non
         state = {name: _empty(name, known[name], by_name) for name in sorted(known)}
         with warnings.catch_warnings():  # that there is no process group
             warnings.simplefilter("ignore", UserWarning)
-            dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
-    except (OSError, ValueError, KeyError, dcp.CheckpointException) as error:
-        raise CheckpointError(
-            f"{folder} holds no optimiser that can be read: {reason(error)}"
-        ) from (error)
+            load(state, storage_reader=reader, no_dist=not dist.is_initialized())
+    except (OSError, ValueError, KeyError, CheckpointException) as error:
+        why = reason(error) if isinstance(error, Exception) else str(error)
+        raise CheckpointError(f"{folder} holds no optimiser that can be read: {why}") from error
     for name, value in state.items():
         parameter, _, key = name.rpartition("/")
         optimizer.state[by_name[parameter]][key] = value

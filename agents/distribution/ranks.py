@@ -160,7 +160,8 @@ class Ranks:
         if self.size == 1:
             return own
         of_all = self._gathered(own.detach(), lengths)
-        placed: Tensor = _Placed.apply(own, of_all, sum(lengths[: self.rank]))
+        begin = sum(lengths[: self.rank])
+        placed: Tensor = _Placed.apply(own, of_all, begin)  # type: ignore[no-untyped-call]
         return placed
 
     def _gathered(self, own: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -175,7 +176,8 @@ class Ranks:
         """The sum of the ranks' parts of a loss; its gradient for `part` is the sum's own."""
         if self.size == 1:
             return part
-        placed: Tensor = _Placed.apply(part, self.sum_(part.detach().clone()), None)
+        whole = self.sum_(part.detach().clone())
+        placed: Tensor = _Placed.apply(part, whole, None)  # type: ignore[no-untyped-call]
         return placed
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:

@@ -101,8 +101,7 @@ class GoingOn:
         write: Callable[[Path], object],
         done: int,
         numbers: Callable[[], dict[str, Any]] = dict,
-        unit: str = "update",
-        rescue: Callable[[BaseException], object] | None = None,
+        **options: Any,
     ) -> Saving:
         """What saves work by a function of its own.
 
@@ -110,16 +109,14 @@ class GoingOn:
             write: Writes the work's state.
             done: Updates that are done.
             numbers: What else it has to remember, as JSON holds it.
-            unit: What is counted, for messages.
-            rescue: Takes an error, which is otherwise a reason to save.
+            **options: Other arguments of `Saving`.
         """
 
         def all_of_it(folder: Path) -> None:
-            if not Ranks.found().first:
-                return
             write(folder)
-            state = {"made_from": self.made_from, "numbers": numbers()}
-            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            if Ranks.found().first:
+                state = {"made_from": self.made_from, "numbers": numbers()}
+                (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
         return Saving(
             self.checkpoints,
@@ -128,8 +125,7 @@ class GoingOn:
             self.console,
             SAME_COMMAND,
             done=done,
-            unit=unit,
-            rescue=rescue,
+            **options,
         )
 
     def finished(self) -> None:

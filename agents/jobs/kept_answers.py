@@ -57,14 +57,13 @@ class KeptAnswers:
         if self._work is None:
             yield self.rows.__setitem__
             return
-        with self._work.saving_by(self._write, self.count, unit="answer") as saving:
+        with self._work.saving_by(self._write, self.count, unit="answer", at_first=False) as saving:
 
             def on_batch(row: str, so_far: Evaluation) -> None:
                 self.rows[row] = so_far
                 saving.after(self.count)
 
             yield on_batch
-            saving.finish()
 
     def finished(self) -> None:
         """The figures are written: the answers are not needed any more."""

@@ -140,9 +140,8 @@ def run(settings: PretrainSettings) -> None:
     ranks.by_first(lambda: write_whole(out / CONFIG, json.dumps(described, indent=2)))
 
     def write(folder: Path) -> None:
-        if ranks.first:
-            model.save(folder / POLICY)
-            fitting.save(folder)
+        ranks.by_first(lambda: model.save(folder / POLICY))
+        fitting.save(folder)
 
     with (
         stages.bar("Pretraining", training.tokens, "tokens") as advance,

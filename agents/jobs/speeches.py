@@ -212,9 +212,8 @@ def pretrain(
         fitting.load(saved)
 
     def write(empty: Path) -> None:
-        if ranks.first:
-            policy.save(empty / POLICY)
-            fitting.save(empty)
+        ranks.by_first(lambda: policy.save(empty / POLICY))
+        fitting.save(empty)
 
     to_go_on = "The same command goes on with the pretraining."
     console = console or Console()

@@ -1,8 +1,9 @@
 """The job of `textenv train`: train, compare before and after, leave a run folder."""
 
 import json
+import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
 from agents.runs.checkpoints import flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
-from agents.runs.loggers import CSVLogger, check_loggers, log_evaluation, loggers_of_run
+from agents.runs.loggers import CSVLogger, Logger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
 from agents.runs.run_folder import RunFolder
 from agents.runs.samples import append_samples, comparison_table
@@ -111,8 +112,20 @@ def run(settings: TrainSettings, given: set[str]) -> None:
         settings = _settings_to_resume(folder, settings, given)
     else:
         _check_given(settings, given)
+        folder = _before_a_restart(settings)
     with frame_by_option():
         _show(train(settings, settings.output.run_folder, console, folder), console)
+
+
+def _before_a_restart(settings: TrainSettings) -> RunFolder | None:
+    """The run that torchrun starts again: the newest of these settings; None at its first start."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    wanted = {k: v for k, v in to_kept(settings).items() if k != "resume"}
+    for run in map(RunFolder, sorted(settings.output.run_folder.glob("*"), reverse=True)):
+        if run.config.exists() and run.has_config(wanted):
+            return run
+    return None
 
 
 def train(
@@ -328,11 +341,7 @@ def _learn(
 
     with (
         # Innermost, so that a service that does not answer when it is closed costs nothing.
-        (
-            loggers_of_run(run.path, output.logger, to_flat(settings))
-            if learner.ranks.first
-            else nullcontext([])
-        ) as loggers,
+        _loggers(learner, settings, run) as loggers,
         Saving(
             checkpoints,
             write,
@@ -363,6 +372,15 @@ def _learn(
             saving.after(update.number)
         ended = True
         saving.finish()
+
+
+def _loggers(
+    learner: Learner, settings: TrainSettings, run: RunFolder
+) -> AbstractContextManager[list[Logger]]:
+    """The loggers of a run; of several processes only the first one has any."""
+    if not learner.ranks.first:
+        return nullcontext([])
+    return loggers_of_run(run.path, settings.output.logger, to_flat(settings))
 
 
 def _has_ended(saved: Path, tokens: int) -> bool:

@@ -9,9 +9,11 @@ from torch.nn.utils import parameters_to_vector
 
 from agents import losses
 from agents.algorithm import Metrics, StepTaker
+from agents.distribution.gathering import is_divided
 from agents.optimisation.precision import check_finite
 from agents.rollout import Rollout
 from policies import PolicyOutputs
+from textenv.errors import UnmetNeedError
 
 
 class TrustRegion(Protocol):
@@ -41,8 +43,14 @@ def step(
         -1 if no step was short enough; the policy has not moved then.
 
     Raises:
+        UnmetNeedError: The network is sharded.
         DivergedError: The loss, its gradient or the direction of the step is not finite.
     """
+    if is_divided(trainer.trained):
+        raise UnmetNeedError(
+            "TRPO differentiates and moves all parameters at once, and those of a sharded network "
+            "are in several processes: take PPO, or leave the network whole"
+        )
     start = parameters_to_vector(trainer.trained).detach()
     try:
         return _step(algorithm, trainer, batch, start)

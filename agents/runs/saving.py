@@ -91,7 +91,8 @@ class Saving:
             for step in steps:
                 saving.after(step.number)
 
-    Entering it saves a run that begins, so that what cannot be written is known before the work.
+    Entering it saves a run that begins, so that what cannot be written is known before the work
+    and the seconds of a save are known.
     Leaving it because of an error saves too. A save that fails is a warning, and the work goes on;
     one at the end is an error.
 
@@ -106,6 +107,7 @@ class Saving:
         to_go_on: What a person does to go on from there, a sentence.
         done: Updates that are done when it begins.
         unit: What is counted, for messages.
+        at_first: Whether a run that begins is saved at once.
         rescue: Called with an error instead of a save, and adds a note to it.
 
     Attributes:
@@ -123,13 +125,14 @@ class Saving:
         *,
         done: int = 0,
         unit: str = "update",
+        at_first: bool = True,
         rescue: Callable[[BaseException], object] | None = None,
     ):
         self.ranks = Ranks.found()
         self.checkpoints, self.write, self.schedule = of_ranks(checkpoints), write, schedule
         self.console, self.to_go_on = console, to_go_on
         self.seconds, self.saves = 0.0, 0
-        self._unit = unit
+        self._unit, self._at_first = unit, at_first
         self._rescue = rescue or self._save_because_of
         self._number = self._saved = self._tried = done
         self._took, self._last = 0.0, time.perf_counter()
@@ -140,7 +143,7 @@ class Saving:
         """Save, say how often it will be saved, and take over the signals."""
         with ExitStack() as stack:
             stack.enter_context(self.checkpoints.owned())
-            if self._number == 0 or not self.checkpoints.folder.exists():
+            if self._at_first and (self._number == 0 or not self.checkpoints.folder.exists()):
                 self._try_to_save()
             kept = self.checkpoints.keep
             took = self._took if self.saves else None
@@ -218,6 +221,8 @@ class Saving:
     ) -> None:
         """Give the signals back; after an error save what was learned, and say so in its note."""
         with self._until_left:
+            if error is None and self._asked.by and self.ranks.size == 1:
+                self.finish()  # it came after the last update
             if isinstance(error, Stopped):
                 if not getattr(error, "__notes__", None):  # it came within an update
                     error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")

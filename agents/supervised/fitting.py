@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from agents.distribution import Ranks
+from agents.distribution.gathering import divided, full, is_divided
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
@@ -22,6 +23,15 @@ from agents.supervised.optimisers import MakesOptimiser, adamw
 from agents.supervised.schedules import Cosine, Schedule
 from policies.dropout import Dropout, dropping
 from textenv.errors import CheckpointError
+from textenv.imports import deferred
+
+if TYPE_CHECKING:
+    from agents.distribution import optimizer_files
+else:  # what it imports takes a second, and only sharded networks need it
+    optimizer_files = deferred("agents.distribution.optimizer_files")
+
+OPTIMIZER = "optimizer"
+"""Folder of the optimiser's state, where each process has a part of it."""
 
 
 @dataclass(frozen=True)
@@ -157,18 +167,25 @@ class Fitting:
             yield
 
     def save(self, folder: str | Path) -> None:
-        """Write the optimiser's state and the number of steps into `folder`, not the model."""
+        """Write the optimiser's state and the number of steps into `folder`, not the model.
+
+        Of several processes all call it; the first one writes.
+        """
+        in_parts = is_divided(self._trained)
+        if in_parts:
+            place = Path(folder) / OPTIMIZER
+            optimizer_files.write_optimizer(place, self.model, self.optimizer)
         state = {
             "done": self.done,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if in_parts else self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
         }
-        write_state(folder, "fitting", state)
+        self.ranks.by_first(lambda: write_state(folder, "fitting", state))
 
     def save_weights(self, folder: str | Path) -> None:
         """Write the parameters that are trained; a model made as before has all others."""
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        write_state(folder, "weights", {"weights": trained})
+        trained = {n: full(p) for n, p in self.model.named_parameters() if p.requires_grad}
+        self.ranks.by_first(lambda: write_state(folder, "weights", {"weights": trained}))
 
     @torch.no_grad()
     def load_weights(self, folder: str | Path) -> None:
@@ -183,7 +200,7 @@ class Fitting:
         if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
             raise CheckpointError(f"the weights in {folder} are those of another model")
         for name, weight in trained.items():
-            weight.copy_(saved[name])
+            weight.copy_(divided(saved[name], weight))
 
     def load(self, folder: str | Path) -> None:
         """Continue from what `save` wrote.
@@ -192,6 +209,12 @@ class Fitting:
             CheckpointError: The state cannot be read, or belongs to another model.
         """
         state = read_state(folder, "fitting")
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is None:
+            place = Path(folder) / OPTIMIZER
+            optimizer_files.read_optimizer(place, self.model, self.optimizer)
+        elif is_divided(self._trained):
+            optimizer_files.load_whole_state(self.optimizer, state["optimizer"])
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.done = state["done"]

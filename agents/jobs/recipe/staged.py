@@ -109,7 +109,7 @@ class StagedRun(ABC, Generic[S]):
 
         def make(folder: Path) -> None:
             with self.stages.bar("Vocabulary", s.vocab_size, "tokens") as advance:
-                tokenizer = self.learn_vocabulary(self.texts("training"))
+                tokenizer = train_bpe(self.texts("training"), s.vocab_size)
                 tokenizer.save(folder / "tokenizer.json")
                 for part in ("training", "held_out"):
                     write_stream(folder / f"{part}.tokens", self.texts(part), tokenizer)
@@ -119,10 +119,6 @@ class StagedRun(ABC, Generic[S]):
         tokenizer = load_tokenizer(str(self.folder / "vocabulary" / "tokenizer.json"))
         assert isinstance(tokenizer, TiktokenTokenizer)
         return tokenizer
-
-    def learn_vocabulary(self, texts: Iterable[str]) -> TiktokenTokenizer:
-        """A byte-pair encoding of texts."""
-        return train_bpe(texts, self.settings.vocab_size)
 
     def stream(self, part: str) -> NDArray[np.integer]:
         """Ids of the text that is `training` or `held_out`."""

@@ -146,6 +146,21 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_work(folder, monkeypat
     assert result.exit_code == 1 and NotSavedError.__name__ in result.output
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("2m", "Saved every 2 minutes in out/checkpoint; the last 2 are kept."),
+        ("0.5m", "Saved every 0.5 minutes in"),
+        ("3", "Saved every 3 updates in"),
+        ("0", "Saved at the end in"),
+    ],
+)
+def test_how_often_is_said_at_the_start(folder, given, said):
+    result = run("classifier", "out", f"--save-every {given}")
+    assert result.exit_code == 0, result.output
+    assert said in result.output
+
+
 @pytest.mark.parametrize("given", ["2h", "-1", "m", "0m", "1.5"])
 def test_how_often_is_a_number_of_updates_or_minutes(folder, given):
     result = run_command("sft", *COMMANDS["sft"].split(), "--out", "out", f"--save-every={given}")

@@ -2,15 +2,12 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-from processes import in_processes
 from trainings import learner_of
 
 from agents.collector import share_of
 from agents.distribution import Ranks
-from agents.distribution.shares import cut_evenly, in_shares, padded
-from agents.supervised import Example, sft_steps
-from textenv.errors import LostProcessError, UnmetNeedError
+from agents.distribution.shares import cut_evenly, padded
+from textenv.errors import UnmetNeedError
 
 
 def test_a_script_under_torchrun_without_a_process_group_is_refused(monkeypatch):
@@ -50,40 +47,8 @@ def test_one_process_gets_back_what_it_gives():
     assert ranks.by_first(lambda: 7) == 7 and ranks.of_first(2) == 2
 
 
-def refusals():
-    """What two processes that are told different things, or do the same work, are told."""
-    rank, told = dist.get_rank(), {}
-
-    def refused(name, act):
-        with pytest.raises((UnmetNeedError, LostProcessError, ZeroDivisionError)) as error:
-            act()
-        told[name] = f"{type(error.value).__name__}: {error.value}"
-
-    ranks = Ranks.found()
-    refused("seeds", lambda: ranks.check_same(seed=rank))
-    refused("first", lambda: ranks.by_first(lambda: 1 / 0))
-
-    def undivided(policy, tokens, learned, lengths):
-        return -policy.outputs(tokens, learned).logprobs.mean()
-
-    policy = learner_of("grpo").policy
-    examples = [Example((("a", False), ("bc", True)))] * 4
-    refused("undivided", lambda: list(sft_steps(policy, examples, loss=undivided)))
-    # Rows in which some rank has nothing.
-    weight = torch.ones(2, requires_grad=True)
-    rows = torch.tensor([[1.0, 2.0]])
-    found = in_shares(lambda places: rows[places] @ weight, torch.ones(1).long())
-    found.sum().backward()
-    ranks.sum_gradients([weight])
-    told["gradient"] = (found.tolist(), weight.grad.tolist())
-    unused = torch.ones(2, requires_grad=True)
-    ranks.sum_gradients([unused])
-    told["unused"] = unused.grad
-    return told
-
-
-def test_what_two_processes_refuse():
-    first, second = in_processes(2, refusals)
+def test_what_two_processes_refuse(two):
+    first, second = (rank["refusals"] for rank in two)
     for told in (first, second):
         assert "seed is [0, 1] in the 2 processes" in told["seeds"]
         assert "computed the same gradient" in told["undivided"]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 import trainings
 from comparing import same_gradient, same_training
 from processes import in_processes
@@ -12,32 +11,23 @@ from agents.distribution.sharded import shard
 from textenv.errors import UnmetNeedError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("sharded"))
-
-
-@pytest.fixture(scope="module")
-def two(folder):
-    return in_processes(2, trainings.run_sharded, folder)
-
-
 @pytest.mark.parametrize("name", trainings.SHARDED)
 def test_a_sharded_network_trains_as_a_whole_one(name, one, two):
+    ranks = [rank["sharded"][name] for rank in two]
     if name in trainings.FIRST:
-        for rank in two:
-            same_gradient(rank[name], one[name])
+        for rank in ranks:
+            same_gradient(rank, one[name])
     else:
-        same_training([rank[name] for rank in two], one[name])
+        same_training(ranks, one[name])
 
 
 def test_a_sharded_training_that_was_saved_goes_on_bit_for_bit(two):
-    for rank in two:
+    for rank in (rank["sharded"] for rank in two):
         assert torch.equal(rank[trainings.RESUMED]["weights"], rank["grpo"]["weights"])
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_in_one_process(two, folder):
-    same_losses(trainings.go_on_from(folder), two[0]["grpo"]["metrics"])
+    same_losses(trainings.go_on_from(folder), two[0]["sharded"]["grpo"]["metrics"])
 
 
 @pytest.mark.slow
@@ -45,7 +35,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_in_one_process(two, folder):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_checkpoint_of_two_ranks_goes_on_in_any_number(count, sharded, two, folder):
     for metrics in in_processes(count, trainings.go_on_from, folder, sharded):
-        same_losses(metrics, two[0]["grpo"]["metrics"])
+        same_losses(metrics, two[0]["sharded"]["grpo"]["metrics"])
 
 
 def same_losses(found, expected):
@@ -63,22 +53,6 @@ def test_without_a_process_group_nothing_is_divided():
         assert same is policy
 
 
-def bytes_of_a_rank():
-    """Numbers that a rank holds of a sharded network, within `gathered` and behind it."""
-    policy = trainings.network(sharded=True)
-    with pytest.raises(UnmetNeedError, match="sharded already"):
-        shard(policy)
-    mine = sum(p.to_local().numel() for p in policy.parameters())
-    with gathered(policy) as plain:
-        together = sum(p.numel() for p in plain.parameters())
-        plain.generate(["a"], 3)
-        packed = [vars(m)["_packed"] for m in plain.modules() if "_packed" in vars(m)]
-        assert together == sum(p.numel() for p in trainings.network().parameters())
-    assert all(p.numel() == 0 for p in plain.parameters())
-    assert packed and all(one._made is None for one in packed)
-    return mine, together, dist.get_world_size()
-
-
-def test_a_rank_holds_its_part_and_a_rollouts_weights_are_given_up():
-    for mine, together, count in in_processes(2, bytes_of_a_rank):
+def test_a_rank_holds_its_part_and_a_rollouts_weights_are_given_up(two):
+    for mine, together, count in (rank["numbers"] for rank in two):
         assert mine <= together / count * 1.1

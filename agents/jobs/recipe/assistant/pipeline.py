@@ -45,7 +45,6 @@ from policies import RewardModel, SeparateValue, TransformerConfig, TransformerP
 from textenv import Prompt, TextVectorEnv
 from textenv.frames import ChatTemplate, Frame, Message
 from textenv.tasks import assistant
-from textenv.tokenizers import TiktokenTokenizer, train_bpe
 
 STAGES = (
     "vocabulary",
@@ -60,8 +59,6 @@ STAGES = (
     "rlaif",
     "online",
 )
-MOST_TOKENS = {"en": 1024, "zh": 800}
-"""Tokens of the largest vocabulary that the documents give, with each Chinese character as one."""
 MOST_TURNS = 4
 SAME_OPENING = 4
 """Dialogues of a rollout that begin with the same question, which an update reads once."""
@@ -79,7 +76,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
     DPO and PPO compare log-probabilities, so they compute in float32 whatever the precision is.
     """
 
-    version = 2
+    version = 1
     # At half a million tokens of these documents GPT-2's form is 0.3 nats behind.
     network = TransformerConfig.llama
 
@@ -89,12 +86,6 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
         counts = {"training": s.corpus_texts, "held_out": s.held_out_texts}
         seed = list(counts).index(part)
         return islice(assistant.documents(s.language, seed), counts[part])
-
-    def learn_vocabulary(self, texts: Iterable[str]) -> TiktokenTokenizer:
-        """See `StagedRun`. Words that recur are whole tokens, which a small network can copy."""
-        s = self.settings
-        size = min(s.vocab_size, MOST_TOKENS[s.language])
-        return train_bpe(texts, size, pattern=assistant.PATTERNS[s.language])
 
     def read(self, count: int) -> list[str]:
         """Documents of another draw, for SFT."""
