@@ -1,7 +1,8 @@
 """The pool with Ray's actors: the same rollouts, bit for bit, whatever becomes of the actors.
 
-What a pool does is tested with workers of this process in test_worker_pools.py. Actors begin slowly,
-so there is one pool of two, one update ahead; each test does the same to it and to a local one.
+What a pool does is tested with workers of this process in test_worker_pools.py. Actors begin
+slowly, so there is one pool of two, one update ahead; each test does the same to it and to a local
+one.
 """
 
 import os
