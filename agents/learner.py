@@ -438,6 +438,8 @@ class Learner(Trainer):
         try:
             save_learner(self, place, self._rollout_start)
         except Exception as error:  # it must not hide the one that interrupted the run
+            if folder.is_dir():  # what stands there is whole, and stays so
+                folder = folder.with_name(f"{folder.name}.policy")
             try:
                 self.policy.save(folder)
             except Exception:

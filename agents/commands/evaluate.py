@@ -109,9 +109,9 @@ class Output(Saved):
         json: Write all figures to this file. Answers that are given on the way are saved beside it:
             run the same command again to resume.
         report: Write a page to this file, with some answers token by token.
-        save_every: With --json, save the answers every this many batches (50) or minutes (2m); 0
-            saves where a signal ends the command only. If not given, every two minutes, or every 50
-            times the seconds that the last save took where that is longer.
+        save_every: With --json, save at the end of a batch, every this many answers (50) or minutes
+            (2m); 0 saves where a signal ends the command only. If not given, every two minutes, or
+            every 50 times the seconds that the last save took where that is longer.
     """
 
     json: Path | None = setting(None, metavar="FILE")

@@ -63,8 +63,9 @@ class Saved:
 
     Attributes:
         save_every: Save a checkpoint every this many updates (50) or minutes (2m), too; 0 saves at
-            the end only. If not given, every two minutes, or every 50 times the seconds that the
-            last save took where that is longer. SIGTERM and SIGINT save at the end of an update.
+            the beginning and at the end only. If not given, every two minutes, or every 50 times
+            the seconds that the last save took where that is longer. SIGTERM and SIGINT save at the
+            end of an update.
         keep: Checkpoints that are kept, the newest included: where one is damaged, the one before
             it is used.
     """

@@ -57,7 +57,7 @@ from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
-MAY_CHANGE = ("report_every", "save_every", "keep")
+MAY_CHANGE = ("report_every", "save_every", "keep", "device")
 """Options that a run which goes on may be given other values of."""
 ADDED = {
     "stop": "None",
@@ -194,7 +194,7 @@ def _check_same(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -
         raise CheckpointError(f"{out / CONFIG} is damaged: {error}") from error
     different = [
         name
-        for name in sorted({*settings, *known} - {"tokens"})
+        for name in sorted({*settings, *known} - {"tokens", *MAY_CHANGE})
         if known.get(name) not in (settings.get(name), str(as_given.get(name)))
     ]
     if different:

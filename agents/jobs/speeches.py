@@ -229,8 +229,8 @@ def pretrain(
         ):
             on_step(step)
             saving.after(step.number)
-        ranks.by_first(lambda: _save_whole(policy, folder))
-        ranks.by_first(unfinished.remove)
+    ranks.by_first(lambda: _save_whole(policy, folder))
+    ranks.by_first(unfinished.remove)
     return policy
 
 

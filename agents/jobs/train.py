@@ -60,7 +60,7 @@ from textenv.reward_trial import try_reward
 SHOWN_SAMPLES = 5
 ENDED = "ended.json"
 """In a checkpoint, once all is learned: the tokens that were asked for."""
-MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "debug"}
+MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "debug"}
 """Options that a run may be given when it is resumed."""
 
 
@@ -285,7 +285,8 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
         longer = replace(settings.training, tokens=given.training.tokens)
         settings = replace(settings, training=longer)
     changed = {name: getattr(given.output, name) for name in names & {"save_every", "keep"}}
-    return replace(settings, output=replace(settings.output, **changed))
+    device = given.device if "device" in names else settings.device
+    return replace(settings, output=replace(settings.output, **changed), device=device)
 
 
 def _learner(

@@ -38,6 +38,9 @@ from textenv.files import reason
 MANIFEST = "manifest.json"
 FORMAT = 1
 
+_DAMAGED: set[Path] = set()
+"""Checkpoints that were found damaged by this process: a whole one is kept in their place."""
+
 Write = Callable[[Path], object]
 """Writes everything into the empty folder that it is given."""
 
@@ -65,7 +68,6 @@ class Checkpoints:
             folder = folder.resolve()
         self.folder, self.keep = folder, keep
         self.part = folder.with_name(f".{folder.name}.part")
-        self._damaged: set[Path] = set()
         self._made_before = False
 
     # ---------------------------------------------------------------- writing
@@ -118,17 +120,22 @@ class Checkpoints:
     def commit(self) -> Path:
         """Put what was written into place, and remove what is beyond `keep`."""
         seal(self.part)
-        if self.folder.exists():
-            os.rename(self.folder, self._name_before())
-        os.rename(self.part, self.folder)
+        displaced = self._name_before() if self.folder.exists() else None
+        if displaced is not None:
+            os.rename(self.folder, displaced)
+        try:
+            os.rename(self.part, self.folder)
+        except OSError:
+            if displaced is not None:
+                os.rename(displaced, self.folder)
+            raise
         flush(self.folder.parent)
         self._made_before = True
         before = list(self._before())
-        for path in [path for path in before if path not in self._damaged][self.keep - 1 :]:
+        whole = [path for path in before if path.absolute() not in _DAMAGED]
+        for path in {*before} - {*whole[: self.keep - 1]}:
             self._remove(path)
-        for path in self._damaged & {*before}:
-            self._remove(path)
-        self._damaged.clear()
+        _DAMAGED.difference_update(path.absolute() for path in (self.folder, *before))
         return self.folder
 
     @contextmanager
@@ -190,6 +197,8 @@ class Checkpoints:
         damaged: list[str] = []
         for path in self.candidates():
             wrong = damage(path)
+            if wrong is None and not ((path / MANIFEST).exists() or self._is_old(path)):
+                wrong = f"{MANIFEST} is missing"
             if wrong is None:
                 if damaged:
                     warnings.warn(
@@ -198,7 +207,7 @@ class Checkpoints:
                         stacklevel=2,
                     )
                 return path
-            self._damaged.add(path)
+            _DAMAGED.add(path.absolute())
             damaged.append(f"the checkpoint {path} is damaged: {wrong}")
         if damaged:
             raise CheckpointError(
@@ -216,20 +225,25 @@ class Checkpoints:
 
     def _before(self) -> Iterator[Path]:
         """Those that stand beside the newest, from new to old."""
-        form = re.compile(re.escape(self.folder.name) + r"\.before-\d{6}")
+        form = re.compile(re.escape(self.folder.name) + r"\.before-\d{6,}")
         if not self.folder.parent.is_dir():
             return
         found = (path for path in self.folder.parent.iterdir() if form.fullmatch(path.name))
-        yield from sorted(found, reverse=True)
+        yield from sorted(found, key=_number, reverse=True)
 
     def _name_before(self) -> Path:
         """The name for the one that is replaced next."""
         last = next(self._before(), None)
-        number = 1 if last is None else int(last.name[-6:]) + 1
+        number = 1 if last is None else _number(last) + 1
         path = self.folder.with_name(f"{self.folder.name}.before-{number:06d}")
-        if self.folder in self._damaged:
-            self._damaged.add(path)
+        if self.folder.absolute() in _DAMAGED:
+            _DAMAGED.add(path.absolute())
         return path
+
+    def _is_old(self, path: Path) -> bool:
+        """Whether one without a manifest may be of version 0.1, which kept a single one."""
+        sealed = any((before / MANIFEST).exists() for before in self._before())
+        return path == self.folder and not sealed and any(path.iterdir())
 
     def _remove(self, path: Path) -> None:
         """Remove one that was replaced, but for files that others have put there."""
@@ -240,6 +254,11 @@ class Checkpoints:
         # Under a name that the next save removes: if this is killed, nothing half looks like one.
         os.rename(path, self.part)
         shutil.rmtree(self.part)
+
+
+def _number(before: Path) -> int:
+    """The number in the name of one that was replaced."""
+    return int(before.name.rpartition("-")[2])
 
 
 # -------------------------------------------------------------------- the manifest

@@ -42,13 +42,23 @@ def append_whole(path: str | os.PathLike[str], records: Iterable[Mapping[str, An
 
 
 def cut_half_record(path: str | os.PathLike[str]) -> None:
-    """Remove a last line that a kill has left half: it has no end, and is not JSON."""
+    """Remove a last line that a kill has left half: it has no end, and is no whole record.
+
+    A file that holds anything but records stays as it is.
+    """
     path = Path(path)
     if not path.exists():
         return
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
+    if content[end:].startswith(b"{") and not _is_json(content[end:]):
+        if all(map(_is_json, content[:end].splitlines())):
+            os.truncate(path, end)
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(content[end:] or b"0")
+        json.loads(line or b"0")
     except ValueError:
-        os.truncate(path, end)
+        return False
+    return True

@@ -74,7 +74,9 @@ class Schedule:
     def words(self, took: float | None) -> str:
         """How often, for people, where the last save took this many seconds, if that is known."""
         if self.updates is not None:
-            return f"every {self.updates} updates" if self.updates else "at the end"
+            return (
+                f"every {self.updates} updates" if self.updates else "at the beginning and the end"
+            )
         if self.seconds is not None:
             return f"every {self.seconds / 60:g} minutes"
         if took is None:
@@ -205,8 +207,12 @@ class Saving:
             NotSavedError: It cannot be written.
         """
         self.save()
-        if self.ranks.largest(SAVE_AND_END if self._asked.by else GO_ON) == SAVE_AND_END:
+        if self._is_to_end():
             self._end()
+
+    def _is_to_end(self) -> bool:
+        """Whether a signal has asked one of the processes."""
+        return self.ranks.largest(SAVE_AND_END if self._asked.by else GO_ON) == SAVE_AND_END
 
     def _end(self) -> None:
         stopped = Stopped(self._asked.by or ASKING[0])
@@ -221,8 +227,8 @@ class Saving:
     ) -> None:
         """Give the signals back; after an error save what was learned, and say so in its note."""
         with self._until_left:
-            if error is None and self._asked.by and self.ranks.size == 1:
-                self.finish()  # it came after the last update
+            if error is None and self._is_to_end():
+                self.finish()  # a signal came after the last update
             if isinstance(error, Stopped):
                 if not getattr(error, "__notes__", None):  # it came within an update
                     error.add_note(f"Saved last after {self._unit} {self._saved}. {self.to_go_on}")
@@ -242,7 +248,7 @@ class Saving:
     def _save_because_of(self, error: BaseException) -> None:
         try:
             self.save()
-        except NotSavedError as other:
+        except Exception as other:  # it must not hide the one that ended the run
             error.add_note(f"After {self._unit} {self._number}: {other}. {self.to_go_on}")
         else:
             error.add_note(f"Saved after {self._unit} {self._number}. {self.to_go_on}")

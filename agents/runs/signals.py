@@ -4,6 +4,7 @@ Ctrl-C sends SIGINT. SIGTERM comes from `kill`, from `docker stop`, from a clust
 over. Nothing here needs torch.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -72,4 +73,5 @@ class Asked:
         self.by = signal.Signals(number)
         # Not through the console, which may be in the middle of a line.
         text = f"\n{self.by.name}: saves after this update and ends; a second one ends at once\n"
-        os.write(2, text.encode())
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            os.write(2, text.encode())

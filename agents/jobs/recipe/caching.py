@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def cached(folder: Path, key: str, make: Callable[[Path], object]) -> bool:
         make: Called with an empty folder to write into. If it raises, nothing is left behind.
 
     Raises:
-        NotSavedError: The folder cannot be written.
+        OSError: The folder cannot be written.
         CheckpointError: Another process is making the stage.
 
     Returns:
@@ -35,15 +36,16 @@ def cached(folder: Path, key: str, make: Callable[[Path], object]) -> bool:
     if made_from(folder) == key:
         return True
     begin = time.perf_counter()
-
-    def write(empty: Path) -> None:
-        make(empty)
-        note = {"key": key, "seconds": time.perf_counter() - begin}
-        (empty / MADE_FROM).write_text(json.dumps(note), encoding="utf-8")
-
     stage = Checkpoints(folder)
     with stage.owned():
-        stage.save(write)
+        try:
+            empty = stage.begin()
+            make(empty)  # what goes wrong in it is not the disk's fault
+            note = {"key": key, "seconds": time.perf_counter() - begin}
+            (empty / MADE_FROM).write_text(json.dumps(note), encoding="utf-8")
+            stage.commit()
+        finally:
+            shutil.rmtree(stage.part, ignore_errors=True)
     return False
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from agents.feedback.from_people.chat_log import ChatLog
 from agents.feedback.from_people.watched import Watched, append_watched, read_watched
-from agents.runs.record_files import append_records
+from agents.runs.record_files import append_records, cut_half_record
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -29,3 +29,21 @@ def test_what_people_say_is_added_in_the_same_way(tmp_path):
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     ChatLog(tmp_path).dislike(said)
     assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        ('{"a": 1}\n{"b": ', '{"a": 1}\n'),
+        ('{"a": ', ""),
+        ('{"a": 1}\n{"b": 2}', '{"a": 1}\n{"b": 2}'),
+        ("my notes\nwithout an end", "my notes\nwithout an end"),
+        ("my notes\n{of something", "my notes\n{of something"),
+        ("", ""),
+    ],
+)
+def test_half_a_record_is_cut_and_nothing_else(tmp_path, content, left):
+    path = tmp_path / "file"
+    path.write_text(content)
+    cut_half_record(path)
+    assert path.read_text() == left

@@ -122,6 +122,24 @@ def test_a_damaged_one_is_not_among_those_that_are_kept(tmp_path):
     assert list(map(number_in, checkpoints.candidates())) == [4, 2]
 
 
+def test_what_another_object_found_damaged_does_not_push_out_a_whole_one(tmp_path):
+    checkpoints = saved(tmp_path)
+    (checkpoints.folder / "a.txt").write_text("")
+    with pytest.warns(DamagedCheckpointWarning):
+        assert number_in(Checkpoints(checkpoints.folder).newest()) == 2
+    Checkpoints(checkpoints.folder, keep=2).save(writer(4))
+    assert list(map(number_in, checkpoints.candidates())) == [4, 2]
+    (checkpoints.folder / MANIFEST).unlink()
+    with pytest.warns(DamagedCheckpointWarning, match=r"manifest\.json is missing"):
+        assert number_in(checkpoints.newest()) == 2
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(CheckpointError, match=r"manifest\.json is missing"):
+        Checkpoints(tmp_path / "checkpoint").newest()
+
+
 def test_a_folder_that_others_have_written_into_loses_nothing(tmp_path):
     """Checkpoints of version 0.1 have no manifest, and people keep notes."""
     folder = tmp_path / "checkpoint"

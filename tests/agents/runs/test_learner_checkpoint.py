@@ -186,6 +186,25 @@ def test_from_a_damaged_checkpoint_a_run_goes_on_with_the_one_before(tmp_path):
     assert run(resumed, 1) == expected
 
 
+def test_a_learner_that_cannot_be_saved_leaves_the_last_one_as_it_was(tmp_path, monkeypatch):
+    learner, checkpoints = make_learner(n_steps=10), Checkpoints(tmp_path / "run")
+    run(learner, 1)
+    save_learner(learner, checkpoints)
+    learner.rescue_folder = checkpoints
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "commit", full)
+    error = KeyboardInterrupt()
+    learner.rescue(error)
+    (note,) = error.__notes__
+    assert f"The policy was saved in {tmp_path / 'run.policy'}" in note and "No space" in note
+    learner.policy.load_weights(tmp_path / "run.policy")
+    assert checkpoints.newest() == tmp_path / "run"
+    assert not (tmp_path / "run" / "policy.json").exists()
+
+
 def test_what_a_checkpoint_holds(tmp_path):
     """Safetensors and JSON, no pickles."""
     learner = make_learner(n_steps=10)

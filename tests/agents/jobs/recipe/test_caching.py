@@ -34,6 +34,15 @@ def test_a_stage_that_was_stopped_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["stage"]
 
 
+def test_what_goes_wrong_in_a_stage_is_not_called_a_full_disk(tmp_path):
+    def make(folder):
+        raise ConnectionError("the judge does not answer")
+
+    with pytest.raises(ConnectionError, match=r"^the judge does not answer$"):
+        cached(tmp_path / "stage", "one", make)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_keys_differ_where_settings_do():
     assert key_of("a", {"x": 1, "y": 2}) == key_of("a", json.loads('{"y": 2, "x": 1}'))
     assert key_of("a", 1) != key_of("a", 2)
