@@ -19,6 +19,7 @@ from agents.algorithms.names import algorithm_named
 from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.distribution import Ranks
+from agents.distribution.checkpoints import of_ranks
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.environments import check_conversation, frame_by_option, named_template
 from agents.jobs.inputs import (
@@ -187,7 +188,10 @@ def train(
     learner = _learner(settings, policy, envs, algorithm, reference)
     if saved:
         read_learner(learner, saved)
-    if not (saved and _has_ended(saved, settings.training.tokens)):
+    if saved and _has_ended(saved, settings.training.tokens):
+        with of_ranks(run.checkpoints()).owned():
+            pass  # removes what a kill within the last save has left
+    else:
         with stages.timed(made.__name__):
             _learn(learner, settings, run, console, schedule, lambda: examine(policy))
     try:
