@@ -3,8 +3,9 @@
 Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018), section 3.2.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias, Unpack
 
@@ -56,13 +57,25 @@ class LabelledText:
         return cls(text, label if isinstance(label, float) else str(label))
 
 
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
+
+
 def read_labelled(source: Records) -> list[LabelledText]:
     """The labelled texts of a file or of a dataset; see `textenv.records.read_records`.
+
+    A table (.csv, .tsv) has texts alone: where all its labels are numbers and some have a decimal
+    point, they are fractions.
 
     Raises:
         MalformedRecordError: Some records are not labelled texts; the first of these are listed.
     """
-    return read_records(source, LabelledText.from_record, "labelled texts")
+    examples = read_records(source, LabelledText.from_record, "labelled texts")
+    labels = [example.label for example in examples]
+    if all(isinstance(x, str) and _NUMBER.fullmatch(x) for x in labels) and any(
+        "." in str(x) for x in labels
+    ):
+        return [replace(example, label=float(example.label)) for example in examples]
+    return examples
 
 
 def labels_of(examples: Sequence[LabelledText]) -> tuple[str, ...]:

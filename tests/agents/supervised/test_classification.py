@@ -121,3 +121,11 @@ def test_labels_that_the_model_does_not_have():
         next(classification_steps(make_model(), []))
     with pytest.raises(MalformedRecordError, match="no labelled text"):
         accuracy(make_model(), [])
+
+
+def test_fractions_of_a_table_are_numbers_and_whole_numbers_names(tmp_path):
+    path = tmp_path / "labelled.csv"
+    path.write_text("text,label\ngood,0.75\nbad,-1\n", encoding="utf-8")
+    assert [example.label for example in read_labelled(path)] == [0.75, -1.0]
+    path.write_text("text,label\ngood,5\nbad,1\n", encoding="utf-8")
+    assert [example.label for example in read_labelled(path)] == ["5", "1"]
