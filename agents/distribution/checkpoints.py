@@ -12,6 +12,9 @@ from agents.runs.checkpoints import Checkpoints, Write
 from textenv.errors import CheckpointError, LostProcessError, NotSavedError
 from textenv.files import reason
 
+UNWRITTEN = (OSError, SafetensorError, LostProcessError)
+"""What a rank says that cannot write, or has heard so of the first one; its work can go on."""
+
 
 def of_ranks(checkpoints: Checkpoints) -> Checkpoints:
     """The same checkpoints, written by all processes of a group; themselves without one."""
@@ -33,7 +36,12 @@ class OfRanks(Checkpoints):
         self.ranks = ranks
 
     def save(self, write: Write) -> float:
-        """See `Checkpoints.save`; if one rank cannot write, no rank has saved."""
+        """See `Checkpoints.save`; if one rank cannot write, no rank has saved.
+
+        Raises:
+            NotSavedError: A rank cannot write.
+            LostProcessError: Another rank has raised something else, which ends it.
+        """
         start = time.perf_counter()
         steps: list[Callable[[], object]] = [lambda: write(self.part)]
         if self.ranks.first:
@@ -44,15 +52,23 @@ class OfRanks(Checkpoints):
             wrong: Exception | None = None
             try:
                 step()
-            except (OSError, SafetensorError, LostProcessError) as error:
+            except Exception as error:  # raised again below: the others wait for a word
                 wrong = error
-            said = [text for text in self.ranks.objects(wrong and reason(wrong)) if text]
-            if said:
-                if self.ranks.first:
-                    shutil.rmtree(self.part, ignore_errors=True)
-                raise NotSavedError(
-                    f"no checkpoint could be written in {self.folder}: {said[0]}"
-                ) from wrong
+            unwritten = isinstance(wrong, UNWRITTEN)
+            of_all = self.ranks.objects((unwritten, reason(wrong)) if wrong else None)
+            told = [one for one in of_all if one]
+            if not told:
+                continue
+            if self.ranks.first:
+                shutil.rmtree(self.part, ignore_errors=True)
+            if wrong and not unwritten:
+                raise wrong
+            for can_go_on, why in told:
+                if not can_go_on:
+                    raise LostProcessError(f"in another process: {why}") from wrong
+            raise NotSavedError(
+                f"no checkpoint could be written in {self.folder}: {told[0][1]}"
+            ) from wrong
         return time.perf_counter() - start
 
     @contextmanager

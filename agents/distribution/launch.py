@@ -3,10 +3,27 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+
+def start_of_torchrun() -> str | None:
+    """What only this start of torchrun has on this machine, all its restarts alike.
+
+    None without torchrun. Its run id will not do: it is "none" for most, and may be given again.
+    """
+    # The folder of torchrun's logs has a random name; a rank's file lies in it, in the folder of
+    # the attempt and of the rank.
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    return str(Path(file).parents[2]) if file else None
+
+
+def is_restart() -> bool:
+    """Whether torchrun has started these processes again, after one of them died."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 @contextlib.contextmanager

@@ -31,7 +31,12 @@ SETTINGS = "settings.json"
 
 
 def write_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:
-    """Write the state of `optimizer`, of parameters of `module`; every rank of a group calls it."""
+    """Write the state of `optimizer`, of parameters of `module`; every rank of a group calls it.
+
+    Raises:
+        OSError: A rank cannot write its part.
+        LostProcessError: The first rank cannot write.
+    """
     names = _names(module, optimizer)
     state = {
         f"{names[id(parameter)]}/{key}": value
@@ -43,15 +48,21 @@ def write_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> No
         | {"params": [names[id(parameter)] for parameter in group["params"]]}
         for group in optimizer.param_groups
     ]
-    ranks = Ranks.found()
-    if ranks.first:
+
+    def begin() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SETTINGS).write_text(json.dumps(groups), encoding="utf-8")
-    ranks.wait()
-    if state:  # before the first step there is none
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+
+    Ranks.found().by_first(begin)
+    if not state:  # before the first step
+        return
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
         with speaking():
             save(state, storage_writer=writer, no_dist=not dist.is_initialized())
+    except CheckpointException as error:  # no Exception: it would end the training
+        rank, (wrong, _) = next(iter(error.failures.items()))
+        raise OSError(f"in process {rank}: {wrong}") from error
 
 
 def read_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:

@@ -206,14 +206,20 @@ class Ranks:
                     p.grad = torch.empty_like(p)
                 p.grad.copy_(part.view_as(p))
 
-    def check_divided(self, parameters: Sequence[Tensor]) -> None:
+    def check_divided(self, parameters: Sequence[Tensor], shared: bool) -> None:
         """Refuse gradients of which each rank has computed the whole: their sum is no gradient.
 
+        Args:
+            parameters: What is trained, with its gradients.
+            shared: Whether the loss has divided its rows: equal rows have equal gradients then.
+
         Raises:
-            UnmetNeedError: All ranks have the same gradient.
+            UnmetNeedError: All ranks have the same gradient, of a loss that has divided nothing.
         """
-        grads = [p.grad for p in whole(parameters) if p.grad is not None] if self.size > 1 else []
-        norms = self.objects(float(nn.utils.get_total_norm(grads))) if self.size > 1 else [0.0]
+        if self.size == 1:
+            return
+        grads = [p.grad for p in whole(parameters) if p.grad is not None]
+        norms = self.objects(0.0 if shared else float(nn.utils.get_total_norm(grads)))
         if norms[0] and norms == [norms[0]] * self.size:
             raise UnmetNeedError(
                 f"the {self.size} processes have computed the same gradient, instead of each that "

@@ -41,6 +41,25 @@ def padded(parts: Sequence[Sequence[T]], rank: int, spare: T) -> tuple[list[T], 
     return own + [spare] * (most - len(own)), len(own)
 
 
+def nothing_of(computed: Tensor) -> Tensor:
+    """0, with a way back through what was computed for nobody; also if that is no number."""
+    return 0 * computed.sum().nan_to_num()
+
+
+def is_shared(loss: Tensor) -> bool:
+    """Whether a loss depends on what the ranks have divided: on `in_shares`, or `outputs_of`."""
+    left, seen = [loss.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "_PlacedBackward":
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return False
+
+
 def in_shares(
     function: Callable[[Tensor], Tensor], counts: Tensor, lengths: Tensor | None = None
 ) -> Tensor:
@@ -69,5 +88,5 @@ def in_shares(
     own = shares[ranks.rank]
     computed = function(own if len(own) else every[:1])
     if not len(own):  # the pass is taken all the same, as that of a sharded network must be
-        computed = computed[:0] + 0 * computed.sum()
+        computed = computed[:0] + nothing_of(computed)
     return ranks.gathered(computed, [int(numbers[share].sum()) for share in shares])

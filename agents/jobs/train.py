@@ -1,7 +1,6 @@
 """The job of `textenv train`: train, compare before and after, leave a run folder."""
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from agents.commands.parsing import from_flat, to_flat, to_kept
 from agents.commands.train import TrainSettings, complete
 from agents.distribution import Ranks
 from agents.distribution.checkpoints import of_ranks
+from agents.distribution.launch import is_restart, start_of_torchrun
 from agents.evaluation import Evaluation, Interval, bootstrap_interval, evaluate
 from agents.jobs.environments import check_conversation, frame_by_option, named_template
 from agents.jobs.inputs import (
@@ -61,6 +61,8 @@ from textenv.reward_trial import try_reward
 SHOWN_SAMPLES = 5
 ENDED = "ended.json"
 """In a checkpoint, once all is learned: the tokens that were asked for."""
+STARTED_BY = "started_by.txt"
+"""In the folder of a run of torchrun: which start of it."""
 MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "debug"}
 """Options that a run may be given when it is resumed."""
 
@@ -113,19 +115,18 @@ def run(settings: TrainSettings, given: set[str]) -> None:
         settings = _settings_to_resume(folder, settings, given)
     else:
         _check_given(settings, given)
-        folder = _before_a_restart(settings)
+        folder = Ranks.found().by_first(lambda: _before_a_restart(settings.output.run_folder))
     with frame_by_option():
         _show(train(settings, settings.output.run_folder, console, folder), console)
 
 
-def _before_a_restart(settings: TrainSettings) -> RunFolder | None:
-    """The run that torchrun starts again: the newest of these settings; None at its first start."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+def _before_a_restart(root: Path) -> RunFolder | None:
+    """The run that this start of torchrun has begun before one of its processes died, if any."""
+    if not is_restart():
         return None
-    wanted = {k: v for k, v in to_kept(settings).items() if k != "resume"}
-    for run in map(RunFolder, sorted(settings.output.run_folder.glob("*"), reverse=True)):
-        if run.config.exists() and run.has_config(wanted):
-            return run
+    for mark in root.glob(f"*/{STARTED_BY}"):
+        if mark.read_text(encoding="utf-8", errors="replace") == start_of_torchrun():
+            return RunFolder(mark.parent)
     return None
 
 
@@ -167,7 +168,13 @@ def train(
     ranks = Ranks.found()
     run = resume or RunFolder(ranks.by_first(lambda: RunFolder.create(root).path))
     config = {k: v for k, v in to_kept(settings).items() if k != "resume"}
-    ranks.by_first(lambda: run.write_config(config))
+
+    def begin() -> None:
+        run.write_config(config)
+        if start := start_of_torchrun():
+            write_whole(run.path / STARTED_BY, start)
+
+    ranks.by_first(begin)
 
     def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
         return evaluate(

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from agents.distribution.ranks import Ranks
-from agents.distribution.shares import cut_evenly, padded
+from agents.distribution.shares import cut_evenly, nothing_of, padded
 from agents.rollout import Rollout
 from policies import PolicyOutputs
 
@@ -69,7 +69,7 @@ def outputs_of(
         empty = of_parts[0].new_zeros(0, length)
         own = [F.pad(x, (0, length - x.shape[1])) for x in of_parts[:count]]
         # What others need no longer counts nothing, and its pass back is taken all the same.
-        spare = [0 * x.sum() for x in of_parts[count:]]
+        spare = [nothing_of(x) for x in of_parts[count:]]
         return ranks.gathered(torch.cat([empty, *own]) + sum(spare), lengths)[order]
 
     return PolicyOutputs(*map(together, zip(*of_each, strict=True)))

@@ -58,10 +58,6 @@ class RunFolder:
         """
         _write_json(self.config, config)
 
-    def has_config(self, config: Mapping[str, Any]) -> bool:
-        """Whether `config.json` says what `write_config(config)` would write."""
-        return json.loads(self.config.read_text(encoding="utf-8")) == json.loads(_text(config))
-
     @property
     def config(self) -> Path:
         """The arguments of the run, JSON."""
@@ -101,11 +97,8 @@ def versions() -> dict[str, str | int]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_whole(path, _text(content) + "\n")
-
-
-def _text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    write_whole(path, text + "\n")
 
 
 def _plain(value: Any) -> Any:

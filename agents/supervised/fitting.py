@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents.distribution import Ranks
 from agents.distribution.gathering import divided, full, is_divided
+from agents.distribution.shares import is_shared
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
 from agents.runs.state_files import read_state, write_state
@@ -135,15 +136,17 @@ class Fitting:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         values: list[float] = []
+        to_check, shared = self.done == 0 and self.ranks.size > 1, False
         with self.computing():
             for loss in losses:
                 check_trained(loss)
+                shared = shared or (to_check and is_shared(loss))
                 self.precision.backward(loss)
                 values.append(loss.item())
         if not values:
             raise ValueError("there is no loss to descend")
-        if self.done == 0:
-            self.ranks.check_divided(self._trained)
+        if to_check:
+            self.ranks.check_divided(self._trained, shared)
         self.ranks.sum_gradients(self._trained)
         # The number of losses is known only at the end; one loss needs no division.
         for parameter in self._trained:

@@ -1,6 +1,7 @@
 """Optimisers of supervised training: functions of a model, a learning rate and a weight decay."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -66,27 +67,26 @@ class Together(Optimizer):
 
     def __init__(self, parts: Sequence[Optimizer]):
         self.parts = parts
-        super().__init__(self._groups(), {})
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
 
-    def _groups(self) -> list[dict[str, Any]]:
-        # The very dicts of the parts: who sets a learning rate here sets it there.
-        return [group for part in self.parts for group in part.param_groups]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over groups and moments; `load_state_dict` ends here."""
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        # The very dicts: who sets a learning rate or a moment here sets it in the parts.
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            own = list(islice(groups, len(part.param_groups)))
+            part.__setstate__({"state": self.state, "param_groups": own})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of each; there can be no `closure`, which would be called by each."""
         assert closure is None
         for part in self.parts:
             part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of the parts, in their order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = self._groups()
 
 
 OPTIMISERS: Mapping[str, MakesOptimiser] = {"adamw": adamw, "muon": muon}

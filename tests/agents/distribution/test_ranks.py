@@ -6,7 +6,9 @@ from trainings import learner_of
 
 from agents.collector import share_of
 from agents.distribution import Ranks
-from agents.distribution.shares import cut_evenly, padded
+from agents.distribution.launch import start_of_torchrun
+from agents.distribution.shares import cut_evenly, nothing_of, padded
+from agents.jobs import train
 from textenv.errors import UnmetNeedError
 
 
@@ -52,7 +54,41 @@ def test_what_two_processes_refuse(two):
     for told in (first, second):
         assert "seed is [0, 1] in the 2 processes" in told["seeds"]
         assert "computed the same gradient" in told["undivided"]
+        assert told["copies"] == 1
         assert told["gradient"] == ([3.0], [1.0, 2.0])
         assert told["unused"] is None
     assert first["first"] == "ZeroDivisionError: division by zero"
     assert "LostProcessError: in the first process: ZeroDivisionError" in second["first"]
+    # A rank that cannot write costs a checkpoint; one that raises something else ends all.
+    for full, _ in (first["saves"], second["saves"]):
+        assert full.startswith("NotSavedError") and "disk full" in full
+    assert second["saves"][1] == "RuntimeError: a state of its own"
+    assert first["saves"][1] == (
+        "LostProcessError: in another process: RuntimeError: a state of its own"
+    )
+
+
+def test_a_pass_for_nobody_has_no_gradient_even_if_it_is_no_number():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    nothing = nothing_of(weight * torch.tensor([float("nan"), 1.0]))
+    plain = nothing_of(weight)
+    plain.backward()
+    assert nothing == 0 and weight.grad.tolist() == [0.0, 0.0]
+
+
+def test_the_torchrun_that_starts_again_takes_its_own_run_and_no_other(tmp_path, monkeypatch):
+    def started(logs, attempt):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        file = tmp_path / logs / f"attempt_{attempt}" / "0" / "error.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+
+    for run, logs in (("earlier", "a"), ("later", "b"), ("unlike", "c")):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        started(logs, 0)
+        (tmp_path / "runs" / run / train.STARTED_BY).write_text(start_of_torchrun())
+    started("b", 0)
+    assert train._before_a_restart(tmp_path / "runs") is None
+    started("b", 2)
+    assert train._before_a_restart(tmp_path / "runs").path == tmp_path / "runs" / "later"
+    started("died before it had a run", 1)
+    assert train._before_a_restart(tmp_path / "runs") is None

@@ -56,3 +56,10 @@ def test_without_a_process_group_nothing_is_divided():
 def test_a_rank_holds_its_part_and_a_rollouts_weights_are_given_up(two):
     for mine, together, count in (rank["numbers"] for rank in two):
         assert mine <= together / count * 1.1
+
+
+def test_a_sharded_training_by_muon_goes_on_from_what_it_saved(two):
+    for expected, again, from_whole, why in (rank["muon"] for rank in two):
+        assert again == expected and expected[-1] < expected[0]
+        assert from_whole == pytest.approx(expected, abs=1e-4)
+        assert why == "in process 1: [Errno 28] disk full"
