@@ -302,7 +302,7 @@ class Pool(ABC):
             try:
                 part = self.take(answer)
             except WorkerDiedError as error:
-                raise LostProcessError(f"worker {index} died while it began: {error}") from error
+                raise LostProcessError(f"worker {index} could not begin: {error}") from error
             place.state, place.unsaved = part.state, part.unsaved
         return places
 
