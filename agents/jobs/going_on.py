@@ -149,7 +149,7 @@ def unfinished(folder: Path, settings: Any, options: Saved, console: Console) ->
     """
     given = {n: value for n, value in to_kept(settings).items() if n not in MAY_CHANGE}
     made_from = {name: str(value) for name, value in given.items()}
-    for name in sorted(places_of(settings) - WRITTEN):
+    for name in sorted(places_of(settings) - WRITTEN - MAY_CHANGE):
         for value in given[name] if isinstance(given[name], list) else [given[name]]:
             made_from |= _checksums(value)
     work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)

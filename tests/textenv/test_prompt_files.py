@@ -119,4 +119,4 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(PromptError, match=r"folder\.jsonl cannot be read"):
         load_prompts(tmp_path / "folder.jsonl")
     with pytest.raises(PromptError, match=r"\.txt or \.jsonl"):
-        load_prompts(tmp_path / "table.csv")
+        load_prompts(tmp_path / "table.xml")

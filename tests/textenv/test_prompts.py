@@ -231,7 +231,7 @@ def test_what_is_no_source(nonsense):
         load_prompts(nonsense)
 
 
-@pytest.mark.parametrize("text", ["the ", "Question: why?", "prompts.csv", ""])
+@pytest.mark.parametrize("text", ["the ", "Question: why?", "prompts.xml", ""])
 def test_a_bare_string_says_to_pass_a_list(text):
     with pytest.raises(PromptError, match="pass a list"):
         load_prompts(text)

@@ -57,8 +57,10 @@ def trained(folder: str, family: str, adapter: bool, sharded: bool) -> dict[str,
     )
     updates = [learner.update() for _ in range(3)]
     with gathered(policy) as plain:
-        rank = torch.distributed.get_rank()
-        saved = plain.save(f"{folder}/{family}-{adapter}-{sharded}-{rank}")
+        saved = f"{folder}/{family}-{adapter}-{sharded}-{torch.distributed.get_world_size()}"
+        if torch.distributed.get_rank() == 0:
+            plain.save(saved)
+        torch.distributed.barrier()
         base = HuggingFacePolicy.from_pretrained(f"{folder}/{family}").model if adapter else None
         again = HuggingFacePolicy.load(saved, model=base)
         tokens = torch.arange(10)[None]
