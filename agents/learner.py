@@ -237,9 +237,11 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout, begin = self.algorithm.gather(self._play), self._now()
-        rollout = self.with_proximal(rollout)
-        self._proximal_seconds = self._now() - begin
+        rollout = self.algorithm.gather(self._play)
+        if self.settings.importance_cap is not None:
+            begin = self._now()
+            rollout = self.with_proximal(rollout)
+            self._proximal_seconds = self._now() - begin
         rollout = self._with_penalty(rollout)
         return self.algorithm.look_ahead(rollout, self._play_from)
 
