@@ -65,8 +65,8 @@ class Training(Fit):
         ramp_tokens: Tokens over which steps grow from --ramp-start to --batch-size times
             --accumulate windows; 0 for steps of one size.
         ramp_start: Windows of the first step, with --ramp-tokens.
-        optimizer: With muon, the matrices inside the network learn by Muon and the rest by AdamW: more
-            is learned from each token, and a step takes longer.
+        optimizer: With muon, the matrices inside the network learn by Muon and the rest by AdamW:
+            more is learned from each token, and a step takes longer.
     """
 
     tokens: int = setting(1_000_000, minimum=1)
