@@ -11,7 +11,7 @@ def same_gradient(found, expected):
     same_metrics(found["metrics"], expected["metrics"])
 
 
-def same_training(ranks, expected):
+def same_training(ranks, expected, spare=False):
     for rank in ranks:
         flipped = 0
         for rollout, other in zip(
@@ -27,7 +27,9 @@ def same_training(ranks, expected):
         assert (rank["weights"] - expected["weights"]).norm() <= 1e-5 * size
         torch.testing.assert_close(rank["logprobs"], expected["logprobs"], atol=1e-4, rtol=0)
         assert torch.equal(rank["weights"], ranks[0]["weights"])
-    if "trained_tokens" in expected:  # none twice, none dropped
+    # None twice, none dropped. Spare passes, of ranks that have fewer parts, read rows once more
+    # and count them, without effect on the weights compared above.
+    if "trained_tokens" in expected and not spare:
         assert sum(rank["trained_tokens"] for rank in ranks) == expected["trained_tokens"]
 
 

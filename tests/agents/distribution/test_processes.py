@@ -33,4 +33,4 @@ def test_four_processes_train_as_one_does(one, tmp_path):
         for rank in four:
             same_gradient(rank[name], one[name])
     for name in trainings.LONG:
-        same_training([rank[name] for rank in four], one[name])
+        same_training([rank[name] for rank in four], one[name], spare="in parts" in name)

@@ -65,7 +65,7 @@ def losses(folder):
         return [row["loss"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_process_that_dies_ends_all_and_the_restart_goes_on(folder):
     whole = torchrun(folder, *LINE, "--run-folder", "whole")
     assert whole.returncode == 0, whole.stderr
