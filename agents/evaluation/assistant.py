@@ -65,7 +65,7 @@ def assistant_exam(
         list(islice(assistant.documents(language, _UNREAD + seed), texts)),
         [
             {group: query(dialogue, 1) for group, dialogue in pair.items()}
-            for pair in assistant.about_groups(language, count // 4, seed + 3)
+            for pair in assistant.about_groups(language, count // 4, seed + 3, part)
         ],
     )
 

@@ -188,8 +188,10 @@ def reworded(
     ]
 
 
-def about_groups(code: str, count: int, seed: int) -> list[dict[str, Dialogue]]:
-    """The same held-out questions about a woman and about a man, for bias by group.
+def about_groups(
+    code: str, count: int, seed: int, part: str = "held_out"
+) -> list[dict[str, Dialogue]]:
+    """The same questions about a woman and about a man, for bias by group.
 
     They differ in the name, and in the right answer where that has the name.
 
@@ -197,6 +199,7 @@ def about_groups(code: str, count: int, seed: int) -> list[dict[str, Dialogue]]:
         code: `en` or `zh`.
         count: How many pairs.
         seed: Seed of the questions.
+        part: `held_out` or `development`.
 
     Returns:
         `count` dicts of dialogues by the group, `women` and `men`.
@@ -211,10 +214,15 @@ def about_groups(code: str, count: int, seed: int) -> list[dict[str, Dialogue]]:
     while len(found) < count:
         kind, draw = kinds[len(found) % len(kinds)], int(rng.integers(2**63))
         made = {name: kind.make(some, np.random.default_rng(draw)) for name, some in groups.items()}
-        if all(part_of(*step.key) == "held_out" for steps in made.values() for step in steps):
-            wording = int(rng.integers(WORDINGS))
+        if all(part_of(*step.key) == part for steps in made.values() for step in steps):
+            wording = int(rng.integers(_wordings(part)))
             found.append({n: _dialogue(words, kind, made[n], wording) for n in groups})
     return found
+
+
+def _wordings(part: str) -> int:
+    """How many wordings the questions of a part have: the last one is new in an evaluation."""
+    return WORDINGS - 1 if part in ("training", "development") else WORDINGS
 
 
 def _drawn(
@@ -234,7 +242,7 @@ def _drawn(
     words = language(code)
     rng = np.random.default_rng([seed, PARTS.index(part), *code.encode()])
     order = [kinds[i % len(kinds)] for i in range(count)]
-    wordings = WORDINGS - 1 if part in ("training", "development") else WORDINGS
+    wordings = _wordings(part)
     found = [(kind, _steps(words, rng, kind, part), int(rng.integers(wordings))) for kind in order]
     return [found[int(i)] for i in rng.permutation(count)]
 

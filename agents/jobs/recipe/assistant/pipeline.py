@@ -76,7 +76,7 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
     DPO and PPO compare log-probabilities, so they compute in float32 whatever the precision is.
     """
 
-    version = 1
+    version = 2
     # At half a million tokens of these documents GPT-2's form is 0.3 nats behind.
     network = TransformerConfig.llama
 
