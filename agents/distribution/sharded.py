@@ -10,7 +10,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch import nn
@@ -21,10 +21,12 @@ from agents.distribution.ranks import Ranks
 from policies import Policy
 from textenv.errors import UnmetNeedError
 
+P = TypeVar("P", bound=Policy)
+
 KEPT = 2**18
 """Bytes of the largest block that glibc may keep when it is freed."""
 
-READS = ("outputs", "hidden_before", "hidden_states", "read")
+READS = ("outputs", "hidden_before", "hidden_states")
 """Methods of a policy in which its blocks are computed."""
 
 
@@ -50,8 +52,7 @@ def shard(policy: Policy) -> Policy:
         raise UnmetNeedError("this policy is sharded already")
     return_freed_memory()
     Ranks.found().copy_from_first(policy)
-    nothing = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in policy.parameters()}
-    plain = copy.deepcopy(policy, cast(dict[int, Any], nothing)).requires_grad_(False)
+    plain = emptied_copy(policy)
     for block in _blocks(policy):
         fully_shard(block)
     fully_shard(policy, reshard_after_forward=False)
@@ -64,6 +65,12 @@ def shard(policy: Policy) -> Policy:
             module.set_force_sum_reduction_for_comms(True)
     vars(policy)[COPY] = [plain]  # in a list, so that it is no part of the network
     return policy
+
+
+def emptied_copy(policy: P) -> P:
+    """The same network without weights, for `gathering.gathered` to fill."""
+    nothing = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in policy.parameters()}
+    return copy.deepcopy(policy, cast(dict[int, Any], nothing)).requires_grad_(False)
 
 
 def return_freed_memory() -> None:

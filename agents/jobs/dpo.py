@@ -4,11 +4,12 @@ from rich.console import Console
 
 from agents.algorithms.preferences import DPO, IPO
 from agents.commands.dpo import DPOSettings
-from agents.distribution import Ranks
+from agents.distribution.gathering import save_whole
 from agents.feedback import has_messages, read_rankings, split_rankings
 from agents.feedback.direct import DirectPreferences
 from agents.jobs.begin import begin_training, reference_of
 from agents.jobs.environments import template_of_records
+from agents.jobs.machine import divided
 from agents.runs.stages import Stages
 from agents.supervised.sft import steps_of
 from policies import tokenizer_of
@@ -37,9 +38,10 @@ def run(settings: DPOSettings) -> None:
         ),
     )
     template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
+    reference = reference_of(policy, task.lora)
     direct = DirectPreferences(
-        policy,
-        reference_of(policy, task.lora),
+        divided(policy, machine, reference),
+        reference,
         LOSSES[training.loss](beta=training.beta),
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -52,7 +54,7 @@ def run(settings: DPOSettings) -> None:
     with Stages(console).bar(training.loss.upper(), total, "steps") as advance:
         for step in direct.steps(learned, training.epochs):
             advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
-    Ranks.found().by_first(lambda: policy.save(task.out))
+    save_whole(policy, task.out)
     with console.status("Examination"):
         accuracy = direct.accuracy(kept)
     pairs = sum(len(ranking.pairs()) for ranking in kept)

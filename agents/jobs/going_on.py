@@ -19,7 +19,7 @@ from textenv.errors import CheckpointError
 from textenv.files import reason
 
 CHECKPOINT, STATE = "checkpoint", "run.json"
-MAY_CHANGE = {"save_every", "keep", "device", "report"}
+MAY_CHANGE = {"save_every", "keep", "device", "shard", "report"}
 """Options that a run which goes on may be given other values of."""
 WRITTEN = {"out", "json", "votes"}
 """Options that name what is written."""

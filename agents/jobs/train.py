@@ -32,7 +32,7 @@ from agents.jobs.inputs import (
     sources_of,
     with_critic,
 )
-from agents.jobs.machine import device_named
+from agents.jobs.machine import device_named, divided, undivided
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
@@ -63,7 +63,7 @@ ENDED = "ended.json"
 """In a checkpoint, once all is learned: the tokens that were asked for."""
 STARTED_BY = "started_by.txt"
 """In the folder of a run of torchrun: which start of it."""
-MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "debug"}
+MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "shard", "debug"}
 """Options that a run may be given when it is resumed."""
 
 
@@ -163,6 +163,12 @@ def train(
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     keep_template(actor, named_template(talk.frame, actor))
+    if settings.device.shard and settings.task.lora and policy is not actor:
+        raise OptionError(
+            "--shard cannot divide an adapter's model together with a critic of its own, which "
+            "--reward-model gives it: leave --lora or --shard out"
+        )
+    divided(policy, settings.device, reference)
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
     ranks = Ranks.found()
@@ -176,22 +182,25 @@ def train(
 
     ranks.by_first(begin)
 
-    def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
-        return evaluate(
-            who,
-            envs,
-            asked,
-            reference=reference,
-            temperature=settings.training.temperature,
-            seed=settings.training.seed,
-            on_answers=on_answers,
-        )
+    def examine(
+        learned: bool, on_answers: Callable[[int], object] = lambda done: None
+    ) -> Evaluation:
+        with undivided(policy, reference) as (learns, refers):
+            return evaluate(
+                learns if learned else refers,
+                envs,
+                asked,
+                reference=refers,
+                temperature=settings.training.temperature,
+                seed=settings.training.seed,
+                on_answers=on_answers,
+            )
 
-    def answers(name: str, who: Policy) -> Evaluation:
+    def answers(name: str, learned: bool) -> Evaluation:
         with stages.bar(name, len(asked), "answers") as advance:
-            return examine(who, advance)
+            return examine(learned, advance)
 
-    before = answers("Answers before", reference)
+    before = answers("Answers before", False)
     learner = _learner(settings, policy, envs, algorithm, reference)
     if saved:
         read_learner(learner, saved)
@@ -200,9 +209,9 @@ def train(
             pass  # removes what a kill within the last save has left
     else:
         with stages.timed(made.__name__):
-            _learn(learner, settings, run, console, schedule, lambda: examine(policy))
+            _learn(learner, settings, run, console, schedule, lambda: examine(True))
     try:
-        after = answers("Answers after", policy)
+        after = answers("Answers after", True)
     except KeyboardInterrupt as error:
         error.__notes__ = [f"Saved. {_to_go_on(run)}"]
         raise
@@ -296,7 +305,8 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
         longer = replace(settings.training, tokens=given.training.tokens)
         settings = replace(settings, training=longer)
     changed = {name: getattr(given.output, name) for name in names & {"save_every", "keep"}}
-    device = given.device if "device" in names else settings.device
+    placed = {name: getattr(given.device, name) for name in names & {"device", "shard"}}
+    device = replace(settings.device, **placed)
     return replace(settings, output=replace(settings.output, **changed), device=device)
 
 

@@ -31,6 +31,7 @@ class SavedLearner(Protocol):
     reference: Policy | None
     optimizer: Optimizer
     ranks: Ranks
+    readers: Ranks
 
     def runtime_state(self) -> dict[str, Any]:
         """Everything but weights and optimiser, as arrays and plain types."""
@@ -70,7 +71,7 @@ def write_learner(
     Of several processes all call it; the first one writes, with the running episodes of all.
     """
     runtime = dict(runtime or learner.runtime_state())
-    runtime["collector"] = joined(learner.ranks.objects(runtime["collector"]))
+    runtime["collector"] = joined(learner.readers.objects(runtime["collector"]))
     for name, network in ((POLICY, learner.policy), (REFERENCE, learner.reference)):
         if network is not None:
             with gathered(network) as plain:

@@ -109,7 +109,7 @@ class Fitting:
         self.max_grad_norm = max_grad_norm
         self.optimizer = optimizer(model, learning_rate, weight_decay)
         self._trained = trained_parameters(model)
-        self.ranks = Ranks.found()
+        self.ranks, self.readers = Ranks.found(), Ranks.readers()
         self.ranks.check_same(seed=seed, steps=steps)
         self.ranks.copy_from_first(model)
         self.precision = Precision(precision, self._trained[0].device.type)
@@ -136,7 +136,7 @@ class Fitting:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         values: list[float] = []
-        to_check, shared = self.done == 0 and self.ranks.size > 1, False
+        to_check, shared = self.done == 0 and self.readers.size > 1, False
         with self.computing():
             for loss in losses:
                 check_trained(loss)
@@ -146,8 +146,8 @@ class Fitting:
         if not values:
             raise ValueError("there is no loss to descend")
         if to_check:
-            self.ranks.check_divided(self._trained, shared)
-        self.ranks.sum_gradients(self._trained)
+            self.readers.check_divided(self._trained, shared)
+        self.readers.sum_gradients(self._trained)
         # The number of losses is known only at the end; one loss needs no division.
         for parameter in self._trained:
             if parameter.grad is not None and len(values) > 1:
@@ -162,7 +162,7 @@ class Fitting:
 
         `step` enters it itself; enter it for what is computed before `step` is called.
         """
-        apart = [self.ranks.rank] if self.ranks.size > 1 else []
+        apart = [self.readers.rank] if self.readers.size > 1 else []
         with (
             self.precision.autocast(),
             dropping(self.model, self.dropout, [self.seed, self.done, *apart]),
