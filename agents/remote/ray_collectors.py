@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +15,12 @@ from agents.remote.pool import Pool, WorkerDiedError
 from agents.remote.weights import Buffer
 from agents.remote.worker import Part, Worker
 from policies import Policy
-from textenv.errors import UnmetNeedError
+from textenv.errors import LateWorkerWarning, LostProcessError, UnmetNeedError
 from textenv.imports import optional
+
+PATIENCE = 30.0
+"""Seconds after which it is said that a worker has not begun."""
+_COLOURS = re.compile(r"\x1b\[\d+m")
 
 
 class RayCollectors(Pool):
@@ -42,6 +48,8 @@ class RayCollectors(Pool):
         num_gpus: GPUs of each worker; with any the policy computes on it.
 
     Raises:
+        LostProcessError: A worker cannot begin, for instance since a module that the environment
+            needs is not there.
         MissingExtraError: Ray is not installed.
         UnmetNeedError: The cluster has not so many processors or GPUs, or the rows cannot be
             divided.
@@ -109,6 +117,25 @@ class RayCollectors(Pool):
         """A reference to the weights, which Ray sends to each machine once."""
         return self._ray.put(buffer)
 
+    def begun(self, answer: Any) -> Part:
+        """As `take`; says so if a worker waits for its beginning, as it does for processors."""
+        done, _ = self._ray.wait([answer], timeout=PATIENCE)
+        if not done:
+            free, there = self._ray.available_resources(), self._ray.cluster_resources()
+            told = [
+                f"{free.get(kind, 0):g} of {there[kind]:g} {kind}s"
+                for kind in ("CPU", "GPU")
+                if kind in there
+            ]
+            warnings.warn(
+                f"a worker has not begun after {PATIENCE:g} seconds, and is waited for. Ray has "
+                f"{' and '.join(told)} free. If it waits for them, let go of the learner or the "
+                "program that has the others (del learner)",
+                LateWorkerWarning,
+                stacklevel=2,
+            )
+        return self.take(answer)
+
     def take(self, answer: Any) -> Part:
         """What was asked for; an exception of the worker's is raised here as itself."""
         errors = self._ray.exceptions
@@ -121,7 +148,14 @@ class RayCollectors(Pool):
             raise cause from error
         except errors.RayError as error:
             # What happened stands first, and often why in the end.
-            lines = [line.strip() for line in str(error).strip().splitlines()]
+            lines = [line.strip() for line in _COLOURS.sub("", str(error)).strip().splitlines()]
+            if getattr(error, "actor_init_failed", False):  # so would that of any other
+                raise LostProcessError(
+                    f"a worker could not begin: {lines[-1]}. Policy and environment are unpickled "
+                    "there; a module of yours must be one that it can import: define it in the "
+                    "script that is run, install it, or put its folder into PYTHONPATH before Ray "
+                    "is started"
+                ) from error
             raise WorkerDiedError(" ... ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
         # A copy: arrays in Ray's store cannot be written to, which those who save them may want.
         return replace(part, state=copy.deepcopy(part.state))
