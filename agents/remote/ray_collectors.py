@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
 import time
@@ -96,6 +97,7 @@ class RayCollectors(Pool):
             short = [kind for kind, count in wanted.items() if count > free.get(kind, 0)]
             if not short:
                 return
+            gc.collect()  # a learner that was let go of may hang in a circle, and hold its workers
             time.sleep(0.1)  # who has just let go of them is still counted
         told = " and ".join(
             f"{wanted[kind]:g} {kind}s, {free.get(kind, 0):g} free" for kind in short

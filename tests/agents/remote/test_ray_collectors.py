@@ -5,6 +5,7 @@ slowly, so there is one pool of two, one update ahead; each test does the same t
 one.
 """
 
+import gc
 import importlib
 import os
 import re
@@ -39,7 +40,7 @@ def _ray():
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the actors: they import this too
         for try_again in (True, False):
             try:
-                ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+                ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
                 break
             except Exception:  # on a machine that is busy its processes may begin too late
                 ray.shutdown()
@@ -172,7 +173,7 @@ def test_a_saved_training_goes_on_with_new_actors(learners, tmp_path):
 
 def test_more_workers_than_there_is_room_for():
     envs = answers(group_size=1)
-    with pytest.raises(UnmetNeedError, match=r"8 workers need 8 CPUs and Ray has 2"):
+    with pytest.raises(UnmetNeedError, match=r"8 workers need 8 CPUs and Ray has 3"):
         RayCollectors(policy_for(envs), envs, workers=8)
 
 
@@ -227,9 +228,20 @@ def test_an_actor_that_cannot_begin_says_why(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_waits_for_processors_is_told_of(learners, monkeypatch):
-    """Both are taken by the learner's pool."""
+    """The learner's pool has two, and of the third it is told only while somebody holds it."""
     envs = answers()
-    monkeypatch.setattr(ray_collectors, "PATIENCE", 0.1)
     monkeypatch.setattr(RayCollectors, "take", lambda *_: Part(None, {}, None, None, ""))
-    with pytest.warns(LateWorkerWarning, match=r"others have \(1 CPUs, 0 free\).*del learner"):
+    holder = type("Holder", (), {})()
+    holder.actor, holder.itself = ray.remote(num_cpus=1)(Moody).remote(None), holder
+    ray.get(holder.actor.__ray_ready__.remote())
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_collectors, "PATIENCE", 0.1)
+        with pytest.warns(LateWorkerWarning, match=r"others have \(1 CPUs, 0 free\).*del learner"):
+            RayCollectors(policy_for(envs), envs, workers=1)
+    monkeypatch.setattr(ray_collectors, "PATIENCE", 60)
+    gc.disable()
+    try:
+        del holder  # nobody refers to it but itself
         RayCollectors(policy_for(envs), envs, workers=1)
+    finally:
+        gc.enable()
