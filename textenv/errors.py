@@ -80,7 +80,7 @@ class ReplacedWorkerWarning(UserWarning):
 
 
 class LateWorkerWarning(UserWarning):
-    """A process that is to play episodes has not begun; the message says what it may wait for."""
+    """Processes that are to play episodes cannot begin yet; the message says what they wait for."""
 
 
 class RewrittenHistoryWarning(UserWarning):

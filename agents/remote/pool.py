@@ -143,10 +143,6 @@ class Pool(ABC):
             LostProcessError: Nor would it from another worker.
         """
 
-    def begun(self, answer: Any) -> Part:
-        """As `take`, for the answer to `begin`."""
-        return self.take(answer)
-
     def post(self, buffer: Buffer) -> Any:
         """What the workers are given in the place of the weights."""
         return buffer
@@ -292,7 +288,7 @@ class Pool(ABC):
     def _start_over(self, place: _Place) -> None:
         """Ask a worker once more for all that it has yet to answer, from the state before it."""
         try:
-            self.begun(self.ask(place.worker, "begin", place.state))
+            self.take(self.ask(place.worker, "begin", place.state))
         except WorkerDiedError:  # so are the orders that follow, where it is noticed
             pass
         for one in place.asked:
@@ -306,7 +302,7 @@ class Pool(ABC):
         ]
         for index, (place, answer) in enumerate(zip(places, begun, strict=True)):
             try:
-                part = self.begun(answer)
+                part = self.take(answer)
             except WorkerDiedError as error:
                 raise LostProcessError(f"worker {index} could not begin: {error}") from error
             place.state, place.unsaved = part.state, part.unsaved

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +20,8 @@ from policies import Policy
 from textenv.errors import LateWorkerWarning, LostProcessError, UnmetNeedError
 from textenv.imports import optional
 
-PATIENCE = 30.0
-"""Seconds after which it is said that a worker has not begun."""
+PATIENCE = 3.0
+"""Seconds after which it is said that workers wait for processors."""
 _COLOURS = re.compile(r"\x1b\[\d+m")
 
 
@@ -82,9 +84,28 @@ class RayCollectors(Pool):
                     f"{there.get(kind, 0):g}: take fewer workers, less for each "
                     f"(num_{kind.lower()}s), or start Ray with more (ray.init(num_cpus=...))"
                 )
+        self._wait_for_room(wanted)
         self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._sent: Any = None
         super().__init__(policy, envs, temperature, seed, workers=workers, staleness=staleness)
+
+    def _wait_for_room(self, wanted: Mapping[str, float]) -> None:
+        """Say that there is too little at the moment, unless there soon is enough."""
+        for _ in range(int(PATIENCE / 0.1) + 1):
+            free = self._ray.available_resources()
+            short = [kind for kind, count in wanted.items() if count > free.get(kind, 0)]
+            if not short:
+                return
+            time.sleep(0.1)  # who has just let go of them is still counted
+        told = " and ".join(
+            f"{wanted[kind]:g} {kind}s, {free.get(kind, 0):g} free" for kind in short
+        )
+        warnings.warn(
+            f"the workers wait for processors of Ray that others have ({told}): end the programs, "
+            "or let go of the learners, that have them (del learner)",
+            LateWorkerWarning,
+            stacklevel=3,
+        )
 
     def hire(self, index: int) -> Any:
         """A new actor; policy and environment are put into Ray's store for the first one."""
@@ -116,25 +137,6 @@ class RayCollectors(Pool):
     def post(self, buffer: Buffer) -> Any:
         """A reference to the weights, which Ray sends to each machine once."""
         return self._ray.put(buffer)
-
-    def begun(self, answer: Any) -> Part:
-        """As `take`; says so if a worker waits for its beginning, as it does for processors."""
-        done, _ = self._ray.wait([answer], timeout=PATIENCE)
-        if not done:
-            free, there = self._ray.available_resources(), self._ray.cluster_resources()
-            told = [
-                f"{free.get(kind, 0):g} of {there[kind]:g} {kind}s"
-                for kind in ("CPU", "GPU")
-                if kind in there
-            ]
-            warnings.warn(
-                f"a worker has not begun after {PATIENCE:g} seconds, and is waited for. Ray has "
-                f"{' and '.join(told)} free. If it waits for them, let go of the learner or the "
-                "program that has the others (del learner)",
-                LateWorkerWarning,
-                stacklevel=2,
-            )
-        return self.take(answer)
 
     def take(self, answer: Any) -> Part:
         """What was asked for; an exception of the worker's is raised here as itself."""

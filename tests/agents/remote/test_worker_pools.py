@@ -283,22 +283,23 @@ def test_what_a_dead_worker_played_is_played_again_and_counted_once(make, stalen
 
 
 def test_an_order_that_kills_every_worker_ends_the_training():
+    """Whoever tries it once more gets as many workers, and the same episodes."""
     envs = answers()
-    pool = Mortal(policy_for(envs), envs, workers=2)
-    pool.doomed = {1: TRIES}
-    with (
-        pytest.warns(ReplacedWorkerWarning),
-        pytest.raises(LostProcessError, match=r"3 workers died .* 4 episodes; the last time: the"),
-    ):
-        pool.collect_episodes(8)
-    # Whoever tries it once more gets as many workers, and the same episodes.
+    pool, safe = (
+        kind(policy_for(envs), envs, seed=5, workers=2) for kind in (Mortal, LocalCollectors)
+    )
+    for _ in range(2):
+        pool.doomed = {1: TRIES}
+        with (
+            pytest.warns(ReplacedWorkerWarning),
+            pytest.raises(
+                LostProcessError, match=r"3 workers died .* 4 episodes; the last time: the"
+            ),
+        ):
+            pool.collect_episodes(8)
     pool.doomed = {1: TRIES - 1}
-    safe = LocalCollectors(pool.policy, envs, seed=pool.seed, workers=2)
     with pytest.warns(ReplacedWorkerWarning):
         assert_same(pool.collect_episodes(8), safe.collect_episodes(8))
-    pool.doomed = {1: TRIES}
-    with pytest.warns(ReplacedWorkerWarning), pytest.raises(LostProcessError):
-        pool.collect_episodes(8)
 
 
 def test_episodes_that_cannot_be_saved_cannot_be_played_again():
