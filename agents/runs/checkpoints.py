@@ -49,7 +49,8 @@ class Checkpoints:
     """The checkpoints of one run: the newest in `folder`, those before it beside it.
 
     Args:
-        folder: Where the newest stands, or will. Other files that lie in it stay in it.
+        folder: Where the newest stands, or will. Other files that lie in it stay in it, and go to
+            the folder above with `remove`.
         keep: How many are kept, the newest included.
 
     Attributes:
@@ -164,7 +165,7 @@ class Checkpoints:
                 os.rename(before, self.folder)
             yield
         finally:
-            if lock.is_locked:
+            if lock.is_locked:  # filelock looks whether the file that it has locked is still there
                 Path(lock.lock_file).unlink(missing_ok=True)
                 lock.release()
 
@@ -177,9 +178,17 @@ class Checkpoints:
             return True
 
     def remove(self) -> None:
-        """Remove all of them: the run is done, and what it has made stands elsewhere."""
+        """Remove all of them: the run is done, and what it has made stands elsewhere.
+
+        Other files that lie in one go to the folder above.
+        """
         for path in (*self._before(), self.folder):  # the newest goes last
             if path.exists():
+                for entry in self._foreign(path) if (path / MANIFEST).exists() else []:
+                    above = path.with_name(entry.name)
+                    if above.exists():
+                        above = path.with_name(f"{path.name}-{entry.name}")
+                    os.rename(entry, above)
                 os.rename(path, self.part)
                 shutil.rmtree(self.part)
 
@@ -247,13 +256,17 @@ class Checkpoints:
 
     def _remove(self, path: Path) -> None:
         """Remove one that was replaced, but for files that others have put there."""
-        known = _listed(path)
-        for entry in list(path.iterdir()):
-            if entry.name not in known and not (self.folder / entry.name).exists():
+        for entry in self._foreign(path):
+            if not (self.folder / entry.name).exists():
                 os.rename(entry, self.folder / entry.name)
         # Under a name that the next save removes: if this is killed, nothing half looks like one.
         os.rename(path, self.part)
         shutil.rmtree(self.part)
+
+    def _foreign(self, path: Path) -> list[Path]:
+        """What others have put into one of them."""
+        known = _listed(path)
+        return [entry for entry in path.iterdir() if entry.name not in known]
 
 
 def _number(before: Path) -> int:
@@ -349,6 +362,13 @@ def write_whole(path: Path, text: str) -> None:
     flush(beside)
     os.replace(beside, path)
     flush(path.parent)
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append lines to a text file, on the disk when this returns; a kill may leave half of them."""
+    with path.open("ab") as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+    flush(path)
 
 
 def flush(path: Path) -> None:

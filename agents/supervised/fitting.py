@@ -187,23 +187,15 @@ class Fitting:
 
     def save_weights(self, folder: str | Path) -> None:
         """Write the parameters that are trained; a model made as before has all others."""
-        trained = {n: full(p) for n, p in self.model.named_parameters() if p.requires_grad}
-        self.ranks.by_first(lambda: write_state(folder, "weights", {"weights": trained}))
+        write_trained(self.model, folder)
 
-    @torch.no_grad()
     def load_weights(self, folder: str | Path) -> None:
         """Put what `save_weights` wrote into the model.
 
         Raises:
             CheckpointError: It cannot be read, or belongs to another model.
         """
-        saved = read_state(folder, "weights")["weights"]
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
-        if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
-            raise CheckpointError(f"the weights in {folder} are those of another model")
-        for name, weight in trained.items():
-            weight.copy_(divided(saved[name], weight))
+        read_trained(self.model, folder)
 
     def load(self, folder: str | Path) -> None:
         """Continue from what `save` wrote.
@@ -221,3 +213,25 @@ class Fitting:
             self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.done = state["done"]
+
+
+def write_trained(model: nn.Module, folder: str | Path) -> None:
+    """Write the parameters that are trained; of several processes all call it, the first writes."""
+    trained = {n: full(p) for n, p in model.named_parameters() if p.requires_grad}
+    Ranks.found().by_first(lambda: write_state(folder, "weights", {"weights": trained}))
+
+
+@torch.no_grad()
+def read_trained(model: nn.Module, folder: str | Path) -> None:
+    """Put what `write_trained` wrote into a model that was made as the other one was.
+
+    Raises:
+        CheckpointError: It cannot be read, or belongs to another model.
+    """
+    saved = read_state(folder, "weights")["weights"]
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
+    if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
+        raise CheckpointError(f"the weights in {folder} are those of another model")
+    for name, weight in trained.items():
+        weight.copy_(divided(saved[name], weight))
