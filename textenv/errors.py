@@ -159,7 +159,13 @@ class ResetOptionsError(TextEnvError, ValueError):
 
 
 class ObjectNotFoundError(TextEnvError, ImportError):
-    """A string such as `"package.module:name"` or `"file.py:name"` does not name an object."""
+    """A string such as `"package.module:name"` or `"file.py:name"` does not name an object.
+
+    Attributes:
+        spec: The string.
+    """
+
+    spec: str | None = None
 
 
 class MissingExtraError(TextEnvError, ImportError):

@@ -69,7 +69,7 @@ class Checkpoints:
             folder = folder.resolve()
         self.folder, self.keep = folder, keep
         self.part = folder.with_name(f".{folder.name}.part")
-        self._made_before = False
+        self._made_before = self._is_owned = False
 
     # ---------------------------------------------------------------- writing
 
@@ -143,11 +143,16 @@ class Checkpoints:
     def owned(self) -> Iterator[None]:
         """Around a run that writes checkpoints: another process that would write them is refused.
 
+        Within it, it may be entered again.
+
         What a kill has left is undone: half a checkpoint, or a newest one that is not in its place.
 
         Raises:
             CheckpointError: Another process is writing them.
         """
+        if self._is_owned:
+            yield
+            return
         lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,14 +168,18 @@ class Checkpoints:
             shutil.rmtree(self.part, ignore_errors=True)
             if not self.folder.exists() and (before := next(self._before(), None)) is not None:
                 os.rename(before, self.folder)
+            self._is_owned = True
             yield
         finally:
+            self._is_owned = False
             if lock.is_locked:  # filelock looks whether the file that it has locked is still there
                 Path(lock.lock_file).unlink(missing_ok=True)
                 lock.release()
 
     def are_being_written(self) -> bool:
-        """Whether another process, or other code of this one, is in `owned`."""
+        """Whether a process, this one included, is in `owned`."""
+        if self._is_owned:
+            return True
         try:
             with self.owned():
                 return False

@@ -32,7 +32,6 @@ from torch.utils import tensorboard  # noqa: F401  # this and the next two: so t
 from agents.commands import main as textenv
 from agents.jobs import train  # noqa: F401
 from agents.jobs.recipe import run as recipe_job  # noqa: F401
-from agents.runs import state_files
 from agents.runs.checkpoints import Checkpoints
 from policies import TransformerConfig, TransformerPolicy, policy_files
 from textenv import load_tokenizer
@@ -205,15 +204,14 @@ def kill_at_call(number: int, after: bool) -> None:
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name), name))
     io.open = builtins.open = counted(opened, "open")
-    for module in (state_files, policy_files):
-        real_save = module.save_file
+    real_save = policy_files.save_file
 
-        def save_file(tensors: Any, path: Path, real: Callable[..., Any] = real_save) -> None:
-            counted(real, "save_file")(tensors, path)
-            counted(lambda: os.truncate(path, path.stat().st_size // 2), "half a file")()
-            real(tensors, path)
+    def save_file(tensors: Any, path: Path) -> None:
+        counted(real_save, "save_file")(tensors, path)
+        counted(lambda: os.truncate(path, path.stat().st_size // 2), "half a file")()
+        real_save(tensors, path)
 
-        module.save_file = save_file
+    policy_files.save_file = save_file
 
 
 def digest(path: Path) -> str:
