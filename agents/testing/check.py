@@ -6,6 +6,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -253,7 +256,6 @@ class _Fit:
     kl_weight: float | None
     only_kl: bool
     dropped: int
-    nearest: Law | None
 
 
 def _fit(weights: Tensor, batch: LossBatch, formula: Formula | None, kl_coef: float) -> _Fit:
@@ -262,7 +264,7 @@ def _fit(weights: Tensor, batch: LossBatch, formula: Formula | None, kl_coef: fl
         given = torch.where(batch.mask, formula(batch), 0.0)
         scale = float((weights * given).sum() / given.square().sum())
         error = float((weights - scale * given).norm() / weights.norm())
-        return _Fit(None, error, scale, None, False, 0, None)
+        return _Fit(None, error, scale, None, False, 0)
     silent = (weights.abs() <= NOTHING * weights.abs().max()).all(1)
     found = _nearest(weights, batch, kl_coef)
     if found.error > TOLERANCE and 0 < int(silent.sum()) <= len(batch) - 3:
@@ -273,48 +275,77 @@ def _fit(weights: Tensor, batch: LossBatch, formula: Formula | None, kl_coef: fl
     return found
 
 
-def _nearest(weights: Tensor, batch: LossBatch, kl_coef: float) -> _Fit:
-    places = batch.mask
-    y, total = weights[places], weights.norm()
-    baselines, spreads = BASELINES | WRONG_BASELINES, SPREADS | WRONG_SPREADS
+class _Design(NamedTuple):
+    """The weights of chosen tokens by each law: of the policy's part and, for 1, of the KL's."""
+
+    laws: list[Law]
+    policy: Tensor
+    kl: Tensor
+
+
+def _design(batch: LossBatch, kl_coef: float) -> _Design:
     means = MEANS | WRONG_MEANS
-    kinds = ["none", *KL_TERMS] if kl_coef else ["none"]
-    best: tuple[tuple[bool, float | int, bool, int], _Fit] | None = None
-    for in_scores in ([False, True] if kl_coef else [False]):
-        for baseline in baselines:
-            for spread in spreads:
-                law = Law(baseline, spread, kl=IN_REWARD if in_scores else "none")
-                advantages = advantages_of(law, batch)
-                for mean in means:
-                    x = (advantages * means[mean](batch)[:, None])[places]
-                    for kl in [IN_REWARD] if in_scores else kinds:
-                        law = Law(baseline, spread, mean, kl)
-                        fit = _two(y, x, kl_weights(law, batch)[places], total, law, kl_coef)
-                        wrong = len(fault_names(law))
-                        good = fit.error < TOLERANCE
-                        rank = wrong if good else fit.error
-                        key = (not good, rank, abs(fit.scale - 1) > 0.01, 0)
-                        if best is None or key < best[0]:
-                            best = key, fit
-    assert best is not None
-    return best[1]
+    shares = {mean: weights(batch)[:, None] for mean, weights in means.items()}
+    found: list[Law] = []
+    policy, kl = [], []
+    terms = {
+        (mean, name): kl_weights(Law(mean=mean, kl=name), batch)[batch.mask]
+        for mean in means
+        for name in ["none", *KL_TERMS, IN_REWARD]
+    }
+    for in_scores in [False, True] if kl_coef else [False]:
+        kinds = [IN_REWARD] if in_scores else ["none", *KL_TERMS] if kl_coef else ["none"]
+        for baseline, spread in product(BASELINES | WRONG_BASELINES, SPREADS | WRONG_SPREADS):
+            advantages = advantages_of(Law(baseline, spread, kl=kinds[0]), batch)
+            for mean in means:
+                x = (advantages * shares[mean])[batch.mask]
+                for kind in kinds:
+                    found.append(Law(baseline, spread, mean, kind))
+                    policy.append(x)
+                    kl.append(terms[mean, kind])
+    return _Design(found, torch.stack(policy), torch.stack(kl))
 
 
-def _two(
-    y: Tensor, x: Tensor, kl: Tensor, total: Tensor, law: Law, kl_coef: float
-) -> _Fit:
-    """Least squares of the policy's and the KL's weights."""
-    columns = torch.stack([x, kl] if law.kl in KL_TERMS else [x], 1)
-    gram = columns.T @ columns
-    gram.diagonal().clamp_(min=1e-30)
-    scales = torch.linalg.lstsq(gram, (columns.T @ y)[:, None], driver="gelsd").solution[:, 0]
-    left = (y - columns @ scales).norm()
-    error = float((left.square() + (total.square() - y.square().sum()).clamp(min=0)).sqrt() / total)
-    scale = float(scales[0])
-    kl_weight = float(scales[1] / scale / kl_coef) if len(scales) > 1 and scale else None
-    only_kl = len(scales) > 1 and float((x * scale).norm() / y.norm()) < TOLERANCE
-    known = law if error < TOLERANCE else None
-    return _Fit(known, error, scale, kl_weight, only_kl, 0, law)
+@lru_cache(maxsize=4)
+def _probe_design(kl_coef: float) -> _Design:
+    return _design(probe(kl_coef=kl_coef), kl_coef)
+
+
+def _nearest(weights: Tensor, batch: LossBatch, kl_coef: float) -> _Fit:
+    """Least squares of the policy's and the KL's part for all laws at once (normal equations)."""
+    plain = probe(kl_coef=kl_coef)
+    same = batch.mask.shape == plain.mask.shape and bool((batch.mask == plain.mask).all())
+    found, x, k = _probe_design(kl_coef) if same else _design(batch, kl_coef)
+    y, total = weights[batch.mask], weights.square().sum()
+    xx, kk, xk = x.square().sum(1), k.square().sum(1), (x * k).sum(1)
+    xy, ky = x @ y, k @ y
+    with_kl = kk > 0
+    determinant = (xx * kk - xk.square()).clamp(min=1e-300)
+    scale = torch.where(with_kl, (xy * kk - ky * xk) / determinant, xy / xx.clamp(min=1e-300))
+    weight = torch.where(with_kl, (ky * xx - xy * xk) / determinant, 0.0)
+    left = (y - scale[:, None] * x - weight[:, None] * k).square().sum(1)
+    # What the loss does at places that are not in the mask is in no law.
+    errors = ((left + (total - y.square().sum()).clamp(min=0)) / total).sqrt()
+    wrong = torch.tensor([len(fault_names(law)) for law in found])
+    off = (scale - 1).abs() > 0.01
+    good = errors < TOLERANCE
+    if good.any():  # the one of papers, then the one of the right size, then the first
+        rank = torch.where(good, 2.0 * wrong + off, torch.inf)
+        best = int((rank == rank.min()).nonzero()[0])
+    else:
+        best = int(errors.argmin())
+    law, kl_weight = found[best], None
+    if bool(with_kl[best]) and float(scale[best]):
+        kl_weight = float(weight[best] / scale[best] / kl_coef)
+    share = float((scale[best] * x[best]).norm() / y.norm().clamp(min=1e-300))
+    return _Fit(
+        law=law if bool(good[best]) else None,
+        error=float(errors[best]),
+        scale=float(scale[best]),
+        kl_weight=kl_weight,
+        only_kl=bool(with_kl[best]) and share < TOLERANCE,
+        dropped=0,
+    )
 
 
 def _judge_fit(

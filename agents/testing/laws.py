@@ -7,8 +7,7 @@ log-probability. A law is a formula for these weights. `KNOWN` are the laws that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -183,11 +182,13 @@ MEANS: dict[str, Weights] = {
 }
 
 WRONG_MEANS: dict[str, Weights] = {
-    "tokens of each answer, twice (scale by length)": lambda b: _each(b)
-    / b.lengths.clamp(min=1).square(),
+    "tokens of each answer, twice (scale by length)": lambda b: (
+        _each(b) / b.lengths.clamp(min=1).square()
+    ),
     "multiplied by the length (scale by length)": lambda b: _each(b) * b.lengths,
-    "square root of the length (scale by length)": lambda b: _each(b)
-    / b.lengths.clamp(min=1).sqrt(),
+    "square root of the length (scale by length)": lambda b: (
+        _each(b) / b.lengths.clamp(min=1).sqrt()
+    ),
 }
 
 KL_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -231,16 +232,6 @@ def kl_weights(law: Law, batch: LossBatch) -> Tensor:
     d = torch.where(batch.mask, batch.logprobs.detach() - batch.ref_logprobs, 0.0)
     weights = -KL_TERMS[law.kl](d) * (MEANS | WRONG_MEANS)[law.mean](batch)[:, None]
     return torch.where(batch.mask, weights, 0.0)
-
-
-def laws(with_kl: bool) -> Iterator[Law]:
-    """All, those of papers first."""
-    kinds = ["none", *KL_TERMS, IN_REWARD] if with_kl else ["none"]
-    known = product(BASELINES, SPREADS, MEANS, kinds)
-    every = product(
-        BASELINES | WRONG_BASELINES, SPREADS | WRONG_SPREADS, MEANS | WRONG_MEANS, kinds
-    )
-    return (Law(*names) for names in dict.fromkeys([*known, *every]))
 
 
 def fault_names(law: Law) -> list[str]:

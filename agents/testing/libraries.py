@@ -111,9 +111,7 @@ def of_algorithm(algorithm: Algorithm) -> tuple[Loss, Advantages]:
     return loss, advantages
 
 
-def module_of_checkout(
-    folder: str | Path, name: str, without: Sequence[str] = ()
-) -> ModuleType:
+def module_of_checkout(folder: str | Path, name: str, without: Sequence[str] = ()) -> ModuleType:
     """One module of a checkout or an unpacked wheel, such as `openrlhf.models.loss`.
 
     The packages around it are not imported as a whole, so that their engines (vLLM, DeepSpeed, Ray)

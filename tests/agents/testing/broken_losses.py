@@ -102,3 +102,83 @@ FIRST_SIX = {
     "mean": (tokens_became_samples, "mean is 'tokens of each answer'"),
     "prompt": (prompts_are_in_the_mask, "prompt tokens"),
 }
+
+# --- six that were written when the rules stood ---------------------------------------------------
+
+
+def steps_without_advantages():
+    """Step by step: only the answer at the end of each group's list gets its advantage."""
+
+    def last_alone(batch):
+        last = batch.groups != batch.groups.roll(-1)
+        return torch.where(last, leave_one_out(batch), 0.0)
+
+    def loss(batch):
+        return -losses.sequence_sum(clipped(batch), batch.mask)
+
+    return loss, last_alone, {}
+
+
+def group_ids_differ():
+    """The number that should name the prompt counts the answers of two workers on from each other.
+
+    Answers 0 and 1 of a group were made by one worker, the others by another, and each worker's
+    prompts have numbers of its own.
+    """
+
+    def by_worker(batch):
+        inside = torch.arange(len(batch)) % 2
+        return returns.group_standardised(batch.scores, 2 * batch.groups + inside)
+
+    def loss(batch):
+        return -losses.sequence_mean(clipped(batch), batch.mask)
+
+    return loss, by_worker, {}
+
+
+def normalised_twice_with_sub_sampling():
+    """Standardised in each group, the larger half kept, standardised again over what is kept."""
+
+    def again(batch):
+        once = returns.group_standardised(batch.scores, batch.groups)
+        kept = once.abs() >= once.abs().median()
+        twice = (once - once[kept].mean()) / (once[kept].std(correction=0) + 1e-8)
+        return torch.where(kept, twice, 0.0)
+
+    def loss(batch):
+        return -losses.sequence_mean(clipped(batch), batch.mask)
+
+    return loss, again, {}
+
+
+def only_the_kl_is_left():
+    """The importance weight of the answer is made of log-probabilities without gradient."""
+
+    def loss(batch):
+        moved = torch.where(batch.mask, batch.logprobs.detach() - batch.old_logprobs, 0.0)
+        ratio = (moved.sum(1) / batch.lengths).exp()
+        kl = losses.kl_k2(batch.logprobs, batch.ref_logprobs, batch.mask)
+        per_token = batch.kl_coef * kl - (ratio * batch.advantages)[:, None]
+        return losses.sequence_mean(per_token, batch.mask)
+
+    return loss, leave_one_out, {"kl_coef": 0.1}
+
+
+def a_kl_estimator_with_another_gradient():
+    """k1 is unbiased as a number, and its gradient in a loss is 0 in expectation."""
+
+    def loss(batch):
+        kl = losses.kl_k1(batch.logprobs, batch.ref_logprobs, batch.mask)
+        return losses.sequence_sum(batch.kl_coef * kl - clipped(batch), batch.mask)
+
+    return loss, leave_one_out, {"kl_coef": 0.1}
+
+
+SECOND_SIX = {
+    "step-wise": (steps_without_advantages, "have no gradient"),
+    "group ids": (group_ids_differ, "group"),
+    "normalised twice": (normalised_twice_with_sub_sampling, "twice"),
+    "only KL": (only_the_kl_is_left, "only the KL term"),
+    "KL estimator": (a_kl_estimator_with_another_gradient, "another gradient"),
+}
+"""The sixth, ids encoded anew, is a learner's and not a loss's: test_check_agent finds it."""
