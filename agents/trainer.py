@@ -166,8 +166,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Restore what `state_dict` returned; the optimiser too, unless its state is None."""
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.generator.bit_generator.state = state["minibatches"]
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()

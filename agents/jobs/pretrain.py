@@ -144,27 +144,32 @@ def run(settings: PretrainSettings) -> None:
         save_whole(model, folder / POLICY)
         fitting.save(folder)
 
-    with (
-        stages.bar("Pretraining", training.tokens, "tokens") as advance,
-        Saving(checkpoints, write, schedule, console, SAME_COMMAND, done=fitting.done) as saving,
-    ):
-        for step in pretraining_steps(
-            model,
-            learned,
-            total_tokens=training.tokens,
-            window=network.window,
-            batch_size=training.batch_size,
-            accumulate=training.accumulate,
-            ramp=ramp,
-            seed=settings.machine.seed,
-            fitting=fitting,
+    if fitting.done < fitting.steps:
+        with (
+            stages.bar("Pretraining", training.tokens, "tokens") as advance,
+            Saving(
+                checkpoints, write, schedule, console, SAME_COMMAND, done=fitting.done
+            ) as saving,
         ):
-            advance(step.tokens, f"loss {step.loss:.3f}")
-            saving.after(step.number)
-            if step.number % report_every == 0 or step.number == fitting.steps:
-                with gathered(model) as whole:
-                    _report(whole, kept, network.window, step.number, console)
-        saving.finish()
+            for step in pretraining_steps(
+                model,
+                learned,
+                total_tokens=training.tokens,
+                window=network.window,
+                batch_size=training.batch_size,
+                accumulate=training.accumulate,
+                ramp=ramp,
+                seed=settings.machine.seed,
+                fitting=fitting,
+            ):
+                advance(step.tokens, f"loss {step.loss:.3f}")
+                saving.after(step.number)
+                if step.number % report_every == 0 or step.number == fitting.steps:
+                    with gathered(model) as whole:
+                        _report(whole, kept, network.window, step.number, console)
+            saving.finish()
+    else:
+        console.print(f"It had ended: --tokens above {training.tokens} goes on with it.")
     save_whole(model, out)
     console.print(f"Policy: {out}", soft_wrap=True)
 

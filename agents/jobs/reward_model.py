@@ -16,7 +16,6 @@ from agents.feedback import (
     Calibration,
     LengthBias,
     calibration,
-    has_messages,
     kwise,
     laid_flat,
     length_bias,
@@ -24,14 +23,11 @@ from agents.feedback import (
     pair_accuracy,
     pairwise,
     plackett_luce,
-    read_rankings,
     remove_length,
     reward_model_steps,
-    split_rankings,
 )
 from agents.feedback.reward_modelling import with_pairs
-from agents.jobs.begin import begin_training
-from agents.jobs.environments import template_of_records
+from agents.jobs.begin import begin_with_preferences
 from agents.jobs.fit import fit_arguments
 from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.jobs.machine import divided
@@ -41,7 +37,6 @@ from agents.supervised.sft import steps_of
 from policies import RewardModel, RewardModelEnsemble
 from textenv.errors import MalformedRecordError
 from textenv.frames import Frame
-from textenv.records import read_files
 
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
 
@@ -58,14 +53,7 @@ def run(settings: RewardModelSettings) -> None:
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
     work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
-    (learned, kept), policy = begin_training(
-        task,
-        machine,
-        lambda: split_rankings(
-            read_files(task.preferences, read_rankings), task.held_out, machine.seed
-        ),
-    )
-    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
+    policy, learned, kept, template = begin_with_preferences(task, machine)
     members = [
         RewardModel.with_fresh_head(policy, machine.seed, template)
         if task.members == 1

@@ -36,7 +36,7 @@ from agents.jobs.machine import device_named, divided, undivided
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.checkpoints import flush, write_whole
+from agents.runs.checkpoints import Checkpoints, flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.loggers import CSVLogger, Logger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
@@ -147,8 +147,24 @@ def train(
         Stopped: A signal asked for it; the learner was saved after a whole update.
     """
     device_named(settings.device.device)  # what cannot be used is found before the long work
-    schedule = Schedule.of(settings.output.save_every)
-    saved = None if resume is None else resume.checkpoints().newest()
+    if resume is None:
+        return _train(settings, root, console)
+    checkpoints = of_ranks(resume.checkpoints(settings.output.keep))
+    # To the end: another process that resumed it meanwhile would go on from what is read now.
+    with checkpoints.owned():
+        return _train(settings, root, console, resume, checkpoints)
+
+
+def _train(
+    settings: TrainSettings,
+    root: str | Path,
+    console: Console,
+    resume: RunFolder | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Result:
+    """The job of `train`; of a run that is resumed, with its checkpoints, which nobody else has."""
+    Schedule.of(settings.output.save_every)  # whether it can be read
+    saved = checkpoints.newest() if checkpoints else None
     if resume and saved is None:
         console.print(f"Nothing was saved in {resume.path} yet: the run begins again.")
     check_loggers(settings.output.logger)
@@ -204,12 +220,10 @@ def train(
     learner = _learner(settings, policy, envs, algorithm, reference)
     if saved:
         read_learner(learner, saved)
-    if saved and _has_ended(saved, settings.training.tokens):
-        with of_ranks(run.checkpoints()).owned():
-            pass  # removes what a kill within the last save has left
-    else:
+    if not (saved and _has_ended(saved, settings.training.tokens)):
+        checkpoints = checkpoints or of_ranks(run.checkpoints(settings.output.keep))
         with stages.timed(made.__name__):
-            _learn(learner, settings, run, console, schedule, lambda: examine(True))
+            _learn(learner, settings, run, checkpoints, console, lambda: examine(True))
     try:
         after = answers("Answers after", True)
     except KeyboardInterrupt as error:
@@ -342,14 +356,14 @@ def _learn(
     learner: Learner,
     settings: TrainSettings,
     run: RunFolder,
+    checkpoints: Checkpoints,
     console: Console,
-    schedule: Schedule,
     examine: Callable[[], Evaluation],
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.runtime_state()  # what cannot be saved says so now, and not when it is lost
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
-    checkpoints, ended = run.checkpoints(output.keep), False
+    ended = False
     learner.rescue_folder = checkpoints
     learner.resume_command = f"go on with textenv train --resume {run.path}"
 
@@ -367,7 +381,7 @@ def _learn(
         Saving(
             checkpoints,
             write,
-            schedule,
+            Schedule.of(output.save_every),
             console,
             _to_go_on(run),
             done=learner.updates_done,

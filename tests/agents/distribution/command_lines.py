@@ -32,11 +32,13 @@ def prepare(folder: Path) -> None:
     told = words(80)
     (folder / "text.txt").write_text(" ".join(told * 4))
     (folder / "prompts.txt").write_text("".join(f"{word} \n" for word in told[:12]))
-    examples = [{"prompt": f"{a} ", "response": b} for a, b in zip(told[:20], told[20:40])]
+    examples = [
+        {"prompt": f"{a} ", "response": b} for a, b in zip(told[:20], told[20:40], strict=True)
+    ]
     (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
     ranked = [
         {"prompt": f"{a} ", "chosen": b, "rejected": c}
-        for a, b, c in zip(told[:20], told[20:40], told[40:60])
+        for a, b, c in zip(told[:20], told[20:40], told[40:60], strict=True)
     ]
     (folder / "ranked.jsonl").write_text("\n".join(map(json.dumps, ranked)))
     (folder / "mine.py").write_text(

@@ -18,7 +18,7 @@ def test_commands_of_two_processes_save_what_one_does(tmp_path):
                 assert rank[name].keys() == expected.keys() and expected
                 for key, weight in expected.items():
                     torch.testing.assert_close(
-                        rank[name][key], weight, atol=1e-4, rtol=1e-4, msg=lambda m: f"{name}: {m}"
+                        rank[name][key], weight, atol=1e-4, rtol=1e-4, msg=f"{name}: {key}"
                     )
 
 

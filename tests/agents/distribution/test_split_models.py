@@ -32,7 +32,7 @@ def test_a_model_on_two_processes_learns_as_on_one(tmp_path):
                 print(name, part, float(apart))
                 assert apart <= 1e-5
             assert torch.equal(found["weights"], ranks[0][name]["weights"])
-        assert rank["ppo"]["held"] < 0.8 * one["ppo"]["held"]
+        assert rank["ppo"]["held"] < 0.85 * one["ppo"]["held"]
         assert torch.equal(rank["resumed"]["weights"], rank["ppo"]["weights"])
 
 
