@@ -15,7 +15,7 @@ from torch.optim import Adam, Optimizer
 from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.collector import Collector, RolloutSource, share_of
-from agents.distribution.gathering import gathered, plain_copy
+from agents.distribution.gathering import gathered, is_divided, plain_copy
 from agents.distribution.rows import part_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
@@ -276,6 +276,8 @@ class Learner(Trainer):
 
     def _play(self) -> Rollout:
         """A rollout of the environment, without the episodes that have no score."""
+        if is_divided(self.trained):  # room for the weights; the next step would do it anyway
+            self.optimizer.zero_grad(set_to_none=True)
         for _ in range(UNSCORED_ROLLOUTS):
             with gathered(self.policy):
                 if self.n_steps is not None:

@@ -1,0 +1,259 @@
+"""What known losses make of scores: a baseline, a spread, a mean over tokens, a KL term.
+
+Every policy-gradient loss is, at the policy that sampled, a weight for each chosen token's
+log-probability. A law is a formula for these weights. `KNOWN` are the laws that papers state;
+`FAULTS` are mistakes that look like laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from agents.testing.batches import LossBatch
+
+Centre: TypeAlias = Callable[[Tensor, LossBatch], Tensor]
+Weights: TypeAlias = Callable[[LossBatch], Tensor]
+
+
+class Law(NamedTuple):
+    """The parts of a loss by their names in `BASELINES`, `SPREADS`, `MEANS` and `KL_TERMS`."""
+
+    baseline: str = "others"
+    spread: str = "none"
+    mean: str = "answers"
+    kl: str = "none"
+
+    def __str__(self) -> str:
+        """In words."""
+        parts = [f"baseline: {self.baseline}", f"divided by: {self.spread}", f"mean: {self.mean}"]
+        return "; ".join(parts + ([f"KL: {self.kl}"] if self.kl != "none" else []))
+
+
+def _group_sums(x: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    same = (groups[:, None] == groups).to(x.dtype)
+    return same @ x, same.sum(1)
+
+
+def _group_mean(x: Tensor, groups: Tensor) -> Tensor:
+    total, count = _group_sums(x, groups)
+    return total / count
+
+
+def _over_tokens(x: Tensor, batch: LossBatch) -> Tensor:
+    """The chosen tokens' entries of (S,) or (S, L), shape (tokens,)."""
+    return (x if x.dim() == 2 else x[:, None].expand(batch.mask.shape))[batch.mask]
+
+
+def _others(x: Tensor, batch: LossBatch) -> Tensor:
+    total, count = _group_sums(x, batch.groups)
+    return x - (total - x) / (count - 1).clamp(min=1)
+
+
+def _value(x: Tensor, batch: LossBatch) -> Tensor:
+    return (x if x.dim() == 2 else x[:, None]) - batch.values
+
+
+def _value_centred(x: Tensor, batch: LossBatch) -> Tensor:
+    advantages = _value(x, batch)
+    return advantages - _over_tokens(advantages, batch).mean()
+
+
+def _best(x: Tensor, batch: LossBatch) -> Tensor:
+    groups = batch.groups
+    top = torch.where(groups[:, None] == groups, x, -torch.inf).max(1).values
+    best = (x == top).to(x.dtype)
+    best_ones, count = _group_sums(best, groups)
+    return best * count / best_ones
+
+
+def _in_strides(x: Tensor, batch: LossBatch) -> Tensor:
+    return x - _group_mean(x, torch.arange(len(x)) % len(batch.groups.unique()))
+
+
+def _shifted(x: Tensor, batch: LossBatch) -> Tensor:
+    return x - _group_mean(x, batch.groups.roll(1))
+
+
+BASELINES: dict[str, Centre] = {
+    "others": _others,
+    "group": lambda x, batch: x - _group_mean(x, batch.groups),
+    "batch": lambda x, batch: x - x.mean(),
+    "tokens of the batch": lambda x, batch: x - _over_tokens(x, batch).mean(),
+    "values": _value,
+    "values, then the tokens' mean": _value_centred,
+    "none": lambda x, batch: x,
+    "the best answer alone": _best,
+}
+
+BY_TOKEN = ("values", "values, then the tokens' mean", "tokens of the batch")
+"""Baselines of algorithms that pay the KL penalty at each token."""
+
+WRONG_BASELINES: dict[str, Centre] = {
+    "every n-th answer (wrong group)": _in_strides,
+    "a group shifted by one answer (wrong group)": _shifted,
+}
+
+
+def _group_std(x: Tensor, batch: LossBatch, correction: int) -> Tensor:
+    centred = x - _group_mean(x, batch.groups)
+    total, count = _group_sums(centred.square(), batch.groups)
+    return (total / (count - correction).clamp(min=1)).sqrt()
+
+
+Spread: TypeAlias = Callable[[Tensor, Tensor, LossBatch], Tensor]
+"""Advantages from centred scores and the scores themselves."""
+
+
+def _divided(x: Tensor, by: Tensor) -> Tensor:
+    by = by[:, None] if x.dim() == 2 and by.dim() == 1 else by
+    return torch.where(by > 1e-9, x / by.clamp(min=1e-9), 0.0)
+
+
+def _by_group(correction: int) -> Spread:
+    return lambda a, x, batch: _divided(a, _group_std(x, batch, correction))
+
+
+def _by_batch(correction: int) -> Spread:
+    return lambda a, x, batch: _divided(a, x.std(correction=correction))
+
+
+def _by_advantages(correction: int) -> Spread:
+    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
+        by = a.std(correction=correction) if a.dim() == 1 else _over_tokens(a, batch).std()
+        return _divided(a, by)
+
+    return divided
+
+
+def _by_tokens(correction: int) -> Spread:
+    return lambda a, x, batch: _divided(a, _over_tokens(a, batch).std(correction=correction))
+
+
+SPREADS: dict[str, Spread] = {
+    "none": lambda a, x, batch: a,
+    "the group's spread": _by_group(0),
+    "the group's spread (n - 1)": _by_group(1),
+    "the scores' spread in the batch": _by_batch(0),
+    "the scores' spread in the batch (n - 1)": _by_batch(1),
+    "the advantages' spread over answers": _by_advantages(0),
+    "the advantages' spread over answers (n - 1)": _by_advantages(1),
+    "the advantages' spread over tokens": _by_tokens(0),
+    "the advantages' spread over tokens (n - 1)": _by_tokens(1),
+}
+
+
+def _twice(first: Spread, second: Spread, centre: str) -> Spread:
+    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
+        once = first(a, x, batch)
+        return second(BASELINES[centre](once, batch), once, batch)
+
+    return divided
+
+
+WRONG_SPREADS: dict[str, Spread] = {
+    f"the group's spread{first}, then that of {second} (normalised twice)": _twice(
+        _by_group(c), then(d), centre
+    )
+    for (first, c) in (("", 0), (" (n - 1)", 1))
+    for (second, then, centre, d) in (
+        ("the batch", _by_batch, "batch", 0),
+        ("the batch (n - 1)", _by_batch, "batch", 1),
+        ("the tokens", _by_tokens, "tokens of the batch", 0),
+        ("the tokens (n - 1)", _by_tokens, "tokens of the batch", 1),
+    )
+}
+WRONG_SPREADS["the group's variance (normalised twice)"] = lambda a, x, batch: _divided(
+    a, _group_std(x, batch, 0).square()
+)
+
+
+def _each(batch: LossBatch) -> Tensor:
+    return torch.ones_like(batch.scores) / len(batch)
+
+
+MEANS: dict[str, Weights] = {
+    "answers": _each,
+    "tokens of each answer": lambda b: _each(b) / b.lengths.clamp(min=1),
+    "tokens of the batch": lambda b: torch.ones_like(b.scores) / b.mask.sum(),
+}
+
+WRONG_MEANS: dict[str, Weights] = {
+    "tokens of each answer, twice (scale by length)": lambda b: (
+        _each(b) / b.lengths.clamp(min=1).square()
+    ),
+    "multiplied by the length (scale by length)": lambda b: _each(b) * b.lengths,
+    "square root of the length (scale by length)": lambda b: (
+        _each(b) / b.lengths.clamp(min=1).sqrt()
+    ),
+}
+
+KL_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "k2: the gradient of KL(policy || reference) by token": lambda d: d,
+    "k3: the gradient of KL(reference || policy) by token": lambda d: 1 - (-d).exp(),
+    "k1: no expected gradient": torch.ones_like,
+    "absolute: no KL's gradient": torch.sign,
+}
+"""What the term in the loss makes of d = log pi - log pi_ref: its derivative in log pi."""
+
+IN_REWARD = "in the scores"
+
+
+def advantages_of(law: Law, batch: LossBatch) -> Tensor:
+    """(S, L) from scores, less the KL penalty if it is in the scores."""
+    scores = batch.scores
+    if law.kl == IN_REWARD:
+        # Penalties are those of the policy that sampled: they are part of what it earned.
+        d = torch.where(batch.mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
+        if law.baseline in BY_TOKEN:  # what is earned from each token on
+            scores = scores[:, None] - batch.kl_coef * d.flip(1).cumsum(1).flip(1)
+        else:
+            scores = scores - batch.kl_coef * d.sum(1)
+    baseline = (BASELINES | WRONG_BASELINES)[law.baseline]
+    spread = (SPREADS | WRONG_SPREADS)[law.spread]
+    of = scores if scores.dim() == 1 else batch.scores
+    found = spread(baseline(scores, batch), of, batch)
+    found = found if found.dim() == 2 else found[:, None]
+    return torch.where(batch.mask, found, 0.0)
+
+
+def policy_weights(law: Law, batch: LossBatch) -> Tensor:
+    """What each chosen token's log-probability is multiplied by, shape (S, L)."""
+    return advantages_of(law, batch) * (MEANS | WRONG_MEANS)[law.mean](batch)[:, None]
+
+
+def kl_weights(law: Law, batch: LossBatch) -> Tensor:
+    """The same of the KL term in the loss, for a weight of 1; 0 without one."""
+    if law.kl not in KL_TERMS:
+        return torch.zeros_like(batch.old_logprobs)
+    d = torch.where(batch.mask, batch.logprobs.detach() - batch.ref_logprobs, 0.0)
+    weights = -KL_TERMS[law.kl](d) * (MEANS | WRONG_MEANS)[law.mean](batch)[:, None]
+    return torch.where(batch.mask, weights, 0.0)
+
+
+def fault_names(law: Law) -> list[str]:
+    """The parts of it that no paper states."""
+    wrong = WRONG_BASELINES | WRONG_SPREADS | WRONG_MEANS
+    return [part for part in law if part in wrong]
+
+
+BIASES = {
+    "the group's spread": "prompts whose answers score alike weigh more",
+    "the scores' spread in the batch": "the step's size depends on the batch's spread",
+    "the advantages' spread": "the step's size depends on the batch's spread",
+    "tokens of each answer": "tokens of long answers weigh less",
+    "tokens of the batch": "the step's size depends on the batch's lengths",
+    "the best answer alone": "imitates the best of the group",
+    "k3": "KL term with the gradient of KL(reference || policy)",
+    "k2": "KL by token: what a token does to the KL of later ones is left out",
+}
+"""Documented biases by how a law's part begins."""
+
+
+def bias_names(law: Law) -> list[str]:
+    """What is known of the law's biases."""
+    parts = (law.spread, law.mean, law.kl, law.baseline if law.baseline.startswith("the") else "")
+    return [text for begin, text in BIASES.items() if any(p.startswith(begin) for p in parts)]
