@@ -41,7 +41,7 @@ TRAIN = (
     "--max-new-tokens 8 --eval-answers 8 --eval-every 4 --minibatch-tokens 16 --save-every 2"
 )
 RECIPE = "recipe --size small --budget 0.1 --save-every 8 --out"
-CALLS = ("open", "write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
+CALLS = ("open", "write", "fsync", "chmod", "rename", "replace", "unlink", "rmdir", "mkdir")
 REST_EVERY = 20
 """After this many kills a run gets to its end, to be compared."""
 TIMED = ("seconds", "tokens_per_second")
