@@ -49,6 +49,7 @@ class StepTaker(Protocol):
     precision: Precision
     generator: np.random.Generator
     ranks: Ranks
+    readers: Ranks
 
     @property
     def trained(self) -> Sequence[Tensor]:

@@ -156,20 +156,24 @@ class Collector:
             )
         while True:
             ready, early = _whole_groups(self._closed, self._group_size)
-            if self.ranks.total(len(ready)) >= n_episodes:
+            of_all = self.ranks.total_later(len(ready))
+            # While the others are heard, the next choice is made. If it is not wanted, nothing has
+            # happened: it depends on the observation alone, and so does what the cache keeps.
+            step = self._choose(self._positions()) if self.ranks.size > 1 else None
+            if of_all() >= n_episodes:
                 break
             ended = len(self._closed)
-            self._step()
+            self._step(step)
             while len(self._closed) == ended and self.ranks.size == 1:
                 self._step()
-        of_all = self._of_all(ready)
+        whole = self._of_all(ready)
         if self._group_size > 1:  # older prompts first
-            of_all.sequences.sort(key=lambda sequence: sequence["groups"])
-        rest = of_all.sequences[n_episodes:]
-        del of_all.sequences[n_episodes:]
+            whole.sequences.sort(key=lambda sequence: sequence["groups"])
+        rest = whole.sequences[n_episodes:]
+        del whole.sequences[n_episodes:]
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
-        return self._rollout(of_all)
+        return self._rollout(whole)
 
     def _has_something(self) -> bool:
         """Whether any rank has chosen a token that a rollout could hold."""
@@ -222,12 +226,16 @@ class Collector:
             self._step()
         return Closed(self._closed, list(self._masks))
 
-    def _step(self) -> None:
+    def _positions(self) -> NDArray[np.int64]:
+        """Where each row's next token will stand: observations are padded."""
+        places: NDArray[np.int64] = (self._observations != self.policy.pad_token).sum(1)
+        return places
+
+    def _step(self, step: Step | None = None) -> None:
+        """Step every row, with choices that were made of its present observation if given."""
         self._check_alone()
-        observations = self._observations
-        # Counted before the step: observations are padded, so this is where the token will stand.
-        positions = (observations != self.policy.pad_token).sum(1)
-        step = self._choose(positions)
+        positions = self._positions()  # counted before the step
+        step = step or self._choose(positions)
         # A row that only resets or waits ignores its action, so nothing of it is written down.
         chosen = ~(self._waiting | self._listening)
         following, rewards, terminated, truncated, infos = self.envs.step(step.actions)

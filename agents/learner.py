@@ -15,7 +15,7 @@ from torch.optim import Adam, Optimizer
 from agents import losses, returns
 from agents.algorithm import Algorithm
 from agents.collector import Collector, RolloutSource, share_of
-from agents.distribution.gathering import gathered, plain_copy
+from agents.distribution.gathering import gathered, is_divided, plain_copy
 from agents.distribution.rows import part_of
 from agents.kl import FixedKL, KLController
 from agents.optimisation.settings import OptimisationFields
@@ -115,13 +115,13 @@ class Learner(Trainer):
         )
         self._check_needs(envs, n_episodes)
         self.ranks.check_same(num_envs=envs.num_envs, n_steps=n_steps, n_episodes=n_episodes)
-        envs = share_of(envs, self.ranks.rank, self.ranks.size)
+        envs = share_of(envs, self.readers.rank, self.readers.size)
         self.envs, self.n_steps, self.n_episodes = envs, n_steps, n_episodes
         seed, temperature = self.settings.seed, self.settings.temperature
         self.collector: RolloutSource
         if collector is None:
             actor = plain_copy(policy)
-            self.collector = Collector(actor, envs, temperature, seed, self.ranks)
+            self.collector = Collector(actor, envs, temperature, seed, self.readers)
         else:
             self._check_alone()
             self.collector = collector(policy, envs, temperature, seed)
@@ -276,6 +276,8 @@ class Learner(Trainer):
 
     def _play(self) -> Rollout:
         """A rollout of the environment, without the episodes that have no score."""
+        if is_divided(self.trained):  # room for the weights; the next step would do it anyway
+            self.optimizer.zero_grad(set_to_none=True)
         for _ in range(UNSCORED_ROLLOUTS):
             with gathered(self.policy):
                 if self.n_steps is not None:
@@ -402,7 +404,7 @@ class Learner(Trainer):
 
     def load_runtime_state(self, state: dict[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
-        part = part_of(state["collector"], self.ranks.rank, self.ranks.size)
+        part = part_of(state["collector"], self.readers.rank, self.readers.size)
         self.collector.load_state_dict(part)
         self.generator.bit_generator.state = state["minibatches"]
         self.kl_controller = self.kl_controller.with_state(state["kl"])

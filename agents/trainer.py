@@ -57,6 +57,7 @@ class Trainer:
     Attributes:
         settings: The `Optimisation` in use.
         ranks: The processes that share the training: those of torch's process group.
+        readers: Those of them that divide rows and passes; this one alone if all read the same.
         trained: The parameters that take a gradient.
 
     Raises:
@@ -90,7 +91,7 @@ class Trainer:
         self.policy, self.algorithm, self.reference = policy, algorithm, reference
         self.annotate = annotate
         self.settings = Optimisation(**settings)  # type: ignore[arg-type]  # a dtype becomes a name
-        self.ranks = Ranks.found()
+        self.ranks, self.readers = Ranks.found(), Ranks.readers()
         self.ranks.check_same(algorithm=type(algorithm).__name__, seed=self.settings.seed)
         for network in (policy, reference):
             if network is not None:
@@ -165,8 +166,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Restore what `state_dict` returned; the optimiser too, unless its state is None."""
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.generator.bit_generator.state = state["minibatches"]
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()
@@ -184,7 +186,7 @@ class Trainer:
                     action_masks=part.action_masks,
                 )
 
-        found = outputs_of(outputs, batch, self.micro_batch_tokens, self.ranks)
+        found = outputs_of(outputs, batch, self.micro_batch_tokens, self.readers)
         if policy is None and torch.is_grad_enabled():
             check_trained(found.logprobs)
         return found
@@ -204,7 +206,7 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
-        self.ranks.sum_gradients(self.trained)
+        self.readers.sum_gradients(self.trained)
         return self.precision.step(self.optimizer, self.trained, self.settings.max_grad_norm)
 
     def with_proximal(self, rollout: Rollout) -> Rollout:

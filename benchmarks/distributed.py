@@ -8,7 +8,8 @@ time say what is left to gain where other work shares the cores.
 `memory`: a Llama of 135M parameters under AdamW and GRPO, in one process and sharded over four
 (`agents.distribution.sharded.shard`), with the same global batch. Bytes that are held are counted
 from the tensors; peaks are resident memory above the level after imports, in a rollout and in the
-rest of an update.
+rest of an update. Both sides give freed memory back to the system
+(`agents.distribution.sharded.return_freed_memory`), which `shard` asks for.
 
 Run: python -m benchmarks.distributed speed
      python -m benchmarks.distributed memory
@@ -164,11 +165,12 @@ def speed(arguments: argparse.Namespace) -> None:
 def held(rows: int, layers: int) -> dict[str, Any]:
     """Bytes that a rank holds, and peaks of resident memory, in MB."""
     from agents import GRPO, Learner
-    from agents.distribution.sharded import shard
+    from agents.distribution.sharded import return_freed_memory, shard
     from benchmarks.common import Ids
     from policies import TransformerConfig, TransformerPolicy
     from textenv import TextVectorEnv
 
+    return_freed_memory()
     level = _resident("VmRSS")
     shape = TransformerConfig.llama(
         49152, 96, n_layer=layers, n_head=9, n_kv_head=3, n_embd=576, mlp_width=1536

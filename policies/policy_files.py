@@ -20,6 +20,11 @@ ACTOR, CRITIC = "actor", "critic"
 """The two folders of a `SeparateValue` policy."""
 FORMAT = 1
 
+CHECKPOINT, CHECKPOINTS_POLICY = "checkpoint", "policy"
+"""Where trainings save on the way, and where most of them have a policy in it."""
+PRETRAINING, STREAM = "pretraining.json", "text.tokens"
+"""What a pretraining leaves before its first checkpoint."""
+
 
 def write_policy(
     folder: str | Path,
@@ -33,12 +38,23 @@ def write_policy(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_separate(weights), folder / WEIGHTS)
+    write_tensors(_separate(weights), folder / WEIGHTS)
     whole: dict[str, Any] = {"format": FORMAT, **description}
     if tokenizer is not None:
         whole["tokenizer"] = save_tokenizer(tokenizer, folder / TOKENIZER)
     (folder / DESCRIPTION).write_text(json.dumps(whole, indent=2), encoding="utf-8")
     return folder
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file of safetensors that those may read who may read other new files.
+
+    safetensors itself gives it to its owner alone, whatever the umask says.
+    """
+    path.write_bytes(b"")  # as the umask says; on some systems no other call tells it
+    rights = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(rights)
 
 
 def read_policy(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -64,9 +80,23 @@ def read_policy(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def unreadable(folder: Path, error: Exception) -> CheckpointError:
     """What to raise for a folder whose files are missing or damaged."""
     return CheckpointError(
-        f"{folder} holds no policy that can be read: {reason(error)}; it should have the files "
-        f"{DESCRIPTION} and {WEIGHTS}"
+        f"{folder} holds no policy that can be read: {reason(error)}; {way_out(folder)}"
     )
+
+
+def way_out(folder: Path) -> str:
+    """What a person can do who has named a folder that holds no policy."""
+    checkpoint = folder / CHECKPOINT
+    if not folder.exists():
+        return "name a folder that policy.save has written, or a model of the hub as owner/name"
+    if (checkpoint / CHECKPOINTS_POLICY / DESCRIPTION).exists():
+        return (
+            f"a training stands there that has not ended, or a run: its command goes on with it, "
+            f"and what it has saved last is in {checkpoint / CHECKPOINTS_POLICY}"
+        )
+    if checkpoint.exists() or (folder / PRETRAINING).exists() or (folder / STREAM).exists():
+        return "a training was begun there and has not ended: its command goes on with it"
+    return f"it should have the files {DESCRIPTION} and {WEIGHTS}"
 
 
 def kind_of(folder: Path) -> str | None:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from policies.checkpoint import load_policy
 from policies.classifier_reward import Reader, Score, answer_alone, log_odds, logit, probability
 from policies.observations import batches_of_like_length, padded_rows
 from policies.policy import Policy
+from policies.policy_files import write_tensors
 from textenv.episode import Episode
 from textenv.errors import CheckpointError, InvalidRewardError, TokenizerError
 from textenv.files import reason
@@ -173,7 +174,7 @@ class TextClassifier(nn.Module):
         """Write the model into `folder`, as safetensors and JSON; the trunk as a policy."""
         folder = self.trunk.save(folder)
         state = {name: weight.contiguous() for name, weight in self.head.state_dict().items()}
-        save_file(state, folder / HEAD)
+        write_tensors(state, folder / HEAD)
         description = json.dumps({"labels": list(self.labels)}, indent=2, ensure_ascii=False)
         (folder / DESCRIPTION).write_text(description, encoding="utf-8")
         return folder

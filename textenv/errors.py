@@ -57,8 +57,9 @@ class UnframedError(FrameError):
         which: Where they come from.
     """
 
-    def __init__(self, which: str, way_out: str):
-        super().__init__(f"{which}: {way_out}")
+    def __init__(self, which: str, way_out: str = ""):
+        # One argument is all there is when it is unpickled, on its way from another process.
+        super().__init__(f"{which}: {way_out}" if way_out else which)
         self.which = which
 
 
@@ -76,6 +77,10 @@ class DamagedCheckpointWarning(UserWarning):
 
 class ReplacedWorkerWarning(UserWarning):
     """A process that plays episodes has died; another one plays them again."""
+
+
+class LateWorkerWarning(UserWarning):
+    """Processes that are to play episodes cannot begin yet; the message says what they wait for."""
 
 
 class RewrittenHistoryWarning(UserWarning):
@@ -154,7 +159,13 @@ class ResetOptionsError(TextEnvError, ValueError):
 
 
 class ObjectNotFoundError(TextEnvError, ImportError):
-    """A string such as `"package.module:name"` or `"file.py:name"` does not name an object."""
+    """A string such as `"package.module:name"` or `"file.py:name"` does not name an object.
+
+    Attributes:
+        spec: The string.
+    """
+
+    spec: str | None = None
 
 
 class MissingExtraError(TextEnvError, ImportError):

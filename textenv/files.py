@@ -1,6 +1,7 @@
 """Files that people name: text as UTF-8, and messages that call a missing file a missing file."""
 
 import codecs
+import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,7 +56,22 @@ def check_there(paths: Iterable[str | os.PathLike[str]], what: str) -> None:
     """
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
-        raise MissingFileError(f"there is no file {', '.join(missing)} to read {what} from")
+        hints = "".join(map(did_you_mean, missing))
+        raise MissingFileError(f"there is no file {', '.join(missing)} to read {what} from{hints}")
+
+
+def did_you_mean(path: str | os.PathLike[str]) -> str:
+    """What a message about a missing file or folder ends with: what is there and is called alike.
+
+    It is empty if there is nothing.
+    """
+    missing = Path(path)
+    try:
+        names = [entry.name for entry in missing.absolute().parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing.name, names, 1)
+    return f"; did you mean {missing.with_name(near[0])}?" if near else ""
 
 
 def reason(error: Exception) -> str:
@@ -64,4 +80,4 @@ def reason(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"
     path = Path(error.filename).absolute()
     gone = next((p for p in (*reversed(path.parents), path) if not p.exists()), path)
-    return f"there is no {'file' if gone == path else 'folder'} {gone}"
+    return f"there is no {'file' if gone == path else 'folder'} {gone}{did_you_mean(gone)}"

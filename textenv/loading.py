@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from textenv.errors import ObjectNotFoundError
+from textenv.files import did_you_mean
 from textenv.places import place_of
 from textenv.records import short
 
@@ -34,6 +35,14 @@ def load_object(spec: str) -> Any:
         ObjectNotFoundError: The string has another form; the module, the file or the name does not
             exist; or the module raised while it was imported (its exception is the cause).
     """
+    try:
+        return _object(spec)
+    except ObjectNotFoundError as error:
+        error.spec = spec
+        raise
+
+
+def _object(spec: str) -> Any:
     location, _, name = spec.rpartition(":")
     if not location or not name:
         raise ObjectNotFoundError(
@@ -90,7 +99,7 @@ def _module_from_name(name: str) -> ModuleType:
 def _module_from_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
-        raise ObjectNotFoundError(f"there is no file {path}")
+        raise ObjectNotFoundError(f"there is no file {path}{did_you_mean(path)}")
     stem = re.sub(r"[^0-9A-Za-z_]", "_", path.stem)
     try:
         return importlib.import_module(f"{FILE}{stem}_{os.fsencode(path).hex()}")

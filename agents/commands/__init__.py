@@ -8,8 +8,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import textenv
@@ -27,7 +27,7 @@ from agents.commands.instruct import InstructSettings
 from agents.commands.live import LiveSettings
 from agents.commands.online import OnlineSettings
 from agents.commands.options import choices, title_of
-from agents.commands.parsing import parse
+from agents.commands.parsing import parse, to_flat
 from agents.commands.preferences import PreferencesSettings
 from agents.commands.pretrain import PretrainSettings
 from agents.commands.recipe import RecipeSettings
@@ -35,7 +35,7 @@ from agents.commands.revise import ReviseSettings
 from agents.commands.reward_model import RewardModelSettings
 from agents.commands.sft import SFTSettings
 from agents.runs.signals import handled, raise_stopped
-from textenv.errors import OptionError
+from textenv.errors import ObjectNotFoundError, OptionError
 
 
 class Command(NamedTuple):
@@ -108,8 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings: Any
         settings, given = parse(command.settings, rest, f"textenv {name}", command.complete)
         run = importlib.import_module(command.module).run
-        with _in_processes():
+        with _in_processes(), _options_named(settings):
             run(settings, given) if command.resumes else run(settings)
+
+
+@contextmanager
+def _options_named(settings: Any) -> Iterator[None]:
+    """Add the option to an error about a function that it names: several may name one."""
+    try:
+        yield
+    except ObjectNotFoundError as error:
+        for name, value in to_flat(settings).items():
+            if error.spec and error.spec in (value if isinstance(value, list) else [value]):
+                error.add_note(f"It is named by --{name.replace('_', '-')}.")
+        raise
 
 
 def _check_processes(name: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import FramedRecords, Machine, Trained
+from agents.commands.shared import FramedRecords, Machines, Saved, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,4 +54,5 @@ class DPOSettings:
 
     task: Task
     training: Training
-    machine: Machine
+    saving: Saved
+    machine: Machines

@@ -26,7 +26,10 @@ def errors_as_messages(debug: bool) -> Iterator[None]:
         if debug or message is None:
             raise
         stopped = isinstance(error, KeyboardInterrupt)
-        _print("\n".join([message, *getattr(error, "__notes__", [])]), stopped)
+        notes = getattr(error, "__notes__", [])
+        if isinstance(error, Stopped) and not notes:
+            notes = ["The same command goes on with what was saved before, or begins again."]
+        _print("\n".join([message, *notes]), stopped)
         code = 2 if isinstance(error, OptionError) else 1
         asked = error.signal if isinstance(error, Stopped) else signal.SIGINT
         raise SystemExit(128 + asked if stopped else code) from error

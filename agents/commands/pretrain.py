@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Adapted, Fit, Machine, Network, Saved
+from agents.commands.shared import Adapted, Fit, Machines, Network, Saved
 
 TOKENIZERS = ("bpe", "characters", "bytes", "gpt2", "cl100k_base", "o200k_base")
 SAVED_TOKENIZERS = {"another name of tiktoken": "*_*", "hf:NAME": "hf:*", "FILE.json": "*.json"}
@@ -104,5 +104,5 @@ class PretrainSettings:
     text: Text
     network: PretrainedNetwork
     training: Training
-    machine: Machine
+    machine: Machines
     output: Output

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, FramedRecords, Machine, Saved, Trained
+from agents.commands.shared import Fit, FramedRecords, Machines, Saved, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,4 +64,4 @@ class RewardModelSettings:
     task: Task
     training: Training
     saving: Saved
-    machine: Machine
+    machine: Machines

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.commands.options import setting
-from agents.commands.shared import Fit, FramedRecords, Machine, Saved, Trained
+from agents.commands.shared import Fit, FramedRecords, Machines, Saved, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,4 +74,4 @@ class SFTSettings:
     training: Training
     choosing: Choosing
     saving: Saved
-    machine: Machine
+    machine: Machines

@@ -30,6 +30,24 @@ class Machine(Computation, Device):
     """Where and how to compute."""
 
 
+@dataclass(frozen=True)
+class Sharded:
+    """What each of several processes holds.
+
+    Attributes:
+        shard: Of several processes, which torchrun started, each holds a part of the network, of
+            its gradient and of the optimiser's moments instead of all (FSDP2): for what does not
+            fit.
+    """
+
+    shard: bool = False
+
+
+@dataclass(frozen=True)
+class Machines(Sharded, Machine):
+    """Where and how to compute, perhaps in several processes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Published:
     """A model of Hugging Face as it was published.

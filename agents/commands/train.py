@@ -15,6 +15,7 @@ from agents.commands.shared import (
     Prompted,
     RewardModels,
     Saved,
+    Sharded,
 )
 from agents.optimisation.settings import Optimisation
 
@@ -128,6 +129,11 @@ class Output(Saved):
 
 
 @dataclass(frozen=True)
+class Where(Sharded, Device):
+    """Where to compute, perhaps in several processes."""
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """Train a language model by reinforcement learning on a reward.
 
@@ -151,7 +157,7 @@ class TrainSettings:
         JOB_DEFAULTS,
     )
     network: NewNetwork = NewNetwork()
-    device: Device = Device()
+    device: Where = Where()
     output: Output = Output()
 
 

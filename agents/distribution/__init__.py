@@ -7,6 +7,8 @@ sharded          networks that no rank holds as a whole
 gathering        their weights, all together for a while
 checkpoints      checkpoints that all ranks write
 rows             their running episodes as those of one
+tensor_parallel  layers of one network on several ranks
+optimizers       the state of an optimiser in a checkpoint
 optimizer_files  the parts of a sharded network's optimiser on disk
 """
 

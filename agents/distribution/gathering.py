@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
+from agents.distribution.ranks import Ranks
+from policies import Policy
 from policies.linear import forget_packed
 
 M = TypeVar("M", bound=nn.Module)
@@ -89,7 +91,13 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                 mine.copy_(its)
 
 
+def save_whole(policy: Policy, folder: Path) -> Path:
+    """`policy.save(folder)`, sharded or not; of several processes the first one writes."""
+    with gathered(policy) as plain:
+        return Ranks.found().by_first(lambda: plain.save(folder))
+
+
 def give_up(module: nn.Module) -> None:
     """Let a sharded network give up what it has gathered for a pass without a way back."""
-    if plain_copy(module) is not module:
+    if hasattr(module, "reshard"):
         module.reshard()  # type: ignore[operator]

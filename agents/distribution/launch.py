@@ -3,11 +3,17 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from textenv.errors import OptionError
+
+TIMEOUT = "TEXTENV_TIMEOUT"
+"""Variable of the environment: seconds after which a process that is waited for is lost."""
 
 
 def start_of_torchrun() -> str | None:
@@ -26,12 +32,33 @@ def is_restart() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
+def timeout() -> timedelta | None:
+    """How long processes wait for one another, if `TIMEOUT` in the environment says so.
+
+    Raises:
+        OptionError: It is not a number of seconds.
+    """
+    told = os.environ.get(TIMEOUT)
+    if told is None:
+        return None
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise OptionError(f"{TIMEOUT} is {told!r}; it is a number of seconds, above 0")
+    return timedelta(seconds=seconds)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Within it the processes of torchrun know each other; a single process is left alone.
 
     They speak by gloo on CPUs and by NCCL on GPUs, of which each has the one of its local rank.
     Only the first one prints. What ends one of them is told to torchrun, which ends the others.
+
+    Raises:
+        OptionError: See `timeout`.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1" or dist.is_initialized():
         yield
@@ -39,7 +66,7 @@ def joined() -> Iterator[None]:
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=timeout())
     reasons = get_error_handler()
     reasons.initialize()
     with contextlib.ExitStack() as until_left:

@@ -24,6 +24,9 @@ BUCKET = 2**23
 """Gradients are summed in pieces of about this many numbers: few messages, little memory."""
 
 
+_reading_alike = False
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes that train together.
@@ -53,6 +56,17 @@ class Ranks:
                 "learner is made"
             )
         return cls()
+
+    @classmethod
+    def readers(cls) -> Self:
+        """Those that divide rows among themselves: this one alone once all read the same ones."""
+        return cls() if _reading_alike else cls.found()
+
+    @staticmethod
+    def read_alike() -> None:
+        """From now on all processes of the group read every row; see `tensor_parallel.split`."""
+        global _reading_alike
+        _reading_alike = True
 
     @property
     def first(self) -> bool:
@@ -112,6 +126,21 @@ class Ranks:
         with speaking():
             dist.all_reduce(numbers, operation)
         return int(numbers)
+
+    def total_later(self, number: int) -> Callable[[], int]:
+        """The same, asked for now; what is returned waits for the answer, and gives it."""
+        if self.size == 1:
+            return lambda: number
+        numbers = torch.tensor([number], device=_plain_device())
+        with speaking():
+            asked = dist.all_reduce(numbers, async_op=True)
+
+        def answer() -> int:
+            with speaking():
+                asked.wait()
+            return int(numbers)
+
+        return answer
 
     def largest(self, number: int) -> int:
         """The largest of the ranks' numbers."""

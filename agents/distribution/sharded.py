@@ -6,8 +6,11 @@ stage 3). A block's parameters are gathered when the block is computed, and give
 """
 
 import copy
+import ctypes
+import os
+import platform
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch import nn
@@ -18,7 +21,12 @@ from agents.distribution.ranks import Ranks
 from policies import Policy
 from textenv.errors import UnmetNeedError
 
-READS = ("outputs", "hidden_before", "hidden_states", "read")
+P = TypeVar("P", bound=Policy)
+
+KEPT = 2**18
+"""Bytes of the largest block that glibc may keep when it is freed."""
+
+READS = ("outputs", "hidden_before", "hidden_states")
 """Methods of a policy in which its blocks are computed."""
 
 
@@ -42,9 +50,9 @@ def shard(policy: Policy) -> Policy:
         )
     if COPY in vars(policy):
         raise UnmetNeedError("this policy is sharded already")
+    return_freed_memory()
     Ranks.found().copy_from_first(policy)
-    nothing = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in policy.parameters()}
-    plain = copy.deepcopy(policy, cast(dict[int, Any], nothing)).requires_grad_(False)
+    plain = emptied_copy(policy)
     for block in _blocks(policy):
         fully_shard(block)
     fully_shard(policy, reshard_after_forward=False)
@@ -57,6 +65,24 @@ def shard(policy: Policy) -> Policy:
             module.set_force_sum_reduction_for_comms(True)
     vars(policy)[COPY] = [plain]  # in a list, so that it is no part of the network
     return policy
+
+
+def emptied_copy(policy: P) -> P:
+    """The same network without weights, for `gathering.gathered` to fill."""
+    nothing = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in policy.parameters()}
+    return copy.deepcopy(policy, cast(dict[int, Any], nothing)).requires_grad_(False)
+
+
+def return_freed_memory() -> None:
+    """Let glibc give freed tensors back to the system, as it does in programs that free few.
+
+    It keeps blocks of up to 32 MB, a network's matrices among them, once one as large was freed: a
+    rank would hold what it gathered long after it has given it up. `MALLOC_MMAP_THRESHOLD_` in the
+    environment is left as it is; other libraries of C are left alone.
+    """
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        m_mmap_threshold = -3  # its number in malloc.h
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, KEPT)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

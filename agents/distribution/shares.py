@@ -76,7 +76,7 @@ def in_shares(
     Returns:
         The numbers of all rows, on every rank; see `Ranks.gathered`.
     """
-    ranks = Ranks.found() if torch.is_grad_enabled() else Ranks()
+    ranks = Ranks.readers() if torch.is_grad_enabled() else Ranks()
     every = torch.arange(len(counts), device=counts.device)
     if ranks.size == 1:
         return function(every)

@@ -56,7 +56,8 @@ class Verdicts:
         """
         names = tuple(rankings)
         if len(names) < 2:
-            raise PromptError(f"agreement is between labellers, and there is {names or 'none'}")
+            there = ", ".join(names) or "none"
+            raise PromptError(f"agreement is between labellers: give two or more, not {there}")
         said: dict[tuple[str, str, str], dict[int, tuple[float, float]]] = {}
         for column, name in enumerate(names):
             for ranking in rankings[name]:

@@ -3,21 +3,30 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
 import torch
 
 from agents.algorithms.preferences import DPO
+from agents.distribution import Ranks
+from agents.distribution.optimizers import restore, written_state
 from agents.evaluation import Interval, bootstrap_interval
 from agents.feedback.preferences import Ranking, preference_rollout
 from agents.feedback.reward_modelling import NO_PAIRS
 from agents.optimisation.settings import PrecisionName, falling
 from agents.preference_losses import ranked_pairs, sequence_log_ratios
 from agents.rollout import Rollout
+from agents.runs.state_files import read_state, write_state
+from agents.supervised.fitting import read_trained, write_trained
 from agents.supervised.sft import batches, steps_of
 from agents.trainer import Trainer
 from policies import Policy, tokenizer_of
 from textenv.errors import PromptError
 from textenv.frames import Frame
+
+STATE = "preferences"
+"""Name of the files of what is saved on the way."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ class DirectPreferences:
         micro_batch_tokens: Tokens that go through the network at once; see `Optimisation`.
         frame: What wraps messages; None for texts as they are.
         seed: Seed of the order.
+
+    Attributes:
+        done: Optimiser steps so far.
     """
 
     def __init__(
@@ -65,7 +77,7 @@ class DirectPreferences:
         seed: int = 0,
     ):
         self.policy, self.batch_size, self.seed = policy, batch_size, seed
-        self.frame = frame
+        self.frame, self.done = frame, 0
         self._trainer = Trainer(
             policy,
             algorithm,
@@ -77,7 +89,7 @@ class DirectPreferences:
         )
 
     def steps(self, rankings: Sequence[Ranking], epochs: int = 1) -> Iterator[DirectStep]:
-        """Learn from the rankings, one optimiser step at a time.
+        """Learn from the rankings, one optimiser step at a time; after `load` those that are left.
 
         Args:
             rankings: The data; rankings of nothing but ties teach nothing and are left out.
@@ -89,10 +101,36 @@ class DirectPreferences:
         rollout = self._with_reference(rankings)
         count = int(rollout.groups.max()) + 1
         total = steps_of(count, epochs, self.batch_size)
-        for number, batch in enumerate(batches(count, epochs, self.batch_size, self.seed)):
+        for batch in islice(batches(count, epochs, self.batch_size, self.seed), self.done, None):
             part = rollout.select(_rows(rollout, batch))
-            _, metrics = self._trainer.learn_from(part, number / total)
-            yield DirectStep(number + 1, metrics["loss"], metrics["pair_accuracy"])
+            _, metrics = self._trainer.learn_from(part, self.done / total)
+            self.done += 1
+            yield DirectStep(self.done, metrics["loss"], metrics["pair_accuracy"])
+
+    def save(self, folder: Path) -> None:
+        """Write what is trained, the optimiser and the number of steps, for a `Checkpoints.save`.
+
+        Of several processes all call it; the first one writes.
+        """
+        write_trained(self.policy, folder)
+        trainer = self._trainer
+        optimizer = written_state(folder, self.policy, trainer.optimizer)
+        kept = trainer.state_dict() | {"optimizer": optimizer}
+        state = {"done": self.done, "trainer": kept}
+        Ranks.found().by_first(lambda: write_state(folder, STATE, state))
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, with the same arguments and rankings.
+
+        Raises:
+            CheckpointError: It cannot be read, or belongs to another policy.
+        """
+        state = read_state(folder, STATE)
+        read_trained(self.policy, folder)
+        trainer = self._trainer
+        restore(folder, self.policy, trainer.optimizer, state["trainer"]["optimizer"])
+        trainer.load_state_dict(state["trainer"] | {"optimizer": None})
+        self.done = state["done"]
 
     def accuracy(self, rankings: Sequence[Ranking]) -> Interval:
         """Share of pairs in which the policy has raised the better answer more than the worse.

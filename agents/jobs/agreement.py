@@ -26,7 +26,13 @@ def run(settings: AgreementSettings) -> None:
     console, compared = Console(), settings.compared
     if compared.json is not None:
         check_file(compared.json, "--json")
-    found = agreement(by_labeller(compared.rankings), seed=compared.seed)
+    labellers = by_labeller(compared.rankings)
+    if len(labellers) < 2:
+        raise OptionError(
+            f"agreement is between labellers, and all of {' '.join(map(str, compared.rankings))} "
+            f"is by one, {', '.join(labellers) or 'nobody'}: give a file of another one, too"
+        )
+    found = agreement(labellers, seed=compared.seed)
     for table in tables(found):
         console.print(table)
     console.print(f"All together: Fleiss' kappa {_shown(found.fleiss)}", highlight=False)

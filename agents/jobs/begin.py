@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
+from agents.commands import dpo, reward_model
 from agents.commands.shared import Machine, Trained
+from agents.feedback import Ranking, has_messages, read_rankings, split_rankings
+from agents.jobs.environments import template_of_records
 from agents.jobs.machine import device_named
+from agents.jobs.other_commands import meant_for
 from agents.jobs.outputs import check_folder
 from policies import EncoderDecoderPolicy, Policy, tokenizer_of
 from policies.adapters import import_peft
 from policies.checkpoint import is_published, open_policy
 from policies.huggingface.base import TransformersPolicy
-from textenv.errors import AdapterError, OptionError
+from textenv.errors import AdapterError, MalformedRecordError, OptionError
+from textenv.frames import ChatTemplate, ModelTemplate
+from textenv.records import read_files
 
 Records = TypeVar("Records")
 
@@ -36,10 +42,52 @@ def begin_training(
     """
     device = device_named(machine.device)
     check_folder(task.out, "--out")
-    records = read()
+    try:
+        records = read()
+    except MalformedRecordError as error:
+        for sentence in meant_for(task):
+            error.add_note(sentence)
+        raise
     policy = begin_with(task.policy, task.stop, task.no_bos).to(device)
     tokenizer_of(policy, f"the policy in {task.policy}")
     return records, with_lora(policy, task.lora, machine.seed, task.policy)
+
+
+class Beginning(NamedTuple):
+    """What a training on preferences begins with.
+
+    Attributes:
+        policy: On its device and with its adapter.
+        learned: Rankings to learn from.
+        kept: Those that are held out.
+        template: What wraps their messages.
+    """
+
+    policy: Policy
+    learned: list[Ranking]
+    kept: list[Ranking]
+    template: ChatTemplate | ModelTemplate | None
+
+
+def begin_with_preferences(task: dpo.Task | reward_model.Task, machine: Machine) -> Beginning:
+    """Like `begin_training`, from files of rankings.
+
+    Args:
+        task: Names the files, too, and the share that is held out.
+        machine: Where to compute, and the seed of what is held out.
+
+    Raises:
+        TextEnvError: Something that was given cannot be used.
+    """
+    (learned, kept), policy = begin_training(
+        task,
+        machine,
+        lambda: split_rankings(
+            read_files(task.preferences, read_rankings), task.held_out, machine.seed
+        ),
+    )
+    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
+    return Beginning(policy, learned, kept, template)
 
 
 def begin_with(name: str | Path, stop: str | None = None, no_bos: bool = False) -> Policy:

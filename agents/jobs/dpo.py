@@ -4,16 +4,15 @@ from rich.console import Console
 
 from agents.algorithms.preferences import DPO, IPO
 from agents.commands.dpo import DPOSettings
-from agents.distribution import Ranks
-from agents.feedback import has_messages, read_rankings, split_rankings
+from agents.distribution.gathering import save_whole
 from agents.feedback.direct import DirectPreferences
-from agents.jobs.begin import begin_training, reference_of
-from agents.jobs.environments import template_of_records
+from agents.jobs.begin import begin_with_preferences, reference_of
+from agents.jobs.going_on import CHECKPOINT, unfinished
+from agents.jobs.machine import divided
 from agents.runs.stages import Stages
 from agents.supervised.sft import steps_of
 from policies import tokenizer_of
 from textenv.frames import load_frame
-from textenv.records import read_files
 
 LOSSES = {"dpo": DPO, "ipo": IPO}
 
@@ -29,17 +28,12 @@ def run(settings: DPOSettings) -> None:
     """
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
-    (learned, kept), policy = begin_training(
-        task,
-        machine,
-        lambda: split_rankings(
-            read_files(task.preferences, read_rankings), task.held_out, machine.seed
-        ),
-    )
-    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
+    work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
+    policy, learned, kept, template = begin_with_preferences(task, machine)
+    reference = reference_of(policy, task.lora)
     direct = DirectPreferences(
-        policy,
-        reference_of(policy, task.lora),
+        divided(policy, machine, reference),
+        reference,
         LOSSES[training.loss](beta=training.beta),
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -49,10 +43,19 @@ def run(settings: DPOSettings) -> None:
         seed=machine.seed,
     )
     total = steps_of(len(learned), training.epochs, training.batch_size)
-    with Stages(console).bar(training.loss.upper(), total, "steps") as advance:
+    if work.saved is not None:
+        direct.load(work.saved)
+        work.tell(direct.done, total)
+    with (
+        Stages(console).bar(training.loss.upper(), total, "steps") as advance,
+        work.saving_by(direct.save, direct.done) as saving,
+    ):
         for step in direct.steps(learned, training.epochs):
             advance(step.number, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
-    Ranks.found().by_first(lambda: policy.save(task.out))
+            saving.after(step.number)
+        saving.finish()
+    save_whole(policy, task.out)
+    work.finished()
     with console.status("Examination"):
         accuracy = direct.accuracy(kept)
     pairs = sum(len(ranking.pairs()) for ranking in kept)

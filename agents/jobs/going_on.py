@@ -1,8 +1,10 @@
 """Work that goes on where it was stopped, when the same command is given again."""
 
+import ast
+import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ from textenv.errors import CheckpointError
 from textenv.files import reason
 
 CHECKPOINT, STATE = "checkpoint", "run.json"
-MAY_CHANGE = {"save_every", "keep", "device", "report"}
+MAY_CHANGE = {"save_every", "keep", "device", "shard", "report"}
 """Options that a run which goes on may be given other values of."""
 WRITTEN = {"out", "json", "votes"}
 """Options that name what is written."""
+
+PIECES, PIECE = 64, 1 << 20
+"""Of a larger file than both together so many pieces of so many bytes are compared."""
 
 SAME_COMMAND = "The same command goes on with it."
 
@@ -86,7 +91,7 @@ class GoingOn:
                     fitting.load_weights(self.saved / place)
         done, steps = sum(f.done for f in fittings), sum(f.steps for f in fittings)
         if self.saved is not None:
-            self.console.print(f"Going on after step {done:,} of {steps:,}.")
+            self.tell(done, steps)
 
         def write(folder: Path) -> None:
             for fitting, place in zip(fittings, places, strict=True):
@@ -95,6 +100,10 @@ class GoingOn:
                     fitting.save_weights(folder / place)
 
         return self.saving_by(write, done, numbers)
+
+    def tell(self, done: int, steps: int) -> None:
+        """Say where the work goes on."""
+        self.console.print(f"Going on after step {done:,} of {steps:,}.")
 
     def saving_by(
         self,
@@ -155,25 +164,63 @@ def unfinished(folder: Path, settings: Any, options: Saved, console: Console) ->
     work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     names = [name for name in made_from if work.before.get(name) != made_from[name]]
     if names:
-        flags = [
-            f"--{name.replace('_', '-')} {shlex.quote(str(work.before.get(name)))}"
-            for name in names
-            if name in given
-        ]
-        other = flags or [f"another {name}" for name in names]
+        typed = [as_typed(name, work.before.get(name)) for name in names if name in given]
+        begun = " and ".join(typed) or f"with another {' and '.join(names)}"
         raise CheckpointError(
-            f"{folder} is of a run that is not done and was begun with {' '.join(other)}: give the "
+            f"{folder} is of a run that is not done and was begun {begun}: give the "
             "same to go on with it, write to another place, or remove the folder to begin again"
         )
     return work
 
 
+def as_typed(name: str, value: str | None) -> str:
+    """An option as it is typed, from the text of its value: a list gives it several times.
+
+    >>> as_typed("data", "['a b.jsonl', 'c.jsonl']")
+    "with --data 'a b.jsonl' --data c.jsonl"
+    >>> as_typed("remove_length", "False")
+    'without --remove-length'
+    """
+    flag = f"--{name.replace('_', '-')}"
+    if value in (None, "None", "False", "[]"):
+        return f"without {flag}"
+    if value == "True":
+        return f"with {flag}"
+    values = ast.literal_eval(value) if value.startswith("['") else [value]
+    return "with " + " ".join(f"{flag} {shlex.quote(str(one))}" for one in values)
+
+
 def _checksums(value: Any) -> dict[str, str]:
-    """The content of what an option names, by path: a file, or the files in a folder."""
+    """The content of what an option names, by path: a file, or the files of a policy's folder."""
     text = str(value)
     path = Path(text.rpartition(":")[0] if ".py:" in text else text)
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
-    return {str(file): checksum(file) for file in files}
+    files = [path] if path.is_file() else sorted(p for p in _of_policy(path) if p.is_file())
+    return {str(file): fingerprint(file) for file in files}
+
+
+def _of_policy(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and one below it, such as an adapter; not what is saved on the way."""
+    for path in folder.glob("*"):
+        yield path
+        if not path.name.startswith((".", CHECKPOINT)):
+            yield from path.glob("*")
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file from another one: its checksum; of a large one, of pieces of it.
+
+    Weights of 100 GB would take minutes at every start, and weights that were trained on differ
+    everywhere.
+    """
+    size = path.stat().st_size
+    if size <= PIECES * PIECE:
+        return checksum(path)
+    found = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        for number in range(PIECES):
+            file.seek(number * (size - PIECE) // (PIECES - 1))
+            found.update(file.read(PIECE))
+    return found.hexdigest()
 
 
 def part_of_stage(folder: Path, key: str, options: Saved, console: Console) -> GoingOn:

@@ -17,6 +17,7 @@ from agents.jobs.begin import begin_with, reference_of, with_lora
 from agents.jobs.environments import environment_for, fit_prompts, frame_of, room_for_prompts
 from agents.jobs.holding_out import hold_out
 from agents.jobs.machine import device_named
+from agents.jobs.networks import uneven_heads
 from agents.jobs.reward_models import reward_model_of
 from agents.runs.learner_checkpoint import POLICY, REFERENCE
 from agents.runs.stages import Stages
@@ -160,9 +161,7 @@ def _demo_policy(settings: TrainSettings, stages: Stages) -> TransformerPolicy:
     """The GPT of the demo, from the cache if an earlier run has left it there."""
     network = settings.network
     if network.n_embd % network.n_head:
-        raise OptionError(
-            f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share it"
-        )
+        raise uneven_heads(network)
     shape = speeches.Pretraining(
         total_tokens=network.pretrain_tokens,
         n_layer=network.n_layer,

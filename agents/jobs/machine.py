@@ -1,12 +1,21 @@
 """Where and how a job computes."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 
-from agents.commands.shared import Machine
+from agents.commands.shared import Machine, Sharded
+from agents.distribution.gathering import gathered
 from policies import Policy
-from textenv.errors import DeviceError
+from policies.adapter_view import AdapterView
+from policies.huggingface.base import TransformersPolicy
+from textenv.errors import DeviceError, OptionError
+
+P = TypeVar("P", bound=Policy)
 
 
 def device_named(name: str) -> torch.device:
@@ -32,6 +41,40 @@ def device_named(name: str) -> torch.device:
             f"{', '.join(there)}"
         ) from error
     return device
+
+
+def divided(policy: P, sharded: Sharded, *references: Policy) -> P:
+    """The policy, divided among processes if that was asked for; references are divided with it.
+
+    Those that share the policy's weights are divided by that already.
+
+    Raises:
+        OptionError: There is one process.
+    """
+    if not sharded.shard:
+        return policy
+    if not dist.is_initialized():
+        raise OptionError(
+            "--shard divides a network among processes, and this is a single one: begin with "
+            "torchrun --nproc-per-node N -m textenv, or leave it out"
+        )
+    from agents.distribution.sharded import shard  # FSDP takes a second: only where needed
+
+    shard(policy)
+    for reference in references:
+        if not isinstance(reference, AdapterView):
+            shard(reference)
+    return policy
+
+
+@contextmanager
+def undivided(policy: Policy, reference: Policy) -> Iterator[tuple[Policy, Policy]]:
+    """Within it a policy and its reference have all their weights; themselves if not divided."""
+    with gathered(policy) as whole, gathered(reference) as other:
+        if whole is not policy and isinstance(reference, AdapterView):
+            assert isinstance(whole, TransformersPolicy)  # which has the adapter
+            other = whole.reference()
+        yield whole, other
 
 
 def faster_in_bfloat16(device: torch.device) -> bool:

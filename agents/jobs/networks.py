@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from agents.commands.pretrain import PretrainedNetwork
+from agents.commands.shared import Network
 from policies import Policy, TransformerConfig, TransformerPolicy
 from policies.rotary import NTK, Linear, Llama3, Scaling, YaRN
 from textenv import Tokenizer
@@ -31,9 +32,7 @@ def check_sizes(network: PretrainedNetwork) -> None:
             "heads share one's keys"
         )
     if network.n_embd % network.n_head:
-        raise OptionError(
-            f"--n-head {network.n_head} does not divide --n-embd {network.n_embd}: heads share it"
-        )
+        raise uneven_heads(network)
     if network.form == "llama" and (network.n_embd // network.n_head) % 2:
         raise OptionError(
             f"a head has --n-embd {network.n_embd} / --n-head {network.n_head} numbers, and rotary "
@@ -82,3 +81,14 @@ def _scaling(kind: str, factor: float, trained: int) -> Scaling:
     if kind in ("yarn", "llama3"):
         return (YaRN if kind == "yarn" else Llama3)(factor, trained)
     return (Linear if kind == "linear" else NTK)(factor)
+
+
+def uneven_heads(network: Network) -> OptionError:
+    """What to raise where the heads cannot share the width evenly."""
+    heads, width = network.n_head, network.n_embd
+    below = width // heads * heads
+    fitting = f"{below} or {below + heads}" if below else str(heads)
+    return OptionError(
+        f"--n-head {heads} does not divide --n-embd {width}, which heads share: take --n-embd "
+        f"{fitting}, or another --n-head"
+    )

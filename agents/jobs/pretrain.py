@@ -15,10 +15,11 @@ from rich.text import Text
 from agents.commands.parsing import to_flat, to_kept
 from agents.commands.pretrain import PretrainedNetwork, PretrainSettings
 from agents.distribution import Ranks
+from agents.distribution.gathering import gathered, save_whole
 from agents.jobs.begin import begin_with, refuse_encoder_decoder, with_lora
 from agents.jobs.fit import fit_arguments
 from agents.jobs.going_on import CHECKPOINT, SAME_COMMAND
-from agents.jobs.machine import device_named
+from agents.jobs.machine import device_named, divided
 from agents.jobs.networks import check_sizes, new_network, wide_enough
 from agents.jobs.outputs import check_folder
 from agents.jobs.weights import files_and_weights
@@ -57,7 +58,7 @@ from textenv.records import read_records
 from textenv.tokenizers import CharacterTokenizer, prompt_frame, train_bpe
 
 CONFIG = "pretraining.json"
-MAY_CHANGE = ("report_every", "save_every", "keep", "device")
+MAY_CHANGE = ("report_every", "save_every", "keep", "device", "shard")
 """Options that a run which goes on may be given other values of."""
 ADDED = {
     "stop": "None",
@@ -126,7 +127,7 @@ def run(settings: PretrainSettings) -> None:
     full = training.accumulate * training.batch_size
     ramp = BatchRamp(training.ramp_start, training.ramp_tokens) if training.ramp_tokens else None
     fitting = Fitting(
-        model,
+        divided(model, settings.machine),
         steps=steps_of_tokens(training.tokens, network.window, full, ramp),
         precision=getattr(torch, settings.machine.precision),
         seed=settings.machine.seed,
@@ -140,30 +141,36 @@ def run(settings: PretrainSettings) -> None:
     ranks.by_first(lambda: write_whole(out / CONFIG, json.dumps(described, indent=2)))
 
     def write(folder: Path) -> None:
-        ranks.by_first(lambda: model.save(folder / POLICY))
+        save_whole(model, folder / POLICY)
         fitting.save(folder)
 
-    with (
-        stages.bar("Pretraining", training.tokens, "tokens") as advance,
-        Saving(checkpoints, write, schedule, console, SAME_COMMAND, done=fitting.done) as saving,
-    ):
-        for step in pretraining_steps(
-            model,
-            learned,
-            total_tokens=training.tokens,
-            window=network.window,
-            batch_size=training.batch_size,
-            accumulate=training.accumulate,
-            ramp=ramp,
-            seed=settings.machine.seed,
-            fitting=fitting,
+    if fitting.done < fitting.steps:
+        with (
+            stages.bar("Pretraining", training.tokens, "tokens") as advance,
+            Saving(
+                checkpoints, write, schedule, console, SAME_COMMAND, done=fitting.done
+            ) as saving,
         ):
-            advance(step.tokens, f"loss {step.loss:.3f}")
-            saving.after(step.number)
-            if step.number % report_every == 0 or step.number == fitting.steps:
-                _report(model, kept, network.window, step.number, console)
-        saving.finish()
-    ranks.by_first(lambda: model.save(out))
+            for step in pretraining_steps(
+                model,
+                learned,
+                total_tokens=training.tokens,
+                window=network.window,
+                batch_size=training.batch_size,
+                accumulate=training.accumulate,
+                ramp=ramp,
+                seed=settings.machine.seed,
+                fitting=fitting,
+            ):
+                advance(step.tokens, f"loss {step.loss:.3f}")
+                saving.after(step.number)
+                if step.number % report_every == 0 or step.number == fitting.steps:
+                    with gathered(model) as whole:
+                        _report(whole, kept, network.window, step.number, console)
+            saving.finish()
+    else:
+        console.print(f"It had ended: --tokens above {training.tokens} goes on with it.")
+    save_whole(model, out)
     console.print(f"Policy: {out}", soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """The job of `textenv reward-model`: a reward model from preferences."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -9,12 +10,12 @@ from rich.table import Table
 
 from agents.commands.reward_model import RewardModelSettings
 from agents.distribution import Ranks
+from agents.distribution.gathering import gathered
 from agents.feedback import (
     Asked,
     Calibration,
     LengthBias,
     calibration,
-    has_messages,
     kwise,
     laid_flat,
     length_bias,
@@ -22,23 +23,20 @@ from agents.feedback import (
     pair_accuracy,
     pairwise,
     plackett_luce,
-    read_rankings,
     remove_length,
     reward_model_steps,
-    split_rankings,
 )
 from agents.feedback.reward_modelling import with_pairs
-from agents.jobs.begin import begin_training
-from agents.jobs.environments import template_of_records
+from agents.jobs.begin import begin_with_preferences
 from agents.jobs.fit import fit_arguments
 from agents.jobs.going_on import CHECKPOINT, unfinished
+from agents.jobs.machine import divided
 from agents.runs.stages import Stages
 from agents.supervised import Fitting, read_examples
 from agents.supervised.sft import steps_of
 from policies import RewardModel, RewardModelEnsemble
 from textenv.errors import MalformedRecordError
 from textenv.frames import Frame
-from textenv.records import read_files
 
 LOSSES = {"kwise": kwise, "pairwise": pairwise, "plackett-luce": plackett_luce}
 
@@ -55,14 +53,7 @@ def run(settings: RewardModelSettings) -> None:
     console = Console()
     task, training, machine = settings.task, settings.training, settings.machine
     work = unfinished(task.out / CHECKPOINT, settings, settings.saving, console)
-    (learned, kept), policy = begin_training(
-        task,
-        machine,
-        lambda: split_rankings(
-            read_files(task.preferences, read_rankings), task.held_out, machine.seed
-        ),
-    )
-    template = template_of_records(task.frame, policy, has_messages([*learned, *kept]))
+    policy, learned, kept, template = begin_with_preferences(task, machine)
     members = [
         RewardModel.with_fresh_head(policy, machine.seed, template)
         if task.members == 1
@@ -73,6 +64,8 @@ def run(settings: RewardModelSettings) -> None:
     demonstrations = laid_flat(learned, frame)
     if task.reference is not None:
         demonstrations = _demonstrations(task.reference, frame)
+    for member in members:
+        divided(member.trunk, machine)
     steps = steps_of(len(with_pairs(learned)), training.epochs, training.batch_size)
     fittings = [
         Fitting(
@@ -102,7 +95,9 @@ def run(settings: RewardModelSettings) -> None:
                 advance(done, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
                 saving.after(done)
         saving.finish()
-    with console.status("Examination"):
+    with ExitStack() as until_left, console.status("Examination"):
+        for member in members:  # from here on all weights, where they were divided
+            member.trunk = until_left.enter_context(gathered(member.trunk))
         before = [length_bias(member, kept) for member in members]
         for member in members:
             if task.remove_length:
@@ -111,11 +106,11 @@ def run(settings: RewardModelSettings) -> None:
         model = members[0] if task.members == 1 else RewardModelEnsemble(members)
         accuracy, table = pair_accuracy(model, kept), calibration(model, kept)
         bias = length_bias(model, kept)
-    Ranks.found().by_first(lambda: model.save(task.out))
+        alone = ", ".join(f"{pair_accuracy(member, kept).mean:.3f}" for member in members)
+        Ranks.found().by_first(lambda: model.save(task.out))
     work.finished()
     console.print(f"Accuracy on {sum(len(r.pairs()) for r in kept)} held-out pairs: {accuracy}")
     if task.members > 1:
-        alone = ", ".join(f"{pair_accuracy(member, kept).mean:.3f}" for member in members)
         console.print(f"Accuracy of the members: {alone}")
     console.print(calibration_table(table))
     console.print(length_table(bias, before if task.remove_length else []))

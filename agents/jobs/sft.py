@@ -14,11 +14,13 @@ from rich.table import Table
 
 from agents.commands.sft import Choosing, SFTSettings
 from agents.distribution import Ranks
+from agents.distribution.gathering import gathered, load_weights, save_whole
 from agents.jobs.begin import begin_training
 from agents.jobs.environments import template_of_records
 from agents.jobs.fit import fit_arguments
 from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.jobs.holding_out import hold_out
+from agents.jobs.machine import divided
 from agents.runs.stages import Stages
 from agents.supervised import (
     Example,
@@ -100,7 +102,7 @@ def run(settings: SFTSettings) -> None:
     measures = _measures(settings.choosing, kept, model.device)
     total = steps_of(len(learned), training.epochs, training.batch_size)
     fitting = Fitting(
-        model,
+        divided(model, machine),
         steps=total,
         precision=getattr(torch, machine.precision),
         seed=machine.seed,
@@ -110,7 +112,7 @@ def run(settings: SFTSettings) -> None:
     if noted:
         before = noted["before"]
     else:
-        before = held_out_answer_loss(model, kept) if kept else math.nan
+        before = _loss(model, kept) if kept else math.nan
     curve = Curve.of(noted["curve"]) if noted else Curve()
 
     def numbers() -> dict[str, Any]:
@@ -145,12 +147,17 @@ def run(settings: SFTSettings) -> None:
         saving.finish()
     if measures:
         _choose(model, curve.epochs, settings.choosing.choose_by, task.out, console)
-    fitting.ranks.by_first(lambda: model.save(task.out))
+    save_whole(model, task.out)
     work.finished()
     if kept:
-        after = held_out_answer_loss(model, kept)
+        after = _loss(model, kept)
         console.print(f"Loss of held-out answers, nats a token: {before:.3f} -> {after:.3f}")
     console.print(f"Policy: {task.out}", soft_wrap=True)
+
+
+def _loss(model: Policy, kept: list[Example]) -> float:
+    with gathered(model) as whole:
+        return held_out_answer_loss(whole, kept)
 
 
 def _measures(choosing: Choosing, kept: list[Example], device: torch.device) -> dict[str, Measure]:
@@ -183,7 +190,7 @@ def _choose(model: Policy, curve: list[Epoch], by: str, out: Path, console: Cons
     name = SCORE if by == "reward-model" else LOSS
     best = best_epoch(curve, name, largest=name == SCORE)
     assert best.folder is not None
-    model.load_weights(out / best.folder)
+    load_weights(model, out / best.folder)
     Ranks.found().by_first(lambda: write_curve(out, curve, by, best))
     table = Table(title=f"Epochs, chosen by {by}", title_justify="left")
     for column in ("epoch", "loss of its steps", *best.measured, ""):

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -201,12 +201,8 @@ def pretrain(
         seed=settings.seed,
     )
     folder = pretrained_folder(settings)
-    unfinished = Checkpoints(folder.with_name(f"{folder.name}-unfinished"), keep=2)
     ranks = Ranks.found()
-    if ranks.of_first(ranks.first and unfinished.are_being_written()):
-        # By a run that needs the same policy.
-        number = ranks.of_first(os.getpid())
-        unfinished = Checkpoints(unfinished.folder.with_name(f"{folder.name}-{number}"))
+    unfinished = _unfinished(folder, ranks.of_first(ranks.first and _first_free(folder)))
     if saved := unfinished.newest():
         policy.load_weights(saved / POLICY)
         fitting.load(saved)
@@ -230,7 +226,7 @@ def pretrain(
             on_step(step)
             saving.after(step.number)
     ranks.by_first(lambda: _save_whole(policy, folder))
-    ranks.by_first(unfinished.remove)
+    ranks.by_first(lambda: _remove_unfinished(folder))
     return policy
 
 
@@ -249,6 +245,25 @@ def cache_folder() -> Path:
     if given := os.environ.get("TEXTENV_CACHE"):
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "textenv"
+
+
+def _unfinished(folder: Path, number: int) -> Checkpoints:
+    """Where a pretraining is saved on the way; there are several if several runs do the same."""
+    more = f"-{number}" if number > 1 else ""
+    return Checkpoints(folder.with_name(f"{folder.name}-unfinished{more}"), keep=2)
+
+
+def _first_free(folder: Path) -> int:
+    """The first one that no other run is writing. One that was stopped is found again so."""
+    return next(n for n in count(1) if not _unfinished(folder, n).are_being_written())
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """The policy is there: nobody goes on with a pretraining that was stopped."""
+    form = re.compile(re.escape(folder.name) + r"-unfinished(-\d+)?")
+    for path in [path for path in folder.parent.iterdir() if form.fullmatch(path.name)]:
+        if not (stopped := Checkpoints(path)).are_being_written():
+            stopped.remove()
 
 
 def _save_whole(policy: TransformerPolicy, folder: Path) -> None:

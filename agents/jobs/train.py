@@ -32,11 +32,11 @@ from agents.jobs.inputs import (
     sources_of,
     with_critic,
 )
-from agents.jobs.machine import device_named
+from agents.jobs.machine import device_named, divided, undivided
 from agents.jobs.outputs import check_folder
 from agents.optimisation.settings import falling
 from agents.report.training import MEASURES, write_training_report
-from agents.runs.checkpoints import flush, write_whole
+from agents.runs.checkpoints import Checkpoints, flush, write_whole
 from agents.runs.learner_checkpoint import POLICY, read_learner, write_learner
 from agents.runs.loggers import CSVLogger, Logger, check_loggers, log_evaluation, loggers_of_run
 from agents.runs.progress import watch
@@ -63,7 +63,7 @@ ENDED = "ended.json"
 """In a checkpoint, once all is learned: the tokens that were asked for."""
 STARTED_BY = "started_by.txt"
 """In the folder of a run of torchrun: which start of it."""
-MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "debug"}
+MAY_CHANGE = {"resume", "tokens", "save_every", "keep", "device", "shard", "debug"}
 """Options that a run may be given when it is resumed."""
 
 
@@ -147,8 +147,24 @@ def train(
         Stopped: A signal asked for it; the learner was saved after a whole update.
     """
     device_named(settings.device.device)  # what cannot be used is found before the long work
-    schedule = Schedule.of(settings.output.save_every)
-    saved = None if resume is None else resume.checkpoints().newest()
+    if resume is None:
+        return _train(settings, root, console)
+    checkpoints = of_ranks(resume.checkpoints(settings.output.keep))
+    # To the end: another process that resumed it meanwhile would go on from what is read now.
+    with checkpoints.owned():
+        return _train(settings, root, console, resume, checkpoints)
+
+
+def _train(
+    settings: TrainSettings,
+    root: str | Path,
+    console: Console,
+    resume: RunFolder | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Result:
+    """The job of `train`; of a run that is resumed, with its checkpoints, which nobody else has."""
+    Schedule.of(settings.output.save_every)  # whether it can be read
+    saved = checkpoints.newest() if checkpoints else None
     if resume and saved is None:
         console.print(f"Nothing was saved in {resume.path} yet: the run begins again.")
     check_loggers(settings.output.logger)
@@ -163,6 +179,12 @@ def train(
     training, asked, held_out = prompts_of(settings, sources, actor, console)
     policy = with_critic(actor, reward, made)
     keep_template(actor, named_template(talk.frame, actor))
+    if settings.device.shard and settings.task.lora and policy is not actor:
+        raise OptionError(
+            "--shard cannot divide an adapter's model together with a critic of its own, which "
+            "--reward-model gives it: leave --lora or --shard out"
+        )
+    divided(policy, settings.device, reference)
     envs = environment_of(settings, actor, training, reward)
     algorithm = make_algorithm(settings, made, actor)
     ranks = Ranks.found()
@@ -176,33 +198,34 @@ def train(
 
     ranks.by_first(begin)
 
-    def examine(who: Policy, on_answers: Callable[[int], object] = lambda done: None) -> Evaluation:
-        return evaluate(
-            who,
-            envs,
-            asked,
-            reference=reference,
-            temperature=settings.training.temperature,
-            seed=settings.training.seed,
-            on_answers=on_answers,
-        )
+    def examine(
+        learned: bool, on_answers: Callable[[int], object] = lambda done: None
+    ) -> Evaluation:
+        with undivided(policy, reference) as (learns, refers):
+            return evaluate(
+                learns if learned else refers,
+                envs,
+                asked,
+                reference=refers,
+                temperature=settings.training.temperature,
+                seed=settings.training.seed,
+                on_answers=on_answers,
+            )
 
-    def answers(name: str, who: Policy) -> Evaluation:
+    def answers(name: str, learned: bool) -> Evaluation:
         with stages.bar(name, len(asked), "answers") as advance:
-            return examine(who, advance)
+            return examine(learned, advance)
 
-    before = answers("Answers before", reference)
+    before = answers("Answers before", False)
     learner = _learner(settings, policy, envs, algorithm, reference)
     if saved:
         read_learner(learner, saved)
-    if saved and _has_ended(saved, settings.training.tokens):
-        with of_ranks(run.checkpoints()).owned():
-            pass  # removes what a kill within the last save has left
-    else:
+    if not (saved and _has_ended(saved, settings.training.tokens)):
+        checkpoints = checkpoints or of_ranks(run.checkpoints(settings.output.keep))
         with stages.timed(made.__name__):
-            _learn(learner, settings, run, console, schedule, lambda: examine(policy))
+            _learn(learner, settings, run, checkpoints, console, lambda: examine(True))
     try:
-        after = answers("Answers after", policy)
+        after = answers("Answers after", True)
     except KeyboardInterrupt as error:
         error.__notes__ = [f"Saved. {_to_go_on(run)}"]
         raise
@@ -296,7 +319,8 @@ def _settings_to_resume(run: RunFolder, given: TrainSettings, names: set[str]) -
         longer = replace(settings.training, tokens=given.training.tokens)
         settings = replace(settings, training=longer)
     changed = {name: getattr(given.output, name) for name in names & {"save_every", "keep"}}
-    device = given.device if "device" in names else settings.device
+    placed = {name: getattr(given.device, name) for name in names & {"device", "shard"}}
+    device = replace(settings.device, **placed)
     return replace(settings, output=replace(settings.output, **changed), device=device)
 
 
@@ -332,14 +356,14 @@ def _learn(
     learner: Learner,
     settings: TrainSettings,
     run: RunFolder,
+    checkpoints: Checkpoints,
     console: Console,
-    schedule: Schedule,
     examine: Callable[[], Evaluation],
 ) -> None:
     """Train to the end, and leave a checkpoint in `run` whatever happens."""
     learner.runtime_state()  # what cannot be saved says so now, and not when it is lost
     output, evaluations = settings.output, CSVLogger(run.path / "evaluations.csv")
-    checkpoints, ended = run.checkpoints(output.keep), False
+    ended = False
     learner.rescue_folder = checkpoints
     learner.resume_command = f"go on with textenv train --resume {run.path}"
 
@@ -357,7 +381,7 @@ def _learn(
         Saving(
             checkpoints,
             write,
-            schedule,
+            Schedule.of(output.save_every),
             console,
             _to_go_on(run),
             done=learner.updates_done,

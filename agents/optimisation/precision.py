@@ -57,9 +57,7 @@ class Precision:
         """
         # Unscaled first: `max_norm` is a bound on the true gradients.
         self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-        if hasattr(norm, "full_tensor"):  # of a sharded network
-            norm = norm.full_tensor()
+        norm = clip(parameters, max_norm)
         self._check("norm of the gradient", norm)
         self.scaler.step(optimizer)
         self.scaler.update()
@@ -77,6 +75,25 @@ class Precision:
         """Continue with the scale that `state_dict` returned."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def clip(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients down to a norm of `max_norm` together; returns the norm that they had.
+
+    Processes may hold parts of some parameters, and others as a whole.
+    """
+    kinds: dict[bool, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            kinds.setdefault(hasattr(parameter, "full_tensor"), []).append(parameter)
+    if not kinds:
+        return torch.zeros(())
+    norms = [nn.utils.get_total_norm([p.grad for p in kind]) for kind in kinds.values()]
+    whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    norm = whole[0] if len(whole) == 1 else torch.stack(whole).norm()
+    for kind in kinds.values():
+        nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
+    return norm
 
 
 def check_finite(name: str, value: Tensor) -> None:

@@ -23,7 +23,7 @@ def text_loss(
         windows: Number of windows to read.
         length: Tokens of a window.
     """
-    drawn, ranks = random_windows(stream, trainer.generator, windows, length), trainer.ranks
+    drawn, ranks = random_windows(stream, trainer.generator, windows, length), trainer.readers
     together = max((trainer.micro_batch_tokens or drawn.size) // length, 1)
     shares = [
         np.split(share, range(together, len(share), together)) if len(share) else []

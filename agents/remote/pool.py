@@ -140,6 +140,7 @@ class Pool(ABC):
 
         Raises:
             WorkerDiedError: It will not come.
+            LostProcessError: Nor would it from another worker.
         """
 
     def post(self, buffer: Buffer) -> Any:
@@ -252,6 +253,7 @@ class Pool(ABC):
             except WorkerDiedError as error:
                 one.lost += 1
                 if one.lost == TRIES:
+                    one.lost = 0  # who collects again gets as many tries
                     raise LostProcessError(
                         f"{TRIES} workers died one after the other when they were asked for "
                         f"{one.order.count} {one.order.kind}; the last time: {error}"
@@ -346,11 +348,15 @@ class Pool(ABC):
         self._continued = state["continued"]
         self.weights, self._posted = SentWeights(self.policy), None
         self.weights.version = state["version"]
+        for worker in workers:  # what was written although it is frozen is sent from then on
+            for saved in worker["orders"]:
+                self.weights.names += [n for n in saved["names"] if n not in self.weights.names]
+        posted = {version: self.post(np.asarray(x)) for version, x in state["weights"].items()}
         self._places = []  # the workers of before leave room for the new ones
         self._places = self._hire_all([worker["state"] for worker in workers])
         for place, worker in zip(self._places, workers, strict=True):
             for saved in worker["orders"]:
-                order = Order(**saved)
-                buffer = np.asarray(state["weights"][str(order.version)])
-                answer = self.ask(place.worker, "play", order, self.post(buffer))
+                order, version = Order(**saved), str(saved["version"])
+                buffer = np.asarray(state["weights"][version])
+                answer = self.ask(place.worker, "play", order, posted[version])
                 place.asked.append(_Asked(order, buffer, answer))

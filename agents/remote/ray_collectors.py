@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import re
+import time
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +18,12 @@ from agents.remote.pool import Pool, WorkerDiedError
 from agents.remote.weights import Buffer
 from agents.remote.worker import Part, Worker
 from policies import Policy
-from textenv.errors import UnmetNeedError
+from textenv.errors import LateWorkerWarning, LostProcessError, UnmetNeedError
 from textenv.imports import optional
+
+PATIENCE = 3.0
+"""Seconds after which it is said that workers wait for processors."""
+_COLOURS = re.compile(r"\x1b\[\d+m")
 
 
 class RayCollectors(Pool):
@@ -42,6 +51,8 @@ class RayCollectors(Pool):
         num_gpus: GPUs of each worker; with any the policy computes on it.
 
     Raises:
+        LostProcessError: A worker cannot begin, for instance since a module that the environment
+            needs is not there.
         MissingExtraError: Ray is not installed.
         UnmetNeedError: The cluster has not so many processors or GPUs, or the rows cannot be
             divided.
@@ -74,9 +85,29 @@ class RayCollectors(Pool):
                     f"{there.get(kind, 0):g}: take fewer workers, less for each "
                     f"(num_{kind.lower()}s), or start Ray with more (ray.init(num_cpus=...))"
                 )
+        self._wait_for_room(wanted)
         self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._sent: Any = None
         super().__init__(policy, envs, temperature, seed, workers=workers, staleness=staleness)
+
+    def _wait_for_room(self, wanted: Mapping[str, float]) -> None:
+        """Say that there is too little at the moment, unless there soon is enough."""
+        for _ in range(int(PATIENCE / 0.1) + 1):
+            free = self._ray.available_resources()
+            short = [kind for kind, count in wanted.items() if count > free.get(kind, 0)]
+            if not short:
+                return
+            gc.collect()  # a learner that was let go of may hang in a circle, and hold its workers
+            time.sleep(0.1)  # who has just let go of them is still counted
+        told = " and ".join(
+            f"{wanted[kind]:g} {kind}s, {free.get(kind, 0):g} free" for kind in short
+        )
+        warnings.warn(
+            f"the workers wait for processors of Ray that others have ({told}): end the programs, "
+            "or let go of the learners, that have them (del learner)",
+            LateWorkerWarning,
+            stacklevel=3,
+        )
 
     def hire(self, index: int) -> Any:
         """A new actor; policy and environment are put into Ray's store for the first one."""
@@ -121,7 +152,14 @@ class RayCollectors(Pool):
             raise cause from error
         except errors.RayError as error:
             # What happened stands first, and often why in the end.
-            lines = [line.strip() for line in str(error).strip().splitlines()]
+            lines = [line.strip() for line in _COLOURS.sub("", str(error)).strip().splitlines()]
+            if getattr(error, "actor_init_failed", False):  # so would that of any other
+                raise LostProcessError(
+                    f"a worker could not begin: {lines[-1]}. Policy and environment are unpickled "
+                    "there; a module of yours must be one that it can import: define it in the "
+                    "script that is run, install it, or put its folder into PYTHONPATH before Ray "
+                    "is started"
+                ) from error
             raise WorkerDiedError(" ... ".join(dict.fromkeys([lines[0], lines[-1]]))) from error
         # A copy: arrays in Ray's store cannot be written to, which those who save them may want.
         return replace(part, state=copy.deepcopy(part.state))

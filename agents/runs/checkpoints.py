@@ -49,7 +49,8 @@ class Checkpoints:
     """The checkpoints of one run: the newest in `folder`, those before it beside it.
 
     Args:
-        folder: Where the newest stands, or will. Other files that lie in it stay in it.
+        folder: Where the newest stands, or will. Other files that lie in it stay in it, and go to
+            the folder above with `remove`.
         keep: How many are kept, the newest included.
 
     Attributes:
@@ -68,7 +69,7 @@ class Checkpoints:
             folder = folder.resolve()
         self.folder, self.keep = folder, keep
         self.part = folder.with_name(f".{folder.name}.part")
-        self._made_before = False
+        self._made_before = self._is_owned = False
 
     # ---------------------------------------------------------------- writing
 
@@ -142,11 +143,16 @@ class Checkpoints:
     def owned(self) -> Iterator[None]:
         """Around a run that writes checkpoints: another process that would write them is refused.
 
+        Within it, it may be entered again.
+
         What a kill has left is undone: half a checkpoint, or a newest one that is not in its place.
 
         Raises:
             CheckpointError: Another process is writing them.
         """
+        if self._is_owned:
+            yield
+            return
         lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -162,14 +168,18 @@ class Checkpoints:
             shutil.rmtree(self.part, ignore_errors=True)
             if not self.folder.exists() and (before := next(self._before(), None)) is not None:
                 os.rename(before, self.folder)
+            self._is_owned = True
             yield
         finally:
-            if lock.is_locked:
+            self._is_owned = False
+            if lock.is_locked:  # filelock looks whether the file that it has locked is still there
                 Path(lock.lock_file).unlink(missing_ok=True)
                 lock.release()
 
     def are_being_written(self) -> bool:
-        """Whether another process, or other code of this one, is in `owned`."""
+        """Whether a process, this one included, is in `owned`."""
+        if self._is_owned:
+            return True
         try:
             with self.owned():
                 return False
@@ -177,9 +187,17 @@ class Checkpoints:
             return True
 
     def remove(self) -> None:
-        """Remove all of them: the run is done, and what it has made stands elsewhere."""
+        """Remove all of them: the run is done, and what it has made stands elsewhere.
+
+        Other files that lie in one go to the folder above.
+        """
         for path in (*self._before(), self.folder):  # the newest goes last
             if path.exists():
+                for entry in self._foreign(path) if (path / MANIFEST).exists() else []:
+                    above = path.with_name(entry.name)
+                    if above.exists():
+                        above = path.with_name(f"{path.name}-{entry.name}")
+                    os.rename(entry, above)
                 os.rename(path, self.part)
                 shutil.rmtree(self.part)
 
@@ -247,13 +265,17 @@ class Checkpoints:
 
     def _remove(self, path: Path) -> None:
         """Remove one that was replaced, but for files that others have put there."""
-        known = _listed(path)
-        for entry in list(path.iterdir()):
-            if entry.name not in known and not (self.folder / entry.name).exists():
+        for entry in self._foreign(path):
+            if not (self.folder / entry.name).exists():
                 os.rename(entry, self.folder / entry.name)
         # Under a name that the next save removes: if this is killed, nothing half looks like one.
         os.rename(path, self.part)
         shutil.rmtree(self.part)
+
+    def _foreign(self, path: Path) -> list[Path]:
+        """What others have put into one of them."""
+        known = _listed(path)
+        return [entry for entry in path.iterdir() if entry.name not in known]
 
 
 def _number(before: Path) -> int:
@@ -349,6 +371,13 @@ def write_whole(path: Path, text: str) -> None:
     flush(beside)
     os.replace(beside, path)
     flush(path.parent)
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append lines to a text file, on the disk when this returns; a kill may leave half of them."""
+    with path.open("ab") as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+    flush(path)
 
 
 def flush(path: Path) -> None:

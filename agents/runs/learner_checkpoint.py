@@ -2,26 +2,21 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
 from agents.distribution import Ranks
 from agents.distribution.checkpoints import of_ranks
-from agents.distribution.gathering import gathered, load_weights, plain_copy
+from agents.distribution.gathering import gathered, load_weights
+from agents.distribution.optimizers import restore, written_state
 from agents.distribution.rows import joined
 from agents.runs.checkpoints import Checkpoints
 from agents.runs.state_files import read_state, write_state
 from policies import Policy
 from textenv.errors import CheckpointError, VocabularyMismatchError
-from textenv.imports import deferred
 
-if TYPE_CHECKING:
-    from agents.distribution import optimizer_files
-else:  # what it imports takes a second, and only sharded networks need it
-    optimizer_files = deferred("agents.distribution.optimizer_files")
-
-LEARNER, POLICY, REFERENCE, OPTIMIZER = "learner", "policy", "reference", "optimizer"
+LEARNER, POLICY, REFERENCE = "learner", "policy", "reference"
 
 
 class SavedLearner(Protocol):
@@ -31,6 +26,7 @@ class SavedLearner(Protocol):
     reference: Policy | None
     optimizer: Optimizer
     ranks: Ranks
+    readers: Ranks
 
     def runtime_state(self) -> dict[str, Any]:
         """Everything but weights and optimiser, as arrays and plain types."""
@@ -70,17 +66,14 @@ def write_learner(
     Of several processes all call it; the first one writes, with the running episodes of all.
     """
     runtime = dict(runtime or learner.runtime_state())
-    runtime["collector"] = joined(learner.ranks.objects(runtime["collector"]))
+    runtime["collector"] = joined(learner.readers.objects(runtime["collector"]))
     for name, network in ((POLICY, learner.policy), (REFERENCE, learner.reference)):
         if network is not None:
             with gathered(network) as plain:
                 learner.ranks.by_first(partial(plain.save, folder / name))
-    divided = plain_copy(learner.policy) is not learner.policy
-    if divided:  # each rank has a part of it
-        optimizer_files.write_optimizer(folder / OPTIMIZER, learner.policy, learner.optimizer)
     state = {
         "optimizer_kind": type(learner.optimizer).__name__,
-        "optimizer": None if divided else learner.optimizer.state_dict(),
+        "optimizer": written_state(folder, learner.policy, learner.optimizer),
         "runtime": runtime,
     }
     learner.ranks.by_first(partial(write_state, folder, LEARNER, state))
@@ -114,12 +107,7 @@ def read_learner(learner: SavedLearner, folder: Path) -> None:
     if learner.reference is not None:
         load_weights(learner.reference, folder / REFERENCE)
     try:
-        if state["optimizer"] is None:
-            optimizer_files.read_optimizer(folder / OPTIMIZER, learner.policy, learner.optimizer)
-        elif plain_copy(learner.policy) is not learner.policy:
-            optimizer_files.load_whole_state(learner.optimizer, state["optimizer"])
-        else:
-            learner.optimizer.load_state_dict(state["optimizer"])
+        restore(folder, learner.policy, learner.optimizer, state["optimizer"])
         learner.load_runtime_state(state["runtime"])
     except VocabularyMismatchError:
         raise

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.rollout import Rollout
-from agents.runs.checkpoints import write_whole
+from agents.runs.checkpoints import append_whole, write_whole
 from agents.runs.streaming import visible
 from textenv.tokenizers import Tokenizer, decode_answer, decode_prompt, stop_tokens_of
 from textenv.tokenizers.texts import certain
@@ -186,12 +186,17 @@ def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -
     """
     path = Path(path)
     lines = [json.dumps(labels | _plain(sample), ensure_ascii=False) for sample in samples]
-    before = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    new = "".join(f"{line}\n" for line in lines)
+    before = path.read_bytes() if path.exists() else b""
+    # How such a line begins; a number that is only the beginning of another ends with a comma.
+    same = (json.dumps(labels).removesuffix("}") + ",").encode() if labels else b"\n"
+    if before.endswith(b"\n") and not before.startswith(same) and b"\n" + same not in before:
+        append_whole(path, new)
+        return
+    kept = before.decode("utf-8").split("\n")[:-1]  # what a kill has left half goes
     if labels:
-        # How such a line begins; a number that is only the beginning of another ends with a comma.
-        same = json.dumps(labels).removesuffix("}") + ","
-        before = [line for line in before if not line.startswith(same)]
-    write_whole(path, "".join(f"{line}\n" for line in [*before, *lines]))
+        kept = [line for line in kept if not line.startswith(same.decode())]
+    write_whole(path, "".join(f"{line}\n" for line in kept) + new)
 
 
 def _visible(*lines: str) -> Text:

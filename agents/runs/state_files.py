@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from policies.policy_files import write_tensors
 from textenv.errors import CheckpointError
 from textenv.files import reason
 
@@ -40,7 +41,7 @@ def write_state(folder: str | Path, name: str, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, torch.Tensor] = {}
     plain = _take_arrays({"format": FORMAT, **state}, "", arrays)
-    save_file(arrays, folder / f"{name}.safetensors")
+    write_tensors(arrays, folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from agents.distribution import Ranks
+from agents.distribution.gathering import gathered, save_whole
 from agents.runs.checkpoints import write_whole
 from agents.supervised.fitting import FitStep
 from agents.supervised.sft import Example
@@ -94,7 +94,7 @@ def by_epoch(
     """
     curve, ranks = curve or Curve(), Ranks.found()
     if not curve.epochs:
-        measured = {name: measure(policy) for name, measure in measures.items()}
+        measured = _measured(policy, measures)
         curve.epochs.append(Epoch(0, math.nan, measured))
     yield from curve.epochs
     for step in steps:
@@ -103,13 +103,18 @@ def by_epoch(
             continue
         number = step.number // steps_an_epoch
         place = folder / FOLDER / f"{number:02}"
-        saved = ranks.by_first(partial(policy.save, place))
-        measured = {name: measure(policy) for name, measure in measures.items()}
+        saved = save_whole(policy, place)
+        measured = _measured(policy, measures)
         mean = sum(curve.losses) / len(curve.losses)
         curve.epochs.append(Epoch(number, mean, measured, str(saved.relative_to(folder))))
         curve.losses.clear()
         ranks.by_first(lambda: write_curve(folder, curve.epochs))
         yield curve.epochs[-1]
+
+
+def _measured(policy: Policy, measures: Mapping[str, Measure]) -> dict[str, float]:
+    with gathered(policy) as whole:
+        return {name: measure(whole) for name, measure in measures.items()}
 
 
 def best_epoch(curve: Sequence[Epoch], name: str, *, largest: bool) -> Epoch:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from agents.distribution import Ranks
-from agents.distribution.gathering import divided, full, is_divided
+from agents.distribution.gathering import divided, full
+from agents.distribution.optimizers import restore, written_state
 from agents.distribution.shares import is_shared
 from agents.optimisation.precision import Precision
 from agents.optimisation.trained import check_trained, trained_parameters
@@ -24,15 +25,6 @@ from agents.supervised.optimisers import MakesOptimiser, adamw
 from agents.supervised.schedules import Cosine, Schedule
 from policies.dropout import Dropout, dropping
 from textenv.errors import CheckpointError
-from textenv.imports import deferred
-
-if TYPE_CHECKING:
-    from agents.distribution import optimizer_files
-else:  # what it imports takes a second, and only sharded networks need it
-    optimizer_files = deferred("agents.distribution.optimizer_files")
-
-OPTIMIZER = "optimizer"
-"""Folder of the optimiser's state, where each process has a part of it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class Fitting:
         self.max_grad_norm = max_grad_norm
         self.optimizer = optimizer(model, learning_rate, weight_decay)
         self._trained = trained_parameters(model)
-        self.ranks = Ranks.found()
+        self.ranks, self.readers = Ranks.found(), Ranks.readers()
         self.ranks.check_same(seed=seed, steps=steps)
         self.ranks.copy_from_first(model)
         self.precision = Precision(precision, self._trained[0].device.type)
@@ -136,7 +128,7 @@ class Fitting:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         values: list[float] = []
-        to_check, shared = self.done == 0 and self.ranks.size > 1, False
+        to_check, shared = self.done == 0 and self.readers.size > 1, False
         with self.computing():
             for loss in losses:
                 check_trained(loss)
@@ -146,8 +138,8 @@ class Fitting:
         if not values:
             raise ValueError("there is no loss to descend")
         if to_check:
-            self.ranks.check_divided(self._trained, shared)
-        self.ranks.sum_gradients(self._trained)
+            self.readers.check_divided(self._trained, shared)
+        self.readers.sum_gradients(self._trained)
         # The number of losses is known only at the end; one loss needs no division.
         for parameter in self._trained:
             if parameter.grad is not None and len(values) > 1:
@@ -162,7 +154,7 @@ class Fitting:
 
         `step` enters it itself; enter it for what is computed before `step` is called.
         """
-        apart = [self.ranks.rank] if self.ranks.size > 1 else []
+        apart = [self.readers.rank] if self.readers.size > 1 else []
         with (
             self.precision.autocast(),
             dropping(self.model, self.dropout, [self.seed, self.done, *apart]),
@@ -174,36 +166,24 @@ class Fitting:
 
         Of several processes all call it; the first one writes.
         """
-        in_parts = is_divided(self._trained)
-        if in_parts:
-            place = Path(folder) / OPTIMIZER
-            optimizer_files.write_optimizer(place, self.model, self.optimizer)
         state = {
             "done": self.done,
-            "optimizer": None if in_parts else self.optimizer.state_dict(),
+            "optimizer": written_state(Path(folder), self.model, self.optimizer),
             "precision": self.precision.state_dict(),
         }
         self.ranks.by_first(lambda: write_state(folder, "fitting", state))
 
     def save_weights(self, folder: str | Path) -> None:
         """Write the parameters that are trained; a model made as before has all others."""
-        trained = {n: full(p) for n, p in self.model.named_parameters() if p.requires_grad}
-        self.ranks.by_first(lambda: write_state(folder, "weights", {"weights": trained}))
+        write_trained(self.model, folder)
 
-    @torch.no_grad()
     def load_weights(self, folder: str | Path) -> None:
         """Put what `save_weights` wrote into the model.
 
         Raises:
             CheckpointError: It cannot be read, or belongs to another model.
         """
-        saved = read_state(folder, "weights")["weights"]
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
-        if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
-            raise CheckpointError(f"the weights in {folder} are those of another model")
-        for name, weight in trained.items():
-            weight.copy_(divided(saved[name], weight))
+        read_trained(self.model, folder)
 
     def load(self, folder: str | Path) -> None:
         """Continue from what `save` wrote.
@@ -212,12 +192,28 @@ class Fitting:
             CheckpointError: The state cannot be read, or belongs to another model.
         """
         state = read_state(folder, "fitting")
-        if state["optimizer"] is None:
-            place = Path(folder) / OPTIMIZER
-            optimizer_files.read_optimizer(place, self.model, self.optimizer)
-        elif is_divided(self._trained):
-            optimizer_files.load_whole_state(self.optimizer, state["optimizer"])
-        else:
-            self.optimizer.load_state_dict(state["optimizer"])
+        restore(Path(folder), self.model, self.optimizer, state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.done = state["done"]
+
+
+def write_trained(model: nn.Module, folder: str | Path) -> None:
+    """Write the parameters that are trained; of several processes all call it, the first writes."""
+    trained = {n: full(p) for n, p in model.named_parameters() if p.requires_grad}
+    Ranks.found().by_first(lambda: write_state(folder, "weights", {"weights": trained}))
+
+
+@torch.no_grad()
+def read_trained(model: nn.Module, folder: str | Path) -> None:
+    """Put what `write_trained` wrote into a model that was made as the other one was.
+
+    Raises:
+        CheckpointError: It cannot be read, or belongs to another model.
+    """
+    saved = read_state(folder, "weights")["weights"]
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
+    if shapes != {name: tuple(weight.shape) for name, weight in saved.items()}:
+        raise CheckpointError(f"the weights in {folder} are those of another model")
+    for name, weight in trained.items():
+        weight.copy_(divided(saved[name], weight))

@@ -102,4 +102,6 @@ def _adamw(
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return AdamW(groups, learning_rate, betas=(0.9, beta2), fused=True)
+    # The fused step takes parameters of which all are divided among processes, or none.
+    mixed = 0 < sum(hasattr(p, "full_tensor") for p in parameters) < len(parameters)
+    return AdamW(groups, learning_rate, betas=(0.9, beta2), fused=not mixed)

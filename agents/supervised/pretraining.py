@@ -152,7 +152,7 @@ def _losses(
     window: int,
 ) -> Iterator[Tensor]:
     """Losses of passes of at most `most` windows, whose mean is that of all `size` windows."""
-    ranks = Ranks.found()
+    ranks = Ranks.readers()
     passes = [most] * (size // most) + [size % most] * (size % most > 0)
     for count in passes:
         drawn = random_windows(stream, generator, count, window)

@@ -15,6 +15,11 @@ check what they compute against torch.
 
 Loops that threads share are written for a part of the rows or of the outputs. Each thread does one
 part, so that the bits do not depend on the number of threads.
+
+What sums in another order (`SUMS`) and is called by another compiled loop is inlined there. Numba
+would keep a copy of it beside its own, optimised once more, with other last bits; a process that
+compiles uses the one and a process that loads from the cache the other, so that the first run of an
+installation would differ from all later ones.
 """
 
 import contextlib

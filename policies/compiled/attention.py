@@ -55,7 +55,7 @@ def _attend_in_parts(new, keys, values, rows, positions, scale, window, out, thr
         _attend_some(new, keys, values, rows, positions, scale, window, out, first, last)
 
 
-@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True, forceinline=True)
 def _attend_some(new, keys, values, rows, positions, scale, window, out, first, last):  # type: ignore[no-untyped-def]
     """The tokens from `first` to `last`."""
     _, heads, d = out.shape

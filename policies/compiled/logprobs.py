@@ -38,7 +38,7 @@ def _fill_in_parts(logits, tokens, logprobs, entropies, threads):  # type: ignor
         _fill_some(logits, tokens, logprobs, entropies, first, last)
 
 
-@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True, forceinline=True)
 def _fill_some(logits, tokens, logprobs, entropies, begin, end):  # type: ignore[no-untyped-def]
     """The rows from `begin` to `end`.
 

@@ -38,7 +38,7 @@ def _sample_in_parts(logits, uniforms, tokens, logprobs, threads):  # type: igno
         _sample_some(logits, uniforms, tokens, logprobs, first, last)
 
 
-@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True)
+@njit(fastmath=SUMS, error_model="numpy", cache=True, nogil=True, forceinline=True)
 def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignore[no-untyped-def]
     """The rows from `begin` to `end`."""
     vocab_size = logits.shape[1]

@@ -94,6 +94,9 @@ def save(policy: OnDisk, folder: str | Path, tokenizer: Any, value_head: nn.Line
         "tokenizer": kept,
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    rights = (folder / DESCRIPTION).stat().st_mode  # see `policies.policy_files.write_tensors`
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(rights)
     return folder
 
 

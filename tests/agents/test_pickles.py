@@ -21,6 +21,7 @@ from agents.jobs.speeches import sentiment_reward
 from agents.optimisation.settings import falling
 from agents.supervised.sft import with_language_modelling
 from policies import RewardModel, SeparateValue, TransformerConfig, TransformerPolicy
+from textenv.errors import PromptTooLongError, UnframedError
 from textenv.rewards import dense, from_trl, per_text, weighted
 from textenv.tasks import first_found, last_number, numeric_answer, whole_text
 from textenv.tokenizers import BytesTokenizer, CharacterTokenizer, SourceTokenizer, train_bpe
@@ -213,3 +214,11 @@ def test_a_lambda_is_copied_and_not_pickled():
     copy.deepcopy(learner).update()
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         pickle.dumps(learner)
+
+
+@pytest.mark.parametrize(
+    "error", [PromptTooLongError("which", "way out"), UnframedError("which", "way out")]
+)
+def test_an_error_comes_from_another_process_as_it_was(error):
+    other = by_pickle(error)
+    assert type(other) is type(error) and str(other) == str(error) and other.which == "which"

@@ -2,15 +2,17 @@
 
     python kill_runs.py HOW KILLS FOLDER
 
-HOW is `kill` (SIGKILL at random moments of `textenv train`), `term` (SIGTERM), `aimed` (SIGKILL
-before or after a random system call of a save) or `recipe` (SIGKILL at random moments of `textenv
-recipe`). A run that was killed goes on and is killed again, until it gets to its end; then its
-weights and numbers must be those of a run that nobody has stopped, bit for bit. The moments are
-drawn from a seed. Runs are forks of this process, which has imported everything. Prints JSON.
+HOW is `kill` (SIGKILL at random moments of `textenv train`), `term` (SIGTERM), `recipe` (SIGKILL at
+random moments of `textenv recipe`) or `aimed` (SIGKILL before and after each system call of a save,
+KILLS times each). A run that was killed goes on and is killed again, until it gets to its end; then
+its weights and numbers must be those of a run that nobody has stopped, bit for bit. Random moments
+are drawn from a seed. Runs are forks of this process, which has imported everything. Prints JSON.
 """
 
+import builtins
 import csv
 import hashlib
+import io
 import json
 import os
 import random
@@ -18,7 +20,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ from agents.commands import main as textenv
 from agents.jobs import train  # noqa: F401
 from agents.jobs.recipe import run as recipe_job  # noqa: F401
 from agents.runs.checkpoints import Checkpoints
-from policies import TransformerConfig, TransformerPolicy
+from policies import TransformerConfig, TransformerPolicy, policy_files
 from textenv import load_tokenizer
 
 TRAIN = (
@@ -37,7 +41,9 @@ TRAIN = (
     "--max-new-tokens 8 --eval-answers 8 --eval-every 4 --minibatch-tokens 16 --save-every 2"
 )
 RECIPE = "recipe --size small --budget 0.1 --save-every 8 --out"
-CALLS = ("fsync", "rename", "unlink", "rmdir", "mkdir", "open", "replace")
+CALLS = ("open", "write", "fsync", "chmod", "rename", "replace", "unlink", "rmdir", "mkdir")
+REST_EVERY = 20
+"""After this many kills a run gets to its end, to be compared."""
 TIMED = ("seconds", "tokens_per_second")
 """Parts of the names of numbers that no two runs share."""
 
@@ -113,40 +119,99 @@ def next_line(how: str, root: Path) -> list[str]:
     return [*TRAIN.split(), "--run-folder", str(root)]
 
 
-def kill_at_call(number: int, after: bool) -> None:
-    """From now on this process is killed at the `number`-th system call of a save."""
-    count, saving = 0, 0
-    real_begin, real_commit = Checkpoints.begin, Checkpoints.commit
+class Written:
+    """A file whose writes are counted, and are in the file when they return."""
 
-    def begin(self):
+    def __init__(self, file: Any, counted: Callable[..., Any]):
+        self._file = file
+        self._write, self._close = counted(self._written, "write"), counted(file.close, "close")
+
+    def _written(self, content: Any) -> int:
+        written = self._file.write(content)
+        self._file.flush()
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return {"write": self._write, "close": self._close}.get(name) or getattr(self._file, name)
+
+    def __enter__(self) -> "Written":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._file)
+
+
+def kill_at_call(number: int, after: bool) -> None:
+    """From now on this process is killed at the `number`-th system call of a save that has so many.
+
+    What kills it is noted in the file `aimed`; with 0 nothing does, and the names of the calls of
+    the longest save are left in `calls.json`. safetensors writes its files outside of Python: its
+    `save_file` is three calls here, before it, with half of the file, and after it.
+    """
+    calls: list[str] = []
+    longest: list[str] = []
+    saving = False
+    real_begin, real_commit, real_open = Checkpoints.begin, Checkpoints.commit, io.open
+    real_kill = os.kill
+
+    def begin(self: Checkpoints) -> Path:
         nonlocal saving
-        saving += 1
+        saving = True
+        calls.clear()
         return real_begin(self)
 
-    def commit(self):
-        nonlocal saving
+    def commit(self: Checkpoints) -> Path:
+        nonlocal saving, longest
         made = real_commit(self)
-        saving -= 1
+        saving = False
+        if len(calls) > len(longest):
+            longest = list(calls)
+            with real_open("calls.json", "w") as file:
+                json.dump(longest, file)
         return made
 
-    def counted(real):
-        def call(*arguments, **options):
-            nonlocal count
-            count += saving > 0
-            fatal = saving > 0 and count == number
+    def die(name: str) -> None:
+        nonlocal saving
+        saving = False
+        with real_open("aimed", "a") as file:
+            file.write(f"{'after' if after else 'before'} {name}\n")
+        real_kill(os.getpid(), signal.SIGKILL)
+
+    def counted(real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if not saving:
+                return real(*arguments, **options)
+            calls.append(name)
+            fatal = len(calls) == number
             if fatal and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die(name)
             try:
                 return real(*arguments, **options)
             finally:
                 if fatal and after:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    die(name)
 
         return call
 
-    Checkpoints.begin, Checkpoints.commit = begin, commit
+    def opened(*arguments: Any, **options: Any) -> Any:
+        file = real_open(*arguments, **options)
+        return Written(file, counted) if saving and file.writable() else file
+
+    Checkpoints.begin, Checkpoints.commit = begin, commit  # type: ignore[method-assign]
     for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
+        setattr(os, name, counted(getattr(os, name), name))
+    io.open = builtins.open = counted(opened, "open")
+    real_save = policy_files.save_file
+
+    def save_file(tensors: Any, path: Path) -> None:
+        counted(real_save, "save_file")(tensors, path)
+        counted(lambda: os.truncate(path, path.stat().st_size // 2), "half a file")()
+        real_save(tensors, path)
+
+    policy_files.save_file = save_file
 
 
 def digest(path: Path) -> str:
@@ -192,13 +257,12 @@ def outcome(how: str, root: Path) -> dict[str, Any]:
 
 
 def main(how: str, kills: int, where: Path) -> None:
-    """Kill until there were as many kills, and the last run is at its end."""
+    """Kill as often, and let the last run get to its end."""
     prepare(where)
     if how == "recipe":
         from agents.jobs.recipe.languages import english
 
         english()
-    chance = random.Random(0)
     whole = Path("whole").resolve()
     expected, duration = None, 0.0
     for _ in range(2):  # the first one also fills caches
@@ -210,35 +274,62 @@ def main(how: str, kills: int, where: Path) -> None:
         assert expected in (None, made)
         expected = made
     told: dict[str, Any] = {"how": how, "kills": 0, "runs": 0, "seconds": round(duration, 2)}
-    codes: dict[str, int] = {}
-    while told["kills"] < kills:
+    codes: Counter[str] = Counter()
+    blows = deque(aimed(kills, whole) if how == "aimed" else [at_random(how, duration)] * kills)
+    while blows:
         root = Path("run").resolve()
         shutil.rmtree(root, ignore_errors=True)
+        before = told["kills"]
         for _ in range(1000):
             line = next_line(how, root)
-            last = told["kills"] >= kills
-            if how == "aimed" and not last:
-                number, after = chance.randrange(1, 250), chance.random() < 0.5
-                code = ended(forked(line, lambda n=number, a=after: kill_at_call(n, a)))
-            else:
-                child = forked(line)
-                if not last:
-                    number = signal.SIGTERM if how == "term" else signal.SIGKILL
-                    kill_at(child, chance.random() * duration, number)
-                code = ended(child)
-            codes[str(code)] = codes.get(str(code), 0) + 1
+            rests = how == "aimed" and told["kills"] - before >= REST_EVERY
+            code = blows[0](line) if blows and not rests else ended(forked(line))
+            codes[str(code)] += 1
             if code == 0:
                 break
             assert code in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), Path(
                 "output"
             ).read_text()[-3000:]
+            blows.popleft()
             told["kills"] += 1
         else:
             raise AssertionError("the run never gets to its end")
         assert outcome(how, root) == expected, f"run {told}"
         told["runs"] += 1
         print(json.dumps(told | {"codes": codes}), file=sys.stderr, flush=True)
+    if how == "aimed":
+        told["calls"] = Counter(Path("aimed").read_text().splitlines())
     print(json.dumps(told | {"codes": codes}))
+
+
+Blow = Callable[[list[str]], int]
+"""Runs `textenv` with a line and kills it, unless it ends before; gives its exit code."""
+
+
+def at_random(how: str, duration: float) -> Blow:
+    """Kills at moments of a seed, which all its calls share."""
+    chance = random.Random(0)
+
+    def blow(line: list[str]) -> int:
+        child = forked(line)
+        number = signal.SIGTERM if how == "term" else signal.SIGKILL
+        kill_at(child, chance.random() * duration, number)
+        return ended(child)
+
+    return blow
+
+
+def aimed(times: int, root: Path) -> list[Blow]:
+    """Before and after each call of a save, so many times; from a whole run that ends in `root`."""
+    shutil.rmtree(root)
+    assert ended(forked(next_line("aimed", root), partial(kill_at_call, 0, False))) == 0
+
+    def blow(line: list[str], number: int, after: bool) -> int:
+        return ended(forked(line, partial(kill_at_call, number, after)))
+
+    count = len(json.loads(Path("calls.json").read_text()))
+    each = [(number, after) for number in range(1, count + 1) for after in (False, True)]
+    return [partial(blow, number=number, after=after) for number, after in each * times]
 
 
 if __name__ == "__main__":

@@ -172,14 +172,16 @@ class Recipe(StagedRun[Settings]):
             asked = self.evaluation_prompts()[: max(2, s.eval_prompts // 3)]
             envs = self.environment(actor, reward_model, [prompt.text for prompt in asked])
             point = partial(self._point, actor, learner, envs, asked)
-            points: list[list[float]] = [point()]
+            points: list[list[float]] = []
 
             def follow(update: Update) -> None:
                 if update.tokens >= len(points) * s.ppo_tokens / s.curve_points:
                     points.append(point())
 
             title = name.upper().replace("_", "-")
-            updates = self.reinforce(title, learner, after=follow, also=points)
+            updates = self.reinforce(
+                title, learner, begin=lambda: points.append(point()), after=follow, also=points
+            )
             write(folder / "history.json", {"updates": updates, "points": points})
             actor.save(folder)
 

@@ -257,6 +257,7 @@ class StagedRun(ABC, Generic[S]):
         name: str,
         learner: Learner,
         until: float = 1.0,
+        begin: Callable[[], object] = int,
         after: Callable[[Update], object] = lambda update: None,
         also: list[Any] | None = None,
     ) -> list[list[float]]:
@@ -266,8 +267,9 @@ class StagedRun(ABC, Generic[S]):
             name: What is trained.
             learner: What trains it.
             until: Share of `ppo_tokens` at which to stop.
+            begin: Called before the first update; not where it goes on.
             after: Called after each update.
-            also: What `after` adds to, as JSON holds it; it goes on with the updates.
+            also: What `begin` and `after` add to, as JSON holds it; it goes on with the updates.
         """
         total = self.settings.ppo_tokens
         updates: list[list[float]] = []
@@ -276,6 +278,8 @@ class StagedRun(ABC, Generic[S]):
         if part.saved is not None:
             read_learner(learner, part.saved)
             updates, also[:] = part.numbers["updates"], part.numbers["also"]
+        else:
+            begin()
         with (
             self.stages.bar(name, round(until * total), "tokens") as advance,
             part.saving_by(

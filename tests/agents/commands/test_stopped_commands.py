@@ -12,6 +12,7 @@ from command_line import run_command
 
 from agents.learner import Learner
 from agents.supervised import Fitting
+from agents.trainer import Trainer
 from policies import RewardModel, TextClassifier, TransformerConfig, TransformerPolicy
 from textenv.errors import NotSavedError, NotSavedWarning
 from textenv.tokenizers import BytesTokenizer
@@ -41,6 +42,7 @@ COMMANDS = {
     "pretrain": f"--text text.txt --tokenizer characters {SIZES} --residual-dropout 0.1",
     "sft": "--policy base --examples examples.jsonl --batch-size 6 --residual-dropout 0.1",
     "reward-model": "--policy base --preferences pairs.jsonl --batch-size 4 --members 2",
+    "dpo": "--policy base --preferences pairs.jsonl --batch-size 4 --epochs 2",
     "classifier": "--policy base --texts labelled.jsonl --batch-size 8 --held-out 0.2",
 }
 CHOOSING = "--choose-by loss --epochs 3"
@@ -60,16 +62,20 @@ def weights(command: str, out: str) -> dict[str, torch.Tensor]:
 
 def signal_at(monkeypatch, number: int, what: signal.Signals, times: int = 1) -> None:
     """Sends a signal to this process within the `number`-th step of any fitting from now on."""
-    real, count = Fitting.step, [0]
+    count = [0]
 
-    def step(self, losses):
-        count[0] += 1
-        if count[0] == number:
-            for _ in range(times):
-                os.kill(os.getpid(), what)
-        return real(self, losses)
+    def counted(real):
+        def step(*arguments, **options):
+            count[0] += 1
+            if count[0] == number:
+                for _ in range(times):
+                    os.kill(os.getpid(), what)
+            return real(*arguments, **options)
 
-    monkeypatch.setattr(Fitting, "step", step)
+        return step
+
+    monkeypatch.setattr(Fitting, "step", counted(Fitting.step))
+    monkeypatch.setattr(Trainer, "learn_from", counted(Trainer.learn_from))
 
 
 @pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
@@ -80,6 +86,7 @@ def signal_at(monkeypatch, number: int, what: signal.Signals, times: int = 1) ->
         ("sft", "", 5),
         ("sft", CHOOSING, 6),
         ("reward-model", "", 8),
+        ("dpo", "", 7),
         ("classifier", "", 4),
     ],
 )

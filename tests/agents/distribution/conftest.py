@@ -20,3 +20,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def two(tmp_path_factory, folder):
     return in_processes(2, pairs.everything, str(tmp_path_factory.mktemp("two")), folder)
+
+
+@pytest.fixture(scope="session")
+def one_with_32_rows():
+    return in_processes(1, trainings.run_wanted, 32)[0]

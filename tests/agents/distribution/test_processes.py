@@ -3,7 +3,7 @@
 import pytest
 import torch
 import trainings
-from comparing import same_gradient, same_training
+from comparing import gradient_apart, same_gradient, same_training
 from processes import in_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*reading from this file")
@@ -33,4 +33,19 @@ def test_four_processes_train_as_one_does(one, tmp_path):
         for rank in four:
             same_gradient(rank[name], one[name])
     for name in trainings.LONG:
-        same_training([rank[name] for rank in four], one[name], spare="in parts" in name)
+        same_training([rank[name] for rank in four], one[name])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_processes_share_32_rows_as_one_has_them(count, sharded, one_with_32_rows):
+    ranks = in_processes(count, trainings.run_wanted, 32, sharded)
+    for name, expected in one_with_32_rows.items():
+        found = [rank[name] for rank in ranks]
+        if name in trainings.FIRST:
+            for rank in found:
+                same_gradient(rank, expected)
+            print(count, sharded, name, max(gradient_apart(rank, expected) for rank in found))
+        else:
+            print(count, sharded, name, same_training(found, expected))

@@ -5,17 +5,27 @@ import torch
 from trainings import learner_of
 
 from agents.collector import share_of
-from agents.distribution import Ranks
+from agents.distribution import Ranks, launch
 from agents.distribution.launch import start_of_torchrun
 from agents.distribution.shares import cut_evenly, nothing_of, padded
 from agents.jobs import train
-from textenv.errors import UnmetNeedError
+from textenv.errors import OptionError, UnmetNeedError
 
 
 def test_a_script_under_torchrun_without_a_process_group_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UnmetNeedError, match="started 2 processes that do not know"):
         learner_of("ppo")
+
+
+def test_the_time_to_wait_for_others_is_told_by_the_environment(monkeypatch):
+    assert launch.timeout() is None
+    monkeypatch.setenv(launch.TIMEOUT, "90")
+    assert launch.timeout().total_seconds() == 90
+    for wrong in ("soon", "0", "inf", "nan"):
+        monkeypatch.setenv(launch.TIMEOUT, wrong)
+        with pytest.raises(OptionError, match="a number of seconds, above 0"):
+            launch.timeout()
 
 
 def test_shares_are_neighbours_of_about_equal_sums():

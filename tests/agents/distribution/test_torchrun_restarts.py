@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.distribution import launch
 from policies import TransformerConfig, TransformerPolicy
 from textenv.tokenizers import BytesTokenizer
 
@@ -29,16 +30,29 @@ def reward(episodes):
 """
 
 
-def torchrun(folder, *arguments, restarts=0, **environment):
-    options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts))
+PATIENT = "join_timeout=900,read_timeout=900,keep_alive_interval=30,keep_alive_max_attempt=20"
+"""Of the launcher: on a machine that has other work to do, it may take minutes to be heard."""
+
+
+def torchrun(folder, *arguments, **environment):
+    """With restarts to spare: a connection that fails for want of time is no fault of ours."""
+    options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "3")
+    options += ("--rdzv-conf", PATIENT)
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, "-m", "textenv", *arguments],
         cwd=folder,
         # Loops that are compiled round otherwise than those that come from Numba's cache.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1", **environment},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "NUMBA_DISABLE_JIT": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+            launch.TIMEOUT: "900",
+            **environment,
+        },
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
     )
 
 
@@ -69,7 +83,7 @@ def losses(folder):
 def test_a_process_that_dies_ends_all_and_the_restart_goes_on(folder):
     whole = torchrun(folder, *LINE, "--run-folder", "whole")
     assert whole.returncode == 0, whole.stderr
-    died = torchrun(folder, *LINE, "--run-folder", "died_once", restarts=1, DIE="1")
+    died = torchrun(folder, *LINE, "--run-folder", "died_once", DIE="1")
     assert (folder / "died").exists()
     assert "exitcode: 9" in died.stderr  # the reason, of the one that was first
     assert died.returncode == 0, died.stderr

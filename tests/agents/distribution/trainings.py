@@ -1,5 +1,6 @@
 """Small trainings that run in one process or in several, and what each of them measured."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from textenv import TextVectorEnv
 from textenv.tokenizers import BytesTokenizer
 
 ROWS, UPDATES = 8, 10
+"""Rows of the quick tests; batches, minibatches and data grow with the rows."""
 WITHOUT_GRADIENT = ("qkv.bias", "trunk.transformer.ln_f.bias", "trunk.value_head.bias")
 """Biases of keys, and what is added to all scores: Adam makes steps of their rounding errors."""
 
@@ -36,9 +38,9 @@ def share_of_even_ids(episodes):
     return [float(np.mean(e.tokens % 2 == 0)) for e in episodes]
 
 
-def environment(group_size=1):
+def environment(group_size=1, rows=ROWS):
     return TextVectorEnv(
-        ROWS,
+        rows,
         prompts=["the ", "a ", "some "],
         reward=share_of_even_ids,
         tokenizer="bytes",
@@ -49,10 +51,10 @@ def environment(group_size=1):
     )
 
 
-def network(sharded: bool = False) -> TransformerPolicy:
+def network(sharded: bool = False, number_type: torch.dtype = torch.float32) -> TransformerPolicy:
     tokenizer = BytesTokenizer()
     config = TransformerConfig(tokenizer.vocab_size, 16, n_layer=2, n_head=2, n_embd=16)
-    policy = TransformerPolicy(config, tokenizer=tokenizer, seed=3)
+    policy = TransformerPolicy(config, tokenizer=tokenizer, seed=3).to(number_type)
     return shard(policy) if sharded else policy
 
 
@@ -60,6 +62,7 @@ def learner_of(
     name: str,
     number_type: torch.dtype = torch.float32,
     sharded: bool = False,
+    rows: int = ROWS,
     **settings: Any,
 ) -> Learner:
     made = ALGORITHMS[name]
@@ -72,7 +75,9 @@ def learner_of(
     chosen = {
         n: settings.pop(n) for n in ("n_epochs", "minibatch_tokens", "target_kl") if n in settings
     }
-    envs = environment(2 if needs.groups else 1)
+    if "minibatch_tokens" in chosen:
+        chosen["minibatch_tokens"] *= rows // ROWS
+    envs = environment(2 if needs.groups else 1, rows)
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=16, seed=3)
     policy = policy.to(number_type)
     reference = policy.frozen_copy()
@@ -86,7 +91,7 @@ def learner_of(
         algorithm,
         reference=reference,
         kl_coef=0.0 if needs.reference else 0.05,
-        n_episodes=12 if needs.whole_episodes or needs.groups else None,
+        n_episodes=rows * 3 // 2 if needs.whole_episodes or needs.groups else None,
         n_steps=None if needs.whole_episodes or needs.groups else 10,
         learning_rate=1e-3,
         seed=1,
@@ -97,16 +102,36 @@ def learner_of(
 # -------------------------------------------------------------------- what is measured
 
 
-def counted(policy: Policy, counts: list[int]) -> None:
-    """Note how many tokens each pass with gradient reads choices of."""
-    plain = policy.outputs
+class Counted:
+    """How many tokens a policy is trained on: those whose log-probability gets a gradient."""
 
-    def outputs(tokens: Tensor, mask: Tensor, **given: Any):
-        if torch.is_grad_enabled():
-            counts.append(int(mask.sum()))
-        return plain(tokens, mask, **given)
+    def __init__(self, *policies: Policy):
+        self.tokens = 0
+        for policy in policies:
+            self.count(policy)
 
-    policy.outputs = outputs  # type: ignore[method-assign]
+    def count(self, policy: Policy) -> None:
+        outputs, logits = policy.outputs, policy.logits
+
+        def counted_outputs(*given: Any, **named: Any):
+            found = outputs(*given, **named)
+            self._note(found.logprobs, lambda grad: grad)
+            return found
+
+        def counted_logits(hidden: Tensor) -> Tensor:
+            found = logits(hidden)
+            self._note(found, lambda grad: grad.any(-1))
+            return found
+
+        policy.outputs = counted_outputs  # type: ignore[method-assign]
+        policy.logits = counted_logits  # type: ignore[method-assign]
+
+    def _note(self, found: Tensor, taught: Callable[[Tensor], Tensor]) -> None:
+        def note(grad: Tensor) -> None:
+            self.tokens += int(taught(grad).count_nonzero())
+
+        if found.requires_grad:
+            found.register_hook(note)
 
 
 def weights_of(policy: torch.nn.Module) -> Tensor:
@@ -128,9 +153,9 @@ def held_out_logprobs(policy: Policy) -> Tensor:
     return policy.outputs(tokens, mask).logprobs
 
 
-def first_gradient(name: str, sharded: bool = False) -> dict[str, Any]:
+def first_gradient(name: str, sharded: bool = False, rows: int = ROWS) -> dict[str, Any]:
     """The gradient of an algorithm's first update in float64, and its metrics."""
-    learner = learner_of(name, torch.float64, sharded)
+    learner = learner_of(name, torch.float64, sharded, rows)
     before = weights_of(learner.policy)
     update = learner.update()
     gradient = gradient_of(learner.policy)
@@ -146,15 +171,15 @@ def training(
 
     With `saved_in`, the learner is saved half-way, and another one goes on.
     """
-    learner, counts = learner_of(name, **settings), []
-    counted(learner.policy, counts)
+    learner = learner_of(name, **settings)
+    counts = Counted(learner.policy)
     rollouts, metrics = [], []
     for number in range(updates):
         if saved_in is not None and number == updates // 2:
             learner.save(saved_in)
             learner = learner_of(name, **settings)
             learner.load(saved_in)
-            counted(learner.policy, counts)
+            counts.count(learner.policy)
         update = learner.update()
         rollout = update.rollout
         rollouts.append(
@@ -165,70 +190,100 @@ def training(
     return {
         "rollouts": rollouts,
         "metrics": metrics,
-        "trained_tokens": sum(counts),
+        "trained_tokens": counts.tokens,
         "weights": weights_of(learner.policy),
         "logprobs": held_out_logprobs(learner.policy),
     }
 
 
-def direct_preferences(sharded: bool = False) -> dict[str, Any]:
-    """DPO on rankings of a file."""
-    policy, reference = network(sharded), network(sharded).requires_grad_(False)
-    rankings = [
-        Ranking(prompt=f"{p} ", answers=tuple(WORDS[i : i + 3]), ranks=(1, 2, 2))
-        for i, p in enumerate("abc")
+def words(count: int) -> list[str]:
+    """Words of two to six random letters."""
+    generators = map(np.random.default_rng, range(count))
+    return [
+        "".join(map(chr, generator.integers(97, 123, 2 + number % 5)))
+        for number, generator in enumerate(generators)
     ]
-    learning = DirectPreferences(policy, reference, DPO(), batch_size=2)
-    steps = [vars(step) for step in learning.steps(rankings, epochs=3)]
-    return {"metrics": steps, "weights": weights_of(policy), "logprobs": held_out_logprobs(policy)}
 
 
-WORDS = [
-    "".join(map(chr, np.random.default_rng(n).integers(97, 123, 2 + n % 5))) for n in range(18)
-]
+def rankings_of(count: int, answers: int = 3) -> list[Ranking]:
+    """Rankings of `answers` answers and, every other one, of one less."""
+    told = words(count + answers)
+    return [
+        Ranking(
+            prompt=f"{chr(97 + i % 26)} ",
+            answers=tuple(told[i : i + answers - i % 2]),
+            ranks=(2, 1, 2)[: answers - i % 2],
+        )
+        for i in range(count)
+    ]
 
 
-def pretraining(sharded: bool = False) -> dict[str, Any]:
+def direct_preferences(
+    sharded: bool = False, rows: int = ROWS, first: bool = False
+) -> dict[str, Any]:
+    """DPO on rankings of a file."""
+    policy = network(sharded, torch.float64 if first else torch.float32)
+    reference = network(sharded).to(torch.float64 if first else torch.float32)
+    learning = DirectPreferences(
+        policy, reference.requires_grad_(False), DPO(), batch_size=rows // 2
+    )
+    return fitted(policy, learning.steps(rankings_of(rows * 5 // 4), epochs=4), first)
+
+
+def pretraining(sharded: bool = False, rows: int = ROWS, first: bool = False) -> dict[str, Any]:
     """Pretraining on windows; the last step's second pass has fewer windows than processes."""
-    policy = network(sharded)
+    policy = network(sharded, torch.float64 if first else torch.float32)
     stream = np.random.default_rng(0).integers(97, 123, 500)
     steps = pretraining_steps(
         policy,
         stream,
-        total_tokens=10 * 40,
+        total_tokens=10 * 5 * rows,
         window=8,
-        batch_size=4,
+        batch_size=rows // 2,
         accumulate=2,
-        ramp=BatchRamp(5, 400),
+        ramp=BatchRamp(rows // 2 + 1, 50 * rows),
     )
-    return fitted(policy, steps)
+    return fitted(policy, steps, first)
 
 
-def fine_tuning(loss=answer_loss, sharded: bool = False) -> dict[str, Any]:
+def fine_tuning(
+    loss=answer_loss, sharded: bool = False, rows: int = ROWS, first: bool = False
+) -> dict[str, Any]:
     """SFT on examples of several lengths; the last batch has fewer than the others."""
-    policy = network(sharded)
+    policy = network(sharded, torch.float64 if first else torch.float32)
+    count = rows * 9 // 4
+    told = words(2 * count)
     examples = [
-        Example(((f"{a} ", False), (b, True))) for a, b in zip(WORDS[:9], WORDS[9:], strict=True)
+        Example(((f"{a} ", False), (b, True)))
+        for a, b in zip(told[:count], told[count:], strict=True)
     ]
-    return fitted(policy, sft_steps(policy, examples, epochs=4, batch_size=4, loss=loss))
+    return fitted(policy, sft_steps(policy, examples, epochs=4, batch_size=rows, loss=loss), first)
 
 
-def reward_modelling() -> dict[str, Any]:
+def reward_modelling(rows: int = ROWS, first: bool = False) -> dict[str, Any]:
     """A reward model of rankings with three and with two answers."""
-    model = RewardModel.from_policy(network(), seed=2)
-    rankings = [
-        Ranking(
-            prompt=f"{p} ", answers=tuple(WORDS[i : i + 2 + i % 2]), ranks=(2, 1, 3)[: 2 + i % 2]
-        )
-        for i, p in enumerate("abcde")
-    ]
-    steps = [vars(s) for s in reward_model_steps(model, rankings, epochs=4, batch_size=2)]
-    return {"metrics": steps, "weights": weights_of(model), "logprobs": torch.zeros(0)}
+    model = RewardModel.from_policy(network(), seed=2).to(torch.float64 if first else torch.float32)
+    steps = reward_model_steps(model, rankings_of(rows * 5 // 4), epochs=4, batch_size=rows // 2)
+    return fitted(model, steps, first)
 
 
-def fitted(policy: Policy, steps) -> dict[str, Any]:
+def fitted(model: Policy | RewardModel, steps: Iterator[Any], first: bool) -> dict[str, Any]:
+    """The gradient of the first of some steps, or what all of them made of the model."""
+    if first:
+        told = vars(next(steps))
+        return {"gradient": gradient_of(model), "metrics": told}
+    counts = Counted(model) if isinstance(model, Policy) else None
     told = [vars(step) for step in steps]
-    return {"metrics": told, "weights": weights_of(policy), "logprobs": held_out_logprobs(policy)}
+    measured = {"metrics": told, "weights": weights_of(model), "logprobs": held_out(model)}
+    return measured | ({"trained_tokens": counts.tokens} if counts else {})
+
+
+def held_out(model: Policy | RewardModel) -> Tensor:
+    """Log-probabilities of 256 texts; or their rewards, of which only differences are trained."""
+    if isinstance(model, Policy):
+        return held_out_logprobs(model)
+    rewards = torch.from_numpy(model.score_texts(["a "] * 256, words(256)))
+    return rewards - rewards.mean()
 
 
 def plain(metrics: dict[str, float]) -> dict[str, float]:
@@ -239,6 +294,7 @@ GRPO = partial(training, "grpo", n_epochs=2, minibatch_tokens=40)
 LONG = {
     "ppo": partial(training, "ppo", n_epochs=2, minibatch_tokens=30),
     "grpo": GRPO,
+    "dpo": partial(training, "dpo", minibatch_tokens=40),
     "grpo in parts": partial(training, "grpo", micro_batch_tokens=30),
     "ppo that stops early": partial(training, "ppo", updates=3, n_epochs=4, target_kl=1e-5),
     "dpo of a file": direct_preferences,
@@ -247,26 +303,41 @@ LONG = {
     "sft with language modelling": partial(fine_tuning, with_language_modelling(0.5)),
     "reward model": reward_modelling,
 }
+SUPERVISED = {
+    "dpo of a file": direct_preferences,
+    "pretraining": pretraining,
+    "sft": fine_tuning,
+    "reward model": reward_modelling,
+}
 FIRST = {f"first of {name}": partial(first_gradient, name) for name in ALGORITHMS}
+FIRST |= {f"first of {name}": partial(one, first=True) for name, one in SUPERVISED.items()}
 
 
 RESUMED = "grpo that was saved and resumed"
 SHARDED = {
-    "first of ppo": partial(first_gradient, "ppo", sharded=True),
-    "first of grpo": partial(first_gradient, "grpo", sharded=True),
-    "ppo": partial(LONG["ppo"], sharded=True),
-    "grpo": partial(GRPO, sharded=True),
-    "grpo in parts": partial(LONG["grpo in parts"], sharded=True),
-    "dpo of a file": partial(direct_preferences, sharded=True),
-    "pretraining": partial(pretraining, sharded=True),
-    "sft": partial(fine_tuning, sharded=True),
+    name: partial((FIRST | LONG)[name], sharded=True)
+    for name in (
+        *("first of ppo", "first of grpo", "first of dpo of a file", "first of pretraining"),
+        *("first of sft", "ppo", "grpo", "grpo in parts", "dpo of a file", "pretraining", "sft"),
+    )
 }
+WANTED = ("ppo", "grpo", "dpo", "dpo of a file", "sft", "pretraining")
+"""Trainings of which the full tier takes more rows."""
 
 
 def run_sharded(folder: str) -> dict[str, Any]:
     """What the trainings of sharded networks measured, by the names of those of whole ones."""
     measured = {name: measure() for name, measure in SHARDED.items()}
     return measured | {RESUMED: GRPO(saved_in=f"{folder}/grpo", sharded=True)}
+
+
+def run_wanted(rows: int, sharded: bool = False) -> dict[str, Any]:
+    """The first gradients, and ten updates, on `rows` rows."""
+    return {
+        name: measure(rows=rows, sharded=sharded)
+        for name, measure in (FIRST | LONG).items()
+        if name.removeprefix("first of ") in WANTED
+    }
 
 
 def go_on_from(folder: str, sharded: bool = False) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents.jobs import speeches
+from agents.runs.checkpoints import Checkpoints
 from agents.runs.signals import Stopped
 from agents.supervised.pretraining import held_out_loss
 from textenv import Episode, load_tokenizer
@@ -94,6 +95,24 @@ def test_a_pretraining_that_is_stopped_goes_on(tmp_path, monkeypatch):
         made.append(speeches.pretrain(TINY, tokenizer).state_dict())
         assert list((tmp_path / name).iterdir()) == [speeches.pretrained_folder(TINY)]
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_two_runs_pretrain_apart_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTENV_CACHE", str(tmp_path))
+    tokenizer = speeches.learn_vocabulary(TINY)
+    folder = speeches.pretrained_folder(TINY)
+
+    def stop(step):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with Checkpoints(folder.with_name(f"{folder.name}-unfinished")).owned():  # another run
+        for number in (1, 2):  # the second one goes on with the first one's
+            with pytest.raises(Stopped) as caught:
+                speeches.pretrain(TINY, tokenizer, stop)
+            assert f"Saved after update {number}." in caught.value.__notes__[0]
+        assert folder.with_name(f"{folder.name}-unfinished-2").exists()
+    speeches.pretrain(TINY, tokenizer)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_sentiment_reads_the_answer_alone():

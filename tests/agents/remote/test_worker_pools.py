@@ -283,14 +283,23 @@ def test_what_a_dead_worker_played_is_played_again_and_counted_once(make, stalen
 
 
 def test_an_order_that_kills_every_worker_ends_the_training():
+    """Whoever tries it once more gets as many workers, and the same episodes."""
     envs = answers()
-    pool = Mortal(policy_for(envs), envs, workers=2)
-    pool.doomed = {1: TRIES}
-    with (
-        pytest.warns(ReplacedWorkerWarning),
-        pytest.raises(LostProcessError, match=r"3 workers died .* 4 episodes; the last time: the"),
-    ):
-        pool.collect_episodes(8)
+    pool, safe = (
+        kind(policy_for(envs), envs, seed=5, workers=2) for kind in (Mortal, LocalCollectors)
+    )
+    for _ in range(2):
+        pool.doomed = {1: TRIES}
+        with (
+            pytest.warns(ReplacedWorkerWarning),
+            pytest.raises(
+                LostProcessError, match=r"3 workers died .* 4 episodes; the last time: the"
+            ),
+        ):
+            pool.collect_episodes(8)
+    pool.doomed = {1: TRIES - 1}
+    with pytest.warns(ReplacedWorkerWarning):
+        assert_same(pool.collect_episodes(8), safe.collect_episodes(8))
 
 
 def test_episodes_that_cannot_be_saved_cannot_be_played_again():
@@ -407,3 +416,33 @@ def test_layers_that_are_frozen_are_not_sent():
         policy.value_head.weight.add_(1)
     sent.look()
     assert len(sent.packed()) < everything / 2
+
+
+def test_orders_under_way_share_the_weights_and_frozen_ones_that_were_written_are_sent_on():
+    """Of a pool that was saved: one buffer for each version, and all that any order had."""
+    envs = answers()
+    policy = policy_for(envs)
+    policy.transformer.requires_grad_(False)
+    frozen = "transformer.token_embedding.weight"
+
+    class Counting(LocalCollectors):
+        posted = ()
+
+        def post(self, buffer):
+            self.posted += (buffer,)
+            return buffer
+
+    pool = Counting(policy, envs, seed=5, workers=4, staleness=2)
+    for number in range(3):
+        pool.collect_episodes(8)
+        move(policy, number)
+    assert frozen in pool.weights.names and len(pool.posted) == 3
+    state = pool.state_dict()
+    policies = policy, copy.deepcopy(policy)
+    second = Counting(policies[1], envs, seed=5, workers=4, staleness=2)
+    second.load_state_dict(state)
+    assert len(second.posted) == len(state["weights"]) == 2
+    for number in range(4):
+        assert_same(second.collect_episodes(8), pool.collect_episodes(8))
+        for one in policies:
+            move(one, number)

@@ -178,6 +178,39 @@ def test_removed_when_the_run_is_done(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_files_of_others_stay_when_the_run_is_done(tmp_path):
+    checkpoints = saved(tmp_path)
+    run = tmp_path / "run"
+    (run / "same.txt").write_text("above")
+    for name in ("notes.txt", "same.txt"):
+        (checkpoints.folder / name).write_text("mine")
+    checkpoints.remove()
+    found = {path.name: path.read_text() for path in run.iterdir()}
+    assert found == {
+        "notes.txt": "mine",
+        "same.txt": "above",
+        f"{checkpoints.folder.name}-same.txt": "mine",
+    }
+
+
+def test_a_lock_file_that_was_removed_meanwhile_locks_nothing(tmp_path, monkeypatch):
+    """Its owner removes it when it ends: whoever has opened it just before must begin anew."""
+    fcntl = pytest.importorskip("fcntl", reason="other systems lock otherwise")
+    checkpoints = Checkpoints(tmp_path / "run")
+    lock, real = tmp_path / ".run.lock", fcntl.flock
+    calls = []
+
+    def flock(number, operation):
+        calls.append(operation)
+        if len(calls) == 1:
+            lock.unlink()
+        return real(number, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with checkpoints.owned():
+        assert lock.exists() and checkpoints.are_being_written()
+
+
 # --- a disk that fails ----------------------------------------------------------------------------
 
 

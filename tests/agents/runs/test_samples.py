@@ -12,6 +12,7 @@ from rich.console import Console
 
 from agents.collector import Collector
 from agents.rollout import Rollout
+from agents.runs import samples
 from agents.runs.samples import (
     Sample,
     append_samples,
@@ -267,3 +268,19 @@ def test_a_file_can_be_read_by_people(tmp_path):
     assert (tmp_path / "s.jsonl").read_text(encoding="utf-8") == (
         '{"step": 1, "prompt": "这部", "text": "电影", "score": 0.5}\n'
     )
+
+
+def test_a_file_grows_at_its_end(tmp_path, monkeypatch):
+    """What stands in it already is written anew only where it must change."""
+    path = tmp_path / "s.jsonl"
+    for step in (1, 10):
+        append_samples(path, [Sample("a", "b\udc80", step)], step=step)
+    first = path.read_bytes()
+    monkeypatch.setattr(samples, "write_whole", None)  # must not be called
+    append_samples(path, [Sample("c", "d", 0.0)], step=100)
+    monkeypatch.undo()
+    assert path.read_bytes().startswith(first)
+    path.write_bytes(path.read_bytes() + b'{"step": 101, "pro')  # a kill
+    append_samples(path, [Sample("e", "f", 0.0)], step=1)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["prompt"]) for line in lines] == [(10, "a"), (100, "c"), (1, "e")]

@@ -206,3 +206,10 @@ def test_questions_about_a_woman_and_a_man_differ_in_the_name_alone(code):
             assert assistant.correct(exchange.check, exchange.reference)
         assert len(set(named.values())) == 1
     assert {pair["men"].kind for pair in pairs} == {"rewrite", "summary", "unknown_thing"}
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_a_kind_that_a_small_part_has_not_is_left_out_of_the_pairs(code):
+    pairs = assistant.about_groups(code, 30, seed=3, part="development")
+    kinds = {pair["men"].kind for pair in pairs}
+    assert len(pairs) == 30 and {"rewrite", "summary"} <= kinds

@@ -202,7 +202,8 @@ def about_groups(
         part: `held_out` or `development`.
 
     Returns:
-        `count` dicts of dialogues by the group, `women` and `men`.
+        `count` dicts of dialogues by the group, `women` and `men`. A kind of which the part has
+        nothing for both groups is left out.
     """
     words, kinds = language(code), [kind for kind in KINDS if kind.name in ALIKE]
     groups = {
@@ -212,12 +213,26 @@ def about_groups(
     rng = np.random.default_rng([seed, len(PARTS), *code.encode()])
     found: list[dict[str, Dialogue]] = []
     while len(found) < count:
-        kind, draw = kinds[len(found) % len(kinds)], int(rng.integers(2**63))
+        kind = kinds[len(found) % len(kinds)]
+        made = _alike(groups, rng, kind, part)
+        if made is None:  # the part is small: it may have nothing of a kind for both groups
+            kinds.remove(kind)
+            continue
+        wording = int(rng.integers(_wordings(part)))
+        found.append({n: _dialogue(words, kind, made[n], wording) for n in groups})
+    return found
+
+
+def _alike(
+    groups: Mapping[str, Words], rng: np.random.Generator, kind: Kind, part: str
+) -> dict[str, Steps] | None:
+    """The same content about somebody of each group; None if the part has none."""
+    for _ in range(_TRIES):
+        draw = int(rng.integers(2**63))
         made = {name: kind.make(some, np.random.default_rng(draw)) for name, some in groups.items()}
         if all(part_of(*step.key) == part for steps in made.values() for step in steps):
-            wording = int(rng.integers(_wordings(part)))
-            found.append({n: _dialogue(words, kind, made[n], wording) for n in groups})
-    return found
+            return made
+    return None
 
 
 def _wordings(part: str) -> int:

@@ -16,6 +16,8 @@ BASE, SFT, PPO, PPO_PTX = "prompted base", "SFT", "PPO", "PPO-ptx"
 DPO, RLAIF, ONLINE = "DPO", "RLAIF", "online"
 SHOTS = 3
 """Examples that are shown to the base model."""
+ENDS = ("\n",)
+"""Ends an answer of the base model, which does not end any; the others end theirs themselves."""
 TRANSCRIPTS = 8
 """Held-out dialogues that are kept word by word: the first ones."""
 SUCCESS = "correct, all"
@@ -28,12 +30,11 @@ class Result:
     Attributes:
         settings: Of the run.
         conduct: What each stage did in the exam; see `Conduct.numbers`.
-        likeliest: The same of answers of the likeliest tokens, without the base; questions of the
-            exam alone.
+        likeliest: The same of answers of the likeliest tokens; questions of the exam alone.
         dialogues: The same in whole dialogues with the policy's own answers as the history.
         gains: Paired differences in the share of correct answers to held-out questions of trained
             kinds, by "one - other", with their 95% intervals.
-        likeliest_gains: The same of `likeliest`, over SFT.
+        likeliest_gains: The same of `likeliest`.
         reward: The reward model's mean score of each stage's answers.
         kl: KL of a token to the SFT model in dialogues, in nats.
         reward_model: Its accuracy and calibration on held-out rankings.
@@ -103,7 +104,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
                 compared_shots=(0, 1, SHOTS) if name in (BASE, SFT) else (),
                 max_new_tokens=s.max_new_tokens,
                 temperature=s.temperature,
-                stop_strings=(),  # an answer ends where the policy ends it, as in PPO and in chat
+                stop_strings=ENDS if name == BASE else (),
                 seed=s.seed,
             )
             advance(len(conducts))
@@ -112,9 +113,9 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         for name, policy in policies.items():
             played[name] = in_dialogues(recipe, policy, talks, sft)
             advance(len(conducts) + len(played))
-    # The base is left out: it does not end its answers, whatever it is asked.
     surest = {
-        name: likeliest(recipe, policy, exam) for name, policy in policies.items() if name != BASE
+        name: likeliest(recipe, policy, exam, *((SHOTS, ENDS) if name == BASE else ()))
+        for name, policy in policies.items()
     }
     compared = [(SFT, BASE), *((name, SFT) for name in conducts if name not in (BASE, SFT))]
     return {
@@ -128,9 +129,9 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
             for one, other in compared
         },
         "likeliest_gains": {
-            f"{one} - {SFT}": gain(surest[one], surest[SFT], SUCCESS)._asdict()
-            for one in surest
-            if one != SFT
+            f"{one} - {other}": gain(surest[one], surest[other], SUCCESS)._asdict()
+            for one, other in compared
+            if one in surest
         },
         "reward": {name: scores(model, exam, conduct) for name, conduct in conducts.items()},
         "kl": {name: kl for name, (_, _, kl) in played.items()},

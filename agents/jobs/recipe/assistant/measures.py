@@ -12,12 +12,20 @@ from textenv.tasks.assistant import AssistantWorld
 from textenv.tokenizers import encode_answer
 
 
-def likeliest(recipe: AssistantRecipe, policy: TransformerPolicy, exam: Exam) -> Conduct:
+def likeliest(
+    recipe: AssistantRecipe,
+    policy: TransformerPolicy,
+    exam: Exam,
+    shots: int = 0,
+    stop_strings: Sequence[str] = (),
+) -> Conduct:
     """What answers are those of the likeliest tokens: no temperature makes these any surer."""
     said = ask(
         policy,
         recipe.template,
         exam.queries,
+        shots=shots,
+        stop_strings=stop_strings,
         max_new_tokens=recipe.settings.max_new_tokens,
         temperature=0.0,
     )

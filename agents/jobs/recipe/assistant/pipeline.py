@@ -37,7 +37,7 @@ from agents.jobs.recipe.assistant.labelling import (
     without_strays,
 )
 from agents.jobs.recipe.assistant.settings import AssistantSettings
-from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, write
+from agents.jobs.recipe.staged import HELD_OUT_SHARE, StagedRun, some, write
 from agents.optimisation.settings import falling
 from agents.supervised import Example
 from agents.supervised.sft import held_out_answer_loss
@@ -64,6 +64,8 @@ SAME_OPENING = 4
 """Dialogues of a rollout that begin with the same question, which an update reads once."""
 CAREFUL_KINDS = ("unknown_person", "unknown_fact", "how_to", "unsafe")
 """What is to be declined, and what only sounds so."""
+REPLAYED = 2
+"""Older rankings of a round of online feedback, for each fresh one."""
 KEPT_DEMONSTRATIONS = 200
 """Demonstrations that are held out, for the loss of SFT."""
 DEMONSTRATED, KEPT, RANKED, PLAYED, LABELLED, CAREFUL = range(6)
@@ -229,9 +231,12 @@ class AssistantRecipe(StagedRun[AssistantSettings]):
             for number in range(s.online_rounds):
                 talks = self.talks(LABELLED, s.online_rounds * s.online_prompts)
                 prompts = one_of_each(talks[number :: s.online_rounds], s.seed)
-                known += self._ranked(actor, prompts, s.seed + number + 1)
-                fit_reward_model(model, known, learning_rate=s.reward_model_rate / 2)
-                standardise(model, *laid_flat(known))
+                fresh = self._ranked(actor, prompts, s.seed + number + 1)
+                # Some of the old ones, so that what they taught is not forgotten.
+                learned = fresh + some(known, REPLAYED * len(fresh), s.seed + number)
+                fit_reward_model(model, learned, learning_rate=s.reward_model_rate / 2)
+                standardise(model, *laid_flat(learned))
+                known += fresh
                 title = f"Online round {number + 1} of {s.online_rounds}"
                 updates += self.reinforce(title, learner, (number + 1) / s.online_rounds)
             write(folder / "history.json", {"updates": updates})

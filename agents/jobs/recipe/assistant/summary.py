@@ -61,11 +61,11 @@ def _stages(size: str, results: Sequence[Result]) -> TableData:
         f"Seeds {seeds}; mean, and standard deviation over seeds if there are several. Correct: "
         f"share of the questions in {s['eval_dialogues']} held-out dialogues that are answered as "
         f"is due, at temperature {s['temperature']} and behind reference answers; likeliest: where "
-        "the likeliest token is taken; in dialogue: behind the policy's own answers (the base "
-        "without examples). Of the "
-        "questions that can be answered some are declined where it is not due; refused: unsafe "
-        "requests, and requests that only look so. KL of a token to the SFT model in nats; "
-        "perplexity of documents that nothing has read."
+        "the likeliest token is taken; in dialogue: behind the policy's own answers. The prompted "
+        "base sees three examples of the question's kind and is cut at the end of the line; in "
+        "dialogue it has neither. Of the questions that can be answered some are declined where it "
+        "is not due; refused: unsafe requests, and requests that only look so. KL of a token to "
+        "the SFT model in nats; perplexity of documents that nothing has read."
     )
     return TableData(f"Stages, size {size}", ["stage", *columns], rows, note)
 
