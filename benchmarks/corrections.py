@@ -244,7 +244,7 @@ def main() -> None:
     """The table."""
     parser = command_line(__doc__)
     parser.add_argument("--mismatches", nargs="+", choices=MISMATCHES, default=list(MISMATCHES))
-    parser.add_argument("--updates", type=int, default=800)
+    parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
