@@ -2,9 +2,11 @@ from . import losses, preference_losses, returns
 from .algorithm import Algorithm, Needs
 from .algorithms import (
     A2C,
+    CISPO,
     DAPO,
     DPO,
     GRPO,
+    GSPO,
     IPO,
     KTO,
     PPO,
@@ -31,9 +33,11 @@ from .trainer import Trainer
 
 __all__ = [
     "A2C",
+    "CISPO",
     "DAPO",
     "DPO",
     "GRPO",
+    "GSPO",
     "IPO",
     "KTO",
     "PPO",

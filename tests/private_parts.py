@@ -194,6 +194,10 @@ PARTS = [
         overridden=True,
     ),
     Part("stable_baselines3.common.policies.BasePolicy._predict", "acts", overridden=True),
+    Part(
+        "trl.trainer.grpo_trainer.GRPOTrainer._compute_loss",
+        "the loss of its trainers without a trainer, for `check_loss`",
+    ),
     Part("stable_baselines3.common.vec_env.VecEnv._get_indices", "the rows that are meant"),
     Part("stable_baselines3.common.vec_env.VecEnv._seeds", "seeds of the next reset", vec_env),
     Part("stable_baselines3.common.vec_env.VecEnv._options", "options of the next reset", vec_env),

@@ -96,6 +96,7 @@ def test_every_example_is_run_here():
         "docs/concepts.md",
         "docs/conversations.md",
         "docs/libraries.md",
+        "docs/checking.md",
         "docs/testing.md",
         "docs/algorithms.md",
         "docs/recipe.md",

@@ -7,14 +7,17 @@ from agents.algorithms.off_policy import OffPolicyGradient, SoftQLearning
 from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
+from agents.algorithms.ratios import CISPO, GSPO
 from agents.algorithms.trpo import TRPO
 from agents.algorithms.vine import VinePPO
 
 __all__ = [
     "A2C",
+    "CISPO",
     "DAPO",
     "DPO",
     "GRPO",
+    "GSPO",
     "IPO",
     "KTO",
     "PPO",

@@ -10,6 +10,7 @@ from agents.algorithms.off_policy import OffPolicyGradient, SoftQLearning
 from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
+from agents.algorithms.ratios import CISPO, GSPO
 from agents.algorithms.trpo import TRPO
 from agents.algorithms.vine import VinePPO
 from textenv.errors import OptionError
@@ -18,10 +19,12 @@ from textenv.loading import load_object
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "a2c": A2C,
     "best-of-n": BestOfN,
+    "cispo": CISPO,
     "dapo": DAPO,
     "dpo": DPO,
     "dr-grpo": DrGRPO,
     "grpo": GRPO,
+    "gspo": GSPO,
     "ipo": IPO,
     "kto": KTO,
     "off-policy-gradient": OffPolicyGradient,

@@ -77,8 +77,10 @@ class LossBatch:
 
     def select(self, rows: Tensor) -> LossBatch:
         """These sequences, whose logits are the same tensor's; `rows` is (k,) int64."""
-        names = ("tokens", "mask", "logits", "old_logprobs", "ref_logprobs", "values")
-        names += ("scores", "groups")
+        names = [
+            *("tokens", "mask", "logits", "old_logprobs", "ref_logprobs", "values"),
+            *("scores", "groups"),
+        ]
         parts = {name: getattr(self, name)[rows] for name in names}
         advantages = None if self.advantages is None else self.advantages[rows]
         return dataclasses.replace(self, **parts, advantages=advantages)
@@ -139,8 +141,13 @@ def twice(batch: LossBatch) -> LossBatch:
     double = batch.select(rows)
     groups = torch.cat([batch.groups, batch.groups + int(batch.groups.max()) + 1])
     logits = double.logits.detach().requires_grad_()
-    totals = {"step_answers": 2 * batch.step_answers, "step_tokens": 2 * batch.step_tokens}
-    return dataclasses.replace(double, groups=groups, logits=logits, **totals)
+    return dataclasses.replace(
+        double,
+        groups=groups,
+        logits=logits,
+        step_answers=2 * batch.step_answers,
+        step_tokens=2 * batch.step_tokens,
+    )
 
 
 class _Exact(NamedTuple):

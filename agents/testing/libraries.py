@@ -382,7 +382,7 @@ def sb3_ppo(**settings: Any) -> Loss:
             old_values=batch.values[batch.mask],
             returns=batch.values[batch.mask],
         )
-        model = SimpleNamespace(
+        model: Any = SimpleNamespace(
             **given
             | {
                 "policy": policy,

@@ -329,6 +329,43 @@ kernels.sample(torch.zeros(2, 3), numpy.zeros(2))
     assert notices == [1, 1, 0]  # told once in a process, and only if something is compiled
 
 
+@pytest.mark.slow  # everything is compiled anew
+def test_code_that_was_just_compiled_rounds_as_code_from_the_cache(tmp_path):
+    """The first run of an installation must be the same as all later ones, to the last bit."""
+    program = """
+import hashlib, numpy, torch
+from policies import TransformerConfig, TransformerPolicy, kernels
+torch.set_num_threads(1)
+made = []
+for size in (7, 257, 300):
+    logits, tokens = torch.randn(32, size, generator=torch.manual_seed(0)), torch.arange(32) % size
+    logprobs, entropies = torch.zeros(32), torch.zeros(32)
+    made += kernels.sample(logits, numpy.linspace(0, 0.99, 32))
+    kernels.fill_logprobs(logits, tokens, logprobs, entropies)
+    made += [logits, logprobs, entropies]
+policy = TransformerPolicy(TransformerConfig(50, 40, 2, 2, 24), seed=0)
+texts, cache = numpy.random.default_rng(0).integers(0, 50, (4, 20)), policy.new_cache(4, 20)
+for length in (5, 6, 7, 20):
+    seen = numpy.where(numpy.arange(20) < length, texts, policy.pad_token)
+    made.append(policy.act(seen, cache).logprobs)
+for one in made:
+    print(hashlib.sha256(numpy.asarray(one).tobytes()).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            timeout=300,
+            env=environment,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for _ in range(2)
+    )
+    assert first == second and first.count("\n") > 15
+
+
 def compilation_of(function):
     """The event that Numba sends when it begins to compile `function`."""
     return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})

@@ -85,7 +85,8 @@ def test_losses_of_trl(kind):
 
 def test_the_sequence_level_of_trl():
     loss = trl_grpo(loss_type="grpo", importance_sampling_level="sequence")
-    assert check_loss(loss, by_answer).ratio == "the answer's geometric mean"
+    report = check_loss(loss, by_answer)
+    assert report.healthy and report.ratio == "the answer's geometric mean"
 
 
 @pytest.mark.parametrize("corrected", [True, False])
@@ -221,3 +222,30 @@ def test_a_module_of_a_checkout(tmp_path):
     assert module.loss(None) == 7
     with pytest.raises(MissingFileError, match="holds absent_trainer/"):
         module_of_checkout(tmp_path, "absent_trainer.models.loss")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "mean", "ratio"),
+    [
+        (algorithms.GSPO(clip=0.2, clip_high=0.2), "tokens of each answer", "the answer's"),
+        (algorithms.CISPO(), "tokens of the batch", "each token's"),
+    ],
+    ids=repr,
+)
+def test_other_ratios(algorithm, mean, ratio):
+    """Side by side with TRL's losses of these names, which are given the same advantages."""
+    loss, advantages = of_algorithm(algorithm)
+    report = check_loss(loss, advantages)
+    assert report.healthy, str(report)
+    assert report.law.mean == mean and report.ratio.startswith(ratio)
+    kind = {"loss_type": "cispo", "epsilon_high": 5.0}
+    if isinstance(algorithm, algorithms.GSPO):
+        kind = {"loss_type": "grpo", "importance_sampling_level": "sequence"}
+    batch = probe(0.5)
+    batch = replace(batch, advantages=advantages(batch))
+    ours, theirs = (
+        torch.autograd.grad(f(batch), batch.logits, retain_graph=True)[0]
+        for f in (loss, trl_grpo(**kind))
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert ours.norm() > 0.01
