@@ -154,16 +154,24 @@ class Collector:
                 f"n_episodes is {n_episodes}; it must be a multiple of group_size, which is "
                 f"{self._group_size}"
             )
+        alike = 0  # steps in which no rank's episode can end
         while True:
+            if alike:
+                alike -= 1
+                self._step()
+                continue
             ready, early = _whole_groups(self._closed, self._group_size)
-            of_all = self.ranks.total_later(len(ready))
+            of_all = self.ranks.numbers_later(len(ready), self._steps_to_an_end())
             # While the others are heard, the next choice is made. If it is not wanted, nothing has
             # happened: it depends on the observation alone, and so does what the cache keeps.
             step = self._choose(self._positions()) if self.ranks.size > 1 else None
-            if of_all() >= n_episodes:
+            counts, steps = zip(*of_all(), strict=True)
+            if sum(counts) >= n_episodes:
                 break
             ended = len(self._closed)
             self._step(step)
+            if self.ranks.size > 1:
+                alike = min(steps) - 1
             while len(self._closed) == ended and self.ranks.size == 1:
                 self._step()
         whole = self._of_all(ready)
@@ -174,6 +182,11 @@ class Collector:
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
         return self._rollout(whole)
+
+    def _steps_to_an_end(self) -> int:
+        """See `TextVectorEnv.steps_to_an_end`; wrappers may end episodes when they like."""
+        inner: Any = self.envs
+        return int(getattr(inner, "steps_to_an_end", 1)) if inner is self.envs.unwrapped else 1
 
     def _has_something(self) -> bool:
         """Whether any rank has chosen a token that a rollout could hold."""

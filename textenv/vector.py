@@ -460,6 +460,15 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         }
 
     @property
+    def steps_to_an_end(self) -> int:
+        """How many steps it takes at least until some row's episode ends; 1: the next may do."""
+        if self._conversations is not None:
+            return 1
+        may_stop = bool(self._is_stop.any()) or bool(self.stop_strings)
+        fewest = self.min_new_tokens if may_stop else self.max_new_tokens
+        return max(1, fewest - int(self._texts.answer_lengths.max()))
+
+    @property
     def encodes_replies(self) -> bool:
         """Whether what was appended so far is the encoding of replies' texts, and nothing else."""
         talk = self._conversations

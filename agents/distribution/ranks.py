@@ -127,18 +127,19 @@ class Ranks:
             dist.all_reduce(numbers, operation)
         return int(numbers)
 
-    def total_later(self, number: int) -> Callable[[], int]:
-        """The same, asked for now; what is returned waits for the answer, and gives it."""
+    def numbers_later(self, *own: int) -> Callable[[], list[tuple[int, ...]]]:
+        """The numbers of every rank, asked for now; what is returned waits for them."""
         if self.size == 1:
-            return lambda: number
-        numbers = torch.tensor([number], device=_plain_device())
+            return lambda: [own]
+        numbers = torch.zeros(self.size, len(own), dtype=torch.int64, device=_plain_device())
+        numbers[self.rank] = torch.tensor(own)
         with speaking():
             asked = dist.all_reduce(numbers, async_op=True)
 
-        def answer() -> int:
+        def answer() -> list[tuple[int, ...]]:
             with speaking():
                 asked.wait()
-            return int(numbers)
+            return [tuple(row) for row in numbers.tolist()]
 
         return answer
 

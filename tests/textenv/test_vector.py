@@ -319,3 +319,28 @@ def test_any_integer_dtype_will_do_for_actions():
         envs.reset(seed=0)
         assert envs.step(np.array([65, 66], dtype=dtype))[0][:, 2].tolist() == [65, 66]
     assert envs.step([67, 68])[0][:, 3].tolist() == [67, 68]
+
+
+@pytest.mark.parametrize("fewest", [0, 4])
+@pytest.mark.parametrize("stop_tokens", [[1], []])
+def test_no_episode_ends_before_it_may(fewest, stop_tokens):
+    envs = TextVectorEnv(
+        3,
+        prompts=["a", "bc"],
+        reward=lambda episodes: [0.0] * len(episodes),
+        tokenizer="bytes",
+        max_new_tokens=7,
+        min_new_tokens=fewest,
+        stop_tokens=stop_tokens,
+    )
+    envs.reset(seed=0)
+    generator, soonest, gaps = np.random.default_rng(0), 0, set()
+    for step in range(1, 60):
+        gaps.add(envs.steps_to_an_end)
+        soonest = max(soonest, step - 1 + envs.steps_to_an_end)
+        stops = envs.action_masks()[:, 1] & (generator.random(3) < 0.5)
+        *_, terminated, truncated, _ = envs.step(np.where(stops, 1, 99))
+        if (terminated | truncated).any():
+            assert step >= soonest
+            soonest = 0
+    assert max(gaps) == (7 if not stop_tokens else max(fewest, 1))
