@@ -138,6 +138,15 @@ PARTS = [
         "transformers.utils.chat_template_utils.render_jinja_template",
         "renders a chat template whose tokenizer is of the tokenizers library",
     ),
+    Part("transformers.distributed.DistributedConfig", "asks for a model's own plan of its layers"),
+    Part(
+        "transformers.PreTrainedModel._resolve_parallel_plans",
+        "the plan of a model's layers for tensor parallel, module by module",
+    ),
+    Part(
+        "transformers.distributed.tensor_parallel.apply_tensor_parallelism",
+        "divides the layers of a model that is loaded already",
+    ),
     Part("transformers.PreTrainedConfig._attn_implementation", "which attention a model uses"),
     Part("transformers.PreTrainedConfig._name_or_path", "where a model is from", configuration),
     Part(

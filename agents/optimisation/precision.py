@@ -88,7 +88,10 @@ def clip(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
             kinds.setdefault(hasattr(parameter, "full_tensor"), []).append(parameter)
     if not kinds:
         return torch.zeros(())
-    norms = [nn.utils.get_total_norm([p.grad for p in kind]) for kind in kinds.values()]
+    norms = [
+        nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])
+        for kind in kinds.values()
+    ]
     whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
     norm = whole[0] if len(whole) == 1 else torch.stack(whole).norm()
     for kind in kinds.values():

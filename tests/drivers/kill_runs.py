@@ -4,9 +4,10 @@
 
 HOW is `kill` (SIGKILL at random moments of `textenv train`), `term` (SIGTERM), `recipe` (SIGKILL at
 random moments of `textenv recipe`) or `aimed` (SIGKILL before and after each system call of a save,
-KILLS times each). A run that was killed goes on and is killed again, until it gets to its end; then
-its weights and numbers must be those of a run that nobody has stopped, bit for bit. Random moments
-are drawn from a seed. Runs are forks of this process, which has imported everything. Prints JSON.
+KILLS times each, in forks of one run; each state that they leave goes on once). A run that was
+killed at random goes on and is killed again, until it gets to its end. Weights and numbers must be
+those of a run that nobody has stopped, bit for bit. Random moments are drawn from a seed. Runs are
+forks of this process, which has imported everything. Prints JSON.
 """
 
 import builtins
@@ -20,7 +21,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,8 @@ TRAIN = (
 )
 RECIPE = "recipe --size small --budget 0.1 --save-every 8 --out"
 CALLS = ("open", "write", "fsync", "chmod", "rename", "replace", "unlink", "rmdir", "mkdir")
-REST_EVERY = 20
-"""After this many kills a run gets to its end, to be compared."""
+SAVE = 4
+"""The save of a run that is aimed at: others stand beside it, and one of them is removed."""
 TIMED = ("seconds", "tokens_per_second")
 """Parts of the names of numbers that no two runs share."""
 
@@ -275,30 +276,28 @@ def main(how: str, kills: int, where: Path) -> None:
         expected = made
     told: dict[str, Any] = {"how": how, "kills": 0, "runs": 0, "seconds": round(duration, 2)}
     codes: Counter[str] = Counter()
-    blows = deque(aimed(kills, whole) if how == "aimed" else [at_random(how, duration)] * kills)
-    while blows:
+    if how == "aimed":
+        print(json.dumps(told | aimed(kills, expected or {})))
+        return
+    blow = at_random(how, duration)
+    while told["kills"] < kills:
         root = Path("run").resolve()
         shutil.rmtree(root, ignore_errors=True)
-        before = told["kills"]
         for _ in range(1000):
             line = next_line(how, root)
-            rests = how == "aimed" and told["kills"] - before >= REST_EVERY
-            code = blows[0](line) if blows and not rests else ended(forked(line))
+            code = blow(line) if told["kills"] < kills else ended(forked(line))
             codes[str(code)] += 1
             if code == 0:
                 break
             assert code in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), Path(
                 "output"
             ).read_text()[-3000:]
-            blows.popleft()
             told["kills"] += 1
         else:
             raise AssertionError("the run never gets to its end")
         assert outcome(how, root) == expected, f"run {told}"
         told["runs"] += 1
         print(json.dumps(told | {"codes": codes}), file=sys.stderr, flush=True)
-    if how == "aimed":
-        told["calls"] = Counter(Path("aimed").read_text().splitlines())
     print(json.dumps(told | {"codes": codes}))
 
 
@@ -319,17 +318,83 @@ def at_random(how: str, duration: float) -> Blow:
     return blow
 
 
-def aimed(times: int, root: Path) -> list[Blow]:
-    """Before and after each call of a save, so many times; from a whole run that ends in `root`."""
-    shutil.rmtree(root)
-    assert ended(forked(next_line("aimed", root), partial(kill_at_call, 0, False))) == 0
+def tree(folder: Path) -> str:
+    """A digest of all files in a folder, their names and contents."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found.update(f"{path.relative_to(folder)} {path.is_dir()}".encode())
+        if path.is_file():
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
 
-    def blow(line: list[str], number: int, after: bool) -> int:
-        return ended(forked(line, partial(kill_at_call, number, after)))
 
-    count = len(json.loads(Path("calls.json").read_text()))
-    each = [(number, after) for number in range(1, count + 1) for after in (False, True)]
-    return [partial(blow, number=number, after=after) for number, after in each * times]
+def put(source: Path, place: Path) -> None:
+    """A copy of a folder in place of another one."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(source, place)
+
+
+def end_with_save() -> None:
+    """From now on this process ends when a save is whole."""
+    real = Checkpoints.commit
+
+    def commit(self: Checkpoints) -> Path:
+        real(self)
+        os._exit(0)
+
+    Checkpoints.commit = commit  # type: ignore[method-assign]
+
+
+def kill_in_forks(times: int, root: Path) -> None:
+    """At one save of this process, have a fork of it killed at each of the save's calls.
+
+    Every fork finds the folder as it is now. What each leaves goes to `left`, once if it is what
+    another one has left; then this process ends.
+    """
+    count, real_begin = 0, Checkpoints.begin
+    now, left = Path("now").resolve(), Path("left").resolve()
+
+    def begin(self: Checkpoints) -> Path:
+        nonlocal count
+        count += 1
+        if count < SAVE:
+            return real_begin(self)
+        Checkpoints.begin = real_begin  # type: ignore[method-assign]
+        put(root, now)
+        aims = [(0, False)]
+        while aims:
+            number, after = aims.pop(0)
+            put(now, root)
+            if (child := os.fork()) == 0:
+                kill_at_call(number, after)
+                end_with_save()
+                return Checkpoints.begin(self)
+            code = ended(child)
+            if number == 0:
+                assert code == 0
+                calls = range(1, len(json.loads(Path("calls.json").read_text())) + 1)
+                aims = [(n, after) for n in calls for after in (False, True)] * times
+                continue
+            assert code == -signal.SIGKILL, code
+            if not (place := left / tree(root)).exists():
+                shutil.copytree(root, place)
+        os._exit(0)
+
+    Checkpoints.begin = begin  # type: ignore[method-assign]
+
+
+def aimed(times: int, expected: dict[str, Any]) -> dict[str, Any]:
+    """Kill before and after each call of a save, so many times, and go on with all that is left."""
+    root = Path("run").resolve()
+    assert ended(forked(next_line("aimed", root), partial(kill_in_forks, times, root))) == 0
+    kinds = sorted(Path("left").iterdir())
+    for number, kind in enumerate(kinds, start=1):
+        put(kind, root)
+        assert ended(forked(next_line("aimed", root))) == 0, Path("output").read_text()[-3000:]
+        assert outcome("aimed", root) == expected, kind
+        print(f"{number} of {len(kinds)}", file=sys.stderr, flush=True)
+    calls = Counter(Path("aimed").read_text().splitlines())
+    return {"kills": calls.total(), "runs": len(kinds), "calls": calls}
 
 
 if __name__ == "__main__":
