@@ -329,7 +329,7 @@ class EncodedAnew(Ours):
 
 def test_ids_that_are_encoded_anew_are_caught():
     """A silent fault of released trainers; the others are in testing/broken_losses.py."""
-    with pytest.raises(AssertionError, match="^logprobs_repeat_sampling: "):
+    with pytest.raises(AssertionError, match=r"^logprobs_repeat_sampling: "):
         check_agent(EncodedAnew(), make_env)
 
 
