@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from agents import losses
 from agents.algorithms.groups import GRPO
 from agents.optimisation.bounds import bounded
@@ -42,11 +40,11 @@ class GSPO(GRPO):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate of whole answers; each token's advantage is weighed by its own."""
         assert batch.advantages is not None
-        moved = torch.where(batch.mask, outputs.logprobs - batch.logprobs, 0.0)
+        moved = (outputs.logprobs - batch.logprobs).where(batch.mask, 0.0)
         mean = moved.sum(1, keepdim=True) / batch.mask.sum(1, keepdim=True).clamp(min=1)
         high = self.clip if self.clip_high is None else self.clip_high
         # The same number at each token, whose gradient reaches all tokens of the answer.
-        old = torch.zeros_like(moved)
+        old = moved.new_zeros(moved.shape)
         arguments = mean.expand_as(moved), old
         surrogate = losses.clipped_surrogate(
             *arguments, batch.weighed(batch.advantages), batch.mask, self.clip, high

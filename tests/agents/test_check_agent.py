@@ -315,6 +315,24 @@ def test_a_broken_learner_is_caught_by_name(agent, rule):
         check_agent(agent(), make_env)
 
 
+class EncodedAnew(Ours):
+    """What was said is written out and encoded again: two letters become one id."""
+
+    def logprobs(self, observations, actions, action_masks=None):
+        again = np.full_like(observations, 9)
+        for row, text in enumerate(observations):
+            written = ARGUMENTS["tokenizer"].decode(text[text != 9].tolist())
+            ids = ARGUMENTS["tokenizer"].encode(written.replace("aa", "h").replace("bc", "g"))
+            again[row, : len(ids)] = ids
+        return super().logprobs(again, actions, action_masks)
+
+
+def test_ids_that_are_encoded_anew_are_caught():
+    """A silent fault of released trainers; the others are in testing/broken_losses.py."""
+    with pytest.raises(AssertionError, match=r"^logprobs_repeat_sampling: "):
+        check_agent(EncodedAnew(), make_env)
+
+
 def test_every_rule_is_broken_by_somebody():
     rules = AGENT_RULES + LEARNING_RULES + TRAINING_RULES
     assert [rule for _, rule in BROKEN] == [rule.__name__ for rule in rules]
