@@ -52,7 +52,7 @@ class RecipeSettings:
 
     A vocabulary, pretraining, supervised fine-tuning, a reward model from ranked answers, DPO, PPO
     with and without a pretraining term, best-of-n, and all of them compared on held-out prompts;
-    for the assistant feedback by itself and online feedback, too. Six to fifteen minutes on two
+    for the assistant feedback by itself and online feedback, too. Six to eight minutes on two
     processor cores. Each stage is made once: run the same command again to
     resume a run that was stopped. Ends with tables and report.html.
     """

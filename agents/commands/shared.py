@@ -35,9 +35,8 @@ class Sharded:
     """What each of several processes holds.
 
     Attributes:
-        shard: Of several processes, which torchrun started, each holds a part of the network, of
-            its gradient and of the optimiser's moments instead of all (FSDP2): for what does not
-            fit.
+        shard: Divide the network, its gradient and the optimiser's moments among the processes
+            that torchrun started (FSDP2): for what does not fit into one.
     """
 
     shard: bool = False

@@ -8,7 +8,7 @@ from agents.jobs.recipe.settings import StageSettings
 
 @dataclass(frozen=True)
 class AssistantSettings(StageSettings):
-    """Those of the recipe of the assistant; the defaults take a quarter of an hour of one core.
+    """Those of the recipe of the assistant; the defaults take eight minutes of two cores.
 
     Attributes:
         corpus_texts: Documents to pretrain on; they are read again until `pretrain_tokens`.
