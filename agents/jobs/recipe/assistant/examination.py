@@ -12,12 +12,13 @@ from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.caching import cached, key_of, made_from, seconds_of
 from textenv.tasks import assistant
 
-BASE, SFT, PPO, PPO_PTX = "prompted base", "SFT", "PPO", "PPO-ptx"
+BASE, CUT = "prompted base", "base, cut"
+SFT, PPO, PPO_PTX = "SFT", "PPO", "PPO-ptx"
 DPO, RLAIF, ONLINE = "DPO", "RLAIF", "online"
 SHOTS = 3
 """Examples that are shown to the base model."""
 ENDS = ("\n",)
-"""Ends an answer of the base model, which does not end any; the others end theirs themselves."""
+"""Where the answers of the base model are cut, which hardly ever ends one: its best form."""
 TRANSCRIPTS = 8
 """Held-out dialogues that are kept word by word: the first ones."""
 SUCCESS = "correct, all"
@@ -30,7 +31,8 @@ class Result:
     Attributes:
         settings: Of the run.
         conduct: What each stage did in the exam; see `Conduct.numbers`.
-        likeliest: The same of answers of the likeliest tokens; questions of the exam alone.
+        likeliest: The same of answers of the likeliest tokens; questions of the exam alone, and
+            the base cut.
         dialogues: The same in whole dialogues with the policy's own answers as the history.
         gains: Paired differences in the share of correct answers to held-out questions of trained
             kinds, by "one - other", with their 95% intervals.
@@ -83,8 +85,9 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
     exam = assistant_exam(s.language, s.eval_dialogues)
     talks = assistant.dialogues(s.language, "held_out", s.eval_dialogues, seed=0)
     sft, model = recipe.sft(), recipe.reward_model()
+    base = recipe.pretrained()
     policies = {
-        BASE: recipe.pretrained(),
+        BASE: base,
         SFT: sft,
         PPO: recipe.ppo("ppo"),
         PPO_PTX: recipe.ppo("ppo_ptx"),
@@ -92,19 +95,20 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         RLAIF: recipe.rlaif(),
         ONLINE: recipe.online(),
     }
+    examined = {BASE: base, CUT: base, **policies}
     best = f"best of {s.best_of}"
     conducts: dict[str, Conduct] = {}
-    with recipe.stages.bar("Evaluation", 2 * len(policies) + 1, "parts") as advance:
-        for name, policy in policies.items():
+    with recipe.stages.bar("Evaluation", 2 * len(policies) + 2, "parts") as advance:
+        for name, policy in examined.items():
             conducts[name] = examine(
                 policy,
                 recipe.template,
                 exam,
-                shots=SHOTS if name == BASE else 0,
-                compared_shots=(0, 1, SHOTS) if name in (BASE, SFT) else (),
+                shots=SHOTS if policy is base else 0,
+                compared_shots=(0, 1, SHOTS) if name in (CUT, SFT) else (),
                 max_new_tokens=s.max_new_tokens,
                 temperature=s.temperature,
-                stop_strings=ENDS if name == BASE else (),
+                stop_strings=ENDS if name == CUT else (),
                 seed=s.seed,
             )
             advance(len(conducts))
@@ -114,10 +118,14 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
             played[name] = in_dialogues(recipe, policy, talks, sft)
             advance(len(conducts) + len(played))
     surest = {
-        name: likeliest(recipe, policy, exam, *((SHOTS, ENDS) if name == BASE else ()))
-        for name, policy in policies.items()
+        name: likeliest(recipe, policy, exam, *((SHOTS, ENDS) if name == CUT else ()))
+        for name, policy in examined.items()
+        if name != BASE
     }
-    compared = [(SFT, BASE), *((name, SFT) for name in conducts if name not in (BASE, SFT))]
+    compared = [
+        *((SFT, name) for name in (BASE, CUT)),
+        *((name, SFT) for name in conducts if name not in (BASE, CUT, SFT)),
+    ]
     return {
         "conduct": {name: conduct.numbers() for name, conduct in conducts.items()},
         "likeliest": {name: conduct.numbers() for name, conduct in surest.items()},
@@ -131,7 +139,7 @@ def _measured(recipe: AssistantRecipe) -> dict[str, Any]:
         "likeliest_gains": {
             f"{one} - {other}": gain(surest[one], surest[other], SUCCESS)._asdict()
             for one, other in compared
-            if one in surest
+            if {one, other} <= surest.keys()
         },
         "reward": {name: scores(model, exam, conduct) for name, conduct in conducts.items()},
         "kl": {name: kl for name, (_, _, kl) in played.items()},

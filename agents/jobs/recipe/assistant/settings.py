@@ -48,8 +48,8 @@ class AssistantSettings(StageSettings):
     pretrain_batch: int = 4
     pretrain_optimizer: str = "muon"
     pretrain_rate: float = 4e-3
-    demonstrations: int = 1000
-    careful_demonstrations: int = 250
+    demonstrations: int = 400
+    careful_demonstrations: int = 150
     sft_documents: int = 500
     sft_epochs: int = 1
     sft_rate: float = 5e-4
@@ -69,4 +69,4 @@ class AssistantSettings(StageSettings):
     ptx_batch: int = 4
     online_rounds: int = 3
     online_prompts: int = 400
-    eval_dialogues: int = 1000
+    eval_dialogues: int = 500

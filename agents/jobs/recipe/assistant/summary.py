@@ -62,8 +62,8 @@ def _stages(size: str, results: Sequence[Result]) -> TableData:
         f"share of the questions in {s['eval_dialogues']} held-out dialogues that are answered as "
         f"is due, at temperature {s['temperature']} and behind reference answers; likeliest: where "
         "the likeliest token is taken; in dialogue: behind the policy's own answers. The prompted "
-        "base sees three examples of the question's kind and is cut at the end of the line; in "
-        "dialogue it has neither. Of the questions that can be answered some are declined where it "
+        "base sees three examples of the question's kind (in dialogue none); cut: its answers end "
+        "with the line. Of the questions that can be answered some are declined where it "
         "is not due; refused: unsafe requests, and requests that only look so. KL of a token to "
         "the SFT model in nats; perplexity of documents that nothing has read."
     )

@@ -9,7 +9,7 @@ from command_line import run_command
 from rich.console import Console
 
 from agents.jobs.recipe import settings
-from agents.jobs.recipe.assistant.examination import BASE, PPO, SFT, examination
+from agents.jobs.recipe.assistant.examination import BASE, CUT, PPO, SFT, examination
 from agents.jobs.recipe.assistant.pipeline import STAGES, AssistantRecipe
 from agents.jobs.recipe.assistant.settings import AssistantSettings
 from agents.jobs.recipe.settings import Size
@@ -57,7 +57,7 @@ def test_all_stages_are_made_once_and_the_last_speaks_the_template(tmp_path, lan
     times = {name: (tmp_path / name / "made_from.json").stat().st_mtime_ns for name in STAGES}
     result = examination(AssistantRecipe(wanted, tmp_path, stages))
     assert list(result.conduct) == [
-        *(BASE, SFT, PPO, "PPO-ptx", "DPO", "RLAIF", "online"),
+        *(BASE, CUT, SFT, PPO, "PPO-ptx", "DPO", "RLAIF", "online"),
         "best of 2",
     ]
     assert result.kl[SFT] == pytest.approx(0.0, abs=1e-5)
