@@ -61,7 +61,8 @@ def test_a_missing_reference_is_refused(name):
 
 def test_what_is_needed_is_declared():
     """Algorithms that compare, that take scores of whole answers, that read a reference."""
-    compare = {"rloo", "grpo", "dr-grpo", "dapo", "trpo", "off-policy-gradient", "dpo", "ipo"}
+    compare = {"rloo", "grpo", "dr-grpo", "dapo", "gspo", "cispo", "trpo", "off-policy-gradient"}
+    compare |= {"dpo", "ipo"}
     assert set(which("groups")) == compare | {"best-of-n"}
     assert not set(which("values")) & set(which("whole_episodes"))
 

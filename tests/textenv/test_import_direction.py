@@ -17,8 +17,12 @@ FORBIDDEN = {
     "policies": {"agents", "stable_baselines3", "examples", "benchmarks"},
     "agents": {"stable_baselines3", "sb3_contrib", "examples", "benchmarks"},
 }
-# The way in to the whole project: the command line belongs to agents, its name to textenv.
-EXCEPTIONS = {"textenv/__main__.py": {"agents"}}
+EXCEPTIONS = {
+    # The way in to the whole project: the command line belongs to agents, its name to textenv.
+    "textenv/__main__.py": {"agents"},
+    # Losses of other libraries, which a check calls as they are.
+    "agents/testing/libraries.py": {"stable_baselines3"},
+}
 
 
 def imported(source: str) -> set[str]:
