@@ -51,8 +51,12 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
     safetensors itself gives it to its owner alone, whatever the umask says.
     """
-    path.write_bytes(b"")  # as the umask says; on some systems no other call tells it
-    rights = path.stat().st_mode
+    # A file beside it has the umask's rights; on some systems no other call tells them. The one
+    # that is there is replaced when the new one is whole: its weights may be mapped somewhere.
+    beside = path.with_name(f".{path.name}.rights")
+    beside.write_bytes(b"")
+    rights = beside.stat().st_mode
+    beside.unlink()
     save_file(tensors, path)
     path.chmod(rights)
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from letters import Letters
+from safetensors.torch import load_file
 
 from policies import (
     RewardModel,
@@ -22,6 +23,7 @@ from policies import (
     load_policy,
 )
 from policies.adapters import add_adapter
+from policies.policy_files import write_tensors
 from textenv.errors import CheckpointError, TokenizerError
 from textenv.tokenizers import (
     HuggingFaceTokenizer,
@@ -397,3 +399,13 @@ def test_a_tokenizer_of_the_users_own_is_asked_for(tmp_path):
     with pytest.raises(CheckpointError, match=r"'letters'.*tokenizer=\.\.\."):
         load_policy(tmp_path)
     assert load_policy(tmp_path, Letters(6, stop=True)).tokenizer.stop_token == 6
+
+
+def test_weights_that_were_read_outlive_the_file_that_is_written_anew(tmp_path):
+    """safetensors maps the file; cutting it short would end the process that reads."""
+    path = tmp_path / "weights.safetensors"
+    write_tensors({"a": torch.arange(100_000.0)}, path)
+    mapped = load_file(path)["a"]
+    write_tensors({"a": torch.zeros(1)}, path)
+    assert mapped[-1] == 99_999 and load_file(path)["a"].shape == (1,)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
