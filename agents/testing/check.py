@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agents.testing.batches import Advantages, Loss, LossBatch, Oracle, probe, twice
+from agents.testing.batches import STOP, Advantages, Loss, LossBatch, Oracle, probe, twice
 from agents.testing.laws import (
     BASELINES,
     IN_REWARD,
@@ -162,7 +162,7 @@ def check_loss(
     if fit.law is None and not unbiased and not callable(formula) and not faults:
         faults.append("biased by no law that is known")
 
-    _judge_size(gradient, weights, faults, biases)
+    _judge_size(gradient, faults, biases)
     if accumulates:
         _judge_accumulation(loss, advantages, batch, faults, biases)
     ratio, clipped = _stale(gradient, fit, formula, kl_coef)
@@ -222,7 +222,7 @@ def _support(weights: Tensor, batch: LossBatch, faults: list[str]) -> LossBatch:
     mask, live = batch.mask, (counts & batch.mask).any(1)
     order = mask.cumsum(1)
     first, last = mask & (order == 1), mask & (order == batch.lengths[:, None])
-    ended = last & (batch.tokens == 5)
+    ended = last & (batch.tokens == STOP)
     before, after = (order == 0) & ~mask, (order == batch.lengths[:, None]) & ~mask
     inner = mask & ~first & ~last
     rows = live[:, None]
@@ -382,14 +382,12 @@ def _judge_fit(
 
 
 def _judge_size(
-    gradient: Callable[[LossBatch], Tensor],
-    weights: Tensor,
-    faults: list[str],
-    biases: list[str],
+    gradient: Callable[[LossBatch], Tensor], faults: list[str], biases: list[str]
 ) -> None:
     """With every answer twice each should have half the weight."""
-    double = twice(probe())
-    single, _ = _weights(gradient(probe()), probe())
+    batch = probe()
+    double = twice(batch)
+    single, _ = _weights(gradient(batch), batch)
     again, _ = _weights(gradient(double), double)
     share = float((single * again[: len(single)]).sum() / single.square().sum().clamp(min=1e-30))
     if share <= 0:

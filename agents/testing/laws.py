@@ -1,8 +1,8 @@
 """What known losses make of scores: a baseline, a spread, a mean over tokens, a KL term.
 
 Every policy-gradient loss is, at the policy that sampled, a weight for each chosen token's
-log-probability. A law is a formula for these weights. `KNOWN` are the laws that papers state;
-`FAULTS` are mistakes that look like laws.
+log-probability. A law is a formula for these weights. Its parts are those that papers state, and
+mistakes that look like them (`WRONG_BASELINES`, `WRONG_SPREADS`, `WRONG_MEANS`).
 """
 
 from __future__ import annotations
@@ -121,16 +121,19 @@ def _by_batch(correction: int) -> Spread:
     return lambda a, x, batch: _divided(a, x.std(correction=correction))
 
 
-def _by_advantages(correction: int) -> Spread:
-    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
-        by = a.std(correction=correction) if a.dim() == 1 else _over_tokens(a, batch).std()
-        return _divided(a, by)
-
-    return divided
-
-
 def _by_tokens(correction: int) -> Spread:
     return lambda a, x, batch: _divided(a, _over_tokens(a, batch).std(correction=correction))
+
+
+def _by_answers(correction: int) -> Spread:
+    over_tokens = _by_tokens(correction)
+
+    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
+        if a.dim() == 2:  # an answer has none of its own
+            return over_tokens(a, x, batch)
+        return _divided(a, a.std(correction=correction))
+
+    return divided
 
 
 SPREADS: dict[str, Spread] = {
@@ -139,10 +142,11 @@ SPREADS: dict[str, Spread] = {
     "the group's spread (n - 1)": _by_group(1),
     "the scores' spread in the batch": _by_batch(0),
     "the scores' spread in the batch (n - 1)": _by_batch(1),
-    "the advantages' spread over answers": _by_advantages(0),
-    "the advantages' spread over answers (n - 1)": _by_advantages(1),
+    # Before those over answers: where tokens have advantages of their own, these are meant.
     "the advantages' spread over tokens": _by_tokens(0),
     "the advantages' spread over tokens (n - 1)": _by_tokens(1),
+    "the advantages' spread over answers": _by_answers(0),
+    "the advantages' spread over answers (n - 1)": _by_answers(1),
 }
 
 

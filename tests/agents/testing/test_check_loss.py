@@ -114,6 +114,7 @@ def test_the_ppo_of_stable_baselines3():
     report = check_loss(sb3_ppo(), of_law(Law("values")))
     assert report.healthy, str(report)
     assert report.law.baseline == "values, then the tokens' mean"
+    assert report.law.spread == "the advantages' spread over tokens (n - 1)"
     plain = check_loss(sb3_ppo(normalize_advantage=False), of_law(Law("values")))
     assert plain.law == Law("values", "none", "tokens of the batch")
 
