@@ -1,0 +1,37 @@
+"""Search over the beginnings of answers: best-first, Monte Carlo tree search, best of n."""
+
+from agents.search.answers import Scored, SingleAnswers
+from agents.search.best_first import BestFirst
+from agents.search.best_of import BestOf
+from agents.search.budget import Budget, Spent
+from agents.search.leaves import ByBoth, ByContinuations, ByValue, LeafValue
+from agents.search.mcts import MCTS, MinMax, puct
+from agents.search.moves import Branching, BySegment, ByToken
+from agents.search.reading import PrefixReader
+from agents.search.searching import Found, Search, search
+from agents.search.tree import Node, Tree
+
+__all__ = [
+    "MCTS",
+    "BestFirst",
+    "BestOf",
+    "Branching",
+    "Budget",
+    "ByBoth",
+    "ByContinuations",
+    "BySegment",
+    "ByToken",
+    "ByValue",
+    "Found",
+    "LeafValue",
+    "MinMax",
+    "Node",
+    "PrefixReader",
+    "Scored",
+    "Search",
+    "SingleAnswers",
+    "Spent",
+    "Tree",
+    "puct",
+    "search",
+]
