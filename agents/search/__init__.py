@@ -4,8 +4,8 @@ from agents.search.answers import Scored, SingleAnswers
 from agents.search.best_first import BestFirst
 from agents.search.best_of import BestOf
 from agents.search.budget import Budget, Spent
-from agents.search.leaves import ByBoth, ByContinuations, ByValue, LeafValue
-from agents.search.mcts import MCTS, MinMax, puct
+from agents.search.leaves import ByBoth, ByContinuations, ByStopping, ByValue, LeafValue
+from agents.search.mcts import MCTS, MinMax, best, mean, puct
 from agents.search.moves import Branching, BySegment, ByToken
 from agents.search.reading import PrefixReader
 from agents.search.searching import Found, Search, search
@@ -20,6 +20,7 @@ __all__ = [
     "ByBoth",
     "ByContinuations",
     "BySegment",
+    "ByStopping",
     "ByToken",
     "ByValue",
     "Found",
@@ -32,6 +33,8 @@ __all__ = [
     "SingleAnswers",
     "Spent",
     "Tree",
+    "best",
+    "mean",
     "puct",
     "search",
 ]

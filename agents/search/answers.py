@@ -83,6 +83,21 @@ class SingleAnswers:
         # A wrapper or a dense reward may pay at any step; else the last one tells all.
         self._whole = envs is not inner or inner.pays_every_step
 
+    @property
+    def stop(self) -> int:
+        """A token that ends any answer.
+
+        Raises:
+            UnmetNeedError: There is none, or answers may not end yet.
+        """
+        if not self._stops or self._min_new_tokens:
+            raise UnmetNeedError(
+                f"an answer cannot stop anywhere here: there are {len(self._stops)} stop tokens, "
+                f"and min_new_tokens is {self._min_new_tokens}. Judge leaves by continuations or "
+                "by values"
+            )
+        return min(self._stops)
+
     def openings(self, prompts: Sequence[Prompt], seed: int) -> list[Start]:
         """Where the answers to the prompts begin, with the ids that the environment reads."""
         starts = []
@@ -94,7 +109,10 @@ class SingleAnswers:
             part = starts[begin : begin + self._inner.num_envs]
             playing = self._inner.playing(part)
             playing.reset()
-            opened += [replace(playing.start_of(r), episode_seed=s.episode_seed) for r, s in enumerate(part)]
+            opened += [
+                replace(playing.start_of(r), episode_seed=s.episode_seed)
+                for r, s in enumerate(part)
+            ]
         return opened
 
     def masked(self, logits: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -168,4 +186,3 @@ class SingleAnswers:
                 "must give a number to each"
             )
         return Scored(float(earned), text)
-

@@ -13,7 +13,8 @@ class Budget:
     reads. The others hold exactly, but that an answer is finished and scored if none was.
 
     Attributes:
-        expansions: Leaves that are visited: a beginning that is read, or a finished answer.
+        expansions: Beginnings that are read, and whose moves are then known.
+        visits: Leaves that are visited: beginnings that are read, and finished answers.
         encoded_tokens: Tokens that the policy encodes, those of the prompt and of continuations
             included.
         reward_calls: Different answers that are scored.
@@ -23,6 +24,7 @@ class Budget:
     """
 
     expansions: int | None = 200
+    visits: int | None = None
     encoded_tokens: int | None = None
     reward_calls: int | None = None
 
@@ -40,6 +42,8 @@ class Budget:
         lefts = [2**31]
         if self.expansions is not None:
             lefts.append(self.expansions - spent.expansions)
+        if self.visits is not None:
+            lefts.append(self.visits - spent.visits)
         if self.encoded_tokens is not None and spent.encoded_tokens >= self.encoded_tokens:
             lefts.append(0)
         if self.reward_calls is not None:
@@ -52,5 +56,6 @@ class Spent:
     """What a search has spent so far; see `Budget` for the meaning of each."""
 
     expansions: int = 0
+    visits: int = 0
     encoded_tokens: int = 0
     reward_calls: int = 0

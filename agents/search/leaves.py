@@ -1,7 +1,7 @@
 """What a leaf is worth: by the value head, by continuations that are scored, or by both."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,16 @@ class LeafValue(Protocol):
 
     Attributes:
         continuations: Answers that are sampled from it and scored.
+        stops: Whether it is scored as an answer that ends there, too.
     """
 
     @property
     def continuations(self) -> int: ...  # noqa: D102
+    @property
+    def stops(self) -> bool: ...  # noqa: D102
 
     def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
-        """Its worth, from the value head's estimate and the continuations' scores, (k,)."""
+        """Its worth, from the value head's estimate and the scores of the answers, (k,)."""
         ...
 
 
@@ -31,7 +34,8 @@ class ByValue:
     PPO and A2C train one; `agents.returns` says on what.
     """
 
-    continuations: int = 0
+    continuations: ClassVar[int] = 0
+    stops: ClassVar[bool] = False
 
     def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
         """See `LeafValue`."""
@@ -50,6 +54,7 @@ class ByContinuations(Checked):
     """
 
     continuations: int = bounded(1, minimum=1)
+    stops: ClassVar[bool] = False
 
     def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
         """See `LeafValue`."""
@@ -66,8 +71,26 @@ class ByBoth(Checked):
     """
 
     continuations: int = bounded(1, minimum=1)
+    stops: ClassVar[bool] = False
     share: float = bounded(0.5, minimum=0, maximum=1)
 
     def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
         """See `LeafValue`."""
         return (1 - self.share) * value + self.share * float(scores.mean())
+
+
+@dataclass(frozen=True)
+class ByStopping:
+    """What the answer would earn if it ended there: one reward call, and no token.
+
+    For rewards that tell something of unfinished answers, as a sentiment or a reward model does:
+    Khanov et al., "ARGS: Alignment as Reward-Guided Search" (2024), arXiv:2402.01694. Not for those
+    that only a whole answer can earn. There must be a stop token that is allowed everywhere.
+    """
+
+    continuations: ClassVar[int] = 0
+    stops: ClassVar[bool] = True
+
+    def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
+        """See `LeafValue`."""
+        return float(scores.mean())

@@ -1,6 +1,6 @@
 """Monte Carlo tree search with PUCT over the beginnings of answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,20 @@ class MinMax:
         return (values - self.low) / (self.high - self.low)
 
 
+def mean(node: Node) -> Floats:
+    """Q as in AlphaZero: the mean of what came back through each move, shape (m,)."""
+    return node.means
+
+
+def best(node: Node) -> Floats:
+    """Q where one answer is looked for and rewards have no noise: the best that came back, (m,).
+
+    Zhang et al., "Planning with Large Language Models for Code Generation" (PG-TD, 2023),
+    arXiv:2303.05510.
+    """
+    return node.bests
+
+
 @dataclass(frozen=True)
 class MCTS(Checked):
     """Monte Carlo tree search with PUCT (AlphaZero), with values scaled as in MuZero.
@@ -84,6 +98,7 @@ class MCTS(Checked):
             answers, less goes deeper into what looked best.
         branching: What a move is.
         leaf: How a leaf is judged.
+        backup: What a move is worth, from what came back through it: `mean` or `best`.
         leaves: Leaves of one tree that are visited together; more are quicker and less informed.
         returns: Whether finished answers are visited again, as in AlphaZero. It costs nothing but
             expansions, and is for visit counts that are to be learned from (`ExpertIteration`).
@@ -92,6 +107,7 @@ class MCTS(Checked):
     c_puct: float = bounded(1.25, minimum=0)
     branching: Branching = ByToken()
     leaf: LeafValue = ByContinuations()
+    backup: Callable[[Node], Floats] = mean
     leaves: int = bounded(8, minimum=1)
     returns: bool = False
 
@@ -124,7 +140,7 @@ class MCTSTree(Tree):
                     break
                 shut.append(way[-1])  # only while this batch is under way
             elif leaf.value is not None:  # a finished answer, visited again
-                self.spent.expansions += 1
+                self.spent.visits += 1
                 count -= 1
                 self._give_back(way, leaf.value)
                 continue
@@ -169,16 +185,14 @@ class MCTSTree(Tree):
         """PUCT of the moves, with those that are under way as visits that brought the worst."""
         waiting = self._under_way[node]
         visits = node.visits + waiting
-        worst = self.scale.low if np.isfinite(self.scale.low) else 0.0
-        totals = node.totals + waiting * worst
-        values = np.where(visits > 0, self.scale(totals / np.maximum(visits, 1)), 0.0)
+        # In [0, 1] the worst value is 0, so a visit under way only lowers the weight of the others.
+        values = self.scale(self.how.backup(node)) * node.visits / np.maximum(visits, 1)
         return puct(node.priors, visits, values, self.how.c_puct)
 
     def _give_back(self, way: Sequence[tuple[Node, int]], value: float) -> None:
         for node, move in reversed(way):
-            node.visits[move] += 1
-            node.totals[move] += value
-            self.scale.meet(node.totals[move] / node.visits[move])
+            node.come_back(move, value)
+            self.scale.meet(float(self.how.backup(node)[move]))
 
     def _close(self, way: Sequence[tuple[Node, int]]) -> None:
         """Note that all is known behind the last move of a way, and perhaps behind others."""

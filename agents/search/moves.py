@@ -24,9 +24,7 @@ class Moves(NamedTuple):
 class Branching(Protocol):
     """Says what may follow n texts."""
 
-    def __call__(
-        self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler
-    ) -> list[Moves]:
+    def __call__(self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler) -> list[Moves]:
         """The moves behind each text; `logits` of the next token are masked, shape (n, V)."""
         ...
 
@@ -42,9 +40,7 @@ class ByToken(Checked):
 
     width: int = bounded(16, minimum=1)
 
-    def __call__(
-        self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler
-    ) -> list[Moves]:
+    def __call__(self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler) -> list[Moves]:
         """See `Branching`."""
         best, tokens = logits.topk(min(self.width, logits.shape[1]), dim=-1)
         priors = best.double().softmax(-1).cpu().numpy()
@@ -74,9 +70,7 @@ class BySegment(Checked):
     width: int = bounded(4, minimum=1)
     until: str | None = None
 
-    def __call__(
-        self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler
-    ) -> list[Moves]:
+    def __call__(self, texts: Sequence[Continue], logits: Tensor, sampler: Sampler) -> list[Moves]:
         """See `Branching`."""
         wide = [text for text in texts for _ in range(self.width)]
         rows = torch.arange(len(texts)).repeat_interleave(self.width)

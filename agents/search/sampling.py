@@ -41,7 +41,9 @@ class Sampler:
     def __init__(self, reader: PrefixReader, rules: SingleAnswers):
         self.reader, self.rules = reader, rules
 
-    def read(self, texts: Sequence[Continue]) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    def read(
+        self, texts: Sequence[Continue]
+    ) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.float64]]]:
         """Masked logits (n, V) behind the texts, and their values (n,)."""
         read = self.reader.read([text.prompt + text.answer for text in texts])
         for text, encoded in zip(texts, read.encoded.tolist(), strict=True):
@@ -82,9 +84,7 @@ class Sampler:
                 still.append(number)
             going = still
             if going:
-                longer = [
-                    texts[n]._replace(answer=(*texts[n].answer, *said[n])) for n in going
-                ]
+                longer = [texts[n]._replace(answer=(*texts[n].answer, *said[n])) for n in going]
                 logits, _ = self.read(longer)
         return [tuple(own) for own in said]
 

@@ -104,14 +104,15 @@ def search(
     width = max(len(tree.prompt) for tree in trees) + rules.max_new_tokens
     reader = PrefixReader(policy, rows, min(width, policy.context), temperature)
     visitor = Visitor(Sampler(reader, rules), rules, how)
+    calls = how.leaf.continuations + how.leaf.stops
     going = trees
     while going:
         batch = []
         for tree in going:
-            count = min(how.leaves, budget.left(tree.spent, how.leaf.continuations))
-            before = tree.spent.expansions
+            count = min(how.leaves, budget.left(tree.spent, calls))
+            before = tree.spent.visits
             leaves = tree.select(count) if count else []
-            batch.append((tree, leaves, tree.spent.expansions > before))
+            batch.append((tree, leaves, tree.spent.visits > before))
         visitor.visit([(tree, leaf) for tree, leaves, _ in batch for leaf in leaves])
         for tree, leaves, _ in batch:
             if leaves:
@@ -142,28 +143,41 @@ class Visitor:
 
     def visit(self, leaves: Sequence[tuple[Tree, Node]]) -> None:
         """Give each leaf a value, and one that has not ended its moves."""
-        for tree, _ in leaves:
-            tree.spent.expansions += 1
+        for tree, leaf in leaves:
+            tree.spent.visits += 1
+            tree.spent.expansions += not leaf.ended
         going = [(tree, leaf) for tree, leaf in leaves if not leaf.ended]
         answers = [(tree, leaf.answer) for tree, leaf in leaves if leaf.ended]
-        k, drawn = self.how.leaf.continuations, []
+        tried: list[list[Text]] = []
         if going:
             texts = [self._text(tree, leaf.answer) for tree, leaf in going]
             logits, values = self.sampler.read(texts)
             self._expand(going, texts, logits)
-            wide = [number for number in range(len(going)) for _ in range(k)]
-            said = self.sampler.sample([texts[n] for n in wide], logits[torch.tensor(wide)]) if wide else []
-            drawn = [
-                (going[n][0], (*texts[n].answer, *own)) for n, own in zip(wide, said, strict=True)
+            tried = self._tried(texts, logits)
+            answers += [
+                (t, answer) for (t, _), own in zip(going, tried, strict=True) for answer in own
             ]
-        self.score([*answers, *drawn])
+        self.score(answers)
         for tree, leaf in leaves:
             if leaf.ended:
                 leaf.value = tree.found[leaf.answer].score
-        for number, (_, leaf) in enumerate(going):
-            own = drawn[number * k : (number + 1) * k]
-            scores = np.array([tree.found[answer].score for tree, answer in own])
+        for number, (tree, leaf) in enumerate(going):
+            scores = np.array([tree.found[answer].score for answer in tried[number]])
             leaf.value = self.how.leaf(float(values[number]), scores)
+
+    def _tried(self, texts: Sequence[Continue], logits: torch.Tensor) -> list[list[Text]]:
+        """The finished answers by which each leaf is judged."""
+        k = self.how.leaf.continuations
+        wide = [text for text in texts for _ in range(k)]
+        said: Sequence[Text] = []
+        if wide:
+            rows = torch.arange(len(texts)).repeat_interleave(k)
+            said = self.sampler.sample(wide, logits[rows])
+        stop = [(self.rules.stop,)] if self.how.leaf.stops else []
+        return [
+            [(*text.answer, *own) for own in [*said[n * k : (n + 1) * k], *stop]]
+            for n, text in enumerate(texts)
+        ]
 
     def score(self, answers: Sequence[tuple[Tree, Text]]) -> None:
         """Note what answers earn; those that are known cost nothing."""

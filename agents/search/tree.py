@@ -28,6 +28,7 @@ class Node:
         children: The nodes behind the moves, as far as they were made.
         visits: How often each move was taken, shape (m,), int64.
         totals: Sum of the values that came back through each move, shape (m,), float64.
+        bests: The largest of them, shape (m,), float64; 0 where nothing did.
     """
 
     answer: Text
@@ -39,14 +40,22 @@ class Node:
     children: dict[int, "Node"] = field(default_factory=dict)
     visits: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     totals: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    bests: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def expand(self, moves: Sequence[Text], priors: NDArray[np.float64]) -> None:
         """Note what may follow."""
         self.moves, self.priors = moves, priors
-        self.visits, self.totals = np.zeros(len(moves), dtype=np.int64), np.zeros(len(moves))
+        self.visits = np.zeros(len(moves), dtype=np.int64)
+        self.totals, self.bests = np.zeros(len(moves)), np.zeros(len(moves))
+
+    def come_back(self, move: int, value: float) -> None:
+        """Note a value that came back through a move."""
+        self.bests[move] = max(self.bests[move], value) if self.visits[move] else value
+        self.visits[move] += 1
+        self.totals[move] += value
 
     @property
-    def values(self) -> NDArray[np.float64]:
+    def means(self) -> NDArray[np.float64]:
         """Mean of what came back through each move, shape (m,); 0 where nothing did."""
         return self.totals / np.maximum(self.visits, 1)
 
