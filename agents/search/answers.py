@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.search.reading import Text
@@ -66,8 +67,8 @@ class SingleAnswers:
             )
         if inner.tokenizer.vocab_size != policy.vocab_size:
             raise VocabularyMismatchError(
-                f"the policy has {policy.vocab_size} tokens, the environment "
-                f"{inner.tokenizer.vocab_size}: make the environment with tokenizer=policy.tokenizer"
+                f"the policy has {policy.vocab_size} tokens and the environment "
+                f"{inner.tokenizer.vocab_size}: make it with tokenizer=policy.tokenizer"
             )
         self._envs, self._inner, self.tokenizer = envs, inner, inner.tokenizer
         rules = inner.answer_rules
@@ -119,6 +120,13 @@ class SingleAnswers:
         """Logits (n, V) of what may follow answers of these lengths; minus infinity elsewhere."""
         rows = [int(length >= self._min_new_tokens) for length in lengths]
         return logits.masked_fill(~self._tables[torch.tensor(rows)], -torch.inf)
+
+    def masks(self, lengths: Sequence[int]) -> NDArray[np.bool_] | None:
+        """What may follow answers of these lengths, shape (n, V); None if that is everything."""
+        if self._tables.all():
+            return None
+        rows = [int(length >= self._min_new_tokens) for length in lengths]
+        return self._tables.cpu().numpy()[rows]
 
     def ended(self, prompt: Sequence[int], answer: Text) -> bool:
         """Whether the last token of an answer ends it."""

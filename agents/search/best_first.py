@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.optimisation.bounds import Checked, bounded
-from agents.search.leaves import ByContinuations, LeafValue
-from agents.search.moves import Branching, ByToken
+from agents.search.leaves import ONE_CONTINUATION, LeafValue
+from agents.search.moves import LIKELIEST, Branching
 from agents.search.reading import Text
 from agents.search.tree import Node, Tree
 from textenv.starts import Start
@@ -30,8 +30,8 @@ class BestFirst(Checked):
         leaves: Leaves of one tree that are visited together.
     """
 
-    branching: Branching = ByToken()
-    leaf: LeafValue = ByContinuations()
+    branching: Branching = LIKELIEST
+    leaf: LeafValue = ONE_CONTINUATION
     leaves: int = bounded(8, minimum=1)
 
     def tree(self, start: Start, prompt: Text, generator: np.random.Generator) -> "BestFirstTree":

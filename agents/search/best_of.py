@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.optimisation.bounds import Checked, bounded
-from agents.search.leaves import ByContinuations, LeafValue
-from agents.search.moves import Branching, ByToken
+from agents.search.leaves import ONE_CONTINUATION, LeafValue
+from agents.search.moves import LIKELIEST, Branching
 from agents.search.reading import Text
 from agents.search.tree import Node, Tree
 from textenv.starts import Start
@@ -32,12 +32,12 @@ class BestOf(Checked):
     @property
     def branching(self) -> Branching:
         """Not used: samples are no moves."""
-        return ByToken(1)
+        return LIKELIEST
 
     @property
     def leaf(self) -> LeafValue:
         """One sample."""
-        return ByContinuations(1)
+        return ONE_CONTINUATION
 
     def tree(self, start: Start, prompt: Text, generator: np.random.Generator) -> "Samples":
         """The samples of a prompt, none yet."""

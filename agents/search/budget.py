@@ -33,8 +33,8 @@ class Budget:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given or min(given.values()) < 1:
             raise OptionError(
-                f"a search with {self} has no end, or cannot begin: give at least one bound, all of "
-                "1 or more"
+                f"a search with {self} has no end, or cannot begin: give a bound or more, each of "
+                "them 1 or more"
             )
 
     def left(self, spent: "Spent", calls_each: int) -> int:
@@ -59,3 +59,7 @@ class Spent:
     visits: int = 0
     encoded_tokens: int = 0
     reward_calls: int = 0
+
+
+SOME = Budget()
+"""The budget of a search that is given none."""

@@ -94,3 +94,7 @@ class ByStopping:
     def __call__(self, value: float, scores: NDArray[np.float64]) -> float:
         """See `LeafValue`."""
         return float(scores.mean())
+
+
+ONE_CONTINUATION = ByContinuations()
+"""The judgement of a search that says nothing else."""

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agents.optimisation.bounds import Checked, bounded
-from agents.search.leaves import ByContinuations, LeafValue
-from agents.search.moves import Branching, ByToken
+from agents.search.leaves import ONE_CONTINUATION, LeafValue
+from agents.search.moves import LIKELIEST, Branching
 from agents.search.reading import Text
 from agents.search.tree import Node, Tree
 from textenv.starts import Start
@@ -105,8 +105,8 @@ class MCTS(Checked):
     """
 
     c_puct: float = bounded(1.25, minimum=0)
-    branching: Branching = ByToken()
-    leaf: LeafValue = ByContinuations()
+    branching: Branching = LIKELIEST
+    leaf: LeafValue = ONE_CONTINUATION
     backup: Callable[[Node], Floats] = mean
     leaves: int = bounded(8, minimum=1)
     returns: bool = False

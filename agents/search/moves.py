@@ -63,7 +63,7 @@ class BySegment(Checked):
     Attributes:
         tokens: Longest segment.
         width: Segments that are sampled behind each beginning.
-        until: Text that ends a segment, such as "\\n"; None for none.
+        until: Text that ends a segment, such as a new line; None for none.
     """
 
     tokens: int = bounded(8, minimum=1)
@@ -82,3 +82,7 @@ class BySegment(Checked):
             often = sorted(counts, key=lambda segment: -counts[segment])
             moves.append(Moves(often, np.array([counts[s] for s in often]) / self.width))
         return moves
+
+
+LIKELIEST = ByToken()
+"""The moves of a search that says nothing else."""

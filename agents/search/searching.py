@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from agents.search.answers import Scored, SingleAnswers
-from agents.search.budget import Budget, Spent
+from agents.search.answers import SingleAnswers
+from agents.search.budget import SOME, Budget, Spent
 from agents.search.leaves import LeafValue
 from agents.search.moves import Branching
 from agents.search.reading import PrefixReader, Text
@@ -62,7 +62,7 @@ def search(
     envs: VectorEnv[Any, Any, Any],
     prompts: Sequence[Prompt],
     how: Search,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
+    budget: Budget = SOME,
     *,
     seed: int = 0,
     temperature: float = 1.0,
