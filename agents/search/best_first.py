@@ -4,6 +4,7 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class BestFirst(Checked):
     branching: Branching = LIKELIEST
     leaf: LeafValue = ONE_CONTINUATION
     leaves: int = bounded(8, minimum=1)
+    returns: ClassVar[bool] = False
 
     def tree(self, start: Start, prompt: Text, generator: np.random.Generator) -> "BestFirstTree":
         """The tree of a prompt, of which nothing is known yet."""

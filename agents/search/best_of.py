@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class BestOf(Checked):
     """
 
     leaves: int = bounded(64, minimum=1)
+    returns: ClassVar[bool] = False
 
     @property
     def branching(self) -> Branching:

@@ -25,9 +25,10 @@ to 1 over the moves of a state."""
 def visit_counts(rollout: Rollout) -> NDArray[np.float64]:
     """AlphaZero's target: the share of the visits that went through each move, shape (S,).
 
-    Iterated, it ends at the best answer alone, however much the prior spreads: with N visits the
-    counts are those of a policy that maximises Q - lambda KL(prior || policy) (Grill et al., 2020,
-    arXiv:2007.12509, proposition 1), and only a policy that the search leaves as it is can stay.
+    Iterated, it ends at one answer alone, which need not be the best. The counts are near those of
+    a policy that maximises Q - lambda KL(prior || policy) (Grill et al., 2020, arXiv:2007.12509).
+    With the policy itself as prior, only one that puts all on a move of the largest Q stays as it
+    is, and Q is that of answers as the policy gives them by then.
     """
     visits, state = _array(rollout, "visits"), _array(rollout, "state").astype(int)
     return visits / np.maximum(np.bincount(state, visits)[state], 1)
@@ -35,7 +36,7 @@ def visit_counts(rollout: Rollout) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Regularised(Checked):
-    """The target prior x exp(Q / beta), which maximises the mean of Q - beta KL(target || prior).
+    """A target of prior x exp(Q / beta), which maximises the mean of Q - beta KL(target || prior).
 
     Grill et al., "Monte-Carlo tree search as regularized policy optimization" (2020),
     arXiv:2007.12509, with the KL the other way round than AlphaZero's counts have it. The prior is
@@ -71,7 +72,7 @@ def soft_targets(
     below: NDArray[np.int64],
     beta: float,
 ) -> NDArray[np.float64]:
-    """prior x exp(Q / beta) in every state of a tree, with soft values from below, shape (m,).
+    """The products prior x exp(Q / beta), normalised, in every state of a tree, with soft values from below, shape (m,).
 
     Args:
         log_priors: Of each move, shape (m,); made to sum to 1 over the moves of a state.

@@ -17,6 +17,7 @@ from agents.search.sampling import Continue, Sampler
 from agents.search.tree import Node, Tree
 from policies import Policy
 from textenv import Prompt
+from textenv.errors import OptionError
 from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
@@ -33,6 +34,8 @@ class Search(Protocol):
     def leaf(self) -> LeafValue: ...  # noqa: D102
     @property
     def leaves(self) -> int: ...  # noqa: D102
+    @property
+    def returns(self) -> bool: ...  # noqa: D102
     def tree(self, start: Start, prompt: Text, generator: np.random.Generator) -> Tree: ...  # noqa: D102
 
 
@@ -90,9 +93,15 @@ def search(
         on_answers: Called with the number of prompts whose search has ended.
 
     Raises:
+        OptionError: The search would never end.
         UnmetNeedError: The environment is none of single answers, or ends them by rules of its own.
         UnscoredError: The reward gave None to an answer.
     """
+    if how.returns and budget.visits is None:
+        raise OptionError(
+            f"{how} visits finished answers again and again, which costs nothing that {budget} "
+            "bounds: give the budget visits="
+        )
     rules = SingleAnswers(envs, policy)
     starts = rules.openings(prompts, seed)
     if generators is None:
