@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -32,6 +32,7 @@ class Evaluation:
         logprobs: Log-probability of each answer under the policy, shape (n,).
         ref_logprobs: The same under the reference, shape (n,); NaN without a reference.
         failed_worlds: Conversations that ended because their world failed; they have no score.
+        read_by: Log-probability of each answer under the `readers`, by their names, each (n,).
     """
 
     samples: Sequence[Sample]
@@ -39,10 +40,12 @@ class Evaluation:
     logprobs: NDArray[np.float64]
     ref_logprobs: NDArray[np.float64]
     failed_worlds: int = 0
+    read_by: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """As `agents.runs.state_files` writes it."""
-        return {**vars(self), "samples": [vars(sample) for sample in self.samples]}
+        samples = [vars(sample) for sample in self.samples]
+        return {**vars(self), "samples": samples, "read_by": dict(self.read_by)}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
@@ -112,6 +115,7 @@ def evaluate(
     prompts: Sequence[Prompt],
     *,
     reference: Policy | None = None,
+    readers: Mapping[str, Policy] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     on_answers: Callable[[int], object] = lambda count: None,
@@ -126,6 +130,7 @@ def evaluate(
             on as they were.
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL.
+        readers: Other policies of this vocabulary that say how likely the answers are, by names.
         temperature: Logits are divided by this, in sampling and in the log-probabilities; 0 takes
             the likeliest tokens, and compares log-probabilities at temperature 1.
         seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
@@ -150,10 +155,12 @@ def evaluate(
     samples, answers = list(before.samples), list(before.answers)
     logprobs, ref_logprobs = [before.logprobs], [before.ref_logprobs]
     failed, world_error = before.failed_worlds, ""
+    read = {name: [before.read_by.get(name, nothing)] for name in readers or {}}
 
     def so_far() -> Evaluation:
         sums = np.concatenate(logprobs), np.concatenate(ref_logprobs)
-        return Evaluation(list(samples), list(answers), *sums, failed)
+        said = {name: np.concatenate(parts) for name, parts in read.items()}
+        return Evaluation(list(samples), list(answers), *sums, failed, said)
 
     if samples:
         on_answers(len(samples))
@@ -167,6 +174,8 @@ def evaluate(
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
             sums.append(_answer_logprobs(reader, batch, temperature or 1.0))
+        for name, other in (readers or {}).items():
+            read[name].append(_answer_logprobs(other, batch, temperature or 1.0))
         failed += batch.failed_worlds
         world_error = batch.world_error or world_error
         on_batch(so_far())
