@@ -27,7 +27,7 @@ from scipy.stats import chisquare
 
 from agents import Collector, Learner, algorithms
 from agents.collector import collector_from, in_order
-from agents.evaluation import bootstrap_interval, evaluate
+from agents.evaluation import evaluate, mean_interval
 from agents.evaluation.differences import Pairs, balanced, difference, fitted
 from agents.evaluation.numbers import numbers_of
 from agents.supervised import Fitting, adamw, pretraining_steps
@@ -45,7 +45,7 @@ DISTANCES = (0.02, 0.2, 2.0)
 RATES = {16: 2e-5, 64: 1e-5}
 """Learning rates by the length of answers, doubled behind each distance: small, to stop near it."""
 LONGEST = 64
-REPEATS, PAIRS, DRAWN = 2_000, 200, 20_000
+REPEATS, PAIRS, DRAWN = 2_000, 256, 20_000
 
 Estimate = Callable[[Pairs], NDArray[np.float64]]
 ESTIMATES: dict[str, Estimate] = {
@@ -298,7 +298,7 @@ def coverage() -> Iterator[dict[str, Any]]:
                 held, total = 0, 0.0
                 for chosen in np.stack(answers, axis=1).reshape(REPEATS, PAIRS, 2):
                     pairs = Pairs(*rewards[chosen].T, *ratio[chosen].T)
-                    found = bootstrap_interval(estimate(pairs), resamples=1_000)
+                    found = mean_interval(estimate(pairs))
                     held += found.low <= truth <= found.high
                     total += found.mean
                 row[name] = f"{100 * held / REPEATS:.1f}%"

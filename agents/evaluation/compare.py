@@ -17,7 +17,13 @@ from rich.table import Table
 
 from agents.evaluation.answers import Evaluation, evaluate
 from agents.evaluation.differences import Pairs, fitted
-from agents.evaluation.intervals import Interval, bootstrap_interval, plain, win_rate
+from agents.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    plain,
+    win_rate,
+)
 from agents.evaluation.judges import Judge, PairJudge
 from agents.evaluation.length_control import length_controlled_win_rate
 from agents.evaluation.refusals import RefusalJudge, refusals, refuses
@@ -236,9 +242,9 @@ def compare_answers(
             return None
         base, own = evaluations[first], evaluations[name]
         if name not in base.read_by or first not in own.read_by:
-            return bootstrap_interval(scores[1] - scores[0])
+            return mean_interval(scores[1] - scores[0])
         ratios = base.read_by[name] - base.logprobs, own.logprobs - own.read_by[first]
-        return bootstrap_interval(fitted(Pairs(*scores, *ratios)))
+        return mean_interval(fitted(Pairs(*scores, *ratios)))
 
     rows = []
     for name, evaluation in evaluations.items():

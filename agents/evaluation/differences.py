@@ -1,7 +1,7 @@
 """How much higher one policy scores than another, from answers of both to the same prompts.
 
 Three estimates of E_b[r] - E_a[r]. Each gives one number for every prompt; their mean is unbiased,
-and `bootstrap_interval` of them is the interval over prompts. With independent answers the first is
+and `mean_interval` of them is the interval over prompts. With independent answers the first is
 drowned in the noise of two samples. What helps:
 
 - `difference` of answers on common random numbers (`agents.evaluation.evaluate` gives such): the

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from agents.evaluation import (
     Evaluation,
-    bootstrap_interval,
     compare,
     compare_answers,
     comparison_table,
     evaluate,
+    mean_interval,
     perplexity,
     table_cells,
 )
@@ -127,8 +127,8 @@ def test_the_gain_over_the_first_row_is_that_of_answers_which_both_have_read():
     b = evaluate(other, environment(other), asked, reference=one, seed=3)
     ratios = a.ref_logprobs - a.logprobs, b.logprobs - b.ref_logprobs
     pairs = Pairs(a.scores, b.scores, *ratios)
-    assert second.gain == pytest.approx(bootstrap_interval(fitted(pairs)))
-    plain = bootstrap_interval(difference(pairs))
+    assert second.gain == pytest.approx(mean_interval(fitted(pairs)))
+    plain = mean_interval(difference(pairs))
     assert second.gain.high - second.gain.low < plain.high - plain.low
     table = table_cells([first, second])
     assert table[1][1][table[0].index("above one")] == str(second.gain)
@@ -143,7 +143,7 @@ def test_the_gain_of_greedy_answers_and_of_other_vocabularies_is_the_plain_diffe
     answers = [
         evaluate(of, environment(of), PROMPTS, temperature=temperature) for of in (one, other)
     ]
-    assert second.gain == bootstrap_interval(answers[1].scores - answers[0].scores)
+    assert second.gain == mean_interval(answers[1].scores - answers[0].scores)
 
 
 def test_the_table_leaves_out_what_nobody_has():
