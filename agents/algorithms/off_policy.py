@@ -49,9 +49,10 @@ class OffPolicyGradient(Algorithm):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
-        # Detached, so that the gradient is the policy's alone and not also that of the weight.
-        moved = (outputs.logprobs.detach() - batch.behaviour_logprobs).where(batch.mask, 0.0)
-        weights = moved.exp().clamp(max=self.cap)
+        # Without gradient: the loss's is the policy's alone and not also that of the weight.
+        weights = losses.truncated_ratios(
+            outputs.logprobs, batch.behaviour_logprobs, batch.mask, self.cap
+        )
         loss = -losses.sequence_sum(
             weights * batch.advantages[:, None] * outputs.logprobs, batch.mask
         )

@@ -250,3 +250,11 @@ def test_other_ratios(algorithm, mean, ratio):
     )
     torch.testing.assert_close(ours, theirs)
     assert ours.norm() > 0.01
+
+
+def test_cispo_with_a_mean_of_its_own():
+    class ByAnswer(algorithms.CISPO):
+        def mean(self, surrogate, mask):
+            return losses.sequence_mean(surrogate, mask)
+
+    assert check_loss(*of_algorithm(ByAnswer())).law.mean == "tokens of each answer"
