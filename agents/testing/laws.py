@@ -2,12 +2,13 @@
 
 Every policy-gradient loss is, at the policy that sampled, a weight for each chosen token's
 log-probability. A law is a formula for these weights. Its parts are those that papers state, and
-mistakes that look like them (`WRONG_BASELINES`, `WRONG_SPREADS`, `WRONG_MEANS`).
+mistakes that look like them (`WRONG_GROUPS`, `WRONG_SPREADS`, `WRONG_MEANS`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -70,12 +71,20 @@ def _best(x: Tensor, batch: LossBatch) -> Tensor:
     return best * count / best_ones
 
 
-def _in_strides(x: Tensor, batch: LossBatch) -> Tensor:
-    return x - _group_mean(x, torch.arange(len(x)) % len(batch.groups.unique()))
+def _generalised(x: Tensor, batch: LossBatch, lam: float) -> Tensor:
+    """Generalised advantages without discount (Schulman et al., 2016, arXiv:1506.02438)."""
+    earned = (x if x.dim() == 2 else x[:, None]).expand(batch.mask.shape).where(batch.mask, 0.0)
+    values = batch.values.where(batch.mask, 0.0)
+    steps = earned - _next(earned) + _next(values) - values
+    advantages, following = torch.zeros_like(steps), torch.zeros_like(steps[:, 0])
+    for place in reversed(range(steps.shape[1])):
+        following = steps[:, place] + lam * following
+        advantages[:, place] = following
+    return advantages
 
 
-def _shifted(x: Tensor, batch: LossBatch) -> Tensor:
-    return x - _group_mean(x, batch.groups.roll(1))
+def _next(x: Tensor) -> Tensor:
+    return torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)
 
 
 BASELINES: dict[str, Centre] = {
@@ -89,13 +98,47 @@ BASELINES: dict[str, Centre] = {
     "the best answer alone": _best,
 }
 
-BY_TOKEN = ("values", "values, then the tokens' mean", "tokens of the batch")
-"""Baselines of algorithms that pay the KL penalty at each token."""
+BY_TOKEN = ("values", "tokens of the batch")
+"""How baselines begin of algorithms that pay the KL penalty at each token."""
 
-WRONG_BASELINES: dict[str, Centre] = {
-    "every n-th answer (wrong group)": _in_strides,
-    "a group shifted by one answer (wrong group)": _shifted,
+LAMBDA = ", lambda "
+"""In a baseline's name: values with generalised advantages, such as "values, lambda 0.95"."""
+
+
+def of_lambda(lam: float) -> list[str]:
+    """The names of baselines of generalised advantages, as those of `BASELINES` are."""
+    return [f"values{LAMBDA}{lam:g}", f"values{LAMBDA}{lam:g}, then the tokens' mean"]
+
+
+def _inside(groups: Tensor) -> Tensor:
+    """The place of each answer in its group, from 0."""
+    same = groups[:, None] == groups
+    return same.tril(-1).sum(1)
+
+
+def _halved(batch: LossBatch) -> Tensor:
+    same = batch.groups[:, None] == batch.groups
+    return 2 * batch.groups + (2 * _inside(batch.groups) >= same.sum(1))
+
+
+WRONG_GROUP = "(wrong group)"
+WRONG_GROUPS: dict[str, Callable[[LossBatch], Tensor]] = {
+    f"every n-th answer {WRONG_GROUP}": lambda b: torch.arange(len(b)) % len(b.groups.unique()),
+    f"a group shifted by one answer {WRONG_GROUP}": lambda b: b.groups.roll(1),
+    f"every other answer of a group {WRONG_GROUP}": lambda b: 2 * b.groups + _inside(b.groups) % 2,
+    f"half of a group {WRONG_GROUP}": _halved,
 }
+"""Baselines whose group, and the group whose spread divides, are not those of the prompt."""
+
+
+def centred(name: str, scores: Tensor, batch: LossBatch) -> Tensor:
+    """Scores less the baseline of that name."""
+    told = name.partition(LAMBDA)[2]
+    if not told:
+        return BASELINES[name](scores, batch)
+    lam, _, then = told.partition(",")
+    advantages = _generalised(scores, batch, float(lam))
+    return advantages - _over_tokens(advantages, batch).mean() if then else advantages
 
 
 def _group_std(x: Tensor, batch: LossBatch, correction: int) -> Tensor:
@@ -158,8 +201,9 @@ def _twice(first: Spread, second: Spread, centre: str) -> Spread:
     return divided
 
 
+TWICE = "(normalised twice)"
 WRONG_SPREADS: dict[str, Spread] = {
-    f"the group's spread{first}, then that of {second} (normalised twice)": _twice(
+    f"the group's spread{first}, then that of {second} {TWICE}": _twice(
         _by_group(c), then(d), centre
     )
     for (first, c) in (("", 0), (" (n - 1)", 1))
@@ -170,7 +214,7 @@ WRONG_SPREADS: dict[str, Spread] = {
         ("the tokens (n - 1)", _by_tokens, "tokens of the batch", 1),
     )
 }
-WRONG_SPREADS["the group's variance (normalised twice)"] = lambda a, x, batch: _divided(
+WRONG_SPREADS[f"the group's variance {TWICE}"] = lambda a, x, batch: _divided(
     a, _group_std(x, batch, 0).square()
 )
 
@@ -185,14 +229,13 @@ MEANS: dict[str, Weights] = {
     "tokens of the batch": lambda b: torch.ones_like(b.scores) / b.mask.sum(),
 }
 
+BY_LENGTH = "(scale by length)"
 WRONG_MEANS: dict[str, Weights] = {
-    "tokens of each answer, twice (scale by length)": lambda b: (
+    f"tokens of each answer, twice {BY_LENGTH}": lambda b: (
         _each(b) / b.lengths.clamp(min=1).square()
     ),
-    "multiplied by the length (scale by length)": lambda b: _each(b) * b.lengths,
-    "square root of the length (scale by length)": lambda b: (
-        _each(b) / b.lengths.clamp(min=1).sqrt()
-    ),
+    f"multiplied by the length {BY_LENGTH}": lambda b: _each(b) * b.lengths,
+    f"square root of the length {BY_LENGTH}": lambda b: _each(b) / b.lengths.clamp(min=1).sqrt(),
 }
 
 KL_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -212,16 +255,31 @@ def advantages_of(law: Law, batch: LossBatch) -> Tensor:
     if law.kl == IN_REWARD:
         # Penalties are those of the policy that sampled: they are part of what it earned.
         d = torch.where(batch.mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
-        if law.baseline in BY_TOKEN:  # what is earned from each token on
+        if law.baseline.startswith(BY_TOKEN):  # what is earned from each token on
             scores = scores[:, None] - batch.kl_coef * d.flip(1).cumsum(1).flip(1)
         else:
             scores = scores - batch.kl_coef * d.sum(1)
-    baseline = (BASELINES | WRONG_BASELINES)[law.baseline]
-    spread = (SPREADS | WRONG_SPREADS)[law.spread]
+    baseline = law.baseline
+    if baseline in WRONG_GROUPS:
+        batch, baseline = replace(batch, groups=WRONG_GROUPS[baseline](batch)), "group"
     of = scores if scores.dim() == 1 else batch.scores
-    found = spread(baseline(scores, batch), of, batch)
+    found = (SPREADS | WRONG_SPREADS)[law.spread](centred(baseline, scores, batch), of, batch)
     found = found if found.dim() == 2 else found[:, None]
     return torch.where(batch.mask, found, 0.0)
+
+
+def twice_over_some(spread: str, batch: LossBatch, kept: Tensor, by_token: bool) -> Tensor:
+    """Advantages in their groups, and of some answers once more; shape (kept,), but for a factor.
+
+    Args:
+        spread: What they are divided by at first; see `SPREADS`.
+        batch: All answers.
+        kept: Rows of some of them.
+        by_token: Whether the mean that is taken off in the end is that over tokens.
+    """
+    once = SPREADS[spread](centred("group", batch.scores, batch), batch.scores, batch)[kept]
+    weights = batch.lengths[kept].to(once.dtype) if by_token else torch.ones_like(once)
+    return once - (weights * once).sum() / weights.sum()
 
 
 def policy_weights(law: Law, batch: LossBatch) -> Tensor:
@@ -240,8 +298,7 @@ def kl_weights(law: Law, batch: LossBatch) -> Tensor:
 
 def fault_names(law: Law) -> list[str]:
     """The parts of it that no paper states."""
-    wrong = WRONG_BASELINES | WRONG_SPREADS | WRONG_MEANS
-    return [part for part in law if part in wrong]
+    return [part for part in law if part.endswith((WRONG_GROUP, TWICE, BY_LENGTH))]
 
 
 BIASES = {
@@ -251,6 +308,7 @@ BIASES = {
     "tokens of each answer": "tokens of long answers weigh less",
     "tokens of the batch": "the step's size depends on the batch's lengths",
     "the best answer alone": "imitates the best of the group",
+    f"values{LAMBDA}": "what a token earns later is partly read off the values",
     "k3": "KL term with the gradient of KL(reference || policy)",
     "k2": "KL by token: what a token does to the KL of later ones is left out",
 }
@@ -259,5 +317,7 @@ BIASES = {
 
 def bias_names(law: Law) -> list[str]:
     """What is known of the law's biases."""
-    parts = (law.spread, law.mean, law.kl, law.baseline if law.baseline.startswith("the") else "")
+    # The baseline "tokens of the batch" is no mean.
+    baseline = law.baseline if law.baseline.startswith(("the", f"values{LAMBDA}")) else ""
+    parts = (law.spread, law.mean, law.kl, baseline)
     return [text for begin, text in BIASES.items() if any(p.startswith(begin) for p in parts)]
