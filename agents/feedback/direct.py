@@ -114,9 +114,11 @@ class DirectPreferences:
         """
         write_trained(self.policy, folder)
         trainer = self._trainer
-        optimizer = written_state(folder, self.policy, trainer.optimizer)
-        kept = trainer.state_dict() | {"optimizer": optimizer}
-        state = {"done": self.done, "trainer": kept}
+        state = {
+            "done": self.done,
+            "optimizer": written_state(folder, self.policy, trainer.optimizer),
+            "trainer": trainer.runtime_state(),
+        }
         Ranks.found().by_first(lambda: write_state(folder, STATE, state))
 
     def load(self, folder: Path) -> None:
@@ -128,8 +130,8 @@ class DirectPreferences:
         state = read_state(folder, STATE)
         read_trained(self.policy, folder)
         trainer = self._trainer
-        restore(folder, self.policy, trainer.optimizer, state["trainer"]["optimizer"])
-        trainer.load_state_dict(state["trainer"] | {"optimizer": None})
+        restore(folder, self.policy, trainer.optimizer, state["optimizer"])
+        trainer.load_runtime_state(state["trainer"])
         self.done = state["done"]
 
     def accuracy(self, rankings: Sequence[Ranking]) -> Interval:
