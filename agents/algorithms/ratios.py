@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents import losses
+from agents.algorithms.advantages import spread
 from agents.algorithms.groups import GRPO
 from agents.optimisation.bounds import bounded
 
@@ -75,9 +76,8 @@ class CISPO(GRPO):
         assert batch.advantages is not None
         cap = 1 + (self.clip if self.clip_high is None else self.clip_high)
         weights = losses.truncated_ratios(outputs.logprobs, batch.logprobs, batch.mask, cap)
-        advantages = batch.weighed(batch.advantages)
-        spread = advantages if advantages.dim() == 2 else advantages[:, None]
-        factors = (weights * spread).where(batch.mask, 0.0).to(weights.dtype)
+        advantages = spread(batch.weighed(batch.advantages), batch)
+        factors = (weights * advantages).where(batch.mask, 0.0).to(weights.dtype)
         clipped = losses.masked_mean((weights == cap).to(weights.dtype), batch.mask)
         loss = -self.mean(factors * outputs.logprobs, batch.mask)
         return loss, {"clip_fraction": clipped}
