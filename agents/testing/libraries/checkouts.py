@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from textenv.errors import MissingFileError
+from textenv.errors import MissingFileError, UnmetNeedError
 
 
 def module_of_checkout(folder: str | Path, name: str, without: Sequence[str] = ()) -> ModuleType:
@@ -24,9 +24,14 @@ def module_of_checkout(folder: str | Path, name: str, without: Sequence[str] = (
         without: Packages that it imports and that its losses do not use, such as `deepspeed`: empty
             modules stand in for those that are not installed.
 
+    Returns:
+        The module. Those of another checkout that were asked for before stay what they are.
+
     Raises:
         MissingFileError: There is no such module in the folder.
+        UnmetNeedError: The package itself has been imported, from elsewhere.
     """
+    _forget_another(name.partition(".")[0], folder)
     standing_in = [p for p in without if importlib.util.find_spec(p) is None]
     for package in standing_in:
         sys.modules[package] = ModuleType(package)
@@ -45,3 +50,19 @@ def module_of_checkout(folder: str | Path, name: str, without: Sequence[str] = (
     finally:  # others ask whether such a package is there
         for package in standing_in:
             sys.modules.pop(package, None)
+
+
+def _forget_another(package: str, folder: str | Path) -> None:
+    """Let go of another checkout's modules, which Python would give out again for these."""
+    known = sys.modules.get(package)
+    here = Path(folder, package).resolve()
+    places = [*getattr(known, "__path__", [])]
+    if known is None or here in (Path(path).resolve() for path in places):
+        return
+    if known.__spec__ is not None:  # not made here
+        raise UnmetNeedError(
+            f"{package} has been imported from {', '.join(places) or known}: ask for the module in "
+            f"{folder} in a process that does not import it"
+        )
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]

@@ -20,7 +20,7 @@ from agents.testing.libraries import (
     trl_grpo,
     trl_rloo,
 )
-from textenv.errors import MissingFileError
+from textenv.errors import MissingFileError, UnmetNeedError
 
 torch.set_num_threads(1)
 OURS = {
@@ -389,6 +389,23 @@ def test_a_module_of_a_checkout(tmp_path):
     assert module.loss(None) == 7
     with pytest.raises(MissingFileError, match="holds absent_trainer/"):
         module_of_checkout(tmp_path, "absent_trainer.models.loss")
+
+
+def test_modules_of_two_checkouts(tmp_path):
+    """Two versions of a library are compared in one process."""
+    found = []
+    for version in (1, 2):
+        folder = tmp_path / str(version) / "some_library" / "core"
+        folder.mkdir(parents=True)
+        (folder / "shared.py").write_text(f"version = {version}")
+        (folder / "loss.py").write_text("from some_library.core.shared import version")
+        found.append(module_of_checkout(tmp_path / str(version), "some_library.core.loss"))
+    assert [module.version for module in found] == [1, 2]
+    again = module_of_checkout(tmp_path / "2", "some_library.core.loss")
+    assert again is found[1]
+    (tmp_path / "gymnasium").mkdir()
+    with pytest.raises(UnmetNeedError, match="gymnasium has been imported from"):
+        module_of_checkout(tmp_path, "gymnasium.core")
 
 
 @pytest.mark.parametrize(
