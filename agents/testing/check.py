@@ -11,7 +11,8 @@ from torch import Tensor
 
 from agents.testing.batches import STOP, Advantages, Loss, LossBatch, Oracle, probe, twice
 from agents.testing.fitting import NOTHING, Fit, Formula, fit
-from agents.testing.laws import BASELINES, Law, bias_names, fault_names
+from agents.testing.laws import Law, bias_names, check_law, fault_names
+from agents.testing.parts import BASELINES
 from agents.testing.report import TOLERANCE, LossReport
 from agents.testing.stale import stale
 from agents.testing.weights import of_tokens
@@ -52,7 +53,13 @@ def check_loss(
         accumulates: The loss is given parts of a step (`batch.parts` says how many), and its
             gradients are summed. They should be that of the whole.
         name: Shown in the report.
+
+    Raises:
+        OptionError: A part of the law that is given has no such name.
+        ValueError: The loss is not one number, or advantages have another shape.
     """
+    if isinstance(formula, Law):
+        check_law(formula)
     broken: list[LossBatch] = []
 
     def gradient(batch: LossBatch) -> Tensor:

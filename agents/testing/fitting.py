@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agents.testing.batches import LossBatch, probe
-from agents.testing.laws import (
+from agents.testing.laws import Law, advantages_of, fault_names, kl_weights, twice_over_some
+from agents.testing.parts import (
     BASELINES,
     IN_REWARD,
     KL_TERMS,
@@ -24,12 +25,7 @@ from agents.testing.laws import (
     WRONG_GROUPS,
     WRONG_MEANS,
     WRONG_SPREADS,
-    Law,
-    advantages_of,
-    fault_names,
-    kl_weights,
     of_lambda,
-    twice_over_some,
 )
 from agents.testing.report import TOLERANCE
 

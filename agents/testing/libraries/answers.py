@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.testing.batches import Advantages, LossBatch
-from agents.testing.laws import Law, advantages_of
+from agents.testing.laws import Law, advantages_of, check_law
 
 
 class Answers(NamedTuple):
@@ -52,7 +52,11 @@ def of_law(law: Law) -> Advantages:
     """The advantages of a law: for a library that computes them inside a long method.
 
     The result is the formula's and not the library's; a report on it speaks of the loss alone.
+
+    Raises:
+        OptionError: A part of the law has no such name.
     """
+    check_law(law)
     return lambda batch: advantages_of(law, batch)
 
 

@@ -20,7 +20,7 @@ from agents.testing.libraries import (
     trl_grpo,
     trl_rloo,
 )
-from textenv.errors import MissingFileError, UnmetNeedError
+from textenv.errors import MissingFileError, OptionError, UnmetNeedError
 
 torch.set_num_threads(1)
 OURS = {
@@ -349,6 +349,10 @@ def test_a_wrong_group_is_named(name, compare):
 def test_what_is_no_loss_is_refused():
     with pytest.raises(ValueError, match=r"the loss is shape \(4,\)"):
         check_loss(lambda b: (b.logprobs * b.advantages[:, None]).sum(1))
+    with pytest.raises(OptionError, match="baseline is 'grup'; it must be one of others, group"):
+        check_loss(lambda b: b.logprobs.sum(), formula=Law("grup"))
+    with pytest.raises(OptionError, match="mean is 'token'"):
+        of_law(Law("values, lambda 0.9", mean="token"))
     with pytest.raises(ValueError, match="one entry for each answer"):
         check_loss(lambda b: b.logprobs.sum(), lambda b: b.scores[:, None])
 
