@@ -135,6 +135,7 @@ class Trainer:
                 group["lr"] = rate
         rollout = self.annotated(self.with_reference(self.with_proximal(rollout)))
         self._check_rollout(rollout)
+        encoded_before = self.policy.encoded_tokens
         rollout = self.with_replay(rollout)
         advantages = self.algorithm.advantages(rollout)
         rollout = replace(
@@ -150,6 +151,8 @@ class Trainer:
             if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
+        encoded = self.readers.total(self.policy.encoded_tokens - encoded_before)
+        metrics["update_encoded_tokens"] = float(encoded)
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
