@@ -136,8 +136,7 @@ class Collector:
                 self._starts[row] = self._start_of(row, start.episode_seed)
         closed, self._closed = self._closed, []
         rollout = self._rollout(self._of_all(closed))
-        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
-            self._masks = dict(list(self._masks.items())[:1])
+        self._forget_masks()
         return rollout
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
@@ -181,7 +180,9 @@ class Collector:
         del whole.sequences[n_episodes:]
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
-        return self._rollout(whole)
+        rollout = self._rollout(whole)
+        self._forget_masks()
+        return rollout
 
     def _steps_to_an_end(self) -> int:
         """See `TextVectorEnv.steps_to_an_end`; wrappers may end episodes when they like."""
@@ -511,20 +512,33 @@ class Collector:
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
         if len(of_all.masks) > 1:
-            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
-            bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
-            table = torch.from_numpy(bits.astype(bool))
+            table = torch.from_numpy(
+                np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
+            )
         else:
             del tensors["mask_ids"]
         rollout = Rollout(
             **tensors,
             mask_table=table,
+            mask_size=None if table is None else self.policy.vocab_size,
             endings=endings,
             records=None if None in records else tuple(map(dict, records)),
             starts=None if None in starts else starts,
             texts=texts,
         )
         return rollout.to(self.policy.device)
+
+    def _forget_masks(self) -> None:
+        """Keep the masks to which a token refers that is not in a rollout yet, and the first."""
+        arrays = [self._open["mask_ids"], *(sequence["mask_ids"] for sequence in self._closed)]
+        used = np.unique(np.concatenate([[0], *map(np.ravel, arrays)]))
+        new = np.zeros(len(self._masks), dtype=np.int64)
+        new[used] = np.arange(len(used))
+        masks = list(self._masks)
+        self._masks = {masks[old]: number for number, old in enumerate(used.tolist())}
+        self._open["mask_ids"][...] = new[self._open["mask_ids"]]
+        for sequence in self._closed:
+            sequence["mask_ids"] = new[sequence["mask_ids"]]
 
     # ---------------------------------------------------------------- saving
 

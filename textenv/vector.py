@@ -418,8 +418,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         ended = stopped | self._texts.spent()
         lost: list[int] = []  # rows whose answer can be no text of the grammar any more
         if self._grammars is not None:
-            rows = np.arange(self.num_envs)[moving]
-            lost = self._grammars.write(rows, actions[rows], stopped[rows])
+            written = np.arange(self.num_envs)[moving], actions[moving], stopped[moving]
+            lost = self._grammars.write(*(values.tolist() for values in written))
             ended[lost] = True
         # Of rows that a stop string has ended, the text before it.
         until: dict[int, str] = {}

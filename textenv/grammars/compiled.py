@@ -25,6 +25,7 @@ class Compiled:
     """A grammar for one vocabulary; rows share it.
 
     Attributes:
+        grammar: As given.
         vocabulary: Whose tokens write the texts.
         first: What may begin a text, packed, shape (words,), int32.
         completion: A shortest text with its stop token; None if none was found.
@@ -37,7 +38,7 @@ class Compiled:
     """
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary):
-        self.vocabulary, self.name = vocabulary, short(grammar)
+        self.grammar, self.vocabulary, self.name = grammar, vocabulary, short(grammar)
         self._matcher = self._new(grammar)
         self.first = allowed(self._matcher, vocabulary)
         self.check(self._matcher)
@@ -49,6 +50,12 @@ class Compiled:
         self.search = Search(vocabulary)
         self.completion = self.search.find(self._matcher)
         self.reserve = RESERVE if self.completion is None else self._reserve(self.completion)
+
+    def __reduce__(self) -> Any:
+        return compiled, (self.grammar, self.vocabulary)
+
+    def __deepcopy__(self, memo: object) -> "Compiled":
+        return self  # matchers are copied before they move
 
     def _new(self, grammar: Grammar) -> Any:
         with optional("llguidance", extra="grammar", purpose="a grammar"):

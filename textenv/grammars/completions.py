@@ -91,12 +91,7 @@ class Search:
     ) -> list[int] | None:
         layer: list[tuple[Any, list[int]]] = [(matcher, [])]
         for _ in range(limit + 1):
-            found = [
-                [*path, *end]
-                for state, path in layer
-                for end in ends
-                if finishes(state, end)
-            ]
+            found = [[*path, *end] for state, path in layer for end in ends if finishes(state, end)]
             if found:
                 return min(found, key=len)
             following: list[tuple[int, int, Any, list[int]]] = []

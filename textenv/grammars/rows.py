@@ -109,17 +109,17 @@ class GrammarRows:
         self.bits[row] = text.bits
 
     def write(
-        self, rows: NDArray[np.intp], tokens: NDArray[np.int64], stopped: NDArray[np.bool_]
+        self, rows: Sequence[int], tokens: Sequence[int], stopped: Sequence[bool]
     ) -> list[int]:
         """Put one token behind each of `rows`; returns the rows whose text can be none any more.
 
         Args:
-            rows: Row numbers, shape (k,).
-            tokens: Their tokens, shape (k,).
-            stopped: Whether they are stop tokens, shape (k,), bool.
+            rows: Row numbers.
+            tokens: Their tokens.
+            stopped: Whether they are stop tokens.
         """
         lost = []
-        for row, token, stop in zip(rows.tolist(), tokens.tolist(), stopped.tolist(), strict=True):
+        for row, token, stop in zip(rows, tokens, stopped, strict=True):
             text = self._texts[row]
             assert text is not None
             if not (text.finished if stop else text.write(token)):
@@ -138,9 +138,7 @@ class GrammarRows:
         self.bits[row] = -1
 
     def masks(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.bool_]:
-        """What may be chosen in `rows`, shape (k, V), bool; read-only."""
+        """What may be chosen in `rows`, shape (k, V), bool; a new array."""
         size = self._grammar.vocabulary.size
         packed = self.bits[rows].view(np.uint8)
-        marks = np.unpackbits(packed, axis=1, bitorder="little", count=size).view(bool)
-        marks.flags.writeable = False
-        return marks
+        return np.unpackbits(packed, axis=1, bitorder="little", count=size).view(bool)

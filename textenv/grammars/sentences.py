@@ -40,9 +40,13 @@ class Sentence:
         self._matcher: Any = grammar.copy()
         # What finishes the text from where it was looked at last; None if nothing fits.
         self._rest: list[int] | None = grammar.completion
+        self._begun_with, self._tokens = room, list[int]()
         self._narrowed: tuple[Any, NDArray[np.int32]] | None = None
         self.bits = grammar.first
         self._narrow()
+
+    def __reduce__(self) -> Any:
+        return _rewritten, (self._grammar, self._begun_with, self._tokens)
 
     @property
     def finished(self) -> bool:
@@ -58,6 +62,7 @@ class Sentence:
             GrammarError: llguidance has given up.
         """
         self._room -= 1
+        self._tokens.append(token)
         # What llguidance says of itself after a refused token means nothing: it goes for good.
         if self._matcher is None or not self._matcher.consume_token(token):
             self._matcher, self.bits = None, np.zeros_like(self.bits)
@@ -149,3 +154,10 @@ class Sentence:
         single = self._grammar.vocabulary.single
         path = [single[byte] for byte in "\u00e9".encode()]
         return -1 not in path and self._takes([*path, *rest])
+
+
+def _rewritten(grammar: Compiled, room: int, tokens: Sequence[int]) -> Sentence:
+    text = Sentence(grammar, room)
+    for token in tokens:
+        text.write(token)
+    return text
