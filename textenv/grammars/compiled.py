@@ -11,7 +11,7 @@ from textenv.grammars.vocabulary import Vocabulary
 from textenv.imports import optional
 from textenv.records import short
 
-RESERVE = 16
+RESERVE = 8
 """Tokens of a budget beyond the shortest completion from which on masks are narrowed, at least."""
 
 STATES = 24
@@ -86,7 +86,7 @@ class Compiled:
 
     def _reserve(self, completion: Sequence[int]) -> int:
         """What one token may add to the rest at most, as far as a look at some states can tell."""
-        most = len(completion)
+        most = 0
         layer: list[tuple[Any, Sequence[int]]] = [(self._matcher, completion)]
         seen = {self.first.tobytes()}
         while layer and len(seen) < STATES:

@@ -94,28 +94,30 @@ class Search:
             found = [[*path, *end] for state, path in layer for end in ends if finishes(state, end)]
             if found:
                 return min(found, key=len)
-            following: list[tuple[int, int, Any, list[int]]] = []
-            for state, path in layer:
-                seen = set()
-                own = allowed(state, self.vocabulary)
-                for token in self.candidates(own, width == WIDTHS[0]):
-                    child = state.deep_copy()
-                    if not child.consume_token(token):
-                        continue  # the copy is of no use any more
-                    bits = allowed(child, self.vocabulary)
-                    mask = bits.tobytes()
-                    if mask in seen:  # of two that can go on alike, the first
-                        continue
-                    seen.add(mask)
-                    choices = count(bits)
-                    if choices:
-                        again = np.array_equal(bits, own)  # it goes on with the same part
-                        following.append((again, choices, child, [*path, token]))
-            following.sort(key=lambda one: one[:2])
-            layer = [(child, path) for _, _, child, path in following[:width]]
-            if not layer:
-                return None
+            layer = self._best(layer, width)
         return None
+
+    def _best(
+        self, layer: Sequence[tuple[Any, list[int]]], width: int
+    ) -> list[tuple[Any, list[int]]]:
+        """The states one token further on that leave the fewest choices, `width` of them."""
+        following: list[tuple[bool, int, Any, list[int]]] = []
+        for state, path in layer:
+            own, seen = allowed(state, self.vocabulary), set[bytes]()
+            for token in self.candidates(own, width == WIDTHS[0]):
+                child = state.deep_copy()
+                if not child.consume_token(token):
+                    continue  # the copy is of no use any more
+                bits = allowed(child, self.vocabulary)
+                mask = bits.tobytes()
+                if mask in seen:  # of two that can go on alike, the first
+                    continue
+                seen.add(mask)
+                if choices := count(bits):
+                    again = np.array_equal(bits, own)  # it goes on with the same part
+                    following.append((again, choices, child, [*path, token]))
+        following.sort(key=lambda one: one[:2])
+        return [(child, path) for _, _, child, path in following[:width]]
 
     def candidates(self, bits: NDArray[np.int32], plain: bool = True) -> Iterator[int]:
         """Tokens worth trying of a mask: all if they are few, else single bytes, or `plain` ones."""
@@ -133,15 +135,15 @@ class Search:
         """The same text with fewer tokens: the longest that fits, at every place."""
         words = self.vocabulary
         text = b"".join(words.bytes_of[token] or b"" for token in path[:-1])
-        state, written, begin = matcher.deep_copy(), [], 0
+        state, written, begin = matcher.deep_copy(), list[int](), 0
         while begin < len(text):
-            bits = allowed(state, words)
             for length in range(min(LONGEST, len(text) - begin), 0, -1):
                 token = words.ids.get(text[begin : begin + length], -1)
-                if token >= 0 and marked(bits, token) and state.consume_token(token):
+                if token >= 0 and state.validate_tokens([token]) == 1:
                     break
             else:
                 return list(path)
+            state.consume_token(token)
             written.append(token)
             begin += length
         return [*written, words.stop] if len(written) < len(path) else list(path)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.grammars.compiled import Compiled
-from textenv.grammars.completions import WIDTHS, allowed, finishes, marked, numbers
+from textenv.grammars.completions import WIDTHS, allowed, count, finishes, marked, numbers
 from textenv.tokenizers.texts import LONGEST_PART
 
 SEARCHED = 24
@@ -105,50 +105,63 @@ class Sentence:
         """Of the tokens that may come next, those behind which a completion fits, packed.
 
         Of many tokens these are the ones that leave the completion as it is, such as letters in the
-        middle of a string, and those that may stand for its own next one.
+        middle of a string, and those that may stand for its own next one. They are found once for
+        all places with the same tokens to choose from and the same completion.
         """
-        words, ids = self._grammar.vocabulary, numbers(self.bits)
-        if len(ids) > TRIED:
-            loops = self._loops(rest) if len(rest) < self._room else np.zeros_like(self.bits)
-            loops |= words.is_stop
-            loops[rest[0] >> 5] |= np.uint32(1 << (rest[0] & 31)).view(np.int32)
-            bits: NDArray[np.int32] = loops & self.bits
-            return bits
-        fit = [token for token in ids.tolist() if self._fits(token, rest, len(ids) <= SEARCHED)]
-        marks = np.zeros(32 * words.words, dtype=bool)
-        marks[fit or rest[:1]] = True
-        return np.packbits(marks, bitorder="little").view(np.int32)
+        words, many = self._grammar.vocabulary, count(self.bits)
+        if many <= SEARCHED:
+            ids = numbers(self.bits).tolist()
+            fitting = [i for i in ids if self._fits(i, rest) or self._reaches(i, rest)]
+            return words.packed(fitting or rest[:1])
+        spare = min(self._room - len(rest), 1 + LONGEST_PART)
+        key = (self.bits.tobytes(), rest, spare)
+        if self._narrowed is None or self._narrowed[0] != key:
+            if many <= TRIED:
+                ids = numbers(self.bits).tolist()
+                fit = words.packed([i for i in ids if self._fits(i, rest)])
+            else:
+                fit = words.packed(rest[:1]) | words.is_stop
+                if spare > 0:
+                    fit |= self._loops(rest, spare > LONGEST_PART)
+            fit &= self.bits
+            self._narrowed = key, fit if fit.any() else words.packed(rest[:1])
+        return self._narrowed[1]
 
-    def _fits(self, token: int, rest: Sequence[int], search: bool) -> bool:
-        """Whether a completion is known to fit behind a token that may come next."""
-        room = self._room - 1
+    def _fits(self, token: int, rest: Sequence[int]) -> bool:
+        """Whether the known completion fits behind a token, or the token into the completion."""
         if token == rest[0] or marked(self._grammar.vocabulary.is_stop, token):
             return True
-        if len(rest) <= room and self._takes([token, *rest]):
+        if len(rest) < self._room and self._takes([token, *rest]):
             return True
-        if len(rest) > 1 and self._takes([token, *rest[1:]]):
-            return True
-        child = self._matcher.deep_copy() if search else None
-        if child is None or not child.consume_token(token):
+        return len(rest) > 1 and self._takes([token, *rest[1:]])
+
+    def _reaches(self, token: int, rest: Sequence[int]) -> bool:
+        """Whether a quick search finds a completion that fits behind a token."""
+        child, room = self._matcher.deep_copy(), self._room - 1
+        if not child.consume_token(token):
             return False
         found = self._grammar.search.find(child, room, rest, WIDTHS[:1])
         return found is not None and len(found) <= room
 
-    def _loops(self, rest: list[int]) -> NDArray[np.int32]:
-        """Tokens of nothing but bytes behind each of which `rest` completes the text, packed."""
+    def _loops(self, rest: Sequence[int], beyond_ascii: bool) -> NDArray[np.int32]:
+        """Tokens of nothing but bytes behind each of which `rest` completes the text, packed.
+
+        Args:
+            rest: The completion.
+            beyond_ascii: Whether there is room for the bytes that a character may still lack.
+        """
         words = self._grammar.vocabulary
-        # A character may be left incomplete, and then needs the bytes that it lacks.
-        beyond_ascii = len(rest) + LONGEST_PART < self._room and self._takes_beyond_ascii(rest)
-        key = (self.bits.tobytes(), beyond_ascii, rest)
-        if self._narrowed is None or self._narrowed[0] != key:
-            good = np.full(256, beyond_ascii)
-            for byte, token in enumerate(words.single[:128]):
-                good[byte] = token >= 0 and self._takes([token, *rest])
-            good_bits = np.packbits(good, bitorder="little").view(np.uint64)
-            marks = np.zeros(32 * words.words, dtype=bool)
-            marks[: words.size] = ~(words.byte_sets & ~good_bits).any(1)
-            self._narrowed = key, np.packbits(marks, bitorder="little").view(np.int32)
-        return self._narrowed[1].copy()
+        good = np.full(256, beyond_ascii and self._takes_beyond_ascii(rest))
+        for byte, token in enumerate(words.single[:128]):
+            good[byte] = token >= 0 and self._takes([token, *rest])
+        good_bits = np.packbits(good, bitorder="little").view(np.uint64)
+        marks = np.zeros(32 * words.words, dtype=bool)
+        beside = ~good_bits
+        others = words.byte_sets[0] & beside[0]
+        for part in range(1, 4):
+            others |= words.byte_sets[part] & beside[part]
+        marks[: words.size] = others == 0
+        return np.packbits(marks, bitorder="little").view(np.int32)
 
     def _takes_beyond_ascii(self, rest: Sequence[int]) -> bool:
         single = self._grammar.vocabulary.single

@@ -55,9 +55,7 @@ class Vocabulary:
         self.bytes_of = [None if i in no_text or not b else b for i, b in enumerate(found)]
         self.name, self.size, self.stop = tokenizer.name, tokenizer.vocab_size, ends[0]
         self.words = (self.size + 31) // 32
-        marks = np.zeros(32 * self.words, dtype=bool)
-        marks[ends] = True
-        self.is_stop = np.packbits(marks, bitorder="little").view(np.int32)
+        self.is_stop = self.packed(ends)
         self._ends, self._encode = ends, tokenizer.encode
         self._arguments = tokenizer, tuple(stop_tokens), tuple(forbidden)
 
@@ -66,6 +64,12 @@ class Vocabulary:
 
     def __deepcopy__(self, memo: object) -> "Vocabulary":
         return self  # nothing in it ever changes
+
+    def packed(self, tokens: Sequence[int]) -> NDArray[np.int32]:
+        """A mask of these tokens, shape (words,), int32."""
+        marks = np.zeros(32 * self.words, dtype=bool)
+        marks[tokens] = True
+        return np.packbits(marks, bitorder="little").view(np.int32)
 
     @cached_property
     def native(self) -> Any:
@@ -93,12 +97,12 @@ class Vocabulary:
 
     @cached_property
     def byte_sets(self) -> NDArray[np.uint64]:
-        """Which bytes each token has, 256 bits, shape (size, 4); all where it writes no text."""
-        sets = np.zeros((self.size, 4), dtype=np.uint64)
-        sets[[i for i, b in enumerate(self.bytes_of) if b is None]] = ~np.uint64(0)
+        """Which bytes each token has, 256 bits, shape (4, size); all where it writes no text."""
+        sets = np.zeros((4, self.size), dtype=np.uint64)
+        sets[:, [i for i, b in enumerate(self.bytes_of) if b is None]] = ~np.uint64(0)
         text = np.frombuffer(b"".join(b or b"" for b in self.bytes_of), dtype=np.uint8)
         owner = np.repeat(np.arange(self.size), [len(b or b"") for b in self.bytes_of])
-        np.bitwise_or.at(sets, (owner, text >> 6), np.uint64(1) << (text & 63).astype(np.uint64))
+        np.bitwise_or.at(sets, (text >> 6, owner), np.uint64(1) << (text & 63).astype(np.uint64))
         return sets
 
     def parts(self, tokens: Sequence[int]) -> list[int]:
