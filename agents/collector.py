@@ -25,7 +25,6 @@ from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
 
-
 P = ParamSpec("P")
 
 
@@ -41,8 +40,6 @@ class RolloutSource(Protocol):
     def report(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
-
-
 
 
 def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
@@ -158,8 +155,7 @@ class Collector:
                 self._starts[row] = self._start_of(row, start.episode_seed)
         closed, self._closed = self._closed, []
         rollout = self._rollout(self._of_all(closed))
-        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
-            self._masks = dict(list(self._masks.items())[:1])
+        self._forget_masks()
         return rollout
 
     @_counted
@@ -204,7 +200,9 @@ class Collector:
         del whole.sequences[n_episodes:]
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
-        return self._rollout(whole)
+        rollout = self._rollout(whole)
+        self._forget_masks()
+        return rollout
 
     def _steps_to_an_end(self) -> int:
         """See `TextVectorEnv.steps_to_an_end`; wrappers may end episodes when they like."""
@@ -541,20 +539,33 @@ class Collector:
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
         if len(of_all.masks) > 1:
-            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
-            bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
-            table = torch.from_numpy(bits.astype(bool))
+            table = torch.from_numpy(
+                np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
+            )
         else:
             del tensors["mask_ids"]
         rollout = Rollout(
             **tensors,
             mask_table=table,
+            mask_size=None if table is None else self.policy.vocab_size,
             endings=endings,
             records=None if None in records else tuple(map(dict, records)),
             starts=None if None in starts else starts,
             texts=texts,
         )
         return rollout.to(self.policy.device)
+
+    def _forget_masks(self) -> None:
+        """Keep the masks to which a token refers that is not in a rollout yet, and the first."""
+        arrays = [self._open["mask_ids"], *(sequence["mask_ids"] for sequence in self._closed)]
+        used = np.unique(np.concatenate([[0], *map(np.ravel, arrays)]))
+        new = np.zeros(len(self._masks), dtype=np.int64)
+        new[used] = np.arange(len(used))
+        masks = list(self._masks)
+        self._masks = {masks[old]: number for number, old in enumerate(used.tolist())}
+        self._open["mask_ids"][...] = new[self._open["mask_ids"]]
+        for sequence in self._closed:
+            sequence["mask_ids"] = new[sequence["mask_ids"]]
 
     # ---------------------------------------------------------------- saving
 
