@@ -36,6 +36,24 @@ class Store(Protocol):
         ...
 
 
+class Ahead(Protocol):
+    """Hidden states that are known before they are asked for: `policies.drafts.Drafts`."""
+
+    def last_hidden(
+        self,
+        policy: Any,
+        cache: "PrefixCache",
+        observations: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> Tensor:
+        """See `Policy.last_hidden`."""
+        ...
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        ...
+
+
 class Plan(NamedTuple):
     """Tokens to encode, row after row in one flat list of N.
 
@@ -44,12 +62,15 @@ class Plan(NamedTuple):
         rows: The row each belongs to, shape (N,).
         positions: Its position in that row, shape (N,).
         counts: Tokens of each row that takes part, shape (k,); they sum to N.
+        every: The hidden states of all tokens are asked for, (N, n_embd), instead of those of the
+            rows' last tokens. Only stores of the kind `policies.rows.RowStore` are asked so.
     """
 
     tokens: NDArray[np.int64]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
     counts: NDArray[np.int64]
+    every: bool = False
 
 
 def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -75,15 +96,22 @@ class PrefixCache:
 
     Attributes:
         encoded_tokens: How many tokens have been encoded so far; tests and benchmarks read it.
+        drafts: What the rows will probably read; see `policies.drafts`.
     """
 
     def __init__(self, num_rows: int, capacity: int, store: Store, weights: Iterable[Tensor]):
         self.store = store
         self.encoded_tokens = 0
+        self.drafts: Ahead | None = None
         self._tokens = np.full((num_rows, capacity), _NOTHING, dtype=np.int64)
         self._rows, self._partial = np.arange(num_rows), False
         self._weights = list(weights)
         self._version = self._weights_version()
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that the observations have; all but for a cache of `some`."""
+        return self._rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,7 +127,7 @@ class PrefixCache:
         Args:
             rows: Numbers of rows of this cache, each once, shape (k,), int64.
         """
-        self._drop_if_weights_changed()
+        self.drop_if_weights_changed()
         view = copy.copy(self)
         view._rows, view._partial, view.encoded_tokens = self._rows[rows], True, 0
         return view
@@ -108,6 +136,8 @@ class PrefixCache:
         """Forget what has been encoded."""
         self._tokens.fill(_NOTHING)
         self.store.clear()
+        if self.drafts is not None:
+            self.drafts.forget()
 
     def clear(self) -> None:
         """Forget what has been encoded, and pack weights anew.
@@ -133,7 +163,7 @@ class PrefixCache:
             observations: Shape (num_rows, capacity), int64, right-padded.
             lengths: Tokens in each row, shape (num_rows,), at least 1.
         """
-        self._drop_if_weights_changed()
+        self.drop_if_weights_changed()
         if self._partial:  # rows that do not take part have nothing new
             some, ends = observations, lengths
             observations, lengths = self._tokens.copy(), np.ones(len(self._tokens), dtype=np.int64)
@@ -153,6 +183,27 @@ class PrefixCache:
         plan = self._plan(observations, lengths, starts, self._rows)
         yield plan
         self._remember(plan, lengths)
+
+    def ahead(
+        self,
+        texts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
+    ) -> Iterable[Plan]:
+        """A plan for tokens that nobody has asked for yet, whose hidden states are all given.
+
+        Args:
+            texts: Of all rows, shape (num_rows, capacity), int64.
+            rows: The rows that take part, shape (k,).
+            begins: Where to begin in each of them, shape (k,); what is before is encoded.
+            ends: Where to end, shape (k,).
+        """
+        starts, stops = np.zeros((2, len(self._tokens)), dtype=np.int64)
+        starts[rows], stops[rows] = begins, ends
+        plan = self._plan(texts, stops, starts, rows)._replace(every=True)
+        yield plan
+        self._remember(plan, stops)
 
     def _plan(
         self,
@@ -201,7 +252,8 @@ class PrefixCache:
                 self.store.copy_prefix(source, int(row), int(starts[row]))
                 self._tokens[row, : starts[row]] = observations[row, : starts[row]]
 
-    def _drop_if_weights_changed(self) -> None:
+    def drop_if_weights_changed(self) -> None:
+        """Forget what the weights before have encoded."""
         version = self._weights_version()
         if version != self._version:
             self.forget()
