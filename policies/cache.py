@@ -49,6 +49,10 @@ class Ahead(Protocol):
         """See `Policy.last_hidden`."""
         ...
 
+    def give(self, row: int, text: NDArray[np.int64]) -> None:
+        """Let `row` have this draft."""
+        ...
+
     def forget(self) -> None:
         """Forget all of them."""
         ...
