@@ -116,7 +116,8 @@ class Trainer:
 
         Args:
             rollout: What to learn from; it gets the reference's log-probabilities if it lacks them.
-            fraction_done: Share of the training done, for the learning rate.
+            fraction_done: Share of the training done, for the learning rate and, as
+                `rollout.progress`, for schedules.
 
         Returns:
             The rollout with advantages and value targets, and the mean of each metric.
@@ -133,15 +134,18 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.annotated(self.with_reference(self.with_proximal(rollout)))
+        rollout = self.with_reference(self.with_proximal(rollout))
+        rollout = self.annotated(replace(rollout, progress=fraction_done))
         self._check_rollout(rollout)
-        rollout = self.with_replay(rollout)
+        rollout = replace(self.with_replay(rollout), progress=fraction_done)
         advantages = self.algorithm.advantages(rollout)
+        # Values are fitted to what the algorithm says, whatever else multiplies the gradient.
         rollout = replace(
             rollout,
             advantages=advantages,
             value_targets=self.algorithm.value_targets(rollout, advantages),
         )
+        rollout = replace(rollout, advantages=self.algorithm.mix(rollout))
         assert rollout.value_targets is not None
         record: dict[str, list[float]] = {}
         for _ in range(self.algorithm.n_epochs):

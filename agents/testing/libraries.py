@@ -98,7 +98,8 @@ def of_algorithm(algorithm: Algorithm) -> tuple[Loss, Advantages]:
         )
 
     def advantages(batch: LossBatch) -> Tensor:
-        return algorithm.advantages(rollout_of(batch))
+        rollout = rollout_of(batch)
+        return algorithm.mix(replace(rollout, advantages=algorithm.advantages(rollout)))
 
     def loss(batch: LossBatch) -> Tensor:
         assert batch.advantages is not None
