@@ -1,4 +1,4 @@
-"""Drafted evaluation: an earlier checkpoint's answers as drafts of a later one's, against plain steps.
+"""An earlier checkpoint's answers as drafts of a later one's, against plain steps.
 
 Both checkpoints answer with the same random numbers. The later one is the earlier one after a step
 of the size that Adam's first step has, along the gradient of a text's likelihood, scaled to a
@@ -11,7 +11,8 @@ Run: python -m benchmarks.drafted_evaluation --threads 1 [--folder path/to/a/pub
 import copy
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,10 @@ class Played:
         self.answers = [tokens[mask].numpy() for tokens, mask in pairs]
 
 
+def _seconds(*arguments: Any) -> float:
+    return timed(lambda: Played(*arguments))
+
+
 def kept(answers: Sequence[NDArray[np.int64]], drafts: Sequence[NDArray[np.int64]]) -> float:
     """Share of the answers' tokens that stand before the first difference."""
     common = 0
@@ -133,6 +138,7 @@ def measured(
     rows: Sequence[int],
     distances: Sequence[float],
     tokens: int,
+    answers: int,
     repeats: int,
 ) -> Iterator[dict[str, Any]]:
     """A row for each distance and number of rows."""
@@ -153,12 +159,12 @@ def measured(
     for nats in distances:
         later, found = moved(policy, signs, few.tokens, few.mask, nats)
         for count in rows:
-            envs, asked = envs_of(count), prompts[:count]
+            envs, asked = envs_of(count), prompts[: max(count, answers)]
             drafts = Played(policy, envs, asked).answers
             plain, drafted = Played(later, envs, asked), Played(later, envs, asked, drafts)
-            sides: dict[str, Callable[[], float]] = {
-                "plain": lambda e=envs, a=asked: timed(lambda: Played(later, e, a)),
-                "drafted": lambda e=envs, a=asked, d=drafts: timed(lambda: Played(later, e, a, d)),
+            sides = {
+                "plain": partial(_seconds, later, envs, asked, None),
+                "drafted": partial(_seconds, later, envs, asked, drafts),
             }
             seconds = interleaved(sides, repeats)
             yield {
@@ -183,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--distances", nargs="+", type=float, default=list(DISTANCES))
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--answers", type=int, default=8, help="at least; one for each row if more")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder = arguments.folder
@@ -192,6 +199,7 @@ def main() -> None:
         arguments.rows,
         arguments.distances,
         arguments.tokens,
+        arguments.answers,
         arguments.repeats,
     )
     report("drafted evaluation", rows, tokens=arguments.tokens, repeats=arguments.repeats)

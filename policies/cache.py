@@ -152,7 +152,12 @@ class PrefixCache:
         increment_version(self._weights)
         self.forget()
 
-    def plans(self, observations: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterable[Plan]:
+    def plans(
+        self,
+        observations: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        ends: NDArray[np.int64] | None = None,
+    ) -> Iterable[Plan]:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
 
         Usually that is one plan. Where several rows need the same beginning, as at the start of a
@@ -166,12 +171,18 @@ class PrefixCache:
         Args:
             observations: Shape (num_rows, capacity), int64, right-padded.
             lengths: Tokens in each row, shape (num_rows,), at least 1.
+            ends: If given, the last plan reads on up to here in each row, shape (num_rows,), and
+                asks for the hidden states of all its tokens: from the row's last one, or earlier,
+                to what stands behind it in `observations`.
         """
         self.drop_if_weights_changed()
         if self._partial:  # rows that do not take part have nothing new
-            some, ends = observations, lengths
+            some, counts = observations, lengths
             observations, lengths = self._tokens.copy(), np.ones(len(self._tokens), dtype=np.int64)
-            observations[self._rows], lengths[self._rows] = some, ends
+            observations[self._rows], lengths[self._rows] = some, counts
+            if ends is not None:
+                further, ends = ends, lengths.copy()
+                ends[self._rows] = further
         # The last token is always encoded anew, since its hidden state is what is asked for.
         starts = np.minimum(common_prefix(observations, self._tokens), lengths - 1)
         # Rows with one new token have nothing to gain from others: most steps end here.
@@ -184,30 +195,13 @@ class PrefixCache:
                 self._remember(plan, lengths - 1)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
-        plan = self._plan(observations, lengths, starts, self._rows)
+        if ends is None:
+            ends, every = lengths, False
+        else:
+            every = True
+        plan = self._plan(observations, ends, starts, self._rows)._replace(every=every)
         yield plan
-        self._remember(plan, lengths)
-
-    def ahead(
-        self,
-        texts: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        begins: NDArray[np.int64],
-        ends: NDArray[np.int64],
-    ) -> Iterable[Plan]:
-        """A plan for tokens that nobody has asked for yet, whose hidden states are all given.
-
-        Args:
-            texts: Of all rows, shape (num_rows, capacity), int64.
-            rows: The rows that take part, shape (k,).
-            begins: Where to begin in each of them, shape (k,); what is before is encoded.
-            ends: Where to end, shape (k,).
-        """
-        starts, stops = np.zeros((2, len(self._tokens)), dtype=np.int64)
-        starts[rows], stops[rows] = begins, ends
-        plan = self._plan(texts, stops, starts, rows)._replace(every=True)
-        yield plan
-        self._remember(plan, stops)
+        self._remember(plan, ends)
 
     def _plan(
         self,

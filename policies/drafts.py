@@ -1,13 +1,13 @@
 """Texts that are probably coming, encoded in one pass before their tokens are chosen.
 
-A choice is a function of the text so far and of its random number. It does not matter when the text
-was encoded: a policy that chooses with the numbers of an earlier one, or of an earlier checkpoint of
-itself, mostly says the same, so the earlier answer is encoded as a whole, and the hidden states are
-there when they are asked for. Where the choice is another one, plain steps go on from there. What is
-chosen is what plain steps would choose, up to rounding; drafts can be any texts.
+A choice is a function of the text so far and of its random number, so it does not matter when the
+text was encoded. A policy with the numbers of an earlier checkpoint mostly says what that one said.
+So the earlier answer is its draft: one pass encodes many of its tokens, and their hidden states are
+there when they are asked for. Where the choice is another one, plain steps go on. What is chosen is
+what plain steps would choose, up to rounding, whatever the drafts are.
 
-Like the prefix cache this goes by content: a row that does not read its draft any more reads the
-text that it has.
+Like the prefix cache this goes by content: a row whose text is not the beginning of its draft reads
+the text that it has.
 """
 
 from typing import Protocol
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from policies.cache import Plan, PrefixCache, common_prefix
 from policies.rows import RowStore
+
+AT_LEAST = 8
+"""This many tokens of a draft are read at first."""
 
 _NOTHING = -1
 """Behind the end of a draft; no token equals it."""
@@ -51,6 +54,8 @@ class Drafts:
         self._ends = np.zeros(rows, dtype=np.int64)
         # States are known of the tokens of a draft from `_begin` to `_until`.
         self._begin, self._until = np.zeros((2, rows), dtype=np.int64)
+        self._kept = np.zeros(rows, dtype=np.int64)
+        self._on = np.zeros(rows, dtype=bool)
         self._states: Tensor | None = None
 
     def give(self, row: int, text: NDArray[np.int64]) -> None:
@@ -58,7 +63,7 @@ class Drafts:
         self._ends[row] = end = min(len(text), self._texts.shape[1])
         self._texts[row] = _NOTHING
         self._texts[row, :end] = text[:end]
-        self._until[row] = 0
+        self._until[row], self._kept[row], self._on[row] = 0, 0, True
 
     def forget(self) -> None:
         """Forget hidden states: the weights have changed."""
@@ -72,74 +77,68 @@ class Drafts:
         lengths: NDArray[np.int64],
     ) -> Tensor:
         """See `Policy.last_hidden`; observations are ids (k, L) of the rows of `cache`."""
-        cache.drop_if_weights_changed()
         rows = cache.rows
+        if not (self._on[rows].any() and isinstance(cache.store, RowStore)):
+            return _plain(policy, cache, observations, lengths)
+        cache.drop_if_weights_changed()
         on = common_prefix(observations, self._texts[rows]) >= lengths
+        self._on[rows] = on
         last = lengths - 1
         known = on & (self._begin[rows] <= last) & (last < self._until[rows])
         self.kept_tokens += int(known.sum())
+        self._kept[rows[known]] += 1
         if known.all():
-            return self._known(rows, lengths)
+            return self._known(rows, last)
         rest = np.flatnonzero(~known)
         part = cache if len(rest) == len(rows) else cache.some(rest)
-        for plan in part.plans(observations[rest], lengths[rest]):
-            hidden = policy.extend(part.store, plan)
-        if part is not cache:
-            cache.encoded_tokens += part.encoded_tokens
-        ahead = rest[on[rest]]
-        self._read(policy, cache, rows[ahead], lengths[ahead])
-        if len(rest) == len(rows):
+        hidden = self._read(policy, part, observations[rest], lengths[rest], on[rest])
+        if part is cache:
             return hidden
+        cache.encoded_tokens += part.encoded_tokens
         both = hidden.new_empty(len(rows), hidden.shape[1])
         both[torch.from_numpy(rest)] = hidden
-        both[torch.from_numpy(known)] = self._known(rows[known], lengths[known])
+        both[torch.from_numpy(known)] = self._known(rows[known], last[known])
         return both
-
-    def _known(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
-        """The states of the last tokens, (k, n_embd)."""
-        assert self._states is not None
-        return self._states[torch.from_numpy(rows), torch.from_numpy(lengths - 1)]
 
     def _read(
         self,
         policy: Encoder,
         cache: PrefixCache,
-        rows: NDArray[np.int64],
+        observations: NDArray[np.int64],
         lengths: NDArray[np.int64],
-    ) -> None:
-        """Encode the drafts of `rows` behind their first `lengths` tokens, which are encoded."""
-        ends = self._ends[rows] - 1  # nothing is chosen behind the last token
-        wanted = ends > lengths
-        rows, begins, ends = rows[wanted], lengths[wanted], ends[wanted]
-        if not len(rows):
-            return
-        hidden = _along(policy, cache, self._texts, rows, begins, ends)
+        on: NDArray[np.bool_],
+    ) -> Tensor:
+        """The states of the last tokens of rows, (k, n_embd); drafts are read on where `on`."""
+        rows, last = cache.rows, lengths - 1
+        # As much again as was kept so far: little is read in vain, and few passes read a draft.
+        further = np.maximum(self._kept[rows], AT_LEAST)
+        # Nothing is chosen behind the last token of a draft.
+        ends = np.where(on, np.minimum(lengths + further, self._ends[rows] - 1), 0)
+        if (ends <= lengths).all():
+            return _plain(policy, cache, observations, lengths)
+        ends = np.maximum(ends, lengths)
+        texts = np.where(on[:, None], self._texts[rows], observations)
+        for plan in cache.plans(texts, lengths, ends):
+            hidden = policy.extend(cache.store, plan)
         if self._states is None:
             self._states = hidden.new_zeros(*self._texts.shape, hidden.shape[1])
-        counts = ends - begins
-        at = np.arange(len(hidden)) - np.repeat(counts.cumsum() - counts - begins, counts)
-        flat = torch.from_numpy(np.repeat(rows, counts)), torch.from_numpy(at)
-        self._states[flat] = hidden
-        self._begin[rows], self._until[rows] = begins, ends
-        self.read_tokens += len(hidden)
+        self._states[torch.from_numpy(plan.rows), torch.from_numpy(plan.positions)] = hidden
+        self._begin[rows], self._until[rows] = last, ends
+        self.read_tokens += int((ends - lengths).sum())
+        return self._known(rows, last)
+
+    def _known(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor:
+        """The states of tokens that were read, (k, n_embd)."""
+        assert self._states is not None
+        return self._states[torch.from_numpy(rows), torch.from_numpy(places)]
 
 
-def _along(
+def _plain(
     policy: Encoder,
     cache: PrefixCache,
-    texts: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
+    observations: NDArray[np.int64],
+    lengths: NDArray[np.int64],
 ) -> Tensor:
-    """Hidden states of the tokens from `begins` to `ends` of `rows`, row after row, (N, n_embd)."""
-    if isinstance(cache.store, RowStore):
-        for plan in cache.ahead(texts, rows, begins, ends):
-            hidden = policy.extend(cache.store, plan)
-        return hidden
-    # A network that keeps something else: a pass of its own over whole rows.
-    tokens = torch.from_numpy(texts[rows, : ends.max() + 1]).to(policy.device)
-    places = torch.arange(tokens.shape[1], device=tokens.device)
-    first, last = (torch.from_numpy(x).to(tokens.device)[:, None] for x in (begins, ends))
-    chosen = (places > first) & (places <= last)
-    return policy.hidden_before(tokens, chosen, last.squeeze(1))
+    for plan in cache.plans(observations, lengths):
+        hidden = policy.extend(cache.store, plan)
+    return hidden
