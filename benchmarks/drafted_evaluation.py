@@ -1,6 +1,7 @@
 """An earlier checkpoint's answers as drafts of a later one's, against plain steps.
 
-Both checkpoints answer with the same random numbers. The later one is the earlier one after a step
+Both checkpoints answer with the same random numbers, unless `--numbers other` asks what a rollout
+gains from old answers, which are kept where the new choice by new numbers is the same. The later one is the earlier one after a step
 of the size that Adam's first step has, along the gradient of a text's likelihood, scaled to a
 distance KL(earlier || later) an answer. The answers must be the same with drafts and without, but
 for choices within rounding, which are counted.
@@ -107,8 +108,9 @@ class Played:
         envs: TextVectorEnv,
         prompts: Sequence[Prompt],
         drafts: Sequence[NDArray[np.int64]] | None = None,
+        seed: int = 1,
     ):
-        uniforms = np.random.default_rng(1).random((len(prompts), envs.max_new_tokens))
+        uniforms = np.random.default_rng(seed).random((len(prompts), envs.max_new_tokens))
         starts = [Start(p, draw_seed=k, episode_seed=k) for k, p in enumerate(prompts)]
         collector = collector_from(policy, envs, starts, uniforms=uniforms, sampler=sample_gumbel)
         if drafts is not None:
@@ -140,6 +142,7 @@ def measured(
     tokens: int,
     answers: int,
     repeats: int,
+    numbers: str,
 ) -> Iterator[dict[str, Any]]:
     """A row for each distance and number of rows."""
     policy, prompts, texts = made
@@ -160,7 +163,7 @@ def measured(
         later, found = moved(policy, signs, few.tokens, few.mask, nats)
         for count in rows:
             envs, asked = envs_of(count), prompts[: max(count, answers)]
-            drafts = Played(policy, envs, asked).answers
+            drafts = Played(policy, envs, asked, seed=1 if numbers == "same" else 2).answers
             plain, drafted = Played(later, envs, asked), Played(later, envs, asked, drafts)
             sides = {
                 "plain": partial(_seconds, later, envs, asked, None),
@@ -170,6 +173,7 @@ def measured(
             yield {
                 "model": name,
                 "nats": f"{found:.3f}",
+                "numbers": numbers,
                 "rows": count,
                 "kept": f"{kept(plain.answers, drafts):.2f}",
                 "plain s": f"{statistics.median(seconds['plain']):.2f}",
@@ -188,6 +192,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a published model; model S if left out")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--distances", nargs="+", type=float, default=list(DISTANCES))
+    parser.add_argument(
+        "--numbers",
+        choices=["same", "other"],
+        default="same",
+        help="of the drafts; with other ones a draft is kept as a point mass, as in rollouts",
+    )
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--answers", type=int, default=8, help="at least; one for each row if more")
     arguments = parser.parse_args()
@@ -201,6 +211,7 @@ def main() -> None:
         arguments.tokens,
         arguments.answers,
         arguments.repeats,
+        arguments.numbers,
     )
     report("drafted evaluation", rows, tokens=arguments.tokens, repeats=arguments.repeats)
 

@@ -195,13 +195,10 @@ class PrefixCache:
                 self._remember(plan, lengths - 1)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
-        if ends is None:
-            ends, every = lengths, False
-        else:
-            every = True
-        plan = self._plan(observations, ends, starts, self._rows)._replace(every=every)
-        yield plan
-        self._remember(plan, ends)
+        until = lengths if ends is None else ends
+        plan = self._plan(observations, until, starts, self._rows)
+        yield plan if ends is None else plan._replace(every=True)
+        self._remember(plan, until)
 
     def _plan(
         self,

@@ -10,7 +10,7 @@ Like the prefix cache this goes by content: a row whose text is not the beginnin
 the text that it has.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,10 +30,9 @@ _NOTHING = -1
 class Encoder(Protocol):
     """What is asked of a policy; see `policies.policy.Policy`."""
 
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-    def extend(self, store: object, plan: Plan) -> Tensor: ...  # noqa: D102
-    def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor: ...  # noqa: D102
+    def extend(self, store: Any, plan: Plan) -> Tensor:
+        """Encode the tokens of `plan`."""
+        ...
 
 
 class Drafts:

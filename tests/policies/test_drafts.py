@@ -8,7 +8,6 @@ from letters import Letters
 from two_turns import Echo
 
 from agents.collector import collector_from, in_order
-from agents.evaluation import evaluate
 from benchmarks import exact as oracle
 from benchmarks.common import Ids, make_policy
 from policies import TransformerConfig, TransformerPolicy, kernels
@@ -143,7 +142,6 @@ def test_models_of_hugging_face_read_ahead_too(family):
 
 
 def test_in_a_conversation_the_first_turn_is_read_ahead():
-    policy = letters_policy(letters=6)
     envs = TextVectorEnv(
         2,
         world=Echo,
@@ -176,15 +174,3 @@ def test_states_of_older_weights_are_forgotten():
             policy.last_hidden(texts, cache), policy.last_hidden(texts), atol=1e-5, rtol=1e-5
         )
     assert cache.drafts.kept_tokens > 0
-
-
-def test_evaluation_takes_drafts_and_compares_by_them_where_one_row_plays():
-    policies = {"first": letters_policy(0), "second": letters_policy(0)}
-    with torch.no_grad():
-        policies["second"].transformer.token_embedding.weight.mul_(1.02)
-    asked = [Prompt(text) for text in ("ab", "c", "de", "ab")]
-    first, plain = (evaluate(p, letters_envs(2), asked) for p in policies.values())
-    drafted = evaluate(policies["second"], letters_envs(2), asked, drafts=first.answers)
-    for one, other in zip(plain.answers, drafted.answers, strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_allclose(plain.logprobs, drafted.logprobs, atol=1e-4)
