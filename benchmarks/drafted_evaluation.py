@@ -1,10 +1,10 @@
 """An earlier checkpoint's answers as drafts of a later one's, against plain steps.
 
-Both checkpoints answer with the same random numbers, unless `--numbers other` asks what a rollout
-gains from old answers, which are kept where the new choice by new numbers is the same. The later one is the earlier one after a step
-of the size that Adam's first step has, along the gradient of a text's likelihood, scaled to a
-distance KL(earlier || later) an answer. The answers must be the same with drafts and without, but
-for choices within rounding, which are counted.
+Both answer with the same random numbers. `--numbers other` asks what a rollout gains from old
+answers instead: a draft is kept where the choice by new numbers is the draft's, as a point mass.
+The later checkpoint is the earlier one after a step like Adam's first, along the signs of the
+gradient of a text's likelihood, scaled to a distance KL(earlier || later) an answer. The answers
+must be those without drafts, but for choices within rounding: answers that differ are counted.
 
 Run: python -m benchmarks.drafted_evaluation --threads 1 [--folder path/to/a/published/model]
 """
