@@ -18,6 +18,7 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from policies.cache import PrefixCache
+from policies.drafts import Drafts
 from policies.sampling import Sampler, sample
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
@@ -117,6 +118,7 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
+        self._drafts: Mapping[int, NDArray[np.int64]] = {}
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -357,6 +359,34 @@ class Collector:
             self._episodes[row] += 1
             self._starts[row] = self._start_of(row, int(number))
             self._uniforms[row] = self._numbers_for(row, int(number))
+            self._give_draft(row)
+
+    def read_ahead(self, drafts: Mapping[int, NDArray[np.int64]]) -> Drafts:
+        """Encode whole answers that are probably coming; the choices stay what they are.
+
+        It pays where few rows play and most of a draft is what the policy chooses, since one pass
+        over an answer takes the place of a step for each token; see `policies.drafts`.
+
+        Args:
+            drafts: Answers by the `episode_seed` of the episodes, int64; the first turn's, in a
+                conversation.
+
+        Returns:
+            What counts how much of them was kept.
+        """
+        self._drafts, self.cache.drafts = drafts, Drafts(*self.cache.shape)
+        for row in self._rows.tolist():
+            self._give_draft(row)
+        return self.cache.drafts
+
+    def _give_draft(self, row: int) -> None:
+        """Let the episode that has begun in `row` have its draft, if there is one."""
+        start, ahead = self._starts[row], self.cache.drafts
+        if ahead is None or start is None or start.episode_seed not in self._drafts:
+            return
+        text = self._observations[row]
+        prompt = text[text != self.policy.pad_token]
+        ahead.give(row, np.concatenate([prompt, self._drafts[start.episode_seed]]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         """The random numbers of episode `number`, which begins in `row`, one for each place."""

@@ -355,6 +355,8 @@ class Policy(nn.Module):
                 "policy.new_cache(num_rows, length of an observation)"
             )
         lengths = checked_lengths(ids, self.pad_token, self.context)
+        if cache.drafts is not None:
+            return cache.drafts.last_hidden(self, cache, ids, lengths)
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden
