@@ -17,6 +17,7 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from policies.cache import PrefixCache
+from policies.sampling import Sampler, sample
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
@@ -678,6 +679,7 @@ def collector_from(
     temperature: float = 1.0,
     seed: int = 0,
     uniforms: NDArray[np.float64] | None = None,
+    sampler: Sampler = sample,
 ) -> Collector:
     """A collector of one answer from each start; `envs` itself is left alone.
 
@@ -690,6 +692,7 @@ def collector_from(
         seed: Seed of the choices, with the episode's own.
         uniforms: Random numbers for the choices instead, in [0, 1), one row for each start, from
             its first choice on; shape (len(starts), k) with k places or more for an answer.
+        sampler: How given numbers become tokens; see `Policy.act`.
 
     Raises:
         UnmetNeedError: `envs` cannot play on from anywhere.
@@ -708,7 +711,7 @@ def collector_from(
     if uniforms is None:
         return Collector(policy, made, temperature, seed)
     numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
-    return _GivenNumbers(policy, made, temperature, numbers)
+    return _GivenNumbers(policy, made, temperature, numbers, sampler)
 
 
 def share_of(envs: VectorEnv[Any, Any, Any], index: int, of: int) -> VectorEnv[Any, Any, Any]:
@@ -751,8 +754,9 @@ class _GivenNumbers(Collector):
         envs: VectorEnv[Any, Any, Any],
         temperature: float,
         numbers: Mapping[int | None, NDArray[np.float64]],
+        sampler: Sampler,
     ):
-        self._numbers = numbers
+        self._numbers, self._sampler = numbers, sampler
         super().__init__(policy, envs, temperature)
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
@@ -761,6 +765,22 @@ class _GivenNumbers(Collector):
         given = self._numbers[number][: len(placed) - begin]
         placed[begin : begin + len(given)] = given
         return placed
+
+    def _act(
+        self,
+        observations: NDArray[Any],
+        cache: PrefixCache,
+        action_masks: NDArray[np.bool_] | None,
+        uniforms: NDArray[np.float64],
+    ) -> Step:
+        return self.policy.act(
+            observations,
+            cache,
+            temperature=self.temperature,
+            action_masks=action_masks,
+            uniforms=uniforms,
+            sampler=self._sampler,
+        )
 
 
 def _plain(start: Start | None) -> dict[str, Any] | None:

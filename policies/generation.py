@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cache import PrefixCache
-from policies.sampling import keep_top, mask_logits, sample
+from policies.sampling import Sampler, keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.stop_strings import StopStrings
@@ -64,6 +64,7 @@ def generate_tokens(
     action_masks: NDArray[np.bool_] | None = None,
     batch_size: int = 64,
     generator: np.random.Generator | None = None,
+    sampler: Sampler = sample,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """Answers to prompts of token ids; rows that finish take up the next prompt at once.
@@ -91,6 +92,7 @@ def generate_tokens(
         action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
         batch_size: How many prompts are answered at a time.
         generator: Source of random numbers; the policy's own if None.
+        sampler: How a number becomes a token; see `Policy.act`.
         on_token: Called with the answer's number and each of its tokens, for streaming.
 
     Returns:
@@ -156,7 +158,11 @@ def generate_tokens(
             if masked:
                 may_stop = [len(answers[number]) >= min_new_tokens for number in owner]
                 logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
-            chosen = _choose(logits, temperature, top_k, top_p, generator or policy.generator)
+            if temperature == 0:
+                chosen = logits.argmax(-1).cpu().numpy()
+            else:
+                kept = keep_top(logits / temperature, top_k, top_p)
+                chosen, _ = sampler(kept, (generator or policy.generator).random(len(kept)))
         for row in sorted(running):
             token, number = int(chosen[row]), owner[row]
             answers[number].append(token)
@@ -282,16 +288,3 @@ def _check_numbers(
         raise ValueError(f"top_k is {top_k}; it must be 1 or more, or None to keep all tokens")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None")
-
-
-def _choose(
-    logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: np.random.Generator,
-) -> NDArray[np.int64]:
-    if temperature == 0:
-        return logits.argmax(-1).cpu().numpy()
-    kept = keep_top(logits / temperature, top_k, top_p)
-    return sample(kept, generator.random(len(kept)))[0]

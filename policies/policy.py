@@ -30,7 +30,7 @@ from policies.policy_files import (
     read_policy,
     write_policy,
 )
-from policies.sampling import mask_logits, mask_tensor, sample
+from policies.sampling import Sampler, mask_logits, mask_tensor, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError, UnsupportedModelError
@@ -271,6 +271,7 @@ class Policy(nn.Module):
         deterministic: bool = False,
         generator: np.random.Generator | None = None,
         uniforms: NDArray[np.float64] | None = None,
+        sampler: Sampler = sample,
     ) -> Step:
         """Choose the next token of every row.
 
@@ -284,6 +285,8 @@ class Policy(nn.Module):
             generator: Source of the uniform numbers, one a row; the policy's own if None.
             uniforms: The numbers themselves, in [0, 1), shape (num_rows,), float64; a row's choice
                 is then a function of its text and its number.
+            sampler: How a number becomes a token; `policies.sampling.sample_gumbel` where policies
+                are compared on the same numbers.
 
         Returns:
             Actions, log-probabilities and values.
@@ -315,7 +318,7 @@ class Policy(nn.Module):
                 # One uniform number a row, drawn on the CPU: the same seed gives the same choices.
                 if uniforms is None:
                     uniforms = (generator or self.generator).random(len(logits))
-                actions, logprobs = sample(logits, uniforms)
+                actions, logprobs = sampler(logits, uniforms)
             values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
         unsound = np.isnan(logprobs)
         if unsound.any():

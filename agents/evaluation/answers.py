@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from agents.collector import collector_from, in_order
 from agents.evaluation.intervals import bootstrap_interval
+from agents.evaluation.numbers import numbers_of
 from agents.evaluation.text_measures import distinct_n
 from agents.runs.samples import Sample, turns_of
 from policies import Policy, PolicyOutputs
+from policies.sampling import sample_gumbel
 from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.errors import WorldError
 from textenv.records import transcript
-from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
 
@@ -128,7 +129,9 @@ def evaluate(
         temperature: Logits are divided by this, in sampling and in the log-probabilities; 0 takes
             the likeliest tokens, and compares log-probabilities at temperature 1.
         seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
-            prompt has random numbers of its own, so policies are compared on equal numbers.
+            prompt has random numbers of its own for each token, so policies are compared on equal
+            ones, and two that differ little give mostly the same answers; see `numbers_of` and
+            `policies.sampling.sample_gumbel`.
         on_answers: Called with the number of answers so far after each batch.
         before: What the last `on_batch` of a call with the same arguments was given: its answers
             are not asked for again.
@@ -154,10 +157,12 @@ def evaluate(
 
     if samples:
         on_answers(len(samples))
+    numbers = numbers_of(ListPrompts(prompts).prompts, seed)
     for begin in range(len(samples), len(prompts), envs.num_envs):
-        some = prompts[begin : begin + envs.num_envs]
-        numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
-        batch = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
+        some = slice(begin, begin + envs.num_envs)
+        batch = answer_prompts(
+            policy, envs, prompts[some], temperature=temperature, generators=numbers[some]
+        )
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
@@ -224,7 +229,9 @@ def answer_prompts(
         Start(prompt, draw_seed=seed, episode_seed=seed)
         for prompt, seed in zip(ListPrompts(prompts).prompts, seeds, strict=True)
     ]
-    collector = collector_from(policy, envs, starts, temperature, uniforms=uniforms)
+    collector = collector_from(
+        policy, envs, starts, temperature, uniforms=uniforms, sampler=sample_gumbel
+    )
     rollout = in_order(collector.collect_episodes(len(starts)))
     tokens, mask, rewards = (
         x.cpu().numpy() for x in (rollout.tokens, rollout.mask, rollout.rewards)
