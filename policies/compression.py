@@ -14,6 +14,7 @@ as they are; saving in eight bits, since a saved policy is made smaller in no ti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -140,4 +141,6 @@ def _bytes(weight: torch.Tensor) -> int:
 
 
 def _torchao() -> Any:
+    # It says at import which libraries for other devices it does not find.
+    logging.getLogger("torchao").setLevel(logging.ERROR)
     return optional("torchao", extra="int8", purpose="a policy with weights of eight bits")
