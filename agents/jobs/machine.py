@@ -108,6 +108,7 @@ def to_machine(policy: Policy, machine: Machine) -> Policy:
         MissingExtraError: int8 was asked for, and torchao is not installed.
     """
     device = device_named(machine.device)
-    if machine.precision == "int8":
+    precision: str = machine.precision
+    if precision == "int8":
         return int8(policy.to(device))
-    return policy.to(device, getattr(torch, machine.precision))
+    return policy.to(device, getattr(torch, precision))
