@@ -278,7 +278,9 @@ def _check(settings: EvaluateSettings) -> None:
         raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
     check_conversation(talk, asked.prompts, pays)
     if settings.searching.search and (talk.has_turns or not pays):
-        raise OptionError("--search looks for single answers that a reward likes: leave out --world")
+        raise OptionError(
+            "--search looks for single answers that a reward likes: leave out --world"
+        )
     if settings.searching.search and settings.asking.wordings is not None:
         raise OptionError("--search and --wordings are two ways to make rows: give one at a time")
     if talk.has_turns and measures.reward is not None:

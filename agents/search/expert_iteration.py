@@ -72,7 +72,7 @@ def soft_targets(
     below: NDArray[np.int64],
     beta: float,
 ) -> NDArray[np.float64]:
-    """The products prior x exp(Q / beta), normalised, in every state of a tree, with soft values from below, shape (m,).
+    """The target prior x exp(Q / beta) of the moves of a tree, with soft values from below, (m,).
 
     Args:
         log_priors: Of each move, shape (m,); made to sum to 1 over the moves of a state.

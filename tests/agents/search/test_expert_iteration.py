@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from letters import Letters
-from test_search import POLICY, environment, paid, small_policy
+from test_searching import POLICY, environment, paid, small_policy
 
 from agents import Learner
 from agents.search import (
