@@ -141,6 +141,35 @@ def test_generalised_advantages_are_told(lam):
     assert any("read off the values" in bias for bias in report.biases)
 
 
+def reinforce_with_baseline(batch):
+    """REINFORCE++ with baseline: less the group's mean, then standardised over tokens."""
+    centred = spread(returns.group_centred(batch.scores, batch.groups), batch)
+    return returns.standardise(centred, batch.mask)
+
+
+def with_the_best_baseline(batch):
+    """OPO: the group's mean, each answer weighed by its length."""
+    found = batch.scores.clone()
+    for group in batch.groups.unique():
+        rows = batch.groups == group
+        lengths = batch.lengths[rows].double()
+        found[rows] -= (lengths * batch.scores[rows]).sum() / lengths.sum()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("advantages", "baseline"),
+    [
+        (reinforce_with_baseline, "group, then the tokens' mean"),
+        (with_the_best_baseline, "group, weighed by length"),
+    ],
+)
+def test_baselines_of_other_papers_are_healthy(advantages, baseline):
+    loss, _ = of_algorithm(algorithms.DAPO())
+    report = check_loss(loss, advantages)
+    assert report.healthy and report.law.baseline == baseline, str(report)
+
+
 KL_LOSSES = {
     "k2": (losses.kl_k2, 1.0, ""),
     "k3": (losses.kl_k3, 1.0, ""),
