@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
 
 
+P = ParamSpec("P")
+
+
 class RolloutSource(Protocol):
     """What a learner asks of its collector; `Collector` says what each method does."""
 
@@ -37,6 +41,22 @@ class RolloutSource(Protocol):
     def report(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+
+
+def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
+    """Let `Collector.report` tell how many tokens the network reads in a method."""
+
+    @wraps(collect)
+    def counting(*args: P.args, **kwargs: P.kwargs) -> Rollout:
+        collector: Any = args[0]
+        before = collector.policy.encoded_tokens
+        rollout = collect(*args, **kwargs)
+        collector._encoded += collector.policy.encoded_tokens - before
+        return rollout
+
+    return counting
 
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
@@ -115,11 +135,12 @@ class Collector:
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
         self._clock = 0  # steps so far
-        self._continued = 0
+        self._continued = self._encoded = 0
         self.world_error = ""  # what went wrong in the last conversation whose world failed
 
     # ---------------------------------------------------------------- collecting
 
+    @_counted
     def collect_steps(self, n_steps: int) -> Rollout:
         """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
@@ -141,6 +162,7 @@ class Collector:
             self._masks = dict(list(self._masks.items())[:1])
         return rollout
 
+    @_counted
     def collect_episodes(self, n_episodes: int) -> Rollout:
         """Step until `n_episodes` have ended, in whole groups where the environment has groups.
 
@@ -199,6 +221,7 @@ class Collector:
         numbered = [{**s, "of": (self.ranks.rank, number)} for number, s in enumerate(closed)]
         return together_in_order(self.ranks.objects(Closed(numbered, list(self._masks))))
 
+    @_counted
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """Answers that play on from given starts; the running episodes go on as if nothing was.
 
@@ -223,7 +246,12 @@ class Collector:
         """
         queue = numbered(starts, n, self._seed, self._continued)
         self._continued += len(queue)
-        mine = range(self.ranks.rank, len(queue), self.ranks.size)
+        # The longest of texts that begin alike first: the others copy what it has encoded.
+        mine = sorted(
+            range(self.ranks.rank, len(queue), self.ranks.size),
+            key=lambda place: queue[place].ids,
+            reverse=True,
+        )
         played = Closed([], [])
         if mine or not queue:
             own = [queue[place] for place in mine]
@@ -485,8 +513,9 @@ class Collector:
         self.cache.forget()
 
     def report(self) -> dict[str, float]:
-        """Numbers of the last rollout for an update's metrics; here none."""
-        return {}
+        """Numbers since the last report, for an update's metrics: the tokens that were encoded."""
+        encoded, self._encoded = self._encoded, 0
+        return {"rollout_encoded_tokens": float(self.ranks.total(encoded))}
 
     # ---------------------------------------------------------------- the rollout
 

@@ -69,6 +69,9 @@ class Policy(nn.Module):
         value_head: Linear layer from a hidden state to a value; it starts at zero.
         token_head: Linear layer from a hidden state to logits; None if the class has its own
             `logits`, which may set it.
+        encoded_tokens: Tokens that its network has read so far, for scoring and for acting. A
+            beginning that rows share counts once where it is read once, a pass that is computed
+            again counts again.
 
     Raises:
         TypeError: The class has neither `forward` nor `hidden_states`.
@@ -94,6 +97,7 @@ class Policy(nn.Module):
         self.context = context
         self.tokenizer = tokenizer
         self.generator = np.random.default_rng(seed)
+        self.encoded_tokens = 0
         self.value_head = nn.Linear(n_embd, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -130,6 +134,7 @@ class Policy(nn.Module):
             Shape (N, n_embd).
         """
         rows = whole_rows(lengths)
+        self.encoded_tokens += len(tokens)
         hidden: Tensor = self(tokens[rows.index])
         return hidden.flatten(0, 1).index_select(0, rows.places)
 
