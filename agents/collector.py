@@ -43,8 +43,6 @@ class RolloutSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
-
-
 def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
     """Let `Collector.report` tell how many tokens the network reads in a method."""
 
