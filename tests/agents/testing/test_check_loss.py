@@ -141,6 +141,32 @@ def test_generalised_advantages_are_told(lam):
     assert any("read off the values" in bias for bias in report.biases)
 
 
+SCALED = {
+    "tokens of the batch": lambda x, b: 3.0 * losses.masked_mean(x, b.mask),
+    "answers": lambda x, b: 3.0 * losses.sequence_sum(x, b.mask),
+    "tokens of each answer": lambda x, b: 3.0 * losses.sequence_mean(x, b.mask),
+}
+
+
+@pytest.mark.parametrize("mean", SCALED)
+@pytest.mark.parametrize("spread_by", ["none", "the scores' spread in the batch"])
+def test_a_factor_does_not_hide_what_varies_with_the_batch(mean, spread_by):
+    """On one batch its tokens, and the spread of its scores, are numbers like any other."""
+
+    def advantages(batch):
+        found = leave_one_out(batch)
+        return found if spread_by == "none" else found / batch.scores.std(correction=0)
+
+    def loss(batch):
+        return -SCALED[mean](batch.logprobs * batch.advantages[:, None], batch)
+
+    report = check_loss(loss, advantages)
+    assert report.healthy and report.law == Law("others", spread_by, mean), str(report)
+    assert report.scale == pytest.approx(3)
+    asked = check_loss(loss, advantages, formula=report.law)
+    assert asked.faults == ("scale: 3 times the formula",)
+
+
 def reinforce_with_baseline(batch):
     """REINFORCE++ with baseline: less the group's mean, then standardised over tokens."""
     centred = spread(returns.group_centred(batch.scores, batch.groups), batch)
