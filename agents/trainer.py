@@ -162,17 +162,23 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next update depends on beside the weights, as arrays and plain types."""
+        return self.runtime_state() | {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_runtime_state(state)
+
+    def runtime_state(self) -> dict[str, Any]:
+        """The same without the optimiser, which checkpoints write by itself: it may be divided."""
         return {
-            "optimizer": self.optimizer.state_dict(),
             "minibatches": self.generator.bit_generator.state,
             "precision": self.precision.state_dict(),
             "replay": [rollout.state_dict() for rollout in self.replay],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the optimiser too, unless its state is None."""
-        if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `runtime_state` returned."""
         self.generator.bit_generator.state = state["minibatches"]
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()
