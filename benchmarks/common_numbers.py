@@ -40,7 +40,7 @@ from textenv.starts import Start
 from textenv.testing import exact
 from textenv.tokenizers import CharacterTokenizer
 
-PROMPT, ROWS, PROMPTS = 12, 128, 2048
+PROMPT, ROWS, PROMPTS = 12, 128, 1024
 DISTANCES = (0.02, 0.2, 2.0)
 RATES = {16: 2e-5, 64: 1e-5}
 """Learning rates by the length of answers, doubled behind each distance: small, to stop near it."""
