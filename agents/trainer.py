@@ -137,6 +137,7 @@ class Trainer:
         rollout = self.with_reference(self.with_proximal(rollout))
         rollout = self.annotated(replace(rollout, progress=fraction_done))
         self._check_rollout(rollout)
+        encoded_before = self.policy.encoded_tokens
         rollout = replace(self.with_replay(rollout), progress=fraction_done)
         advantages = self.algorithm.advantages(rollout)
         # Values are fitted to what the algorithm says, whatever else multiplies the gradient.
@@ -154,6 +155,8 @@ class Trainer:
             if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
+        encoded = self.readers.total(self.policy.encoded_tokens - encoded_before)
+        metrics["update_encoded_tokens"] = float(encoded)
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
