@@ -154,7 +154,7 @@ def measured(
             reward=lambda episodes: [0.0] * len(episodes),
             tokenizer=policy.tokenizer,
             max_new_tokens=tokens,
-            **({"stop_tokens": ()} if policy.tokenizer.stop_token is None else {}),
+            stop_tokens=() if policy.tokenizer.stop_token is None else None,
         )
 
     signs = direction(policy, texts)
