@@ -154,7 +154,7 @@ def measured(
             reward=lambda episodes: [0.0] * len(episodes),
             tokenizer=policy.tokenizer,
             max_new_tokens=tokens,
-            stop_tokens=() if policy.tokenizer.stop_token is None else None,
+            stop_tokens=None if getattr(policy.tokenizer, "stop_token", None) is not None else (),
         )
 
     signs = direction(policy, texts)
