@@ -386,8 +386,8 @@ class Collector:
         draft = None if start is None else self._drafts.get(start.episode_seed)
         if ahead is None or draft is None:
             return
-        text = self._observations[row]
-        prompt = text[text != self.policy.pad_token]
+        text, begun = self._observations[row], self._prompt_lengths[row]
+        prompt = text[:begun] if begun >= 0 else text[text != self.policy.pad_token]
         ahead.give(row, np.concatenate([prompt, draft]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
