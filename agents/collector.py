@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from policies.cache import PrefixCache
+from policies.drafts import Drafts
 from policies.sampling import Sampler, sample
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
+
+P = ParamSpec("P")
 
 
 class RolloutSource(Protocol):
@@ -37,6 +41,20 @@ class RolloutSource(Protocol):
     def report(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
+    """Let `Collector.report` tell how many tokens the network reads in a method."""
+
+    @wraps(collect)
+    def counting(*args: P.args, **kwargs: P.kwargs) -> Rollout:
+        collector: Any = args[0]
+        before = collector.policy.encoded_tokens
+        rollout = collect(*args, **kwargs)
+        collector._encoded += collector.policy.encoded_tokens - before
+        return rollout
+
+    return counting
 
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
@@ -100,6 +118,7 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
+        self._drafts: Mapping[int, NDArray[np.int64]] = {}
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -115,11 +134,12 @@ class Collector:
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
         self._clock = 0  # steps so far
-        self._continued = 0
+        self._continued = self._encoded = 0
         self.world_error = ""  # what went wrong in the last conversation whose world failed
 
     # ---------------------------------------------------------------- collecting
 
+    @_counted
     def collect_steps(self, n_steps: int) -> Rollout:
         """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
@@ -137,10 +157,10 @@ class Collector:
                 self._starts[row] = self._start_of(row, start.episode_seed)
         closed, self._closed = self._closed, []
         rollout = self._rollout(self._of_all(closed))
-        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
-            self._masks = dict(list(self._masks.items())[:1])
+        self._forget_masks()
         return rollout
 
+    @_counted
     def collect_episodes(self, n_episodes: int) -> Rollout:
         """Step until `n_episodes` have ended, in whole groups where the environment has groups.
 
@@ -182,7 +202,9 @@ class Collector:
         del whole.sequences[n_episodes:]
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
-        return self._rollout(whole)
+        rollout = self._rollout(whole)
+        self._forget_masks()
+        return rollout
 
     def _steps_to_an_end(self) -> int:
         """See `TextVectorEnv.steps_to_an_end`; wrappers may end episodes when they like."""
@@ -199,6 +221,7 @@ class Collector:
         numbered = [{**s, "of": (self.ranks.rank, number)} for number, s in enumerate(closed)]
         return together_in_order(self.ranks.objects(Closed(numbered, list(self._masks))))
 
+    @_counted
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """Answers that play on from given starts; the running episodes go on as if nothing was.
 
@@ -223,7 +246,12 @@ class Collector:
         """
         queue = numbered(starts, n, self._seed, self._continued)
         self._continued += len(queue)
-        mine = range(self.ranks.rank, len(queue), self.ranks.size)
+        # The longest of texts that begin alike first: the others copy what it has encoded.
+        mine = sorted(
+            range(self.ranks.rank, len(queue), self.ranks.size),
+            key=lambda place: queue[place].ids,
+            reverse=True,
+        )
         played = Closed([], [])
         if mine or not queue:
             own = [queue[place] for place in mine]
@@ -331,6 +359,34 @@ class Collector:
             self._episodes[row] += 1
             self._starts[row] = self._start_of(row, int(number))
             self._uniforms[row] = self._numbers_for(row, int(number))
+            self._give_draft(row)
+
+    def read_ahead(self, drafts: Mapping[int, NDArray[np.int64]]) -> Drafts:
+        """Encode whole answers that are probably coming; the choices stay what they are.
+
+        It pays where few rows play and most of a draft is what the policy chooses, since one pass
+        over an answer takes the place of a step for each token; see `policies.drafts`.
+
+        Args:
+            drafts: Answers by the `episode_seed` of the episodes, int64; the first turn's, in a
+                conversation.
+
+        Returns:
+            What counts how much of them was kept.
+        """
+        self._drafts, self.cache.drafts = drafts, Drafts(*self.cache.shape)
+        for row in self._rows.tolist():
+            self._give_draft(row)
+        return self.cache.drafts
+
+    def _give_draft(self, row: int) -> None:
+        """Let the episode that has begun in `row` have its draft, if there is one."""
+        start, ahead = self._starts[row], self.cache.drafts
+        if ahead is None or start is None or start.episode_seed not in self._drafts:
+            return
+        text = self._observations[row]
+        prompt = text[text != self.policy.pad_token]
+        ahead.give(row, np.concatenate([prompt, self._drafts[start.episode_seed]]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         """The random numbers of episode `number`, which begins in `row`, one for each place."""
@@ -485,8 +541,9 @@ class Collector:
         self.cache.forget()
 
     def report(self) -> dict[str, float]:
-        """Numbers of the last rollout for an update's metrics; here none."""
-        return {}
+        """Numbers since the last report, for an update's metrics: the tokens that were encoded."""
+        encoded, self._encoded = self._encoded, 0
+        return {"rollout_encoded_tokens": float(self.ranks.total(encoded))}
 
     # ---------------------------------------------------------------- the rollout
 
@@ -512,20 +569,33 @@ class Collector:
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
         if len(of_all.masks) > 1:
-            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
-            bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
-            table = torch.from_numpy(bits.astype(bool))
+            table = torch.from_numpy(
+                np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
+            )
         else:
             del tensors["mask_ids"]
         rollout = Rollout(
             **tensors,
             mask_table=table,
+            mask_size=None if table is None else self.policy.vocab_size,
             endings=endings,
             records=None if None in records else tuple(map(dict, records)),
             starts=None if None in starts else starts,
             texts=texts,
         )
         return rollout.to(self.policy.device)
+
+    def _forget_masks(self) -> None:
+        """Keep the masks to which a token refers that is not in a rollout yet, and the first."""
+        arrays = [self._open["mask_ids"], *(sequence["mask_ids"] for sequence in self._closed)]
+        used = np.unique(np.concatenate([[0], *map(np.ravel, arrays)]))
+        new = np.zeros(len(self._masks), dtype=np.int64)
+        new[used] = np.arange(len(used))
+        masks = list(self._masks)
+        self._masks = {masks[old]: number for number, old in enumerate(used.tolist())}
+        self._open["mask_ids"][...] = new[self._open["mask_ids"]]
+        for sequence in self._closed:
+            sequence["mask_ids"] = new[sequence["mask_ids"]]
 
     # ---------------------------------------------------------------- saving
 

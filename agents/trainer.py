@@ -137,6 +137,7 @@ class Trainer:
         rollout = self.with_reference(self.with_proximal(rollout))
         rollout = self.annotated(replace(rollout, progress=fraction_done))
         self._check_rollout(rollout)
+        encoded_before = self.policy.encoded_tokens
         rollout = replace(self.with_replay(rollout), progress=fraction_done)
         advantages = self.algorithm.advantages(rollout)
         # Values are fitted to what the algorithm says, whatever else multiplies the gradient.
@@ -154,6 +155,8 @@ class Trainer:
             if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
+        encoded = self.readers.total(self.policy.encoded_tokens - encoded_before)
+        metrics["update_encoded_tokens"] = float(encoded)
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
@@ -162,17 +165,23 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next update depends on beside the weights, as arrays and plain types."""
+        return self.runtime_state() | {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_runtime_state(state)
+
+    def runtime_state(self) -> dict[str, Any]:
+        """The same without the optimiser, which checkpoints write by itself: it may be divided."""
         return {
-            "optimizer": self.optimizer.state_dict(),
             "minibatches": self.generator.bit_generator.state,
             "precision": self.precision.state_dict(),
             "replay": [rollout.state_dict() for rollout in self.replay],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the optimiser too, unless its state is None."""
-        if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `runtime_state` returned."""
         self.generator.bit_generator.state = state["minibatches"]
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()

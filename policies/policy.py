@@ -30,7 +30,7 @@ from policies.policy_files import (
     read_policy,
     write_policy,
 )
-from policies.sampling import Sampler, mask_logits, mask_tensor, sample
+from policies.sampling import Sampler, forbid, mask_logits, mask_tensor, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError, UnsupportedModelError
@@ -69,6 +69,9 @@ class Policy(nn.Module):
         value_head: Linear layer from a hidden state to a value; it starts at zero.
         token_head: Linear layer from a hidden state to logits; None if the class has its own
             `logits`, which may set it.
+        encoded_tokens: Tokens that its network has read so far, for scoring and for acting. A
+            beginning that rows share counts once where it is read once, a pass that is computed
+            again counts again.
 
     Raises:
         TypeError: The class has neither `forward` nor `hidden_states`.
@@ -94,6 +97,7 @@ class Policy(nn.Module):
         self.context = context
         self.tokenizer = tokenizer
         self.generator = np.random.default_rng(seed)
+        self.encoded_tokens = 0
         self.value_head = nn.Linear(n_embd, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -130,6 +134,7 @@ class Policy(nn.Module):
             Shape (N, n_embd).
         """
         rows = whole_rows(lengths)
+        self.encoded_tokens += len(tokens)
         hidden: Tensor = self(tokens[rows.index])
         return hidden.flatten(0, 1).index_select(0, rows.places)
 
@@ -309,7 +314,7 @@ class Policy(nn.Module):
             if temperature != 1.0:
                 logits = logits / temperature
             if action_masks is not None:
-                logits = mask_logits(logits, mask_tensor(action_masks).to(logits.device))
+                logits = forbid(logits, mask_tensor(action_masks).to(logits.device))
             if deterministic:
                 likeliest = logits.argmax(-1, keepdim=True)
                 logprobs = logits.log_softmax(-1).gather(1, likeliest).squeeze(1).cpu().numpy()
@@ -350,6 +355,8 @@ class Policy(nn.Module):
                 "policy.new_cache(num_rows, length of an observation)"
             )
         lengths = checked_lengths(ids, self.pad_token, self.context)
+        if cache.drafts is not None:
+            return cache.drafts.last_hidden(self, cache, ids, lengths)
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden

@@ -50,9 +50,10 @@ class OffPolicyGradient(PolicyGradient):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
-        # Detached, so that the gradient is the policy's alone and not also that of the weight.
-        moved = (outputs.logprobs.detach() - batch.behaviour_logprobs).where(batch.mask, 0.0)
-        weights = moved.exp().clamp(max=self.cap)
+        # Without gradient: the loss's is the policy's alone and not also that of the weight.
+        weights = losses.truncated_ratios(
+            outputs.logprobs, batch.behaviour_logprobs, batch.mask, self.cap
+        )
         advantages = spread(batch.advantages, batch)
         loss = -losses.sequence_sum(weights * advantages * outputs.logprobs, batch.mask)
         capped = losses.masked_mean((weights == self.cap).float(), batch.mask)

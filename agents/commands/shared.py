@@ -10,6 +10,14 @@ from agents.optimisation.settings import Computation
 OWN_FUNCTION = {"file.py:function": "*:*"}
 """What an option takes beside names, with its pattern."""
 
+GRAMMARS = {
+    "regex:PATTERN": "regex:*",
+    "json:FILE": "json:*",
+    "lark:FILE": "lark:*",
+    "record:COLUMN": "record:*",
+}
+"""What says which texts an answer may be, as `textenv.grammars.load_grammar` reads it."""
+
 MODEL_AS_JUDGE = {"judge:POLICY": "judge:*", "judge:URL#MODEL": "judge:*#*"}
 """A language model that compares answers: a policy, or one behind a server."""
 
@@ -164,12 +172,16 @@ class Masked:
             those that end an answer. May be given several times.
         stop_strings: A text that ends an answer, wherever tokens begin and end; it is not part of
             the answer. In bash a line end is $'\n'. May be given several times.
+        grammar: Which texts an answer may be: a regular expression, a file with a JSON schema or
+            with rules of Lark, or the column of the prompts' records that has such a name or a
+            schema. Any text if not given.
     """
 
     min_new_tokens: int = setting(0, minimum=0)
     forbidden_tokens: list[int] = setting([], minimum=0)
     allowed_tokens: list[int] = setting([], minimum=0)
     stop_strings: list[str] = setting([])
+    grammar: str | None = setting(None, metavar="GRAMMAR", others=GRAMMARS)
 
 
 @dataclass(frozen=True, kw_only=True)

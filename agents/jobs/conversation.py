@@ -16,10 +16,12 @@ import numpy as np
 from agents.feedback.from_models.language_model import turn_marks
 from agents.runs.streaming import TextStream
 from policies import Policy, generate_tokens, tokenizer_of
+from policies.sampling import Sampler, sample
 from textenv import Tokenizer
 from textenv.episode import STOP
 from textenv.errors import PromptTooLongError
 from textenv.frames import ChatTemplate, Frame, ModelTemplate
+from textenv.grammars import Grammar, OfRecord
 from textenv.tokenizers import encode_prompt, stop_tokens_of
 from textenv.tools import Tools, ToolWorld
 from textenv.worlds import Reply, Turn
@@ -45,6 +47,7 @@ class Sampling:
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         stop_strings: Texts that end an answer.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        grammar: Which texts an answer may be; any if None.
     """
 
     max_new_tokens: int = 64
@@ -56,6 +59,7 @@ class Sampling:
     allowed_tokens: Sequence[int] | None = None
     stop_strings: Sequence[str] = ()
     stop_tokens: Sequence[int] | None = None
+    grammar: Grammar | OfRecord | None = None
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Voice:
         generator: Of the random numbers; the policy's own if None.
         check: Gives a text back as it is, or a refusal; see `agents.evaluation.refuse_toxic`. What
             is on the screen cannot be taken back, so with a check answers are shown whole.
+        sampler: How a random number becomes a token; see `Policy.act`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
@@ -78,6 +83,7 @@ class Voice:
     sampling: Sampling = field(default_factory=Sampling)
     generator: np.random.Generator | None = None
     check: Callable[[str], str] | None = None
+    sampler: Sampler = sample
 
     def __post_init__(self) -> None:
         self.tokenizer: Tokenizer = tokenizer_of(self.policy)
@@ -127,6 +133,7 @@ class Voice:
             self.policy,
             [prompt],
             generator=self.generator,
+            sampler=self.sampler,
             on_token=on_token,
             **vars(self.sampling),
         )

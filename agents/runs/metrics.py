@@ -64,6 +64,8 @@ METRICS = (
     Metric("replaced_workers", "workers/replaced", "", "workers that died and were replaced"),
     Metric("proximal_seconds", "time/proximal", "seconds", "for the pass before the updates"),
     Metric("update_seconds", "time/update", "seconds", "for the optimiser steps"),
+    Metric("rollout_encoded_tokens", "encoded/rollout", "tokens", "read by the network to sample"),
+    Metric("update_encoded_tokens", "encoded/update", "tokens", "read by the network to learn"),
     Metric("tokens_per_second", "time/tokens_per_second", "tokens/s", "over the whole update"),
     Metric("update", "progress/update", "", "updates so far"),
     Metric("episodes", "progress/episodes", "", "answers that ended so far"),

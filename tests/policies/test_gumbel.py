@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from policies import TransformerConfig, TransformerPolicy, generate_tokens, kernels
 from policies.sampling import sample, sample_gumbel
@@ -60,8 +59,8 @@ def test_the_law_is_that_of_the_logits(way):
     tokens, _ = sample_gumbel(logits, np.random.default_rng(5).random(20_000))
     counts = np.bincount(tokens, minlength=6)
     assert counts[1] == 0
-    kept = probabilities.double().numpy()[counts > 0]
-    assert chisquare(counts[counts > 0], 20_000 * kept / kept.sum()).pvalue > 0.01
+    expected = 20_000 * probabilities.numpy()[counts > 0]
+    assert ((counts[counts > 0] - expected) ** 2 / expected).sum() < 13.28  # 1% of chi-square(4)
 
 
 @ways
