@@ -7,7 +7,7 @@ It is the shortest wherever the vocabulary is small and the layers fit; else it 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ def allowed(matcher: Any, vocabulary: Vocabulary) -> NDArray[np.int32]:
 
 def numbers(bits: NDArray[np.int32]) -> NDArray[np.intp]:
     """The ids in a packed mask, in their order."""
-    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
+    places = bits.nonzero()[0]  # few of thousands, mostly
+    marks = np.unpackbits(bits[places].view(np.uint8), bitorder="little").nonzero()[0]
+    return (places[marks >> 5] << 5) + (marks & 31)
 
 
 def count(bits: NDArray[np.int32]) -> int:
@@ -51,6 +53,14 @@ def finishes(matcher: Any, path: Sequence[int]) -> bool:
 def marked(bits: NDArray[np.int32], token: int) -> bool:
     """Whether a packed mask holds a token."""
     return bool(bits[token >> 5] >> (token & 31) & 1)
+
+
+class _State(NamedTuple):
+    """Where a search has come to: the tokens to there, and what may come next."""
+
+    matcher: Any
+    path: tuple[int, ...]
+    bits: NDArray[np.int32]
 
 
 class Search:
@@ -89,23 +99,32 @@ class Search:
     def _beam(
         self, matcher: Any, limit: int, width: int, ends: Sequence[Sequence[int]]
     ) -> list[int] | None:
-        layer: list[tuple[Any, list[int]]] = [(matcher, [])]
+        layer = [_State(matcher, (), allowed(matcher, self.vocabulary))]
         for _ in range(limit + 1):
-            found = [[*path, *end] for state, path in layer for end in ends if finishes(state, end)]
-            if found:
-                return min(found, key=len)
-            layer = self._best(layer, width)
+            for end in ends:  # the shortest first
+                for state in layer:
+                    if finishes(state.matcher, end):
+                        return [*state.path, *end]
+            tried = [(s, [*self.candidates(s.bits, width == WIDTHS[0])]) for s in layer]
+            # Masks take the most time, and what is one token from an end is found without them.
+            for end in ends[1:]:
+                for state, tokens in tried:
+                    takes, whole = state.matcher.validate_tokens, 1 + len(end)
+                    for token in tokens:
+                        if takes([token, *end]) == whole:
+                            return [*state.path, token, *end]
+            layer = self._best(tried, width)
+            if not layer:
+                return None
         return None
 
-    def _best(
-        self, layer: Sequence[tuple[Any, list[int]]], width: int
-    ) -> list[tuple[Any, list[int]]]:
+    def _best(self, tried: Sequence[tuple["_State", Sequence[int]]], width: int) -> list["_State"]:
         """The states one token further on that leave the fewest choices, `width` of them."""
-        following: list[tuple[bool, int, Any, list[int]]] = []
-        for state, path in layer:
-            own, seen = allowed(state, self.vocabulary), set[bytes]()
-            for token in self.candidates(own, width == WIDTHS[0]):
-                child = state.deep_copy()
+        following: list[tuple[bool, int, _State]] = []
+        for state, tokens in tried:
+            seen = set[bytes]()
+            for token in tokens:
+                child = state.matcher.deep_copy()
                 if not child.consume_token(token):
                     continue  # the copy is of no use any more
                 bits = allowed(child, self.vocabulary)
@@ -114,13 +133,13 @@ class Search:
                     continue
                 seen.add(mask)
                 if choices := count(bits):
-                    again = np.array_equal(bits, own)  # it goes on with the same part
-                    following.append((again, choices, child, [*path, token]))
+                    again = np.array_equal(bits, state.bits)  # it goes on with the same part
+                    following.append((again, choices, _State(child, (*state.path, token), bits)))
         following.sort(key=lambda one: one[:2])
-        return [(child, path) for _, _, child, path in following[:width]]
+        return [state for _, _, state in following[:width]]
 
     def candidates(self, bits: NDArray[np.int32], plain: bool = True) -> Iterator[int]:
-        """Tokens worth trying of a mask: all if they are few, else single bytes, or `plain` ones."""
+        """Tokens worth trying of a mask: all if few, else single bytes, or `plain` ones."""
         if count(bits) <= FEW:
             tried = numbers(bits)
         elif plain:
