@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from agents.distribution import Ranks
     from agents.optimisation.precision import Precision
+    from agents.optimisation.settings import Optimisation
     from agents.rollout import Rollout
     from policies import Policy, PolicyOutputs
     from textenv.starts import Start
@@ -50,6 +51,8 @@ class StepTaker(Protocol):
     generator: np.random.Generator
     ranks: Ranks
     readers: Ranks
+    reference: Policy | None
+    settings: Optimisation
 
     @property
     def trained(self) -> Sequence[Tensor]:
@@ -117,6 +120,14 @@ class Algorithm(ABC):
             batch: Sequences with `advantages` and `value_targets` set.
             outputs: The present policy's outputs for their choices, with gradients.
         """
+
+    def mix(self, rollout: Rollout) -> Tensor:
+        """The advantages that the loss is given, of a rollout whose `advantages` are its own.
+
+        They are these; `PolicyGradient` may mix them with others.
+        """
+        assert rollout.advantages is not None
+        return rollout.advantages
 
     def value_targets(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """What the value head is fitted to: the value at rollout plus the advantage."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from policies.cache import PrefixCache
+from policies.drafts import Drafts
+from policies.sampling import Sampler, sample
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
 from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
+
+P = ParamSpec("P")
 
 
 class RolloutSource(Protocol):
@@ -36,6 +41,20 @@ class RolloutSource(Protocol):
     def report(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
+    """Let `Collector.report` tell how many tokens the network reads in a method."""
+
+    @wraps(collect)
+    def counting(*args: P.args, **kwargs: P.kwargs) -> Rollout:
+        collector: Any = args[0]
+        before = collector.policy.encoded_tokens
+        rollout = collect(*args, **kwargs)
+        collector._encoded += collector.policy.encoded_tokens - before
+        return rollout
+
+    return counting
 
 
 _PER_TOKEN = ("mask", "logprobs", "values", "rewards", "mask_ids", "turns")
@@ -99,6 +118,7 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
+        self._drafts: Mapping[int, NDArray[np.int64]] = {}
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -114,11 +134,12 @@ class Collector:
         self._masks = {np.packbits(np.ones(policy.vocab_size, dtype=bool)).tobytes(): 0}
         self._closed: list[dict[str, Any]] = []
         self._clock = 0  # steps so far
-        self._continued = 0
+        self._continued = self._encoded = 0
         self.world_error = ""  # what went wrong in the last conversation whose world failed
 
     # ---------------------------------------------------------------- collecting
 
+    @_counted
     def collect_steps(self, n_steps: int) -> Rollout:
         """Step every row `n_steps` times; running episodes are cut and continue next time."""
         for _ in range(n_steps):
@@ -139,6 +160,7 @@ class Collector:
         self._forget_masks()
         return rollout
 
+    @_counted
     def collect_episodes(self, n_episodes: int) -> Rollout:
         """Step until `n_episodes` have ended, in whole groups where the environment has groups.
 
@@ -199,6 +221,7 @@ class Collector:
         numbered = [{**s, "of": (self.ranks.rank, number)} for number, s in enumerate(closed)]
         return together_in_order(self.ranks.objects(Closed(numbered, list(self._masks))))
 
+    @_counted
     def collect_from(self, starts: Sequence[Start], n: int = 1) -> Rollout:
         """Answers that play on from given starts; the running episodes go on as if nothing was.
 
@@ -223,7 +246,12 @@ class Collector:
         """
         queue = numbered(starts, n, self._seed, self._continued)
         self._continued += len(queue)
-        mine = range(self.ranks.rank, len(queue), self.ranks.size)
+        # The longest of texts that begin alike first: the others copy what it has encoded.
+        mine = sorted(
+            range(self.ranks.rank, len(queue), self.ranks.size),
+            key=lambda place: queue[place].ids,
+            reverse=True,
+        )
         played = Closed([], [])
         if mine or not queue:
             own = [queue[place] for place in mine]
@@ -331,6 +359,34 @@ class Collector:
             self._episodes[row] += 1
             self._starts[row] = self._start_of(row, int(number))
             self._uniforms[row] = self._numbers_for(row, int(number))
+            self._give_draft(row)
+
+    def read_ahead(self, drafts: Mapping[int, NDArray[np.int64]]) -> Drafts:
+        """Encode whole answers that are probably coming; the choices stay what they are.
+
+        It pays where few rows play and most of a draft is what the policy chooses, since one pass
+        over an answer takes the place of a step for each token; see `policies.drafts`.
+
+        Args:
+            drafts: Answers by the `episode_seed` of the episodes, int64; the first turn's, in a
+                conversation.
+
+        Returns:
+            What counts how much of them was kept.
+        """
+        self._drafts, self.cache.drafts = drafts, Drafts(*self.cache.shape)
+        for row in self._rows.tolist():
+            self._give_draft(row)
+        return self.cache.drafts
+
+    def _give_draft(self, row: int) -> None:
+        """Let the episode that has begun in `row` have its draft, if there is one."""
+        start, ahead = self._starts[row], self.cache.drafts
+        if ahead is None or start is None or start.episode_seed not in self._drafts:
+            return
+        text = self._observations[row]
+        prompt = text[text != self.policy.pad_token]
+        ahead.give(row, np.concatenate([prompt, self._drafts[start.episode_seed]]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         """The random numbers of episode `number`, which begins in `row`, one for each place."""
@@ -486,8 +542,9 @@ class Collector:
         self.cache.forget()
 
     def report(self) -> dict[str, float]:
-        """Numbers of the last rollout for an update's metrics; here none."""
-        return {}
+        """Numbers since the last report, for an update's metrics: the tokens that were encoded."""
+        encoded, self._encoded = self._encoded, 0
+        return {"rollout_encoded_tokens": float(self.ranks.total(encoded))}
 
     # ---------------------------------------------------------------- the rollout
 
@@ -693,6 +750,7 @@ def collector_from(
     temperature: float = 1.0,
     seed: int = 0,
     uniforms: NDArray[np.float64] | None = None,
+    sampler: Sampler = sample,
 ) -> Collector:
     """A collector of one answer from each start; `envs` itself is left alone.
 
@@ -705,6 +763,7 @@ def collector_from(
         seed: Seed of the choices, with the episode's own.
         uniforms: Random numbers for the choices instead, in [0, 1), one row for each start, from
             its first choice on; shape (len(starts), k) with k places or more for an answer.
+        sampler: How given numbers become tokens; see `Policy.act`.
 
     Raises:
         UnmetNeedError: `envs` cannot play on from anywhere.
@@ -723,7 +782,7 @@ def collector_from(
     if uniforms is None:
         return Collector(policy, made, temperature, seed)
     numbers = {start.episode_seed: row for start, row in zip(starts, uniforms, strict=True)}
-    return _GivenNumbers(policy, made, temperature, numbers)
+    return _GivenNumbers(policy, made, temperature, numbers, sampler)
 
 
 def share_of(envs: VectorEnv[Any, Any, Any], index: int, of: int) -> VectorEnv[Any, Any, Any]:
@@ -766,8 +825,9 @@ class _GivenNumbers(Collector):
         envs: VectorEnv[Any, Any, Any],
         temperature: float,
         numbers: Mapping[int | None, NDArray[np.float64]],
+        sampler: Sampler,
     ):
-        self._numbers = numbers
+        self._numbers, self._sampler = numbers, sampler
         super().__init__(policy, envs, temperature)
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
@@ -776,6 +836,22 @@ class _GivenNumbers(Collector):
         given = self._numbers[number][: len(placed) - begin]
         placed[begin : begin + len(given)] = given
         return placed
+
+    def _act(
+        self,
+        observations: NDArray[Any],
+        cache: PrefixCache,
+        action_masks: NDArray[np.bool_] | None,
+        uniforms: NDArray[np.float64],
+    ) -> Step:
+        return self.policy.act(
+            observations,
+            cache,
+            temperature=self.temperature,
+            action_masks=action_masks,
+            uniforms=uniforms,
+            sampler=self._sampler,
+        )
 
 
 def _plain(start: Start | None) -> dict[str, Any] | None:

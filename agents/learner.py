@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -391,26 +391,20 @@ class Learner(Trainer):
 
     def runtime_state(self) -> dict[str, Any]:
         """Everything but weights and optimiser, as arrays and plain types."""
-        return {
+        return super().runtime_state() | {
             "collector": self.collector.state_dict(),
-            "minibatches": self.generator.bit_generator.state,
             "kl": self.kl_controller.state(),
-            "precision": self.precision.state_dict(),
-            "replay": [rollout.state_dict() for rollout in self.replay],
             "updates": self.updates_done,
             "tokens": self.tokens_done,
             "episodes": self.episodes_done,
         }
 
-    def load_runtime_state(self, state: dict[str, Any]) -> None:
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
         part = part_of(state["collector"], self.readers.rank, self.readers.size)
         self.collector.load_state_dict(part)
-        self.generator.bit_generator.state = state["minibatches"]
+        super().load_runtime_state(state)
         self.kl_controller = self.kl_controller.with_state(state["kl"])
-        self.precision.load_state_dict(state["precision"])
-        self.replay.clear()
-        self.replay.extend(map(Rollout.from_state_dict, state["replay"]))
         self.updates_done, self.tokens_done = state["updates"], state["tokens"]
         self.episodes_done = state["episodes"]
 

@@ -169,7 +169,7 @@ def truncated_ratios(
     Returns:
         (S, L), 1 outside the mask, without gradient.
     """
-    return _ratio(logprobs, sampled_logprobs, mask).clamp(max=cap)
+    return torch.where(mask, _ratio(logprobs, sampled_logprobs, mask).clamp(max=cap), 1.0)
 
 
 def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:

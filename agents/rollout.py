@@ -85,6 +85,7 @@ class Rollout:
         starts: Where each sequence starts, with the seeds of its random numbers, S of them; None
             from an environment that cannot play on from anywhere.
         texts: What the environment says the answer is in words, S of them; empty while it runs.
+        progress: Share of the training that was done when it is learned from, 0 to 1.
     """
 
     tokens: Tensor
@@ -115,6 +116,7 @@ class Rollout:
     endings: dict[str, Tensor] | None = None
     starts: tuple[Start, ...] | None = None
     texts: tuple[str, ...] | None = None
+    progress: float = 0.0
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -263,7 +265,7 @@ class Rollout:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 parts[field.name] = tuple(value[s] for s in sequences.tolist())
-            elif value is not None and field.name not in ("mask_table", "mask_size"):
+            elif value is not None and field.name not in ("mask_table", "mask_size", "progress"):
                 chosen = _each(value, lambda array: array[sequences])
                 parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
         return dataclasses.replace(self, **parts)
@@ -348,7 +350,8 @@ class Rollout:
     def arrays(self) -> dict[str, Any]:
         """Its arrays by name, without those that are None; some are dicts of arrays."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {n: value for n, value in named.items() if not isinstance(value, tuple | int | None)}
+        arrays = (Tensor, dict)
+        return {name: value for name, value in named.items() if isinstance(value, arrays)}
 
     def state_dict(self) -> dict[str, Any]:
         """Its arrays and records; where its sequences start, and their texts, are left out.

@@ -116,7 +116,8 @@ class Trainer:
 
         Args:
             rollout: What to learn from; it gets the reference's log-probabilities if it lacks them.
-            fraction_done: Share of the training done, for the learning rate.
+            fraction_done: Share of the training done, for the learning rate and, as
+                `rollout.progress`, for schedules.
 
         Returns:
             The rollout with advantages and value targets, and the mean of each metric.
@@ -133,15 +134,19 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        rollout = self.annotated(self.with_reference(self.with_proximal(rollout)))
+        rollout = self.with_reference(self.with_proximal(rollout))
+        rollout = self.annotated(replace(rollout, progress=fraction_done))
         self._check_rollout(rollout)
-        rollout = self.with_replay(rollout)
+        encoded_before = self.policy.encoded_tokens
+        rollout = replace(self.with_replay(rollout), progress=fraction_done)
         advantages = self.algorithm.advantages(rollout)
+        # Values are fitted to what the algorithm says, whatever else multiplies the gradient.
         rollout = replace(
             rollout,
             advantages=advantages,
             value_targets=self.algorithm.value_targets(rollout, advantages),
         )
+        rollout = replace(rollout, advantages=self.algorithm.mix(rollout))
         assert rollout.value_targets is not None
         record: dict[str, list[float]] = {}
         for _ in range(self.algorithm.n_epochs):
@@ -150,6 +155,8 @@ class Trainer:
             if limit is not None and self.ranks.of_first(np.mean(moved) > limit):
                 break
         metrics = {name: float(np.mean(values)) for name, values in record.items()}
+        encoded = self.readers.total(self.policy.encoded_tokens - encoded_before)
+        metrics["update_encoded_tokens"] = float(encoded)
         if self.algorithm.needs.values:
             metrics["explained_variance"] = losses.explained_variance(
                 rollout.values, rollout.value_targets, self.algorithm.value_mask(rollout)
@@ -158,17 +165,23 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next update depends on beside the weights, as arrays and plain types."""
+        return self.runtime_state() | {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_runtime_state(state)
+
+    def runtime_state(self) -> dict[str, Any]:
+        """The same without the optimiser, which checkpoints write by itself: it may be divided."""
         return {
-            "optimizer": self.optimizer.state_dict(),
             "minibatches": self.generator.bit_generator.state,
             "precision": self.precision.state_dict(),
             "replay": [rollout.state_dict() for rollout in self.replay],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the optimiser too, unless its state is None."""
-        if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `runtime_state` returned."""
         self.generator.bit_generator.state = state["minibatches"]
         self.precision.load_state_dict(state["precision"])
         self.replay.clear()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cache import PrefixCache
-from policies.sampling import forbid, keep_top, mask_logits, sample
+from policies.sampling import Sampler, forbid, keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
 from textenv.grammars import AnswerGrammar, GrammarRows, load_grammar
 from textenv.grammars.refusals import check_grammar
@@ -67,6 +67,7 @@ def generate_tokens(
     grammar: Any = None,
     batch_size: int = 64,
     generator: np.random.Generator | None = None,
+    sampler: Sampler = sample,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """Answers to prompts of token ids; rows that finish take up the next prompt at once.
@@ -96,6 +97,7 @@ def generate_tokens(
             tokenizer. Where no whole text fits the budget, an answer is cut by it.
         batch_size: How many prompts are answered at a time.
         generator: Source of random numbers; the policy's own if None.
+        sampler: How a number becomes a token; see `Policy.act`.
         on_token: Called with the answer's number and each of its tokens, for streaming.
 
     Returns:
@@ -172,7 +174,11 @@ def generate_tokens(
                 logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
             if written is not None:
                 logits = forbid(logits, torch.from_numpy(written.masks()).to(logits.device))
-            chosen = _choose(logits, temperature, top_k, top_p, generator or policy.generator)
+            if temperature == 0:
+                chosen = logits.argmax(-1).cpu().numpy()
+            else:
+                kept = keep_top(logits / temperature, top_k, top_p)
+                chosen, _ = sampler(kept, (generator or policy.generator).random(len(kept)))
         for row in sorted(running):
             token, number = int(chosen[row]), owner[row]
             answers[number].append(token)
@@ -302,16 +308,3 @@ def _check_numbers(
         raise ValueError(f"top_k is {top_k}; it must be 1 or more, or None to keep all tokens")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1, or None")
-
-
-def _choose(
-    logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: np.random.Generator,
-) -> NDArray[np.int64]:
-    if temperature == 0:
-        return logits.argmax(-1).cpu().numpy()
-    kept = keep_top(logits / temperature, top_k, top_p)
-    return sample(kept, generator.random(len(kept)))[0]

@@ -112,6 +112,15 @@ def sample(
     return tokens, logprobs
 
 
+def sample_gumbel(
+    logits: Tensor, keys: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Tokens and log-probabilities, both (n,), from logits (n, V) and keys of noise (n,)."""
+    tokens, logprobs = np.empty(len(logits), np.int64), np.empty(len(logits))
+    _call(_compiled().gumbel.sample_gumbel, logits.contiguous().numpy(), keys, tokens, logprobs)
+    return tokens, logprobs
+
+
 def forbid(logits: Tensor, masks: Tensor) -> None:
     """Minus infinity in place where a token may not be chosen.
 

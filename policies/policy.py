@@ -30,7 +30,7 @@ from policies.policy_files import (
     read_policy,
     write_policy,
 )
-from policies.sampling import forbid, mask_logits, mask_tensor, sample
+from policies.sampling import Sampler, forbid, mask_logits, mask_tensor, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError, UnsupportedModelError
@@ -69,6 +69,9 @@ class Policy(nn.Module):
         value_head: Linear layer from a hidden state to a value; it starts at zero.
         token_head: Linear layer from a hidden state to logits; None if the class has its own
             `logits`, which may set it.
+        encoded_tokens: Tokens that its network has read so far, for scoring and for acting. A
+            beginning that rows share counts once where it is read once, a pass that is computed
+            again counts again.
 
     Raises:
         TypeError: The class has neither `forward` nor `hidden_states`.
@@ -94,6 +97,7 @@ class Policy(nn.Module):
         self.context = context
         self.tokenizer = tokenizer
         self.generator = np.random.default_rng(seed)
+        self.encoded_tokens = 0
         self.value_head = nn.Linear(n_embd, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -130,6 +134,7 @@ class Policy(nn.Module):
             Shape (N, n_embd).
         """
         rows = whole_rows(lengths)
+        self.encoded_tokens += len(tokens)
         hidden: Tensor = self(tokens[rows.index])
         return hidden.flatten(0, 1).index_select(0, rows.places)
 
@@ -271,6 +276,7 @@ class Policy(nn.Module):
         deterministic: bool = False,
         generator: np.random.Generator | None = None,
         uniforms: NDArray[np.float64] | None = None,
+        sampler: Sampler = sample,
     ) -> Step:
         """Choose the next token of every row.
 
@@ -284,6 +290,8 @@ class Policy(nn.Module):
             generator: Source of the uniform numbers, one a row; the policy's own if None.
             uniforms: The numbers themselves, in [0, 1), shape (num_rows,), float64; a row's choice
                 is then a function of its text and its number.
+            sampler: How a number becomes a token; `policies.sampling.sample_gumbel` where policies
+                are compared on the same numbers.
 
         Returns:
             Actions, log-probabilities and values.
@@ -315,7 +323,7 @@ class Policy(nn.Module):
                 # One uniform number a row, drawn on the CPU: the same seed gives the same choices.
                 if uniforms is None:
                     uniforms = (generator or self.generator).random(len(logits))
-                actions, logprobs = sample(logits, uniforms)
+                actions, logprobs = sampler(logits, uniforms)
             values = self.value_head(hidden).float().squeeze(1).cpu().numpy()
         unsound = np.isnan(logprobs)
         if unsound.any():
@@ -347,6 +355,8 @@ class Policy(nn.Module):
                 "policy.new_cache(num_rows, length of an observation)"
             )
         lengths = checked_lengths(ids, self.pad_token, self.context)
+        if cache.drafts is not None:
+            return cache.drafts.last_hidden(self, cache, ids, lengths)
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden

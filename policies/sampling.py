@@ -1,5 +1,7 @@
 """Choosing tokens from logits with one uniform number a row."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +11,14 @@ from policies import kernels
 
 BLOCK = 128
 """Probabilities are summed over blocks of this size, so that only one block is accumulated."""
+
+
+Sampler = Callable[[Tensor, NDArray[np.float64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Tokens and their log-probabilities from logits (n, V) and uniform numbers (n,): `sample`,
+`sample_gumbel`."""
+
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WRAP = 1 << 64
 
 
 def mask_tensor(action_masks: ArrayLike | Tensor) -> Tensor:
@@ -78,6 +88,58 @@ def sample(
     chosen.clamp_(max=logits.shape[1] - 1)  # with NaN any token may come out
     of_chosen = probabilities.gather(1, chosen[:, None]).squeeze(1).log()
     return chosen.cpu().numpy(), of_chosen.cpu().numpy()
+
+
+def sample_gumbel(
+    logits: Tensor, uniforms: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A token of every row, and its log-probability, by the Gumbel-max trick.
+
+        token = argmax over v of logits_v + G_v,   G_v = -log(-log(1 - w_v))
+
+    w_v is the v-th number of the stream of SplitMix64 that starts at the bits of the row's uniform
+    number; the noise is made where it is needed and kept nowhere. With equal numbers two policies
+    choose the same token far more often than by `sample`: it changes only where another token's
+    sum passes the largest. Use it where policies are compared, and `sample`, which is quicker, in
+    rollouts. A token of probability zero is never chosen.
+
+    Maddison, Tarlow and Minka, "A* Sampling", 2014. Computed as the exponential clock that rings
+    first, at -log(1 - w_v) / exp(logits_v), which has the same order.
+
+    Args:
+        logits: Shape (n, V), float; minus infinity rules a token out.
+        uniforms: Numbers in [0, 1), shape (n,), float64; only their bits are used.
+
+    Returns:
+        Tokens and log-probabilities, both (n,); NaN where there is nothing to choose from.
+    """
+    keys = np.ascontiguousarray(uniforms, dtype=np.float64).view(np.uint64)
+    if kernels.kernels_fit(logits):
+        tokens, logprobs = kernels.sample_gumbel(logits, keys)
+        return tokens, logprobs.astype(np.float32)
+    less = logits - logits.amax(-1, keepdim=True)
+    weights, w = less.exp(), _noise(keys, logits.shape[1], logits.device)
+    # Infinitely late at weight 0; a row of NaN has any token.
+    chosen = (-torch.log1p(-w) / weights).argmin(-1, keepdim=True)
+    of_chosen = less.gather(1, chosen).double() - weights.double().sum(-1, keepdim=True).log()
+    found = (chosen.squeeze(1), of_chosen.squeeze(1).float())
+    tokens, logprobs = (x.cpu().numpy() for x in found)
+    return tokens, logprobs
+
+
+def _noise(keys: NDArray[np.uint64], vocab_size: int, device: torch.device) -> Tensor:
+    """Numbers in (0, 1), shape (n, V), float64: those of `policies.compiled.gumbel`."""
+    tokens = torch.arange(1, vocab_size + 1, device=device)
+    # Integers of 64 bits wrap around alike with and without a sign.
+    z = torch.from_numpy(keys.view(np.int64)).to(device)[:, None] + tokens * (_GOLDEN - _WRAP)
+    z = (z ^ _shifted(z, 30)) * (_FIRST - _WRAP)
+    z = (z ^ _shifted(z, 27)) * (_SECOND - _WRAP)
+    return (_shifted(z ^ _shifted(z, 31), 11).double() + 0.5) * 2.0**-53
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """`z`, int64, shifted to the right as if it had no sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def sample_inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:

@@ -118,6 +118,15 @@ class SeparateValue(Policy):
         self.actor.load_weights(Path(folder) / ACTOR)
         self.critic.load_weights(Path(folder) / CRITIC)
 
+    @property
+    def encoded_tokens(self) -> int:  # type: ignore[override]
+        """Tokens that either network has read."""
+        return self.actor.encoded_tokens + self.critic.encoded_tokens
+
+    @encoded_tokens.setter
+    def encoded_tokens(self, count: int) -> None:
+        """Nothing to set: the networks count."""
+
     def _both(self) -> tuple[Policy, Policy]:
         return self.actor, self.critic
 

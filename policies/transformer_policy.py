@@ -156,6 +156,7 @@ class TransformerPolicy(Policy):
     def hidden_states(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Policy.hidden_states`."""
         rows = whole_rows(lengths)
+        self.encoded_tokens += len(tokens)
         return self.transformer(tokens, rows.positions, self._whole(rows))
 
     def hidden_before(self, tokens: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
@@ -166,6 +167,7 @@ class TransformerPolicy(Policy):
         chosen, positions = mask.nonzero(as_tuple=True)
         # Rows that share a beginning may choose from the same place.
         wanted, place = rows.index[chosen, positions - 1].unique(return_inverse=True)
+        self.encoded_tokens += len(flat)
         hidden = self.transformer(flat, rows.positions, self._whole(rows), wanted)
         return hidden.index_select(0, place)
 
@@ -185,6 +187,7 @@ class TransformerPolicy(Policy):
     def extend(self, store: Store, plan: Plan) -> Tensor:
         """See `Policy.extend`."""
         assert isinstance(store, RowStore)
+        self.encoded_tokens += len(plan.tokens)
         new = ContinuedRows(store, plan, self.device)
         return self.transformer(new.tokens, new.positions, new, new.last)
 

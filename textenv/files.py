@@ -63,9 +63,11 @@ def check_there(paths: Iterable[str | os.PathLike[str]], what: str) -> None:
 def did_you_mean(path: str | os.PathLike[str]) -> str:
     """What a message about a missing file or folder ends with: what is there and is called alike.
 
-    It is empty if there is nothing.
+    It is empty if there is nothing. Where a folder has the name of a missing file, it says so.
     """
     missing = Path(path)
+    if missing.is_dir():
+        return "; that is a folder"
     try:
         names = [entry.name for entry in missing.absolute().parent.iterdir()]
     except OSError:

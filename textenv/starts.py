@@ -79,6 +79,12 @@ class Start:
         """Where the present turn begins, from the end of the opening."""
         return self.turns[-1].border if self.turns else 0
 
+    @property
+    def ids(self) -> list[int]:
+        """The ids so far, as far as they are known without encoding the prompt."""
+        parts = (None if self.opening is None else self.opening.tokens, self.answer)
+        return [token for part in parts if part is not None for token in part.tolist()]
+
     def grown(self, tokens: Ids, turns: Sequence[tuple[int, int]]) -> "Start":
         """The start of the same episode further on; what follows gets new random numbers.
 

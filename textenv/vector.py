@@ -502,6 +502,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         return max(1, fewest - int(self._texts.answer_lengths.max()))
 
     @property
+    def pays_every_step(self) -> bool:
+        """Whether a part of the reward is dense, so that more than the last step may be paid."""
+        return self._components.dense
+
+    @property
     def encodes_replies(self) -> bool:
         """Whether what was appended so far is the encoding of replies' texts, and nothing else."""
         talk = self._conversations

@@ -1,6 +1,7 @@
 """The field's algorithms, each an advantage and a loss over the shared learner."""
 
 from agents.algorithms.actor_critic import A2C, REINFORCE
+from agents.algorithms.distillation import GKD, OnPolicyDistillation
 from agents.algorithms.groups import DAPO, GRPO, RLOO, DrGRPO, REINFORCEPlusPlus
 from agents.algorithms.imitation import BestOfN, RewardWeightedRegression
 from agents.algorithms.off_policy import OffPolicyGradient, SoftQLearning
@@ -16,6 +17,7 @@ __all__ = [
     "CISPO",
     "DAPO",
     "DPO",
+    "GKD",
     "GRPO",
     "GSPO",
     "IPO",
@@ -27,6 +29,7 @@ __all__ = [
     "BestOfN",
     "DrGRPO",
     "OffPolicyGradient",
+    "OnPolicyDistillation",
     "PPOPenalty",
     "PPOPtx",
     "REINFORCEPlusPlus",

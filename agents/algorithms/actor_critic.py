@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Needs
+from agents.algorithm import Needs
+from agents.algorithms.advantages import PolicyGradient
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class REINFORCE(Algorithm):
+class REINFORCE(PolicyGradient):
     """The policy gradient with a learned baseline (Williams, 1992; Sutton et al., 2000).
 
         A_t = G_t - V_t,    loss = -mean over sequences of sum_t ratio_t A_t
@@ -65,7 +66,7 @@ class REINFORCE(Algorithm):
 
 
 @dataclass(frozen=True)
-class A2C(Algorithm):
+class A2C(PolicyGradient):
     """Advantage actor-critic (Mnih et al., 2016), synchronous.
 
         A_t = GAE,    loss = -mean over tokens of ratio_t A_t + value loss - entropy bonus

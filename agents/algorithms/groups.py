@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Needs
+from agents.algorithm import Needs
+from agents.algorithms.advantages import PolicyGradient
 from agents.algorithms.clipping import clipped_loss
 from agents.algorithms.credit import (
     BY_COMPARISON,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from policies import PolicyOutputs
 
 
-class Comparison(Algorithm):
+class Comparison(PolicyGradient):
     """What algorithms share that compare the answers to one prompt, or their turns."""
 
     credit: Credit
@@ -214,7 +215,7 @@ class DAPO(GRPO):
 
 
 @dataclass(frozen=True)
-class REINFORCEPlusPlus(Algorithm):
+class REINFORCEPlusPlus(PolicyGradient):
     """REINFORCE++ (Hu, 2025): PPO's clip, no value head, advantages standardised over the rollout.
 
         G_t = sum of the rewards from t on, KL penalties included

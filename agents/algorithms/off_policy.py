@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
 from agents.algorithm import Algorithm, Needs
+from agents.algorithms.advantages import PolicyGradient, spread
 from agents.optimisation.bounds import bounded
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OffPolicyGradient(Algorithm):
+class OffPolicyGradient(PolicyGradient):
     """The policy gradient on stale rollouts, with truncated importance weights.
 
         w_t = min(pi(a_t) / pi_sampled(a_t), cap)
@@ -49,12 +50,12 @@ class OffPolicyGradient(Algorithm):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Weighted policy gradient of whole answers."""
         assert batch.advantages is not None
-        # Detached, so that the gradient is the policy's alone and not also that of the weight.
-        moved = (outputs.logprobs.detach() - batch.behaviour_logprobs).where(batch.mask, 0.0)
-        weights = moved.exp().clamp(max=self.cap)
-        loss = -losses.sequence_sum(
-            weights * batch.advantages[:, None] * outputs.logprobs, batch.mask
+        # Without gradient: the loss's is the policy's alone and not also that of the weight.
+        weights = losses.truncated_ratios(
+            outputs.logprobs, batch.behaviour_logprobs, batch.mask, self.cap
         )
+        advantages = spread(batch.advantages, batch)
+        loss = -losses.sequence_sum(weights * advantages * outputs.logprobs, batch.mask)
         capped = losses.masked_mean((weights == self.cap).float(), batch.mask)
         return loss, {"capped_fraction": capped}
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Needs
+from agents.algorithm import Needs
+from agents.algorithms.advantages import PolicyGradient
 from agents.algorithms.credit import (
     BY_VALUES,
     Credit,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PPO(Algorithm):
+class PPO(PolicyGradient):
     """Proximal policy optimisation with a clipped objective (Schulman et al., 2017).
 
     arXiv:1707.06347. Use it when sampling is dear, so that each rollout should be learned from

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents import losses
+from agents.algorithms.advantages import spread
 from agents.algorithms.groups import GRPO
 from agents.optimisation.bounds import bounded
 
@@ -40,7 +41,7 @@ class GSPO(GRPO):
     def loss(self, batch: Rollout, outputs: PolicyOutputs) -> tuple[Tensor, Metrics]:
         """Clipped surrogate of whole answers; each token's advantage is weighed by its own."""
         assert batch.advantages is not None
-        moved = (outputs.logprobs - batch.logprobs).where(batch.mask, 0.0)
+        moved = (outputs.logprobs - batch.logprobs.detach()).where(batch.mask, 0.0)
         mean = moved.sum(1, keepdim=True) / batch.mask.sum(1, keepdim=True).clamp(min=1)
         high = self.clip if self.clip_high is None else self.clip_high
         # The same number at each token, whose gradient reaches all tokens of the answer.
@@ -61,9 +62,10 @@ class CISPO(GRPO):
 
     arXiv:2506.13585, equations 4 and 5; A_s as in `GRPO`. Use it instead of `DAPO` where rare
     tokens, whose ratios move most, must not lose their gradient: a ratio beyond the clip is cut and
-    the token still teaches. The paper has no lower clip, and neither has this: `clip` does nothing.
+    the token still teaches. The paper has no lower clip, and neither has this.
 
     Attributes:
+        clip: Read where `clip_high` is None alone.
         clip_high: The weight of a token is at most 1 + clip_high; None takes `clip`.
     """
 
@@ -74,10 +76,10 @@ class CISPO(GRPO):
         assert batch.advantages is not None
         cap = 1 + (self.clip if self.clip_high is None else self.clip_high)
         weights = losses.truncated_ratios(outputs.logprobs, batch.logprobs, batch.mask, cap)
-        advantages = batch.weighed(batch.advantages)
-        spread = advantages if advantages.dim() == 2 else advantages[:, None]
-        loss = losses.policy_gradient(outputs.logprobs, weights * spread, batch.mask)
+        advantages = spread(batch.weighed(batch.advantages), batch)
+        factors = (weights * advantages).where(batch.mask, 0.0).to(weights.dtype)
         clipped = losses.masked_mean((weights == cap).to(weights.dtype), batch.mask)
+        loss = -self.mean(factors * outputs.logprobs, batch.mask)
         return loss, {"clip_fraction": clipped}
 
     def mean(self, surrogate: Tensor, mask: Tensor) -> Tensor:

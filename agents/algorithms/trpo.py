@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import losses, returns
-from agents.algorithm import Algorithm, Needs
+from agents.algorithm import Needs
+from agents.algorithms.advantages import PolicyGradient
 from agents.optimisation import natural_gradient
 from agents.optimisation.bounds import bounded
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TRPO(Algorithm):
+class TRPO(PolicyGradient):
     """The natural policy gradient with a line search under a KL bound (Schulman et al., 2015).
 
         step = sqrt(2 max_kl / (x F x)) x,    F x = g

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from agents import returns
-from agents.algorithm import Algorithm, Needs
+from agents.algorithm import Needs
+from agents.algorithms.advantages import PolicyGradient
 from agents.algorithms.clipping import clipped_loss
 from agents.optimisation.bounds import bounded
 
@@ -27,7 +28,7 @@ ANSWERS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
-class VinePPO(Algorithm):
+class VinePPO(PolicyGradient):
     """PPO whose values are the means of continuations (Kazemnejad et al., 2024).
 
         V(s) = mean of what `continuations` answers that play on from s earn

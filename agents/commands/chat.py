@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Framed, Machine, Masked, OwnClassifier, Published, Sampling
+from agents.commands.shared import Answering, Framed, Masked, OwnClassifier, Published, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class Conversation(Framed, OwnClassifier):
         system: A message in front of all others, such as how to behave.
         log: Folder for what you say of answers with /good, /bad and /fix: rankings, examples and
             labels that textenv sft, reward-model and dpo read.
+        beside: A second policy that answers too, on the same random numbers, so that the two differ
+            where the policies do. /1, /2 and /= say which answer was better.
         refuse_above: Refuse a text whose toxicity, 0 to 1, is at least this; the list of English
             swear words gives 0 or 1, and a --classifier a probability. Answers then appear whole.
     """
@@ -51,11 +53,12 @@ class Conversation(Framed, OwnClassifier):
     tools: list[str] = setting([], metavar="FILE:NAME")
     system: str | None = None
     log: Path | None = setting(None, metavar="FOLDER")
+    beside: Path | None = setting(None, metavar="FOLDER")
     refuse_above: float | None = setting(None, minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
-class ChatMachine(Machine):
+class ChatMachine(Answering):
     """Where and how to compute.
 
     Attributes:

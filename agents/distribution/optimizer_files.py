@@ -97,13 +97,18 @@ def read_optimizer(folder: Path, module: nn.Module, optimizer: Optimizer) -> Non
 
 def load_whole_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """As `optimizer.load_state_dict`, for parameters that may be sharded while the state is not."""
-    numbered = [p for group in optimizer.param_groups for p in group["params"]]
+    numbered = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         group.update({key: value for key, value in saved.items() if key != "params"})
     optimizer.state.clear()
     for number, values in state["state"].items():
-        parameter = numbered[int(number)]
-        optimizer.state[parameter] = {key: divided(v, parameter) for key, v in values.items()}
+        parameter, group = numbered[int(number)]
+        # The count of steps is on the CPU, unless the step is one that reads it elsewhere.
+        apart = set() if group.get("fused") or group.get("capturable") else {"step"}
+        optimizer.state[parameter] = {
+            key: divided(value if key in apart else value.to(parameter.device), parameter)
+            for key, value in values.items()
+        }
 
 
 def _pairs(module: nn.Module, optimizer: Optimizer) -> list[tuple[Tensor, str]]:

@@ -32,7 +32,7 @@ from agents.evaluation.continuations import (
     text_perplexities,
 )
 from agents.evaluation.groups import GroupBias, about_groups, group_bias
-from agents.evaluation.intervals import Interval, bootstrap_interval, win_rate
+from agents.evaluation.intervals import Interval, bootstrap_interval, mean_interval, win_rate
 from agents.evaluation.judges import (
     JUDGES,
     Judge,
@@ -147,6 +147,7 @@ __all__ = [
     "lengths",
     "load_judge",
     "majority",
+    "mean_interval",
     "perplexity",
     "profanity_words",
     "read_wordings",

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 
 from agents.collector import collector_from, in_order
 from agents.evaluation.intervals import bootstrap_interval
+from agents.evaluation.numbers import numbers_of
 from agents.evaluation.text_measures import distinct_n
 from agents.runs.samples import Sample, turns_of
 from policies import Policy, PolicyOutputs
+from policies.sampling import sample_gumbel
 from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.errors import WorldError
 from textenv.records import transcript
-from textenv.seeding import keyed_generator
 from textenv.starts import Start
+
+Answerer: TypeAlias = Callable[..., "Answers"]
+"""What `answer_prompts` is: a policy, an environment, prompts, temperature=, generators=."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Evaluation:
         logprobs: Log-probability of each answer under the policy, shape (n,).
         ref_logprobs: The same under the reference, shape (n,); NaN without a reference.
         failed_worlds: Conversations that ended because their world failed; they have no score.
+        read_by: Log-probability of each answer under the `readers`, by their names, each (n,).
     """
 
     samples: Sequence[Sample]
@@ -38,10 +43,12 @@ class Evaluation:
     logprobs: NDArray[np.float64]
     ref_logprobs: NDArray[np.float64]
     failed_worlds: int = 0
+    read_by: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """As `agents.runs.state_files` writes it."""
-        return {**vars(self), "samples": [vars(sample) for sample in self.samples]}
+        samples = [vars(sample) for sample in self.samples]
+        return {**vars(self), "samples": samples, "read_by": dict(self.read_by)}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
@@ -111,8 +118,11 @@ def evaluate(
     prompts: Sequence[Prompt],
     *,
     reference: Policy | None = None,
+    readers: Mapping[str, Policy] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    answer: Answerer | None = None,
+    drafts: Sequence[NDArray[np.int64]] | None = None,
     on_answers: Callable[[int], object] = lambda count: None,
     before: Evaluation | None = None,
     on_batch: Callable[[Evaluation], object] = lambda so_far: None,
@@ -125,10 +135,18 @@ def evaluate(
             on as they were.
         prompts: At least one prompt.
         reference: A policy to compare with, for the KL.
+        readers: Other policies of this vocabulary that say how likely the answers are, by names.
         temperature: Logits are divided by this, in sampling and in the log-probabilities; 0 takes
             the likeliest tokens, and compares log-probabilities at temperature 1.
         seed: Seed of the sampling; the same policy, prompts and seed give the same answers. Each
-            prompt has random numbers of its own, so policies are compared on equal numbers.
+            prompt has random numbers of its own for each token, so policies are compared on equal
+            ones, and two that differ little give mostly the same answers; see `numbers_of` and
+            `policies.sampling.sample_gumbel`.
+        answer: Answers a batch of prompts in place of `answer_prompts`, with the same arguments:
+            `agents.search.BySearch(MCTS())` searches for the best answer to each.
+        drafts: An answer to each prompt that the policy probably gives, such as the `answers` of
+            an earlier checkpoint with the same seed. They are encoded as a whole; the answers are
+            the same without them, up to rounding. Only `answer_prompts` takes them.
         on_answers: Called with the number of answers so far after each batch.
         before: What the last `on_batch` of a call with the same arguments was given: its answers
             are not asked for again.
@@ -147,21 +165,28 @@ def evaluate(
     samples, answers = list(before.samples), list(before.answers)
     logprobs, ref_logprobs = [before.logprobs], [before.ref_logprobs]
     failed, world_error = before.failed_worlds, ""
+    read = {name: [before.read_by.get(name, nothing)] for name in readers or {}}
 
     def so_far() -> Evaluation:
         sums = np.concatenate(logprobs), np.concatenate(ref_logprobs)
-        return Evaluation(list(samples), list(answers), *sums, failed)
+        said = {name: np.concatenate(parts) for name, parts in read.items()}
+        return Evaluation(list(samples), list(answers), *sums, failed, said)
 
     if samples:
         on_answers(len(samples))
+    numbers = numbers_of(ListPrompts(prompts).prompts, seed)
     for begin in range(len(samples), len(prompts), envs.num_envs):
-        some = prompts[begin : begin + envs.num_envs]
-        numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
-        batch = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
+        some = slice(begin, begin + envs.num_envs)
+        ahead = {} if drafts is None else {"drafts": drafts[some]}
+        batch = (answer or answer_prompts)(
+            policy, envs, prompts[some], temperature=temperature, generators=numbers[some], **ahead
+        )
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
         for reader, sums in ((policy, logprobs), (reference, ref_logprobs)):
             sums.append(_answer_logprobs(reader, batch, temperature or 1.0))
+        for name, other in (readers or {}).items():
+            read[name].append(_answer_logprobs(other, batch, temperature or 1.0))
         failed += batch.failed_worlds
         world_error = batch.world_error or world_error
         on_batch(so_far())
@@ -204,6 +229,7 @@ def answer_prompts(
     *,
     temperature: float,
     generators: Sequence[np.random.Generator],
+    drafts: Sequence[NDArray[np.int64]] | None = None,
 ) -> Answers:
     """Answer each of `prompts` once.
 
@@ -213,6 +239,7 @@ def answer_prompts(
         prompts: At least one prompt.
         temperature: Logits are divided by this; 0 takes the likeliest tokens.
         generators: Source of each prompt's random numbers, those of a world's replies included.
+        drafts: Answers that are probably given; see `Collector.read_ahead`.
 
     Raises:
         PromptError: A prompt cannot be used in `envs`.
@@ -224,14 +251,18 @@ def answer_prompts(
         Start(prompt, draw_seed=seed, episode_seed=seed)
         for prompt, seed in zip(ListPrompts(prompts).prompts, seeds, strict=True)
     ]
-    collector = collector_from(policy, envs, starts, temperature, uniforms=uniforms)
+    collector = collector_from(
+        policy, envs, starts, temperature, uniforms=uniforms, sampler=sample_gumbel
+    )
+    if drafts is not None:
+        collector.read_ahead(dict(zip(seeds, drafts, strict=True)))
     rollout = in_order(collector.collect_episodes(len(starts)))
     tokens, mask, rewards = (
         x.cpu().numpy() for x in (rollout.tokens, rollout.mask, rollout.rewards)
     )
     allowed, scores = rollout.action_masks, rollout.scores.tolist()
     assert rollout.starts is not None and rollout.texts is not None
-    begun = [_for_people(start) for start in rollout.starts]
+    begun = [opening_text(start) for start in rollout.starts]
     turns = [turns_of(rollout, row, envs.tokenizer) for row in range(len(rollout))]
     failed = (rollout.endings or {}).get("failed", torch.zeros(0))
     return Answers(
@@ -245,7 +276,7 @@ def answer_prompts(
     )
 
 
-def _for_people(start: Start) -> str:
+def opening_text(start: Start) -> str:
     """What an episode began with as judges and people read it: of a dialogue a transcript."""
     assert start.opening is not None
     opening, said = start.opening.text, start.prompt.messages

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from agents.evaluation.answers import Evaluation, evaluate
-from agents.evaluation.intervals import Interval, bootstrap_interval, plain, win_rate
+from agents.evaluation.differences import Pairs, fitted
+from agents.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    plain,
+    win_rate,
+)
 from agents.evaluation.judges import Judge, PairJudge
 from agents.evaluation.length_control import length_controlled_win_rate
 from agents.evaluation.refusals import RefusalJudge, refusals, refuses
@@ -25,6 +32,9 @@ from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
 from textenv import Prompt, TextVectorEnv
 from textenv.errors import UnscoredError
+
+DRAFTED_ROWS = 1
+"""Up to this many rows drafts are quicker than plain steps where that was measured."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,9 @@ class Row:
         failed_worlds: Conversations whose world failed; None if none did.
         wins_at_equal_length: The same as `wins` if answers were equally long in characters; see
             `agents.evaluation.length_control`.
+        gain: How much higher its answers score than those of the first row, by what decides wins
+            but for a judge of pairs; None in the first row, and where nothing has a score. See
+            `agents.evaluation.differences`.
         refused_when_due: Share of the prompts to be declined that were; None without such prompts.
         refused_otherwise: Share of the prompts to be answered that were declined; the same.
         scores: What decides wins, a value for each prompt, shape (n,); not among the `numbers`.
@@ -62,6 +75,7 @@ class Row:
     perplexity: float | None = None
     failed_worlds: int | None = None
     wins_at_equal_length: Mapping[str, Interval] = field(default_factory=dict)
+    gain: Interval | None = None
     refused_when_due: Interval | None = None
     refused_otherwise: Interval | None = None
     scores: NDArray[np.float64] = field(
@@ -94,6 +108,12 @@ def compare(
 ) -> list[Row]:
     """Let every policy answer the same prompts with the same seed, and measure the answers.
 
+    The first policy reads the answers of the others and they read its own, where the vocabulary is
+    the same: so their gains over it have narrower intervals.
+
+    In an environment of one row a policy's answers are the drafts of the next one with the same
+    vocabulary: see `evaluate`. With more rows that takes longer than plain steps.
+
     Args:
         policies: Policies by the names of their rows, in the order of the rows.
         environment: Makes the environment in which a policy answers; it holds the reward.
@@ -122,22 +142,28 @@ def compare(
     ways = prompts if isinstance(prompts, Mapping) else {"": prompts}
     evaluations: dict[str, Evaluation] = {}
     perplexities: dict[str, float] = {}
+    reads = _readers(policies, next(iter(ways))) if temperature > 0 else {}
     done = 0
+    drafts: dict[tuple[str, str], Sequence[NDArray[np.int64]]] = {}
     for name, policy in policies.items():
         surprise = None if stream is None else perplexity(policy, stream(policy), window)
         for way, asked in ways.items():
-            title = row_name(name, way)
+            title, envs = row_name(name, way), environment(policy)
+            alike = way, envs.tokenizer.fingerprint
             evaluations[title] = evaluate(
                 policy,
-                environment(policy),
+                envs,
                 asked,
+                drafts=drafts.get(alike) if envs.num_envs <= DRAFTED_ROWS else None,
                 reference=reference,
+                readers=reads.get(title),
                 temperature=temperature,
                 seed=seed,
                 on_answers=lambda count, others=done: on_answers(others + count),  # type: ignore[misc]
                 before=(before or {}).get(title),
                 on_batch=partial(on_batch, title),
             )
+            drafts[alike] = evaluations[title].answers
             done += len(asked)
             if surprise is not None:
                 perplexities[title] = surprise
@@ -150,6 +176,19 @@ def compare(
         refusal_due=refusal_due,
         refusal_judge=refusal_judge,
     )
+
+
+def _readers(policies: Mapping[str, Policy], way: str) -> dict[str, dict[str, Policy]]:
+    """Who reads the answers of each row, by the names of rows: of the first way to ask alone."""
+    first, *others = policies.items()
+    told = first[1].tokenizer
+    reads: dict[str, dict[str, Policy]] = {row_name(first[0], way): {}}
+    for name, policy in others:
+        own = policy.tokenizer
+        if told is not None and own is not None and told.fingerprint == own.fingerprint:
+            reads[row_name(name, way)] = {row_name(first[0], way): first[1]}
+            reads[row_name(first[0], way)][row_name(name, way)] = policy
+    return reads
 
 
 def row_name(policy: str, way: str) -> str:
@@ -205,6 +244,18 @@ def compare_answers(
         scores = one[both], two[both]
         return win_rate(*scores), length_controlled_win_rate(*scores, *lengths)
 
+    first = next(iter(evaluations))
+
+    def gain(name: str) -> Interval | None:
+        scores = deciding[first], deciding[name]
+        if name == first or np.isnan(scores[0] + scores[1]).all():
+            return None
+        base, own = evaluations[first], evaluations[name]
+        if name not in base.read_by or first not in own.read_by:
+            return mean_interval(scores[1] - scores[0])
+        ratios = base.read_by[name] - base.logprobs, own.logprobs - own.read_by[first]
+        return mean_interval(fitted(Pairs(*scores, *ratios)))
+
     rows = []
     for name, evaluation in evaluations.items():
         differences = evaluation.logprobs - evaluation.ref_logprobs
@@ -224,6 +275,7 @@ def compare_answers(
             perplexity=(perplexities or {}).get(name),
             failed_worlds=evaluation.failed_worlds or None,
             wins_at_equal_length={other: equal for other, (_, equal) in duels.items()},
+            gain=gain(name),
             refused_when_due=None if declined is None else declined.due,
             refused_otherwise=None if declined is None else declined.not_due,
             scores=deciding[name],
@@ -244,6 +296,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "judge": lambda row: row.judge,
         f"wins against {first}": lambda row: row.wins.get(first),
         "at equal length": lambda row: row.wins_at_equal_length.get(first),
+        f"above {first}": lambda row: row.gain,
         "KL an answer (nats)": lambda row: row.kl,
         "tokens an answer": lambda row: f"{row.tokens_per_answer:.1f}",
         "distinct pairs": lambda row: f"{row.distinct_2:.3f}",

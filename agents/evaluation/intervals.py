@@ -9,10 +9,11 @@ cover the chance in training: another seed may give another policy.
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 DRAWN_AT_ONCE = 100_000
 """Values drawn at once; all resamples together would fill the memory."""
@@ -58,13 +59,7 @@ def bootstrap_interval(
     Raises:
         ValueError: There are no values but NaN, or they are not a flat list.
     """
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or np.isnan(x).all():
-        raise ValueError(
-            f"values must be a flat list of at least one number, got shape {x.shape}, "
-            f"{np.isnan(x).sum()} of them NaN"
-        )
-    x = x[~np.isnan(x)]
+    x = _flat(values)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
     at_once = max(1, DRAWN_AT_ONCE // len(x))
@@ -73,6 +68,63 @@ def bootstrap_interval(
         some[:] = x[generator.integers(0, len(x), (len(some), len(x)))].mean(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(x.mean()), float(low), float(high))
+
+
+def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """The mean of `values`, shape (n,), and its interval, skewness and long tails accounted for.
+
+    For values most of which are near 0 while a few are large, as weighed scores are. With their
+    mean m, standard deviation s and skewness g, Hall's transformation of W = (m - mu) / s,
+
+        W + g W^2 / 3 + g^2 W^3 / 27 + g / (6 n)
+
+    has hardly any skewness (Hall, "On the Removal of Skewness by Transformation", 1992). It is
+    compared with Student's t, whose degrees of freedom are those of the sample variance of such
+    values, 2 n / (kurtosis - 1) (Satterthwaite, 1946), at least 4. NaN is left out.
+
+    >>> print(mean_interval([1.0, 1.0, 1.0]))
+    1.000 [1.000, 1.000]
+
+    Raises:
+        ValueError: There are no values but NaN, or they are not a flat list.
+    """
+    x = _flat(values)
+    n, mean = len(x), float(x.mean())
+    if n == 1 or (x == x[0]).all():
+        return Interval(mean, mean, mean)
+    z = (x - mean) / x.std()
+    skewness, kurtosis = float((z**3).mean()), float((z**4).mean())
+    q = _student((1 + confidence) / 2, min(n - 1.0, 2 * n / max(kurtosis - 1, 1e-9))) / n**0.5
+    bounds = []
+    for side in (q, -q):
+        w = side
+        if abs(skewness) > 1e-6:  # the transformation is inverted
+            inner = 1 + skewness * (side - skewness / (6 * n))
+            w = float(3 / skewness * (np.cbrt(inner) - 1))
+        bounds.append(mean - float(x.std(ddof=1)) * w)
+    return Interval(mean, *bounds)
+
+
+def _student(share: float, freedom: float) -> float:
+    """A quantile of Student's t; Abramowitz and Stegun, 1964, 26.7.5, from 4 degrees up."""
+    z, f = NormalDist().inv_cdf(share), max(freedom, 4.0)
+    return (
+        z
+        + (z**3 + z) / (4 * f)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * f**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * f**3)
+    )
+
+
+def _flat(values: ArrayLike) -> NDArray[np.float64]:
+    """The values that are numbers."""
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or np.isnan(x).all():
+        raise ValueError(
+            f"values must be a flat list of at least one number, got shape {x.shape}, "
+            f"{np.isnan(x).sum()} of them NaN"
+        )
+    return x[~np.isnan(x)]
 
 
 def win_rate(

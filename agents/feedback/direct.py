@@ -13,7 +13,7 @@ from agents.distribution import Ranks
 from agents.distribution.optimizers import restore, written_state
 from agents.evaluation import Interval, bootstrap_interval
 from agents.feedback.preferences import Ranking, preference_rollout
-from agents.feedback.reward_modelling import NO_PAIRS
+from agents.feedback.reward_modelling import with_pairs
 from agents.optimisation.settings import PrecisionName, falling
 from agents.preference_losses import ranked_pairs, sequence_log_ratios
 from agents.rollout import Rollout
@@ -22,7 +22,6 @@ from agents.supervised.fitting import read_trained, write_trained
 from agents.supervised.sft import batches, steps_of
 from agents.trainer import Trainer
 from policies import Policy, tokenizer_of
-from textenv.errors import PromptError
 from textenv.frames import Frame
 
 STATE = "preferences"
@@ -99,13 +98,20 @@ class DirectPreferences:
             PromptError: No ranking says that one answer is better than another.
         """
         rollout = self._with_reference(rankings)
-        count = int(rollout.groups.max()) + 1
-        total = steps_of(count, epochs, self.batch_size)
+        count, total = int(rollout.groups.max()) + 1, self.count(rankings, epochs)
         for batch in islice(batches(count, epochs, self.batch_size, self.seed), self.done, None):
             part = rollout.select(_rows(rollout, batch))
             _, metrics = self._trainer.learn_from(part, self.done / total)
             self.done += 1
             yield DirectStep(self.done, metrics["loss"], metrics["pair_accuracy"])
+
+    def count(self, rankings: Sequence[Ranking], epochs: int = 1) -> int:
+        """How many optimiser steps `steps` takes from the beginning.
+
+        Raises:
+            PromptError: No ranking says that one answer is better than another.
+        """
+        return steps_of(len(with_pairs(rankings)), epochs, self.batch_size)
 
     def save(self, folder: Path) -> None:
         """Write what is trained, the optimiser and the number of steps, for a `Checkpoints.save`.
@@ -114,9 +120,11 @@ class DirectPreferences:
         """
         write_trained(self.policy, folder)
         trainer = self._trainer
-        optimizer = written_state(folder, self.policy, trainer.optimizer)
-        kept = trainer.state_dict() | {"optimizer": optimizer}
-        state = {"done": self.done, "trainer": kept}
+        state = {
+            "done": self.done,
+            "optimizer": written_state(folder, self.policy, trainer.optimizer),
+            "trainer": trainer.runtime_state(),
+        }
         Ranks.found().by_first(lambda: write_state(folder, STATE, state))
 
     def load(self, folder: Path) -> None:
@@ -128,8 +136,8 @@ class DirectPreferences:
         state = read_state(folder, STATE)
         read_trained(self.policy, folder)
         trainer = self._trainer
-        restore(folder, self.policy, trainer.optimizer, state["trainer"]["optimizer"])
-        trainer.load_state_dict(state["trainer"] | {"optimizer": None})
+        restore(folder, self.policy, trainer.optimizer, state["optimizer"])
+        trainer.load_runtime_state(state["trainer"])
         self.done = state["done"]
 
     def accuracy(self, rankings: Sequence[Ranking]) -> Interval:
@@ -157,10 +165,7 @@ class DirectPreferences:
 
     def _with_reference(self, rankings: Sequence[Ranking]) -> Rollout:
         """All answers with the reference's log-probabilities, which no step changes."""
-        decided = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
-        if not decided:
-            raise PromptError(NO_PAIRS)
-        policy = self.policy
+        decided, policy = with_pairs(rankings), self.policy
         rollout = preference_rollout(decided, tokenizer_of(policy), policy.context, self.frame)
         rollout = rollout.to(policy.device)
         # In parts, since the answers of a whole file may not fit into memory at once.

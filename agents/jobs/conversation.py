@@ -16,6 +16,7 @@ import numpy as np
 from agents.feedback.from_models.language_model import turn_marks
 from agents.runs.streaming import TextStream
 from policies import Policy, generate_tokens, tokenizer_of
+from policies.sampling import Sampler, sample
 from textenv import Tokenizer
 from textenv.episode import STOP
 from textenv.errors import PromptTooLongError
@@ -71,6 +72,7 @@ class Voice:
         generator: Of the random numbers; the policy's own if None.
         check: Gives a text back as it is, or a refusal; see `agents.evaluation.refuse_toxic`. What
             is on the screen cannot be taken back, so with a check answers are shown whole.
+        sampler: How a random number becomes a token; see `Policy.act`.
 
     Raises:
         TokenizerError: The policy has no tokenizer.
@@ -81,6 +83,7 @@ class Voice:
     sampling: Sampling = field(default_factory=Sampling)
     generator: np.random.Generator | None = None
     check: Callable[[str], str] | None = None
+    sampler: Sampler = sample
 
     def __post_init__(self) -> None:
         self.tokenizer: Tokenizer = tokenizer_of(self.policy)
@@ -130,6 +133,7 @@ class Voice:
             self.policy,
             [prompt],
             generator=self.generator,
+            sampler=self.sampler,
             on_token=on_token,
             **vars(self.sampling),
         )

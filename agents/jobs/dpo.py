@@ -10,7 +10,6 @@ from agents.jobs.begin import begin_with_preferences, reference_of
 from agents.jobs.going_on import CHECKPOINT, unfinished
 from agents.jobs.machine import divided
 from agents.runs.stages import Stages
-from agents.supervised.sft import steps_of
 from policies import tokenizer_of
 from textenv.frames import load_frame
 
@@ -42,7 +41,7 @@ def run(settings: DPOSettings) -> None:
         frame=load_frame(template, tokenizer_of(policy)),
         seed=machine.seed,
     )
-    total = steps_of(len(learned), training.epochs, training.batch_size)
+    total = direct.count(learned, training.epochs)
     if work.saved is not None:
         direct.load(work.saved)
         work.tell(direct.done, total)

@@ -186,7 +186,7 @@ def as_typed(name: str, value: str | None) -> str:
         return f"without {flag}"
     if value == "True":
         return f"with {flag}"
-    values = ast.literal_eval(value) if value.startswith("['") else [value]
+    values = ast.literal_eval(value) if value.startswith(("['", '["')) else [value]
     return "with " + " ".join(f"{flag} {shlex.quote(str(one))}" for one in values)
 
 

@@ -80,3 +80,16 @@ def check_fields(instance: Any) -> None:
         if not fits(float(value), metadata):
             wanted = words(metadata) or "a number"
             raise OptionError(f"{cls.__name__}: {field.name} is {value}; it must be {wanted}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Base class of frozen dataclasses whose bounds are checked when one is made.
+
+    Raises:
+        OptionError: A field has a number out of its bounds.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds."""
+        check_fields(self)

@@ -22,10 +22,11 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from agents import losses
 from agents.optimisation.bounds import bounded, check_fields
 from agents.rollout import Rollout
 from agents.shapes import check_aligned
-from textenv.errors import UnmetNeedError
+from textenv.errors import OptionError, UnmetNeedError
 
 Level: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Log-ratios (S, L), 0 outside the mask, and the mask, to the logs of what a token weighs."""
@@ -98,7 +99,7 @@ class Truncated:
     def weights(self, logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor) -> Tensor:
         """As in `Correction`."""
         found = _log_weights(self.level, logprobs, sampled_logprobs, mask)
-        return found.clamp(max=min(math.log(self.cap), 80.0)).exp()
+        return losses.truncated_ratios(found, torch.zeros_like(found), mask, self.cap)
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,17 @@ class Masked:
     level: Level = by_token
 
     def __post_init__(self) -> None:
-        """Refuse bounds that are negative."""
+        """Refuse bounds that are negative, or between which there is no ratio."""
         check_fields(self)
+        if self.low > self.high:
+            raise OptionError(
+                f"Masked: low is {self.low} and high is {self.high}, so every token would weigh "
+                "nothing; low must not be above high"
+            )
 
     def weights(self, logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor) -> Tensor:
         """As in `Correction`."""
-        ratios = _log_weights(self.level, logprobs, sampled_logprobs, mask).clamp(max=80.0).exp()
+        ratios = Truncated(math.inf, self.level).weights(logprobs, sampled_logprobs, mask)
         inside = (ratios >= self.low) & (ratios <= self.high)
         return torch.where(inside | ~mask, ratios, 0.0)
 

@@ -21,10 +21,10 @@ from torch.utils.checkpoint import checkpoint
 from agents.distribution.ranks import Ranks
 from agents.distribution.shares import cut_evenly, nothing_of, padded
 from agents.rollout import Rollout
-from policies import PolicyOutputs
 
 T = TypeVar("T")
 Result = TypeVar("Result")
+Outputs = TypeVar("Outputs", bound=tuple[Tensor, ...])
 
 
 def in_parts(function: Callable[[T], Result], parts: Sequence[T]) -> list[Result]:
@@ -38,22 +38,23 @@ def in_parts(function: Callable[[T], Result], parts: Sequence[T]) -> list[Result
 
 
 def outputs_of(
-    outputs: Callable[[Rollout], PolicyOutputs],
+    outputs: Callable[[Rollout], Outputs],
     batch: Rollout,
     max_tokens: int | None,
     ranks: Ranks,
-) -> PolicyOutputs:
+) -> Outputs:
     """The outputs for a batch, part by part; each rank computes those of its share.
 
     Args:
-        outputs: Computes the outputs for a part.
+        outputs: Computes the outputs for a part: `PolicyOutputs`, or another named tuple of arrays
+            of shape (S, L).
         batch: S sequences, the same on all ranks.
         max_tokens: Tokens of a part at most; see `parts_of`.
         ranks: Who shares the work. A loss of all outputs has, on each rank, the gradient through
             those of its own share: the sum over ranks is the gradient.
 
     Returns:
-        Three tensors of shape (S, L), in the order of the batch.
+        Tensors of shape (S, L), in the order of the batch.
     """
     shares = [parts_of(batch, max_tokens, share) for share in shares_of(batch, ranks.size)]
     if ranks.size == 1 and len(shares[0]) == 1:
@@ -72,7 +73,7 @@ def outputs_of(
         spare = [nothing_of(x) for x in of_parts[count:]]
         return ranks.gathered(torch.cat([empty, *own]) + sum(spare), lengths)[order]
 
-    return PolicyOutputs(*map(together, zip(*of_each, strict=True)))
+    return type(of_each[0])(*map(together, zip(*of_each, strict=True)))
 
 
 def shares_of(batch: Rollout, count: int) -> list[Tensor]:

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluation.answers import Answers, answer_outputs, answer_prompts
+from agents.evaluation.numbers import numbers_of
 from agents.report.parts import TokenTrace
 from agents.runs.streaming import token_texts
 from policies import Policy
-from textenv import Prompt, TextVectorEnv, Tokenizer
-from textenv.seeding import keyed_generator
+from textenv import ListPrompts, Prompt, TextVectorEnv, Tokenizer
 from textenv.tokenizers import stop_tokens_of
 
 STOP = "⟨stop⟩"
@@ -47,10 +47,12 @@ def token_traces(
         RewardError: The reward failed.
     """
     traces: list[TokenTrace] = []
+    numbers = numbers_of(ListPrompts(prompts).prompts, seed)
     for begin in range(0, len(prompts), envs.num_envs):
-        some = prompts[begin : begin + envs.num_envs]
-        numbers = [keyed_generator(seed, begin + place) for place in range(len(some))]
-        answers = answer_prompts(policy, envs, some, temperature=temperature, generators=numbers)
+        some = slice(begin, begin + envs.num_envs)
+        answers = answer_prompts(
+            policy, envs, prompts[some], temperature=temperature, generators=numbers[some]
+        )
         measures = _measures(policy, reference, answers, temperature)
         for row, sample in enumerate(answers.samples):
             places = answers.mask[row].nonzero()[0]

@@ -1,5 +1,6 @@
 """A learner on disk."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +33,7 @@ class SavedLearner(Protocol):
         """Everything but weights and optimiser, as arrays and plain types."""
         ...
 
-    def load_runtime_state(self, state: dict[str, Any]) -> None:
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `runtime_state` returned."""
         ...
 

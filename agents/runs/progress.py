@@ -13,7 +13,7 @@ from agents.runs.bars import Bar, short
 from agents.runs.loggers import ConsoleLogger, Logger, log_update
 from agents.runs.samples import (
     Sample,
-    append_samples,
+    SamplesFile,
     evenly_ranked,
     rollout_samples,
     samples_table,
@@ -103,6 +103,7 @@ def watch(
     Args and errors are those of `learn`; `sample_count` is the number of answers in a table.
     """
     tokenizer = _samples_tokenizer(learner, samples_every, samples_file)
+    file = None if samples_file is None else SamplesFile(samples_file)
     lines = not any(isinstance(logger, ConsoleLogger) for logger in loggers)
     with TrainingBar(learner.tokens_done, total_tokens, console, progress, lines) as bar:
         for update in learner.updates(total_tokens):
@@ -113,8 +114,8 @@ def watch(
                 ended = rollout_samples(update.rollout, tokenizer)
                 samples = evenly_ranked(ended, sample_count, lambda sample: sample.score)
                 bar.console.print(samples_table(samples, f"after {update.tokens:,} tokens"))
-                if samples_file is not None:
-                    append_samples(samples_file, samples, step=update.tokens)
+                if file is not None:
+                    file.append(samples, step=update.tokens)
             log_update(loggers, update, samples)
             yield update
 

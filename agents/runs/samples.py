@@ -5,7 +5,7 @@ Numbers hide how a reward is being won; a few texts show it at once.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -179,24 +179,76 @@ def _plain(sample: Sample) -> dict[str, Any]:
     return plain
 
 
-def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
-    """Append one JSON object per line to `path`: the labels, then prompt, text, score and turns.
+class SamplesFile:
+    """A file of samples, one JSON object a line: labels, then prompt, text, score and turns.
 
-    Lines that have the same labels take their place: a run that was resumed writes them again.
+    It is read before the first samples are appended, and from then on only if somebody else has
+    written it, or an append failed: what is appended costs what it is long. What a kill has left
+    half of a line goes.
+
+    Args:
+        path: Where it is, or will be.
     """
-    path = Path(path)
-    lines = [json.dumps(labels | _plain(sample), ensure_ascii=False) for sample in samples]
-    new = "".join(f"{line}\n" for line in lines)
-    before = path.read_bytes() if path.exists() else b""
-    # How such a line begins; a number that is only the beginning of another ends with a comma.
-    same = (json.dumps(labels).removesuffix("}") + ",").encode() if labels else b"\n"
-    if before.endswith(b"\n") and not before.startswith(same) and b"\n" + same not in before:
-        append_whole(path, new)
-        return
-    kept = before.decode("utf-8").split("\n")[:-1]  # what a kill has left half goes
-    if labels:
-        kept = [line for line in kept if not line.startswith(same.decode())]
-    write_whole(path, "".join(f"{line}\n" for line in kept) + new)
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._size: int | None = None  # of the whole lines that are known; None if none are
+        self._begins: set[bytes] = set()
+
+    def append(self, samples: Iterable[Sample], **labels: int) -> None:
+        """Append samples, in the place of lines that have the same labels.
+
+        A run that was resumed writes these again.
+        """
+        lines = [json.dumps(labels | _plain(sample), ensure_ascii=False) for sample in samples]
+        new = "".join(f"{line}\n" for line in lines)
+        # How such a line begins; a number that is only the beginning of another ends with a comma.
+        same = (json.dumps(labels).removesuffix("}") + ",").encode() if labels else None
+        if self._size is None or self._size != self._length():
+            self._read()
+        if self._size is None or same in self._begins:
+            self._write_anew(same, new)
+            self._read()
+            return
+        append_whole(self.path, new)
+        self._size = self._length()
+        if same and lines:
+            self._begins.update(_begins(same))
+
+    def _length(self) -> int | None:
+        return self.path.stat().st_size if self.path.exists() else None
+
+    def _read(self) -> None:
+        self._size, self._begins = None, set()
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                for line in file:
+                    self._begins.update(_begins(line.partition(_PROMPT)[0]))
+                    if not line.endswith(b"\n"):
+                        return
+            self._size = self._length()
+
+    def _write_anew(self, same: bytes | None, new: str) -> None:
+        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        kept = before.split("\n")[:-1]  # what a kill has left half goes
+        if same is not None:
+            kept = [line for line in kept if not line.startswith(same.decode())]
+        write_whole(self.path, "".join(f"{line}\n" for line in kept) + new)
+
+
+_PROMPT = b'"prompt":'
+
+
+def _begins(labels: bytes) -> Iterator[bytes]:
+    """The labels that stand before a line's prompt, the first one, the first two, and so on."""
+    for end, character in enumerate(labels):
+        if character == ord(","):
+            yield labels[: end + 1]
+
+
+def append_samples(path: str | Path, samples: Iterable[Sample], **labels: int) -> None:
+    """`SamplesFile.append`, once; whoever appends again and again keeps a `SamplesFile`."""
+    SamplesFile(path).append(samples, **labels)
 
 
 def _visible(*lines: str) -> Text:

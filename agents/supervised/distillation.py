@@ -5,9 +5,10 @@
 The teacher's whole distribution tells more than the one token that came (Hinton et al., "Distilling
 the Knowledge in a Neural Network", 2015; Sanh et al., "DistilBERT", 2019). T^2 keeps the gradient's
 size as the temperature rises. Both read the same vocabulary. Left out: hidden states and attention
-as targets, and answers that the student writes itself (`agents.algorithms` trains on those).
+as targets. On answers that the student writes itself, `agents.algorithms.distillation` trains.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Unpack
 
@@ -36,6 +37,7 @@ def distillation_steps(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     seed: int = 0,
+    fitting: Fitting | None = None,
     **options: Unpack[FitOptions],
 ) -> Iterator[FitStep]:
     """Train `student` to predict as `teacher` does, on random windows of a text.
@@ -51,21 +53,24 @@ def distillation_steps(
         text_weight: Weight of the cross-entropy of the text itself.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        seed: Seed of the windows, and of what is dropped.
+        seed: Seed of the windows, and of what is dropped; a step's windows depend on the seed and
+            the step's number alone.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of `learning_rate`, `weight_decay` and `options`.
         **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
         VocabularyMismatchError: The two have different vocabularies.
         ValueError: The window is longer than a context or the text.
     """
-    _check_vocabularies(teacher, student)
+    check_vocabularies(teacher, student)
     width = window or min(teacher.context, student.context, len(stream) - 1)
     if not 1 <= width <= min(teacher.context, student.context, len(stream) - 1):
         raise ValueError(
             f"window is {width}; the contexts are {teacher.context} and {student.context}, the "
             f"text has {len(stream)} tokens"
         )
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         student,
         steps=steps,
         learning_rate=learning_rate,
@@ -73,8 +78,9 @@ def distillation_steps(
         seed=seed,
         **options,
     )
-    generator = np.random.default_rng(seed)
-    for _ in range(steps):
+    while fitting.done < steps:
+        # A generator for each step: a run that is resumed draws the same windows.
+        generator = np.random.default_rng([seed, fitting.done])
         windows = torch.from_numpy(random_windows(stream, generator, batch_size, width))
         yield fitting.step(
             distillation_loss(teacher, student, some, temperature, text_weight)
@@ -105,6 +111,36 @@ def kl_of_logits(targets: Tensor, said: Tensor) -> Tensor:
     return (log_p.exp() * gap).sum(-1)
 
 
+def generalised_jsd(said: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """The generalised Jensen-Shannon divergence of distributions given by logits (N, V), in nats.
+
+        D = beta KL(p || m) + (1 - beta) KL(q || m),    m = beta p + (1 - beta) q
+
+    with p of `targets` and q of `said`; KL(p || q) at beta 0 and KL(q || p) at beta 1, which are
+    the limits of D / beta and of D / (1 - beta). Agarwal et al., "On-Policy Distillation of
+    Language Models" (2023), arXiv:2306.13649, equation 1.
+
+    Args:
+        said: Logits of the student, (N, V), finite: ids that cannot be chosen have -1e9.
+        targets: Logits of the teacher, the same.
+        beta: From 0 to 1.
+
+    Returns:
+        (N,), at least 0, at most the entropy of a coin of bias beta where beta is within 0 and 1.
+    """
+    log_q, log_p = said.log_softmax(-1), targets.log_softmax(-1)
+    if beta == 0:
+        return _kl(log_p, log_q)
+    if beta == 1:
+        return _kl(log_q, log_p)
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+
+
+def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
+    return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
 class Lost(NamedTuple):
     """What a student lost against its teacher, on text that neither was trained on.
 
@@ -133,7 +169,7 @@ def what_is_lost(
         VocabularyMismatchError: The two have different vocabularies.
         ValueError: The text is shorter than a window.
     """
-    _check_vocabularies(teacher, student)
+    check_vocabularies(teacher, student)
     width = window or min(teacher.context, student.context, len(stream) - 1)
     count = (len(stream) - 1) // width
     if count < 1:
@@ -167,7 +203,12 @@ def _logits(policy: Policy, windows: Tensor) -> Tensor:
     return policy.choices(policy.hidden_states(read.flatten(), lengths))
 
 
-def _check_vocabularies(teacher: Policy, student: Policy) -> None:
+def check_vocabularies(teacher: Policy, student: Policy) -> None:
+    """Refuse two policies whose distributions cannot be compared.
+
+    Raises:
+        VocabularyMismatchError: They have different vocabularies.
+    """
     prints = [getattr(policy.tokenizer, "fingerprint", None) for policy in (teacher, student)]
     if teacher.vocab_size != student.vocab_size or (None not in prints and prints[0] != prints[1]):
         raise VocabularyMismatchError(

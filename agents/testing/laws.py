@@ -1,22 +1,35 @@
-"""What known losses make of scores: a baseline, a spread, a mean over tokens, a KL term.
+"""What known losses make of scores: the weights of tokens, put together from parts.
 
 Every policy-gradient loss is, at the policy that sampled, a weight for each chosen token's
-log-probability. A law is a formula for these weights. Its parts are those that papers state, and
-mistakes that look like them (`WRONG_BASELINES`, `WRONG_SPREADS`, `WRONG_MEANS`).
+log-probability. A law is a formula for these weights; its parts are those of `parts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from agents.testing.batches import LossBatch
-
-Centre: TypeAlias = Callable[[Tensor, LossBatch], Tensor]
-Weights: TypeAlias = Callable[[LossBatch], Tensor]
+from agents.testing.parts import (
+    BASELINES,
+    BY_LENGTH,
+    BY_TOKEN,
+    IN_REWARD,
+    KL_TERMS,
+    LAMBDA,
+    MEANS,
+    SPREADS,
+    TWICE,
+    WRONG_GROUP,
+    WRONG_GROUPS,
+    WRONG_MEANS,
+    WRONG_SPREADS,
+    centred,
+)
+from textenv.errors import OptionError
 
 
 class Law(NamedTuple):
@@ -33,177 +46,22 @@ class Law(NamedTuple):
         return "; ".join(parts + ([f"KL: {self.kl}"] if self.kl != "none" else []))
 
 
-def _group_sums(x: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    same = (groups[:, None] == groups).to(x.dtype)
-    return same @ x, same.sum(1)
+def check_law(law: Law) -> None:
+    """Refuse a law with a part that has no such name.
 
-
-def _group_mean(x: Tensor, groups: Tensor) -> Tensor:
-    total, count = _group_sums(x, groups)
-    return total / count
-
-
-def _over_tokens(x: Tensor, batch: LossBatch) -> Tensor:
-    """The chosen tokens' entries of (S,) or (S, L), shape (tokens,)."""
-    return (x if x.dim() == 2 else x[:, None].expand(batch.mask.shape))[batch.mask]
-
-
-def _others(x: Tensor, batch: LossBatch) -> Tensor:
-    total, count = _group_sums(x, batch.groups)
-    return x - (total - x) / (count - 1).clamp(min=1)
-
-
-def _value(x: Tensor, batch: LossBatch) -> Tensor:
-    return (x if x.dim() == 2 else x[:, None]) - batch.values
-
-
-def _value_centred(x: Tensor, batch: LossBatch) -> Tensor:
-    advantages = _value(x, batch)
-    return advantages - _over_tokens(advantages, batch).mean()
-
-
-def _best(x: Tensor, batch: LossBatch) -> Tensor:
-    groups = batch.groups
-    top = torch.where(groups[:, None] == groups, x, -torch.inf).max(1).values
-    best = (x == top).to(x.dtype)
-    best_ones, count = _group_sums(best, groups)
-    return best * count / best_ones
-
-
-def _in_strides(x: Tensor, batch: LossBatch) -> Tensor:
-    return x - _group_mean(x, torch.arange(len(x)) % len(batch.groups.unique()))
-
-
-def _shifted(x: Tensor, batch: LossBatch) -> Tensor:
-    return x - _group_mean(x, batch.groups.roll(1))
-
-
-BASELINES: dict[str, Centre] = {
-    "others": _others,
-    "group": lambda x, batch: x - _group_mean(x, batch.groups),
-    "batch": lambda x, batch: x - x.mean(),
-    "tokens of the batch": lambda x, batch: x - _over_tokens(x, batch).mean(),
-    "values": _value,
-    "values, then the tokens' mean": _value_centred,
-    "none": lambda x, batch: x,
-    "the best answer alone": _best,
-}
-
-BY_TOKEN = ("values", "values, then the tokens' mean", "tokens of the batch")
-"""Baselines of algorithms that pay the KL penalty at each token."""
-
-WRONG_BASELINES: dict[str, Centre] = {
-    "every n-th answer (wrong group)": _in_strides,
-    "a group shifted by one answer (wrong group)": _shifted,
-}
-
-
-def _group_std(x: Tensor, batch: LossBatch, correction: int) -> Tensor:
-    centred = x - _group_mean(x, batch.groups)
-    total, count = _group_sums(centred.square(), batch.groups)
-    return (total / (count - correction).clamp(min=1)).sqrt()
-
-
-Spread: TypeAlias = Callable[[Tensor, Tensor, LossBatch], Tensor]
-"""Advantages from centred scores and the scores themselves."""
-
-
-def _divided(x: Tensor, by: Tensor) -> Tensor:
-    by = by[:, None] if x.dim() == 2 and by.dim() == 1 else by
-    return torch.where(by > 1e-9, x / by.clamp(min=1e-9), 0.0)
-
-
-def _by_group(correction: int) -> Spread:
-    return lambda a, x, batch: _divided(a, _group_std(x, batch, correction))
-
-
-def _by_batch(correction: int) -> Spread:
-    return lambda a, x, batch: _divided(a, x.std(correction=correction))
-
-
-def _by_tokens(correction: int) -> Spread:
-    return lambda a, x, batch: _divided(a, _over_tokens(a, batch).std(correction=correction))
-
-
-def _by_answers(correction: int) -> Spread:
-    over_tokens = _by_tokens(correction)
-
-    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
-        if a.dim() == 2:  # an answer has none of its own
-            return over_tokens(a, x, batch)
-        return _divided(a, a.std(correction=correction))
-
-    return divided
-
-
-SPREADS: dict[str, Spread] = {
-    "none": lambda a, x, batch: a,
-    "the group's spread": _by_group(0),
-    "the group's spread (n - 1)": _by_group(1),
-    "the scores' spread in the batch": _by_batch(0),
-    "the scores' spread in the batch (n - 1)": _by_batch(1),
-    # Before those over answers: where tokens have advantages of their own, these are meant.
-    "the advantages' spread over tokens": _by_tokens(0),
-    "the advantages' spread over tokens (n - 1)": _by_tokens(1),
-    "the advantages' spread over answers": _by_answers(0),
-    "the advantages' spread over answers (n - 1)": _by_answers(1),
-}
-
-
-def _twice(first: Spread, second: Spread, centre: str) -> Spread:
-    def divided(a: Tensor, x: Tensor, batch: LossBatch) -> Tensor:
-        once = first(a, x, batch)
-        return second(BASELINES[centre](once, batch), once, batch)
-
-    return divided
-
-
-WRONG_SPREADS: dict[str, Spread] = {
-    f"the group's spread{first}, then that of {second} (normalised twice)": _twice(
-        _by_group(c), then(d), centre
-    )
-    for (first, c) in (("", 0), (" (n - 1)", 1))
-    for (second, then, centre, d) in (
-        ("the batch", _by_batch, "batch", 0),
-        ("the batch (n - 1)", _by_batch, "batch", 1),
-        ("the tokens", _by_tokens, "tokens of the batch", 0),
-        ("the tokens (n - 1)", _by_tokens, "tokens of the batch", 1),
-    )
-}
-WRONG_SPREADS["the group's variance (normalised twice)"] = lambda a, x, batch: _divided(
-    a, _group_std(x, batch, 0).square()
-)
-
-
-def _each(batch: LossBatch) -> Tensor:
-    return torch.ones_like(batch.scores) / len(batch)
-
-
-MEANS: dict[str, Weights] = {
-    "answers": _each,
-    "tokens of each answer": lambda b: _each(b) / b.lengths.clamp(min=1),
-    "tokens of the batch": lambda b: torch.ones_like(b.scores) / b.mask.sum(),
-}
-
-WRONG_MEANS: dict[str, Weights] = {
-    "tokens of each answer, twice (scale by length)": lambda b: (
-        _each(b) / b.lengths.clamp(min=1).square()
-    ),
-    "multiplied by the length (scale by length)": lambda b: _each(b) * b.lengths,
-    "square root of the length (scale by length)": lambda b: (
-        _each(b) / b.lengths.clamp(min=1).sqrt()
-    ),
-}
-
-KL_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "k2: the gradient of KL(policy || reference) by token": lambda d: d,
-    "k3: the gradient of KL(reference || policy) by token": lambda d: 1 - (-d).exp(),
-    "k1: no expected gradient": torch.ones_like,
-    "absolute: no KL's gradient": torch.sign,
-}
-"""What the term in the loss makes of d = log pi - log pi_ref: its derivative in log pi."""
-
-IN_REWARD = "in the scores"
+    Raises:
+        OptionError: It has one.
+    """
+    names = {
+        "baseline": [*BASELINES],
+        "spread": [*SPREADS],
+        "mean": [*MEANS],
+        "kl": ["none", *KL_TERMS, IN_REWARD],
+    }
+    for part, known in names.items():
+        name = getattr(law, part)
+        if name not in known and not (part == "baseline" and name.startswith(f"values{LAMBDA}")):
+            raise OptionError(f"Law: {part} is {name!r}; it must be one of {', '.join(known)}")
 
 
 def advantages_of(law: Law, batch: LossBatch) -> Tensor:
@@ -212,16 +70,31 @@ def advantages_of(law: Law, batch: LossBatch) -> Tensor:
     if law.kl == IN_REWARD:
         # Penalties are those of the policy that sampled: they are part of what it earned.
         d = torch.where(batch.mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
-        if law.baseline in BY_TOKEN:  # what is earned from each token on
+        if law.baseline.startswith(BY_TOKEN):  # what is earned from each token on
             scores = scores[:, None] - batch.kl_coef * d.flip(1).cumsum(1).flip(1)
         else:
             scores = scores - batch.kl_coef * d.sum(1)
-    baseline = (BASELINES | WRONG_BASELINES)[law.baseline]
-    spread = (SPREADS | WRONG_SPREADS)[law.spread]
+    baseline = law.baseline
+    if baseline in WRONG_GROUPS:
+        batch, baseline = replace(batch, groups=WRONG_GROUPS[baseline](batch)), "group"
     of = scores if scores.dim() == 1 else batch.scores
-    found = spread(baseline(scores, batch), of, batch)
+    found = (SPREADS | WRONG_SPREADS)[law.spread](centred(baseline, scores, batch), of, batch)
     found = found if found.dim() == 2 else found[:, None]
     return torch.where(batch.mask, found, 0.0)
+
+
+def twice_over_some(spread: str, batch: LossBatch, kept: Tensor, by_token: bool) -> Tensor:
+    """Advantages in their groups, and of some answers once more; shape (kept,), but for a factor.
+
+    Args:
+        spread: What they are divided by at first; see `SPREADS`.
+        batch: All answers.
+        kept: Rows of some of them.
+        by_token: Whether the mean that is taken off in the end is that over tokens.
+    """
+    once = SPREADS[spread](centred("group", batch.scores, batch), batch.scores, batch)[kept]
+    weights = batch.lengths[kept].to(once.dtype) if by_token else torch.ones_like(once)
+    return once - (weights * once).sum() / weights.sum()
 
 
 def policy_weights(law: Law, batch: LossBatch) -> Tensor:
@@ -240,8 +113,7 @@ def kl_weights(law: Law, batch: LossBatch) -> Tensor:
 
 def fault_names(law: Law) -> list[str]:
     """The parts of it that no paper states."""
-    wrong = WRONG_BASELINES | WRONG_SPREADS | WRONG_MEANS
-    return [part for part in law if part in wrong]
+    return [part for part in law if part.endswith((WRONG_GROUP, TWICE, BY_LENGTH))]
 
 
 BIASES = {
@@ -251,6 +123,7 @@ BIASES = {
     "tokens of each answer": "tokens of long answers weigh less",
     "tokens of the batch": "the step's size depends on the batch's lengths",
     "the best answer alone": "imitates the best of the group",
+    f"values{LAMBDA}": "what a token earns later is partly read off the values",
     "k3": "KL term with the gradient of KL(reference || policy)",
     "k2": "KL by token: what a token does to the KL of later ones is left out",
 }
@@ -259,5 +132,7 @@ BIASES = {
 
 def bias_names(law: Law) -> list[str]:
     """What is known of the law's biases."""
-    parts = (law.spread, law.mean, law.kl, law.baseline if law.baseline.startswith("the") else "")
+    # The baseline "tokens of the batch" is no mean.
+    baseline = law.baseline if law.baseline.startswith(("the", f"values{LAMBDA}")) else ""
+    parts = (law.spread, law.mean, law.kl, baseline)
     return [text for begin, text in BIASES.items() if any(p.startswith(begin) for p in parts)]

@@ -10,6 +10,7 @@ check what they compute against torch.
     elementwise   exponential, GELU, layer norm
     block         a block of our own transformer, made of these
     sampling      a token of every row
+    gumbel        the same by the Gumbel-max trick
     logprobs      log-probabilities and entropies of whole sequences
     notice        what the user is told before they are compiled
 
@@ -43,7 +44,7 @@ def _forget_what_is_stale() -> None:
 
 _forget_what_is_stale()
 
-from policies.compiled import attention, block, logprobs, panels, sampling  # noqa: E402
+from policies.compiled import attention, block, gumbel, logprobs, panels, sampling  # noqa: E402
 from policies.compiled.notice import tell_before_compiling  # noqa: E402
 
 tell_before_compiling()
@@ -59,6 +60,7 @@ __all__ = [
     "attention",
     "block",
     "compiling",
+    "gumbel",
     "logprobs",
     "most_threads",
     "panels",

@@ -142,6 +142,7 @@ class HuggingFacePolicy(TransformersPolicy):
 
     def decode(self, tokens: Tensor, positions: Tensor, rows: Any) -> Tensor:
         """Hidden states (N, n_embd), fp32, of flat tokens."""
+        self.encoded_tokens += len(tokens)
         # transformers hands on a mask of four dimensions unchanged; our attention ignores it.
         unused = torch.zeros(1, 1, 1, 1, device=tokens.device)
         with checkpointed(self.decoder, self.checkpointing), reading(rows):

@@ -172,6 +172,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         _, counts = np.unique(plan.rows[answered], return_counts=True)
         arrays = ids, plan.rows[answered], positions, counts
         tokens, *places = (torch.from_numpy(x).to(self.device) for x in arrays)
+        self.encoded_tokens += len(tokens)
         new = _stepping().NewTokens(*places)
         past = _stepping().Past(store, new)
         own_mask, source_mask = past.masks(self.dtype)
@@ -256,6 +257,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         ids, inside = (x.to(self.device) for x in padded([ids_of(s) for s in sources]))
         answers, _ = padded([r[e:n] for r, e, n in zip(arrays[0], ends, arrays[1], strict=True)])
         answers[:, 0] = self.start_token
+        self.encoded_tokens += int((arrays[1] - ends).sum())
         with checkpointed(adapters.base_model(self.model), self.checkpointing):
             memory, inside = self._encode(ids, inside)
             chosen = torch.tensor(each, device=self.device)
@@ -268,6 +270,7 @@ class EncoderDecoderPolicy(TransformersPolicy):
         return output.last_hidden_state.float(), torch.from_numpy(ends).to(self.device)
 
     def _encode(self, ids: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        self.encoded_tokens += int(inside.sum())
         encoder = adapters.base_model(self.model).get_encoder()
         return encoder(input_ids=ids, attention_mask=inside).last_hidden_state, inside
 

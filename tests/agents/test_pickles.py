@@ -222,3 +222,15 @@ def test_a_lambda_is_copied_and_not_pickled():
 def test_an_error_comes_from_another_process_as_it_was(error):
     other = by_pickle(error)
     assert type(other) is type(error) and str(other) == str(error) and other.which == "which"
+
+
+def test_the_state_of_a_trainer_is_all_but_the_weights():
+    """Checkpoints take it without the optimiser, which they write by itself."""
+    rollout = learner_of(ours()).collect()
+    trainer = Trainer(ours(), PPO(n_epochs=2, minibatch_tokens=4))
+    trainer.learn_from(rollout)
+    again = Trainer(trainer.policy.frozen_copy().requires_grad_(), trainer.algorithm)
+    again.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    assert "optimizer" not in trainer.runtime_state()
+    expected = trainer.learn_from(rollout)[1]
+    assert again.learn_from(rollout)[1] == expected

@@ -1,8 +1,8 @@
 """What people say of answers while they chat, in files that training reads as they are.
 
 - `examples.jsonl`: answers that were liked or corrected, for `textenv sft`;
-- `rankings.jsonl`: a correction before the answer that it corrects, for `textenv reward-model` and
-  `textenv dpo`;
+- `rankings.jsonl`: a correction before the answer that it corrects, and the answers of two policies
+  side by side, for `textenv reward-model` and `textenv dpo`;
 - `labels.jsonl`: every answer that was liked or disliked, as KTO learns from them.
 """
 
@@ -41,6 +41,19 @@ class ChatLog:
         ranking = Ranking("", (correction, said), (1, 2), asked, labeller="chat")
         append_rankings(self.folder / "rankings.jsonl", [ranking])
         self.dislike(messages)
+
+    def rank(
+        self,
+        asked: Sequence[Mapping[str, Any]],
+        answers: Sequence[str],
+        ranks: Sequence[int],
+        sources: Sequence[str],
+    ) -> None:
+        """Two answers to the same messages, and which is better; see `Ranking`."""
+        ranking = Ranking(
+            "", tuple(answers), tuple(ranks), tuple(asked), tuple(sources), labeller="chat"
+        )
+        append_rankings(self.folder / "rankings.jsonl", [ranking])
 
     @staticmethod
     def _label(messages: Sequence[Mapping[str, Any]], *, good: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+import torch
 from command_line import run_command
 
 from agents.supervised import ChatTemplate, Example, sft_steps
@@ -190,3 +191,26 @@ def test_answers_keep_to_the_masks(folder):
     assert all(set(line) == {"z"} and 3 <= len(line) <= 6 for line in said), said
     refused = run(folder, "--forbidden-tokens", "257", typed="")
     assert refused.exit_code == 2 and "forbidden_tokens holds 257" in refused.output
+
+
+def test_two_policies_side_by_side_and_what_is_said_of_them(taught, policy, tmp_path):
+    other = policy.frozen_copy()
+    with torch.no_grad():
+        other.transformer.ln_f.weight.mul_(3)
+    other.chat_template = asdict(ChatTemplate())
+    beside, log = other.save(tmp_path / "other"), tmp_path / "log"
+    flags = ["--beside", str(beside), "--max-new-tokens", "4", "--seed", "0", "--log", str(log)]
+    result = run(taught, *flags, typed="/1\na\n/2\n/help\n/good\n")
+    assert result.exit_code == 0, result.output
+    assert "[taught] " in result.output and "[other] " in result.output
+    assert "There are no two answers" in result.output and "/=" in result.output
+    (ranking,) = map(json.loads, (log / "rankings.jsonl").read_text().splitlines())
+    assert ranking["ranks"] == [2, 1] and ranking["sources"] == ["taught", "other"]
+    (liked,) = map(json.loads, (log / "examples.jsonl").read_text().splitlines())
+    assert liked["messages"][-1]["content"] == ranking["answers"][1]
+
+
+def test_the_same_policy_twice_or_only_one_that_chats_is_refused(taught, folder):
+    for beside, problem in ((taught, "same policy"), (folder, "--plain")):
+        result = run(taught, "--beside", beside, typed="a\n")
+        assert result.exit_code != 0 and problem in result.output

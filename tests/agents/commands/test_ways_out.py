@@ -50,6 +50,7 @@ TRAIN = "train --policy sft --prompts p.txt --tokens 64 --rows 4 --max-new-token
         ("sft --policy sfft --examples chat.jsonl --out o", "of the hub as owner/name"),
         ("agreement ranked.jsonl", "OptionError: agreement is between labellers, and all of"),
         ("pretrain --text bok.txt --out o", "no file bok.txt to read text from; did you mean book"),
+        ("pretrain --text sft --out o", "no file sft to read text from; that is a folder"),
         (f"{TRAIN} --reward mi.py:reward", "did you mean {here}/my.py?"),
         (f"{TRAIN} --reward mi.py:reward", "It is named by --reward."),
         (f"{TRAIN} --reward short.py:reward", "RewardCountError"),

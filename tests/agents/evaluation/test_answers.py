@@ -83,6 +83,21 @@ def test_an_answer_does_not_depend_on_the_number_of_rows(policy):
     assert narrow.logprobs == pytest.approx(wide.logprobs, abs=1e-5)
 
 
+def test_an_answer_depends_on_its_prompt_and_on_how_often_that_was_asked_alone(policy):
+    asked = [*PROMPTS, PROMPTS[0]]
+    there = evaluate(policy, environment(), asked).samples
+    backwards = evaluate(policy, environment(), asked[::-1]).samples
+    alone = evaluate(policy, environment(), PROMPTS[1:2]).samples
+    assert backwards[1:-1] == there[1:-1][::-1]
+    # The first answer to a prompt that is asked twice is the first one in either order.
+    assert (backwards[0], backwards[-1]) == (there[0], there[-1]) and there[0] != there[-1]
+    assert alone == there[1:2]
+    renamed = [Prompt(prompt.text, {"number": 5}) for prompt in PROMPTS]
+    assert [s.text for s in evaluate(policy, environment(), renamed).samples] == [
+        s.text for s in there[:-1]
+    ]
+
+
 def test_kl_against_itself_is_zero_and_positive_against_another(policy):
     itself = evaluate(policy, environment(), PROMPTS, reference=policy)
     assert itself.kl_per_answer == 0

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from agents.evaluation import (
@@ -12,9 +13,11 @@ from agents.evaluation import (
     compare_answers,
     comparison_table,
     evaluate,
+    mean_interval,
     perplexity,
     table_cells,
 )
+from agents.evaluation.differences import Pairs, difference, fitted
 from agents.runs.samples import Sample
 from policies import TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv, load_tokenizer
@@ -22,6 +25,12 @@ from textenv.rewards import per_text
 
 TOKENIZER = load_tokenizer("bytes")
 PROMPTS = [Prompt(f"prompt {n}") for n in range(6)]
+
+
+class OtherBytes(type(TOKENIZER)):
+    """The same ids under another name."""
+
+    fingerprint = "other bytes"
 
 
 def policy(seed: int) -> TransformerPolicy:
@@ -103,6 +112,38 @@ def test_policies_get_the_same_prompts_and_the_same_seed():
     alone = evaluate(other, environment(other), PROMPTS, reference=one, seed=3)
     assert by_name["other"].reward.mean == pytest.approx(alone.scores.mean())
     assert by_name["other"].kl.mean == pytest.approx(alone.kl_per_answer)
+
+
+def test_the_gain_over_the_first_row_is_that_of_answers_which_both_have_read():
+    one, other = policy(0), policy(0)
+    with torch.no_grad():
+        other.transformer.token_embedding.weight.add_(
+            0.05 * torch.randn(TOKENIZER.vocab_size, 16, generator=torch.Generator().manual_seed(0))
+        )
+    asked = [Prompt(f"prompt {n}") for n in range(40)]
+    first, second = compare({"one": one, "other": other}, environment, asked, seed=3)
+    assert first.gain is None and first.name == "one"
+    a = evaluate(one, environment(one), asked, reference=other, seed=3)
+    b = evaluate(other, environment(other), asked, reference=one, seed=3)
+    ratios = a.ref_logprobs - a.logprobs, b.logprobs - b.ref_logprobs
+    pairs = Pairs(a.scores, b.scores, *ratios)
+    assert second.gain == pytest.approx(mean_interval(fitted(pairs)))
+    plain = mean_interval(difference(pairs))
+    assert second.gain.high - second.gain.low < plain.high - plain.low
+    table = table_cells([first, second])
+    assert table[1][1][table[0].index("above one")] == str(second.gain)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_the_gain_of_greedy_answers_and_of_other_vocabularies_is_the_plain_difference(temperature):
+    one, other = policy(0), policy(1)
+    if temperature:
+        other.tokenizer = OtherBytes()
+    _, second = compare({"one": one, "other": other}, environment, PROMPTS, temperature=temperature)
+    answers = [
+        evaluate(of, environment(of), PROMPTS, temperature=temperature) for of in (one, other)
+    ]
+    assert second.gain == mean_interval(answers[1].scores - answers[0].scores)
 
 
 def test_the_table_leaves_out_what_nobody_has():

@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from agents.evaluation import bootstrap_interval, win_rate
+from agents.evaluation import bootstrap_interval, mean_interval, win_rate
 
 
 def test_bootstrap_of_three_values_against_all_27_resamples():
@@ -73,3 +73,49 @@ def test_resamples_drawn_together_are_those_drawn_one_by_one(monkeypatch):
     together = bootstrap_interval(values, resamples=101)
     monkeypatch.setattr("agents.evaluation.intervals.DRAWN_AT_ONCE", 1)
     assert bootstrap_interval(values, resamples=101) == pytest.approx(together)
+
+
+# --- means of weighed scores ----------------------------------------------------------------------
+
+
+def test_values_without_skewness_have_students_interval():
+    x = np.concatenate([np.arange(-20.0, 21.0)] * 2) + 3  # kurtosis 1.8: n - 1 degrees of freedom
+    found = mean_interval(x)
+    half = 1.98968 * x.std(ddof=1) / np.sqrt(82)  # Student's quantile of 81, from a table
+    assert found == pytest.approx((3, 3 - half, 3 + half), abs=1e-4)
+
+
+def test_the_transformation_is_inverted():
+    """At the bounds Hall's polynomial is the quantile of Student's t."""
+    x = np.random.default_rng(0).exponential(size=400)
+    found, n = mean_interval(x, confidence=0.9), len(x)
+    z = (x - x.mean()) / x.std()
+    g, kurtosis = (z**3).mean(), (z**4).mean()
+    transformed = []
+    for bound in (found.low, found.high):
+        w = (x.mean() - bound) / x.std(ddof=1)
+        transformed.append(np.sqrt(n) * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n)))
+    assert transformed[0] == pytest.approx(-transformed[1])
+    freedom = 2 * n / (kurtosis - 1)
+    assert 50 < freedom < 200  # where Student's quantile is between these
+    assert 1.653 < transformed[0] < 1.676
+
+
+def test_skewed_values_are_covered_on_both_sides():
+    generator, missed = np.random.default_rng(0), np.zeros((2, 2))
+    for _ in range(1000):
+        x = generator.exponential(size=(60, 3)).prod(1)
+        half = 1.96 * x.std(ddof=1) / np.sqrt(60)
+        for row, (_, low, high) in enumerate(
+            [mean_interval(x), (0, x.mean() - half, x.mean() + half)]
+        ):
+            missed[row] += low > 1, high < 1
+    assert (missed[0] < [50, 100]).all()
+    assert missed[0].sum() < 0.7 * missed[1].sum()
+
+
+def test_one_value_equal_values_and_none():
+    assert mean_interval([2.0, np.nan]) == (2, 2, 2)
+    assert mean_interval([0.1] * 5) == pytest.approx((0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match="at least one number"):
+        mean_interval([np.nan])

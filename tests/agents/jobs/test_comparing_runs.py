@@ -10,6 +10,7 @@ from agents.jobs.going_on import as_typed, fingerprint
     ("value", "typed"),
     [
         ("['/a b.jsonl', 'c']", "with --some-data '/a b.jsonl' --some-data c"),
+        (str(["/it's.jsonl", "c"]), """with --some-data '/it'"'"'s.jsonl' --some-data c"""),
         ("3", "with --some-data 3"),
         ("True", "with --some-data"),
         ("False", "without --some-data"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from agents import RLOO, Learner
+from agents import RLOO, Learner, losses
 from agents.optimisation.corrections import (
     Corrected,
     Masked,
@@ -36,6 +36,7 @@ MASK = torch.tensor([[False, True, True], [True, True, False]])
         (Truncated(math.inf, by_sequence), [[0, 1.5, 1.5], [-1.5, -1.5, 0]]),
         (Truncated(math.e, by_sequence), [[0, 1, 1], [-1.5, -1.5, 0]]),
         (Truncated(9.0, by_geometric_mean), [[0, 0.75, 0.75], [-0.75, -0.75, 0]]),
+        (Truncated(math.exp(-1.0)), [[0, -1, -1], [-1, -2, 0]]),  # 1 outside the mask, still
         (Masked(0.5, 2.0), [[0, -math.inf, 0.5], [0.5, -math.inf, 0]]),
         (Masked(0.1, 4.0, by_sequence), [[0, -math.inf, -math.inf], [-1.5, -1.5, 0]]),
         (Masked(0.5, 5.0, by_geometric_mean), [[0, 0.75, 0.75], [-math.inf, -math.inf, 0]]),
@@ -60,6 +61,16 @@ def test_bounds_are_refused():
         Truncated(0.0)
     with pytest.raises(OptionError):
         Masked(-1.0)
+    with pytest.raises(OptionError, match="every token would weigh nothing"):
+        Masked(5.0, 0.5)
+
+
+def test_the_cap_of_a_learner_is_the_truncation_by_token():
+    """Far ratios, too, where an exponential would overflow."""
+    far = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-120.0, -30.0]]), torch.ones(1, 2).bool()
+    for cap in (0.5, 2.0, math.inf):
+        due = losses.truncated_ratios(*far, cap)
+        assert torch.equal(Truncated(cap).weights(*far), due)
 
 
 def best():

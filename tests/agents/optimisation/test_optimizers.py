@@ -3,8 +3,10 @@
 import pytest
 import torch
 from letters import Letters
+from torch.optim import AdamW
 
 from agents import PPO, Learner
+from agents.distribution.optimizer_files import load_whole_state
 from agents.runs.state_files import read_state, write_state
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
@@ -129,3 +131,21 @@ def test_a_file_cannot_name_another_class(tmp_path):
     path.write_text(plain, encoding="utf-8")
     with pytest.raises(CheckpointError, match="class system"):
         read_state(tmp_path, "optimizer")
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_state_goes_where_the_parameters_are(capturable):
+    """As `load_state_dict` does it, which cannot divide what it is given."""
+    saved = AdamW([torch.nn.Parameter(torch.ones(3))])
+    saved.param_groups[0]["params"][0].grad = torch.ones(3)
+    saved.step()
+    state = saved.state_dict()
+    state["param_groups"][0]["capturable"] = capturable
+    found = []
+    for load in (load_whole_state, AdamW.load_state_dict):
+        there = AdamW([torch.nn.Parameter(torch.ones(3, device="meta"))])
+        load(there, state)
+        ((_, values),) = there.state.items()
+        found.append({name: (value.device.type, value.dtype) for name, value in values.items()})
+    assert found[0] == found[1]
+    assert found[0]["exp_avg"][0] == "meta"

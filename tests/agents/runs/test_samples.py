@@ -15,6 +15,7 @@ from agents.rollout import Rollout
 from agents.runs import samples
 from agents.runs.samples import (
     Sample,
+    SamplesFile,
     append_samples,
     comparison_table,
     evenly_ranked,
@@ -270,17 +271,50 @@ def test_a_file_can_be_read_by_people(tmp_path):
     )
 
 
+def steps_in(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(line["step"], line["prompt"]) for line in lines]
+
+
 def test_a_file_grows_at_its_end(tmp_path, monkeypatch):
-    """What stands in it already is written anew only where it must change."""
+    """What stands in it already is read once, and written anew only where it must change."""
     path = tmp_path / "s.jsonl"
     for step in (1, 10):
         append_samples(path, [Sample("a", "b\udc80", step)], step=step)
     first = path.read_bytes()
+    file = SamplesFile(path)
     monkeypatch.setattr(samples, "write_whole", None)  # must not be called
-    append_samples(path, [Sample("c", "d", 0.0)], step=100)
+    file.append([Sample("c", "d", 0.0)], step=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", None)
+        patch.setattr(Path, "read_text", None)
+        patch.setattr(samples, "append_whole", lambda path, text: written.append(text))
+        written = []
+        file.append([Sample("c", "d", 0.0)], step=1000)
+    assert json.loads(*written)["step"] == 1000
     monkeypatch.undo()
     assert path.read_bytes().startswith(first)
     path.write_bytes(path.read_bytes() + b'{"step": 101, "pro')  # a kill
-    append_samples(path, [Sample("e", "f", 0.0)], step=1)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["step"], line["prompt"]) for line in lines] == [(10, "a"), (100, "c"), (1, "e")]
+    file.append([Sample("e", "f", 0.0)], step=1)
+    assert steps_in(path) == [(10, "a"), (100, "c"), (1, "e")]
+    file.append([Sample("g", "h", 0.0)], step=1, update=3)
+    file.append([Sample("i", "j", 0.0)], step=1, update=4)
+    assert steps_in(path)[2:] == [(1, "e"), (1, "g"), (1, "i")]
+    file.append([Sample("k", "l", 0.0)], step=1)  # takes the place of all of step 1
+    assert steps_in(path) == [(10, "a"), (100, "c"), (1, "k")]
+
+
+def test_a_file_in_which_an_append_failed(tmp_path, monkeypatch):
+    file = SamplesFile(tmp_path / "s.jsonl")
+    file.append([Sample("a", "", 0.0)], step=1)
+
+    def half(path, text):
+        path.write_bytes(path.read_bytes() + text.encode()[:9])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(samples, "append_whole", half)
+    with pytest.raises(OSError, match="no space"):
+        file.append([Sample("b", "", 0.0)], step=2)
+    monkeypatch.undo()
+    file.append([Sample("c", "", 0.0)], step=3)
+    assert steps_in(file.path) == [(1, "a"), (3, "c")]

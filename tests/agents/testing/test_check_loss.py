@@ -20,7 +20,7 @@ from agents.testing.libraries import (
     trl_grpo,
     trl_rloo,
 )
-from textenv.errors import MissingFileError
+from textenv.errors import MissingFileError, OptionError, UnmetNeedError
 
 torch.set_num_threads(1)
 OURS = {
@@ -36,6 +36,11 @@ OURS = {
     "PPO by answer": (algorithms.PPO(gae_lambda=1.0, entropy_coef=0.01), False),
     "REINFORCE++": (algorithms.REINFORCEPlusPlus(), False),
     "BestOfN": (algorithms.BestOfN(), False),
+    "PPO, lambda 0.95": (algorithms.PPO(), False),
+    "A2C, lambda 0.9": (algorithms.A2C(gae_lambda=0.9), False),
+    "GSPO": (algorithms.GSPO(), False),
+    "CISPO": (algorithms.CISPO(), False),
+    "TRPO": (algorithms.TRPO(), False),  # its surrogate; the natural step is in no loss
 }
 
 
@@ -55,6 +60,121 @@ def test_with_the_kl_in_the_rewards_too(name):
     assert report.healthy, str(report)
     assert report.unbiased == unbiased
     assert report.law.kl == "in the scores"
+
+
+def spread(per_answer, batch):
+    return per_answer[:, None].expand(batch.mask.shape)
+
+
+def of_margins(push):
+    """The formula of a loss that is a mean over all pairs of a group, from its slope."""
+
+    def weights(batch):
+        moved = torch.where(batch.mask, batch.logprobs.detach() - batch.ref_logprobs, 0.0).sum(1)
+        margins = moved[:, None] - moved
+        better = batch.scores[:, None] > batch.scores
+        pairs = (batch.groups[:, None] == batch.groups) & better
+        slopes = torch.where(pairs, push(margins), 0.0) / pairs.sum()
+        return spread(slopes.sum(1) - slopes.sum(0), batch)
+
+    return weights
+
+
+def kto_formula(batch):
+    """With a reference point of 0, which `KTO.step` replaces."""
+    moved = torch.where(batch.mask, batch.logprobs.detach() - batch.ref_logprobs, 0.0).sum(1)
+    v = torch.sigmoid(0.1 * moved)
+    sign = torch.where(batch.scores > 0, 1.0, -1.0)
+    return spread(0.1 * sign * v * (1 - v) / len(batch), batch)
+
+
+def soft_q_formula(batch):
+    """beta (target - Q) / tokens, the target one sum of one-step errors weighed by lambda^k."""
+    old = 0.1 * (batch.old_logprobs - batch.ref_logprobs)
+    found = torch.zeros_like(old)
+    for row, chosen in enumerate(batch.mask):
+        places = chosen.nonzero().flatten().tolist()
+        values = [*batch.values[row, places].tolist(), 0.0]
+        paid = [-float(old[row, place]) for place in places]
+        paid[-1] += float(batch.scores[row])
+        steps = [r + after - v for r, after, v in zip(paid, values[1:], values, strict=False)]
+        for t, place in enumerate(places):
+            found[row, place] = sum(0.95**k * step for k, step in enumerate(steps[t:]))
+    q_moved = 0.1 * (batch.logprobs.detach() - batch.old_logprobs)
+    return 0.1 * (found - q_moved) / batch.mask.sum()
+
+
+OWN_FORMULAS = {
+    "DPO": (algorithms.DPO(), of_margins(lambda m: 0.1 * torch.sigmoid(-0.1 * m))),
+    "IPO": (algorithms.IPO(), of_margins(lambda m: -2 * (m - 1 / (2 * 0.1)))),
+    "KTO": (algorithms.KTO(), kto_formula),
+    "SoftQLearning": (algorithms.SoftQLearning(), soft_q_formula),
+    "RewardWeightedRegression": (
+        algorithms.RewardWeightedRegression(beta=20.0),
+        lambda batch: spread((batch.scores / 20).exp() / (batch.scores / 20).exp().sum(), batch),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FORMULAS)
+def test_algorithms_with_a_formula_of_their_own_are_healthy(name):
+    """They are no mean of advantages, so no law is theirs: the formula is written out here."""
+    algorithm, formula = OWN_FORMULAS[name]
+    report = check_loss(*of_algorithm(algorithm), formula=formula)
+    assert report.healthy, str(report)
+    assert report.law_error < 1e-6 and report.scale == pytest.approx(1)
+    wrong = check_loss(*of_algorithm(algorithm), formula=lambda batch: 2 * formula(batch))
+    assert any("scale: 0.5" in fault for fault in wrong.faults)
+
+
+def test_the_loss_of_vine_ppo():
+    """Its advantages need continuations, which no batch has: here they are those of values."""
+    report = check_loss(of_algorithm(algorithms.VinePPO())[0], of_law(Law("values")))
+    assert report.healthy, str(report)
+    assert report.law.baseline == "values, then the tokens' mean"
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.95, 0.995])
+def test_generalised_advantages_are_told(lam):
+    report = check_loss(*of_algorithm(algorithms.A2C(gae_lambda=lam)))
+    assert report.law.baseline == f"values, lambda {lam:g}", str(report)
+    assert any("read off the values" in bias for bias in report.biases)
+
+
+KL_LOSSES = {
+    "k2": (losses.kl_k2, 1.0, ""),
+    "k3": (losses.kl_k3, 1.0, ""),
+    "k1": (losses.kl_k1, 1.0, "another gradient"),
+    "k2, halved": (losses.kl_k2, 0.5, "scale: the KL term has 0.5 times"),
+    "k2, against": (losses.kl_k2, -1.0, "sign: the KL term"),
+    "left out": (losses.kl_k2, 0.0, "kl_coef has no effect"),
+}
+
+
+@pytest.mark.parametrize("kl_coef", [0.001, 0.01, 0.1])
+@pytest.mark.parametrize("name", KL_LOSSES)
+def test_a_kl_term_is_told_however_small_it_is(name, kl_coef):
+    """Scores of 20 leave it a share of 1e-5 at the least."""
+    estimate, factor, words = KL_LOSSES[name]
+
+    def loss(batch):
+        kl = estimate(batch.logprobs, batch.ref_logprobs, batch.mask)
+        gain = batch.logprobs * batch.advantages[:, None] - factor * batch.kl_coef * kl
+        return -losses.sequence_sum(gain, batch.mask)
+
+    report = check_loss(loss, kl_coef=kl_coef)
+    assert report.healthy if not words else words in "; ".join(report.faults), str(report)
+    if factor:
+        assert report.law.kl.startswith(name[:2])
+
+
+def test_a_large_entropy_bonus_is_no_wrong_sign():
+    def loss(batch):
+        gain = batch.logprobs * batch.advantages[:, None]
+        return -losses.sequence_sum(gain + 10 * batch.entropies, batch.mask)
+
+    report = check_loss(loss)
+    assert report.multiple < 0 and report.healthy, str(report)
 
 
 def by_answer(batch):
@@ -139,13 +259,12 @@ def test_cleanrl_by_its_formula():
 
 @pytest.mark.parametrize("name", FIRST_SIX | SECOND_SIX)
 def test_silent_faults_are_found(name):
-    """All are; what two of them are called is not what they are."""
+    """All are, and called by what they are."""
     make, words = (FIRST_SIX | SECOND_SIX)[name]
     loss, advantages, arguments = make()
     report = check_loss(loss, advantages, **arguments)
     assert not report.healthy
-    if name not in ("group ids", "normalised twice"):
-        assert words in "; ".join(report.faults)
+    assert words in "; ".join(report.faults)
 
 
 SMALL = {
@@ -165,7 +284,41 @@ SMALL = {
         "scale by length",
     ),
     "constant": (lambda b: (b.advantages * 0.0).sum(), "no gradient"),
+    "entropy alone": (
+        lambda b: -losses.masked_mean(b.entropies, b.mask),
+        "no gradient in the log-probabilities of what was chosen",
+    ),
+    "0 / 0": (
+        lambda b: (
+            -losses.sequence_sum(b.logprobs * (b.advantages / (b.lengths - 1))[:, None], b.mask)
+        ),
+        "NaN or infinite on 176 batches, in all of which an answer has one token",
+    ),
+    "ratio": (
+        lambda b: (
+            -losses.sequence_sum(
+                _ratio(b).detach().reciprocal() * b.logprobs * b.advantages[:, None], b.mask
+            )
+        ),
+        "upside down, old over new",
+    ),
+    "clip": (
+        lambda b: (
+            -losses.sequence_sum(
+                torch.maximum(
+                    _ratio(b) * b.advantages[:, None],
+                    _ratio(b).clamp(0.8, 1.2) * b.advantages[:, None],
+                ),
+                b.mask,
+            )
+        ),
+        "clip upside down",
+    ),
 }
+
+
+def _ratio(batch):
+    return torch.where(batch.mask, batch.logprobs - batch.old_logprobs, 0.0).exp()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -176,15 +329,32 @@ def test_small_mistakes_are_named(name):
     assert report.name in str(report)
 
 
-def test_a_wrong_group_is_named():
-    def strided(batch):
-        wrong = torch.arange(len(batch)) % len(batch.groups.unique())
-        return returns.group_centred(batch.scores, wrong)
+WRONG_GROUPS = {
+    "every n-th answer": lambda b: torch.arange(len(b)) % len(b.groups.unique()),
+    "half of a group": lambda b: torch.arange(len(b)) // 2,
+    "every other": lambda b: 2 * b.groups + torch.arange(len(b)) % 2,
+}
 
+
+@pytest.mark.parametrize("name", WRONG_GROUPS)
+@pytest.mark.parametrize("compare", [returns.group_centred, returns.group_standardised])
+def test_a_wrong_group_is_named(name, compare):
     report = check_loss(
-        lambda b: -losses.sequence_sum(b.logprobs * b.advantages[:, None], b.mask), strided
+        lambda b: -losses.sequence_sum(b.logprobs * b.advantages[:, None], b.mask),
+        lambda b: compare(b.scores, WRONG_GROUPS[name](b)),
     )
-    assert any("wrong group" in fault for fault in report.faults)
+    assert any("wrong group" in fault and name in fault for fault in report.faults), str(report)
+
+
+def test_what_is_no_loss_is_refused():
+    with pytest.raises(ValueError, match=r"the loss is shape \(4,\)"):
+        check_loss(lambda b: (b.logprobs * b.advantages[:, None]).sum(1))
+    with pytest.raises(OptionError, match="baseline is 'grup'; it must be one of others, group"):
+        check_loss(lambda b: b.logprobs.sum(), formula=Law("grup"))
+    with pytest.raises(OptionError, match="mean is 'token'"):
+        of_law(Law("values, lambda 0.9", mean="token"))
+    with pytest.raises(ValueError, match="one entry for each answer"):
+        check_loss(lambda b: b.logprobs.sum(), lambda b: b.scores[:, None])
 
 
 def test_the_exact_gradient_by_finite_differences():
@@ -225,6 +395,23 @@ def test_a_module_of_a_checkout(tmp_path):
         module_of_checkout(tmp_path, "absent_trainer.models.loss")
 
 
+def test_modules_of_two_checkouts(tmp_path):
+    """Two versions of a library are compared in one process."""
+    found = []
+    for version in (1, 2):
+        folder = tmp_path / str(version) / "some_library" / "core"
+        folder.mkdir(parents=True)
+        (folder / "shared.py").write_text(f"version = {version}")
+        (folder / "loss.py").write_text("from some_library.core.shared import version")
+        found.append(module_of_checkout(tmp_path / str(version), "some_library.core.loss"))
+    assert [module.version for module in found] == [1, 2]
+    again = module_of_checkout(tmp_path / "2", "some_library.core.loss")
+    assert again is found[1]
+    (tmp_path / "gymnasium").mkdir()
+    with pytest.raises(UnmetNeedError, match="gymnasium has been imported from"):
+        module_of_checkout(tmp_path, "gymnasium.core")
+
+
 @pytest.mark.parametrize(
     ("algorithm", "mean", "ratio"),
     [
@@ -250,3 +437,11 @@ def test_other_ratios(algorithm, mean, ratio):
     )
     torch.testing.assert_close(ours, theirs)
     assert ours.norm() > 0.01
+
+
+def test_cispo_with_a_mean_of_its_own():
+    class ByAnswer(algorithms.CISPO):
+        def mean(self, surrogate, mask):
+            return losses.sequence_mean(surrogate, mask)
+
+    assert check_loss(*of_algorithm(ByAnswer())).law.mean == "tokens of each answer"
