@@ -4,6 +4,9 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from textenv.errors import GrammarError
 from textenv.grammars.completions import Search, allowed, count, numbers
 from textenv.grammars.kinds import Grammar
@@ -40,8 +43,7 @@ class Compiled:
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary):
         self.grammar, self.vocabulary, self.name = grammar, vocabulary, short(grammar)
         self._matcher = self._new(grammar)
-        self.first = allowed(self._matcher, vocabulary)
-        self.check(self._matcher)
+        self.first = self.allowed(self._matcher)
         if not self.first.any():
             raise GrammarError(
                 f"no token of the vocabulary {vocabulary.name!r} can begin a text of {self.name}: "
@@ -72,17 +74,22 @@ class Compiled:
         """A matcher at the beginning of a text."""
         return self._matcher.deep_copy()
 
-    def check(self, matcher: Any) -> None:
-        """Refuse to go on with a matcher that has given up.
+    def allowed(self, matcher: Any) -> NDArray[np.int32]:
+        """What may come next, packed, shape (words,), int32; all zero if no token can.
 
         Raises:
             GrammarError: A limit of llguidance was passed.
         """
-        if matcher.is_error():
-            raise GrammarError(
-                f"llguidance cannot go on with {self.name}: {matcher.get_error().strip()}. Make "
-                "the grammar simpler"
-            )
+        bits = allowed(matcher, self.vocabulary)
+        if not matcher.is_error():
+            return bits
+        said = matcher.get_error().strip()
+        if said.startswith("NoExtension"):  # the grammar could go on, and no token fits
+            return np.zeros_like(bits)
+        raise GrammarError(
+            f"llguidance cannot go on with {self.name}: {said.splitlines()[0]}. Make the grammar "
+            "simpler"
+        )
 
     def _reserve(self, completion: Sequence[int]) -> int:
         """What one token may add to the rest at most, as far as a look at some states can tell."""

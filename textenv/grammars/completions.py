@@ -1,11 +1,11 @@
 """Short ways to finish a text of a grammar, searched on copies of a matcher.
 
 llguidance says what may come next and nothing of how far the end is. So the end is searched: layer
-by layer, one token more in each, with the few states kept that leave the fewest choices, since
-what closes a part leaves fewer than what goes on with it. What was found is checked token by token.
-It is the shortest wherever the vocabulary is small and the layers fit; else it may be longer.
+by layer, one token more in each, with a few states kept that differ in what may come next. What was
+found is checked token by token. It is the shortest where the layers fit; else it may be longer.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +17,11 @@ from textenv.grammars.vocabulary import LONGEST, Vocabulary
 FEW = 64
 """Masks of at most this many tokens are tried in full."""
 
-WIDTHS = (8, 64)
+WIDTHS = (16, 64)
 """States kept of a layer; the second is tried where the first finds nothing."""
+
+DISTINCT = 16
+"""Of more tokens than this those with equal masks behind them are taken for equal: one is kept."""
 
 LAYERS = 256
 """Longest completion that is looked for, in tokens."""
@@ -56,11 +59,21 @@ def marked(bits: NDArray[np.int32], token: int) -> bool:
 
 
 class _State(NamedTuple):
-    """Where a search has come to: the tokens to there, and what may come next."""
+    """Where a search has come to.
+
+    Attributes:
+        matcher: A copy that has read the path.
+        path: The tokens to there.
+        bits: What may come next, packed.
+        masks: The masks on the way.
+        again: How often one of them came again.
+    """
 
     matcher: Any
-    path: tuple[int, ...]
-    bits: NDArray[np.int32]
+    path: tuple[int, ...] = ()
+    bits: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+    masks: frozenset[bytes] = frozenset()
+    again: int = 0
 
 
 class Search:
@@ -99,7 +112,8 @@ class Search:
     def _beam(
         self, matcher: Any, limit: int, width: int, ends: Sequence[Sequence[int]]
     ) -> list[int] | None:
-        layer = [_State(matcher, (), allowed(matcher, self.vocabulary))]
+        first = allowed(matcher, self.vocabulary)
+        layer = [_State(matcher, (), first, frozenset([first.tobytes()]))]
         for _ in range(limit + 1):
             for end in ends:  # the shortest first
                 for state in layer:
@@ -119,8 +133,8 @@ class Search:
         return None
 
     def _best(self, tried: Sequence[tuple["_State", Sequence[int]]], width: int) -> list["_State"]:
-        """The states one token further on that leave the fewest choices, `width` of them."""
-        following: list[tuple[bool, int, _State]] = []
+        """Of the states one token further on `width` that differ."""
+        following: list[_State] = []
         for state, tokens in tried:
             seen = set[bytes]()
             for token in tokens:
@@ -129,14 +143,21 @@ class Search:
                     continue  # the copy is of no use any more
                 bits = allowed(child, self.vocabulary)
                 mask = bits.tobytes()
-                if mask in seen:  # of two that can go on alike, the first
+                if not bits.any() or (mask in seen and len(tokens) > DISTINCT):
                     continue
                 seen.add(mask)
-                if choices := count(bits):
-                    again = np.array_equal(bits, state.bits)  # it goes on with the same part
-                    following.append((again, choices, _State(child, (*state.path, token), bits)))
-        following.sort(key=lambda one: one[:2])
-        return [state for _, _, state in following[:width]]
+                is_free = count(bits) > DISTINCT  # as in the middle of a string
+                again = state.again + (is_free and mask in state.masks)
+                masks = state.masks | {mask}
+                following.append(_State(child, (*state.path, token), bits, masks, again))
+        # Of those with equal masks the ones that were seldom in such a place before; and in turns
+        # from each mask, since nothing says which of them leads to an end.
+        following.sort(key=lambda state: state.again)
+        turns, alike = list[tuple[int, int, _State]](), Counter[bytes]()
+        for number, state in enumerate(following):
+            alike[mask := state.bits.tobytes()] += 1
+            turns.append((alike[mask], number, state))
+        return [state for _, _, state in sorted(turns, key=lambda turn: turn[:2])[:width]]
 
     def candidates(self, bits: NDArray[np.int32], plain: bool = True) -> Iterator[int]:
         """Tokens worth trying of a mask: all if few, else single bytes, or `plain` ones."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.grammars.compiled import Compiled
-from textenv.grammars.completions import WIDTHS, allowed, count, finishes, marked, numbers
+from textenv.grammars.completions import WIDTHS, count, finishes, marked, numbers
 from textenv.tokenizers.texts import LONGEST_PART
 
 SEARCHED = 24
@@ -70,8 +70,7 @@ class Sentence:
         if self._rest is not None and self._rest[0] == token:
             self._rest = self._rest[1:]
         if self._room > 0:
-            self.bits = allowed(self._matcher, self._grammar.vocabulary)
-            self._grammar.check(self._matcher)
+            self.bits = self._grammar.allowed(self._matcher)
             self._narrow()
         return bool(self.bits.any())
 
