@@ -426,7 +426,8 @@ class Collector:
         if self._action_mask is not None:
             masks = np.asarray(self._action_mask)
             shared = masks.strides[0] == 0  # one in memory for all rows
-            packed = np.packbits(masks[:1] if shared else masks[chosen], axis=1)
+            rows_of = masks if chosen.all() else masks[chosen]
+            packed = np.packbits(masks[:1] if shared else rows_of, axis=1)
             numbers = [self._masks.setdefault(one.tobytes(), len(self._masks)) for one in packed]
             self._open["mask_ids"][rows, at] = numbers
         self._scores[chosen] += rewards[chosen]
