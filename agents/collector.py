@@ -25,7 +25,6 @@ from textenv.reward_terms import check_paid
 from textenv.seeding import draw_seed, keyed_generator, stream_key
 from textenv.starts import Start
 
-
 P = ParamSpec("P")
 
 
@@ -41,8 +40,6 @@ class RolloutSource(Protocol):
     def report(self) -> dict[str, float]: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
-
-
 
 
 def _counted(collect: Callable[P, Rollout]) -> Callable[P, Rollout]:
@@ -261,6 +258,19 @@ class Collector:
                 sequence["groups"] = mine[sequence["groups"]]
         rollout = in_order(self._rollout(together_in_order(self.ranks.objects(played))))
         return replace(rollout, groups=rollout.groups // n)
+
+    def branch(self, rollout: Rollout, at: Sequence[tuple[int, int]], n: int = 1) -> Rollout:
+        """A rollout with n continuations from each of the given places of its sequences.
+
+        The whole is one rollout that knows its tree; see `Rollout.branched` and `collect_from`,
+        whose errors it raises.
+
+        Args:
+            rollout: From this collector, or from `branch` itself: trees grow level by level.
+            at: Pairs of a sequence and of the place of a token that was chosen in it.
+            n: Continuations from each place.
+        """
+        return rollout.branched(at, n, self.collect_from)
 
     def play_all(self, n_episodes: int) -> Closed:
         """The sequences of so many episodes, of an environment that plays no more than these."""
