@@ -262,6 +262,19 @@ class Collector:
         rollout = in_order(self._rollout(together_in_order(self.ranks.objects(played))))
         return replace(rollout, groups=rollout.groups // n)
 
+    def branch(self, rollout: Rollout, at: Sequence[tuple[int, int]], n: int = 1) -> Rollout:
+        """A rollout with n continuations from each of the given places of its sequences.
+
+        The whole is one rollout that knows its tree; see `Rollout.branched` and `collect_from`,
+        whose errors it raises.
+
+        Args:
+            rollout: From this collector, or from `branch` itself: trees grow level by level.
+            at: Pairs of a sequence and of the place of a token that was chosen in it.
+            n: Continuations from each place.
+        """
+        return rollout.branched(at, n, self.collect_from)
+
     def play_all(self, n_episodes: int) -> Closed:
         """The sequences of so many episodes, of an environment that plays no more than these."""
         while len(self._closed) < n_episodes:
