@@ -148,7 +148,9 @@ class EvaluateSettings:
 
     Give at least one of --reward, --reward-model and --judge, or a --world that pays. Wins are
     against the first policy, with 95% intervals over prompts, as they are and as they would be if
-    answers were equally long; those against each other are in the file of --json.
+    answers were equally long; those against each other are in the file of --json. How much higher a
+    policy scores ("above" the first) is estimated from answers on the same random numbers that
+    both policies have read.
     """
 
     answers: Answers
