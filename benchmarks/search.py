@@ -53,7 +53,7 @@ from policies import Policy, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.testing import exact
 
-DEPTH, WIDTH, NOISE, EXPANSIONS = 8, 4, 0.3, 2000
+DEPTH, WIDTH, NOISE, EXPANSIONS = 8, 4, 0.2, 2000
 TWO_EACH, COUNTS = MCTS(leaf=ByContinuations(2)), MCTS(returns=True, leaves=1)
 STEPS, ENOUGH = 6, 0.12
 CALLS, TOKENS = (4, 16, 64), (60, 240, 960)
@@ -122,7 +122,7 @@ def trees(count: int) -> Iterator[dict[str, Any]]:
     yield {"method": "MCTS", **found_by(MCTS(leaves=16), same)}
     yield {"method": "best-first", **found_by(BestFirst(leaves=16), same)}
     as_many = [Budget(None, reward_calls=n) for n in calls]
-    yield {"method": "best of n", **found_by(BestOf(), as_many)}
+    yield {"method": "best of n", **found_by(BestOf(256), as_many)}
     greedy = sum(tree.greedy() >= tree.best - 1e-9 for tree in planted)
     nothing = {"expansions": "", "encoded tokens": "", "reward calls": ""}
     yield {"method": "greedy", "best found": f"{greedy} of {count}", **nothing}
