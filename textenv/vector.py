@@ -103,9 +103,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
-    `info["finish_reason"]` is `"stop"` or `"length"`. With a grammar an answer that is no whole text
-    of it ends with `"grammar_unfinished"`, either flag as above; a token that the grammar cannot
-    take ends it at once. A conversation ends with `"world"` (it said
+    `info["finish_reason"]` is `"stop"` or `"length"`, or with a grammar `"grammar_unfinished"`: the
+    answer is no whole text of it. A token that the grammar cannot take ends it at once. A
+    conversation ends with `"world"` (it said
     so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
     budget sets `truncated` instead, for learners that bootstrap there.
 

@@ -1,21 +1,24 @@
 """Grammars that are compiled for a vocabulary."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from textenv.errors import GrammarError
-from textenv.grammars.completions import Search, allowed
+from textenv.grammars.completions import Search, allowed, count, numbers
 from textenv.grammars.kinds import Grammar
 from textenv.grammars.vocabulary import Vocabulary
 from textenv.imports import optional
 from textenv.records import short
 
-RESERVE = 8
+RESERVE = 4
 """Tokens of a budget beyond the shortest completion from which on masks are narrowed, at least."""
 
-STATES = 24
-"""States in which a compiled grammar is looked at for how much one token may add to the rest."""
+STATES = 48
+"""States with a choice in which it is looked at how much one token may add to the rest."""
 
 _KEPT = 64
 _made: "OrderedDict[Any, Compiled]" = OrderedDict()
@@ -40,8 +43,7 @@ class Compiled:
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary):
         self.grammar, self.vocabulary, self.name = grammar, vocabulary, short(grammar)
         self._matcher = self._new(grammar)
-        self.first = allowed(self._matcher, vocabulary)
-        self.check(self._matcher)
+        self.first = self.allowed(self._matcher)
         if not self.first.any():
             raise GrammarError(
                 f"no token of the vocabulary {vocabulary.name!r} can begin a text of {self.name}: "
@@ -72,37 +74,48 @@ class Compiled:
         """A matcher at the beginning of a text."""
         return self._matcher.deep_copy()
 
-    def check(self, matcher: Any) -> None:
-        """Refuse to go on with a matcher that has given up.
+    def allowed(self, matcher: Any) -> NDArray[np.int32]:
+        """What may come next, packed, shape (words,), int32; all zero if no token can.
 
         Raises:
             GrammarError: A limit of llguidance was passed.
         """
-        if matcher.is_error():
-            raise GrammarError(
-                f"llguidance cannot go on with {self.name}: {matcher.get_error().strip()}. Make "
-                "the grammar simpler"
-            )
+        bits = allowed(matcher, self.vocabulary)
+        if not matcher.is_error():
+            return bits
+        said = matcher.get_error().strip()
+        if said.startswith("NoExtension"):  # the grammar could go on, and no token fits
+            return np.zeros_like(bits)
+        raise GrammarError(
+            f"llguidance cannot go on with {self.name}: {said.splitlines()[0]}. Make the grammar "
+            "simpler"
+        )
 
     def _reserve(self, completion: Sequence[int]) -> int:
         """What one token may add to the rest at most, as far as a look at some states can tell."""
         most = 0
-        layer: list[tuple[Any, Sequence[int]]] = [(self._matcher, completion)]
+        layer = deque([(self._matcher, self.first, completion)])
         seen = {self.first.tobytes()}
         while layer and len(seen) < STATES:
-            state, known = layer.pop(0)
-            for token in self.search.candidates(allowed(state, self.vocabulary)):
-                child = state.deep_copy()
+            state, bits, known = layer.popleft()
+            for token in self.search.candidates(bits):
+                child, ahead = state.deep_copy(), 0
                 if not child.consume_token(token):
                     continue
-                mask = allowed(child, self.vocabulary).tobytes()
-                if mask in seen or len(seen) >= STATES:
+                following = allowed(child, self.vocabulary)
+                while count(following) == 1 and not (following & self.vocabulary.is_stop).any():
+                    child.consume_token(int(numbers(following)[0]))  # there is no choice
+                    following, ahead = allowed(child, self.vocabulary), ahead + 1
+                mask = following.tobytes()
+                if mask in seen or not following.any():
                     continue
                 seen.add(mask)
                 rest = self.search.find(child, known=known)
                 if rest is not None:
-                    most = max(most, len(rest) - len(known))
-                    layer.append((child, rest))
+                    most = max(most, ahead + len(rest) - len(known))
+                    layer.append((child, following, rest))
+                if len(seen) >= STATES:
+                    break
         return RESERVE + most
 
 

@@ -1,13 +1,13 @@
 """Short ways to finish a text of a grammar, searched on copies of a matcher.
 
 llguidance says what may come next and nothing of how far the end is. So the end is searched: layer
-by layer, one token more in each, with the few states kept that leave the fewest choices, since
-what closes a part leaves fewer than what goes on with it. What was found is checked token by token.
-It is the shortest wherever the vocabulary is small and the layers fit; else it may be longer.
+by layer, one token more in each, with a few states kept that differ in what may come next. What was
+found is checked token by token. It is the shortest where the layers fit; else it may be longer.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,11 @@ from textenv.grammars.vocabulary import LONGEST, Vocabulary
 FEW = 64
 """Masks of at most this many tokens are tried in full."""
 
-WIDTHS = (8, 64)
+WIDTHS = (16, 64)
 """States kept of a layer; the second is tried where the first finds nothing."""
+
+DISTINCT = 16
+"""Of more tokens than this those with equal masks behind them are taken for equal: one is kept."""
 
 LAYERS = 256
 """Longest completion that is looked for, in tokens."""
@@ -33,7 +36,9 @@ def allowed(matcher: Any, vocabulary: Vocabulary) -> NDArray[np.int32]:
 
 def numbers(bits: NDArray[np.int32]) -> NDArray[np.intp]:
     """The ids in a packed mask, in their order."""
-    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
+    places = bits.nonzero()[0]  # few of thousands, mostly
+    marks = np.unpackbits(bits[places].view(np.uint8), bitorder="little").nonzero()[0]
+    return (places[marks >> 5] << 5) + (marks & 31)
 
 
 def count(bits: NDArray[np.int32]) -> int:
@@ -51,6 +56,24 @@ def finishes(matcher: Any, path: Sequence[int]) -> bool:
 def marked(bits: NDArray[np.int32], token: int) -> bool:
     """Whether a packed mask holds a token."""
     return bool(bits[token >> 5] >> (token & 31) & 1)
+
+
+class _State(NamedTuple):
+    """Where a search has come to.
+
+    Attributes:
+        matcher: A copy that has read the path.
+        path: The tokens to there.
+        bits: What may come next, packed.
+        masks: The masks on the way.
+        again: How often one of them came again.
+    """
+
+    matcher: Any
+    path: tuple[int, ...] = ()
+    bits: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+    masks: frozenset[bytes] = frozenset()
+    again: int = 0
 
 
 class Search:
@@ -89,38 +112,55 @@ class Search:
     def _beam(
         self, matcher: Any, limit: int, width: int, ends: Sequence[Sequence[int]]
     ) -> list[int] | None:
-        layer: list[tuple[Any, list[int]]] = [(matcher, [])]
+        first = allowed(matcher, self.vocabulary)
+        layer = [_State(matcher, (), first, frozenset([first.tobytes()]))]
         for _ in range(limit + 1):
-            found = [[*path, *end] for state, path in layer for end in ends if finishes(state, end)]
-            if found:
-                return min(found, key=len)
-            layer = self._best(layer, width)
+            for end in ends:  # the shortest first
+                for state in layer:
+                    if finishes(state.matcher, end):
+                        return [*state.path, *end]
+            tried = [(s, [*self.candidates(s.bits, width == WIDTHS[0])]) for s in layer]
+            # Masks take the most time, and what is one token from an end is found without them.
+            for end in ends[1:]:
+                for state, tokens in tried:
+                    takes, whole = state.matcher.validate_tokens, 1 + len(end)
+                    for token in tokens:
+                        if takes([token, *end]) == whole:
+                            return [*state.path, token, *end]
+            layer = self._best(tried, width)
+            if not layer:
+                return None
         return None
 
-    def _best(
-        self, layer: Sequence[tuple[Any, list[int]]], width: int
-    ) -> list[tuple[Any, list[int]]]:
-        """The states one token further on that leave the fewest choices, `width` of them."""
-        following: list[tuple[bool, int, Any, list[int]]] = []
-        for state, path in layer:
-            own, seen = allowed(state, self.vocabulary), set[bytes]()
-            for token in self.candidates(own, width == WIDTHS[0]):
-                child = state.deep_copy()
+    def _best(self, tried: Sequence[tuple["_State", Sequence[int]]], width: int) -> list["_State"]:
+        """Of the states one token further on `width` that differ."""
+        following: list[_State] = []
+        for state, tokens in tried:
+            seen = set[bytes]()
+            for token in tokens:
+                child = state.matcher.deep_copy()
                 if not child.consume_token(token):
                     continue  # the copy is of no use any more
                 bits = allowed(child, self.vocabulary)
                 mask = bits.tobytes()
-                if mask in seen:  # of two that can go on alike, the first
+                if not bits.any() or (mask in seen and len(tokens) > DISTINCT):
                     continue
                 seen.add(mask)
-                if choices := count(bits):
-                    again = np.array_equal(bits, own)  # it goes on with the same part
-                    following.append((again, choices, child, [*path, token]))
-        following.sort(key=lambda one: one[:2])
-        return [(child, path) for _, _, child, path in following[:width]]
+                is_free = count(bits) > DISTINCT  # as in the middle of a string
+                again = state.again + (is_free and mask in state.masks)
+                masks = state.masks | {mask}
+                following.append(_State(child, (*state.path, token), bits, masks, again))
+        # Of those with equal masks the ones that were seldom in such a place before; and in turns
+        # from each mask, since nothing says which of them leads to an end.
+        following.sort(key=lambda state: state.again)
+        turns, alike = list[tuple[int, int, _State]](), Counter[bytes]()
+        for number, state in enumerate(following):
+            alike[mask := state.bits.tobytes()] += 1
+            turns.append((alike[mask], number, state))
+        return [state for _, _, state in sorted(turns, key=lambda turn: turn[:2])[:width]]
 
     def candidates(self, bits: NDArray[np.int32], plain: bool = True) -> Iterator[int]:
-        """Tokens worth trying of a mask: all if they are few, else single bytes, or `plain` ones."""
+        """Tokens worth trying of a mask: all if few, else single bytes, or `plain` ones."""
         if count(bits) <= FEW:
             tried = numbers(bits)
         elif plain:

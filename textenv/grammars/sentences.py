@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenv.grammars.compiled import Compiled
-from textenv.grammars.completions import WIDTHS, allowed, count, finishes, marked, numbers
+from textenv.grammars.completions import WIDTHS, count, finishes, marked, numbers
 from textenv.tokenizers.texts import LONGEST_PART
 
 SEARCHED = 24
@@ -70,8 +70,7 @@ class Sentence:
         if self._rest is not None and self._rest[0] == token:
             self._rest = self._rest[1:]
         if self._room > 0:
-            self.bits = allowed(self._matcher, self._grammar.vocabulary)
-            self._grammar.check(self._matcher)
+            self.bits = self._grammar.allowed(self._matcher)
             self._narrow()
         return bool(self.bits.any())
 
@@ -113,8 +112,8 @@ class Sentence:
             ids = numbers(self.bits).tolist()
             fitting = [i for i in ids if self._fits(i, rest) or self._reaches(i, rest)]
             return words.packed(fitting or rest[:1])
-        spare = min(self._room - len(rest), 1 + LONGEST_PART)
-        key = (self.bits.tobytes(), rest, spare)
+        spare = self._room - len(rest)
+        key = (self.bits.tobytes(), rest, spare > 0, spare > LONGEST_PART)
         if self._narrowed is None or self._narrowed[0] != key:
             if many <= TRIED:
                 ids = numbers(self.bits).tolist()
@@ -152,8 +151,10 @@ class Sentence:
         """
         words = self._grammar.vocabulary
         good = np.full(256, beyond_ascii and self._takes_beyond_ascii(rest))
+        near = list(rest[:2])  # what follows was checked, and is again at the next place
+        takes, whole = self._matcher.validate_tokens, 1 + len(near)
         for byte, token in enumerate(words.single[:128]):
-            good[byte] = token >= 0 and self._takes([token, *rest])
+            good[byte] = token >= 0 and takes([token, *near]) == whole
         good_bits = np.packbits(good, bitorder="little").view(np.uint64)
         marks = np.zeros(32 * words.words, dtype=bool)
         beside = ~good_bits

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from textenv.errors import GrammarError
 from textenv.imports import optional
 from textenv.tokenizers.base import Tokenizer, bytes_of_tokens
+from textenv.tokenizers.texts import encode_answer
 
 PLAIN = b" \n" + bytes(b for b in range(33, 127) if not chr(b).isalnum()) + b"01aA"
 """What is tried where too many tokens may follow: whatever may end a part, and one of each kind."""
@@ -56,7 +57,7 @@ class Vocabulary:
         self.name, self.size, self.stop = tokenizer.name, tokenizer.vocab_size, ends[0]
         self.words = (self.size + 31) // 32
         self.is_stop = self.packed(ends)
-        self._ends, self._encode = ends, tokenizer.encode
+        self._ends, self._encode = ends, partial(encode_answer, tokenizer)
         self._arguments = tokenizer, tuple(stop_tokens), tuple(forbidden)
 
     def __reduce__(self) -> Any:
@@ -126,14 +127,32 @@ class _Described:
             f"<|{i}|>".encode() if b is None else b for i, b in enumerate(vocabulary.bytes_of)
         ]
         self.special_token_ids = [i for i, b in enumerate(vocabulary.bytes_of) if b is None]
-        self._encode, self._ids = encode, vocabulary.ids
+        self._encode, self._vocabulary = encode, vocabulary
 
     def __call__(self, text: bytes) -> list[int]:
+        """Ids of a text; where there is no choice llguidance allows nothing but their first.
+
+        So they must have exactly its bytes. Some vocabularies put a space in front, or have words
+        that may not be chosen.
+        """
+        words = self._vocabulary
         try:
             ids: list[int] = self._encode(text.decode())
-            return ids
         except ValueError:  # half a character, or one that the vocabulary lacks
-            return [self._ids[b] for b in (bytes([byte]) for byte in text) if b in self._ids]
+            ids = []
+        if b"".join(words.bytes_of[token] or b"" for token in ids) == text:
+            return ids
+        ids, begin = [], 0
+        while begin < len(text):
+            for length in range(min(LONGEST, len(text) - begin), 0, -1):
+                token = words.ids.get(text[begin : begin + length])
+                if token is not None:
+                    break
+            else:
+                return ids
+            ids.append(token)
+            begin += length
+        return ids
 
 
 def vocabulary_of(
