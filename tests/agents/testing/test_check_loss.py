@@ -495,7 +495,7 @@ def test_other_ratios(algorithm, mean, ratio):
 
 
 def test_a_narrow_clip_does_not_hide_the_ratio():
-    """GSPO leaves out nearly all that has moved, in the wrong direction, by more than 4e-4."""
+    """GSPO leaves out answers whose ratio went along with their advantage by more than 4e-4."""
     report = check_loss(*of_algorithm(algorithms.GSPO()))
     assert report.ratio == "the answer's geometric mean" and report.clipped > 0.5, str(report)
 
