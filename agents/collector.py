@@ -18,6 +18,7 @@ from agents.rollout import Rollout
 from agents.runs.endings import ending_of, is_scored, together
 from policies import Policy, Step
 from policies.cache import PrefixCache
+from policies.drafts import Drafts
 from policies.sampling import Sampler, sample
 from textenv.errors import SharedEnvironmentError, UnmetNeedError, VocabularyMismatchError
 from textenv.prompts import columns_as_json
@@ -117,6 +118,7 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
+        self._drafts: Mapping[int, NDArray[np.int64]] = {}
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -155,8 +157,7 @@ class Collector:
                 self._starts[row] = self._start_of(row, start.episode_seed)
         closed, self._closed = self._closed, []
         rollout = self._rollout(self._of_all(closed))
-        if not self._open["mask"].any():  # nothing refers to the other masks: the table stays small
-            self._masks = dict(list(self._masks.items())[:1])
+        self._forget_masks()
         return rollout
 
     @_counted
@@ -201,7 +202,9 @@ class Collector:
         del whole.sequences[n_episodes:]
         mine = [s["of"][1] for s in rest if s["of"][0] == self.ranks.rank]
         self._closed = [ready[number] for number in mine] + early
-        return self._rollout(whole)
+        rollout = self._rollout(whole)
+        self._forget_masks()
+        return rollout
 
     def _steps_to_an_end(self) -> int:
         """See `TextVectorEnv.steps_to_an_end`; wrappers may end episodes when they like."""
@@ -369,6 +372,34 @@ class Collector:
             self._episodes[row] += 1
             self._starts[row] = self._start_of(row, int(number))
             self._uniforms[row] = self._numbers_for(row, int(number))
+            self._give_draft(row)
+
+    def read_ahead(self, drafts: Mapping[int, NDArray[np.int64]]) -> Drafts:
+        """Encode whole answers that are probably coming; the choices stay what they are.
+
+        It pays where few rows play and most of a draft is what the policy chooses, since one pass
+        over an answer takes the place of a step for each token; see `policies.drafts`.
+
+        Args:
+            drafts: Answers by the `episode_seed` of the episodes, int64; the first turn's, in a
+                conversation.
+
+        Returns:
+            What counts how much of them was kept.
+        """
+        self._drafts, self.cache.drafts = drafts, Drafts(*self.cache.shape)
+        for row in self._rows.tolist():
+            self._give_draft(row)
+        return self.cache.drafts
+
+    def _give_draft(self, row: int) -> None:
+        """Let the episode that has begun in `row` have its draft, if there is one."""
+        start, ahead = self._starts[row], self.cache.drafts
+        if ahead is None or start is None or start.episode_seed not in self._drafts:
+            return
+        text = self._observations[row]
+        prompt = text[text != self.policy.pad_token]
+        ahead.give(row, np.concatenate([prompt, self._drafts[start.episode_seed]]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         """The random numbers of episode `number`, which begins in `row`, one for each place."""
@@ -551,20 +582,33 @@ class Collector:
         groups[alone] = groups.max() + 1 + torch.arange(int(alone.sum()))
         table = None
         if len(of_all.masks) > 1:
-            packed = np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
-            bits = np.unpackbits(packed, axis=1, count=self.policy.vocab_size)
-            table = torch.from_numpy(bits.astype(bool))
+            table = torch.from_numpy(
+                np.stack([np.frombuffer(mask, np.uint8) for mask in of_all.masks])
+            )
         else:
             del tensors["mask_ids"]
         rollout = Rollout(
             **tensors,
             mask_table=table,
+            mask_size=None if table is None else self.policy.vocab_size,
             endings=endings,
             records=None if None in records else tuple(map(dict, records)),
             starts=None if None in starts else starts,
             texts=texts,
         )
         return rollout.to(self.policy.device)
+
+    def _forget_masks(self) -> None:
+        """Keep the masks to which a token refers that is not in a rollout yet, and the first."""
+        arrays = [self._open["mask_ids"], *(sequence["mask_ids"] for sequence in self._closed)]
+        used = np.unique(np.concatenate([[0], *map(np.ravel, arrays)]))
+        new = np.zeros(len(self._masks), dtype=np.int64)
+        new[used] = np.arange(len(used))
+        masks = list(self._masks)
+        self._masks = {masks[old]: number for number, old in enumerate(used.tolist())}
+        self._open["mask_ids"][...] = new[self._open["mask_ids"]]
+        for sequence in self._closed:
+            sequence["mask_ids"] = new[sequence["mask_ids"]]
 
     # ---------------------------------------------------------------- saving
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from policies.sampling import unpacked
 from textenv.errors import AnnotationError, UnmetNeedError
 from textenv.prompts import columns_as_json
 from textenv.records import short
@@ -65,7 +67,9 @@ class Rollout:
         advantages: The algorithm's advantages, shape (S, L) or (S,).
         value_targets: What the values are fitted to, shape (S, L).
         mask_ids: Row of `mask_table` that applied to each chosen token, shape (S, L), int64.
-        mask_table: Which tokens could be chosen, shape (K, V), bool; None without action masks.
+        mask_table: Which tokens could be chosen, each different mask once: shape (K, V), bool, or
+            packed by `numpy.packbits`, shape (K, ceil(V / 8)), uint8; None without action masks.
+        mask_size: V, where the table is packed.
         turns: Number of the turn in the episode, from 1, to which each chosen token belongs, -1
             where nobody chose, shape (S, L), int64. Without a world all are of turn 1.
         mid_turn: The last turn is not over and goes on in the next rollout, shape (S,), bool.
@@ -107,6 +111,7 @@ class Rollout:
     value_targets: Tensor | None = None
     mask_ids: Tensor | None = None
     mask_table: Tensor | None = None
+    mask_size: int | None = None
     turns: Tensor | None = None
     mid_turn: Tensor | None = None
     records: tuple[Mapping[str, Any], ...] | None = None
@@ -170,9 +175,11 @@ class Rollout:
         if self.mask_ids is None or self.mask_table is None:
             return None
         numbers = self.mask_ids[self.mask]
-        if len(numbers) and bool((numbers == numbers[0]).all()):  # not copied for each token
-            return self.mask_table[numbers[0]].expand(len(numbers), -1)
-        return self.mask_table[numbers]
+        alike = len(numbers) > 0 and bool((numbers == numbers[0]).all())
+        chosen = self.mask_table[numbers[:1] if alike else numbers]
+        if self.mask_size is not None:
+            chosen = unpacked(chosen, self.mask_size)
+        return chosen.expand(len(numbers), -1) if alike else chosen  # not copied for each token
 
     def start(self, sequence: int, position: int) -> Start:
         """The text before a choice, as a start; `collector.collect_from` plays on from it.
@@ -307,7 +314,7 @@ class Rollout:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 parts[field.name] = tuple(value[s] for s in sequences.tolist())
-            elif value is not None and field.name not in ("mask_table", "progress"):
+            elif value is not None and field.name not in ("mask_table", "mask_size", "progress"):
                 chosen = _each(value, lambda array: array[sequences])
                 parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
         if self.parents is not None:  # those that are not selected are not here
@@ -343,7 +350,12 @@ class Rollout:
         log = Rollout.from_log(tokens, answers & moved(self.mask), self.scores, self.groups)
         if self.mask_ids is None:
             return log
-        return dataclasses.replace(log, mask_ids=moved(self.mask_ids), mask_table=self.mask_table)
+        return dataclasses.replace(
+            log,
+            mask_ids=moved(self.mask_ids),
+            mask_table=self.mask_table,
+            mask_size=self.mask_size,
+        )
 
     @staticmethod
     def cat(rollouts: Sequence[Rollout]) -> Rollout:
@@ -354,7 +366,9 @@ class Rollout:
         """
         length = max(rollout.tokens.shape[1] for rollout in rollouts)
         endings = _cat_endings(rollouts)
+        rollouts = _packed_alike(rollouts)
         tables = [r.mask_table for r in rollouts if r.mask_table is not None]
+        sizes = [r.mask_size for r in rollouts if r.mask_size is not None]
         parts: list[dict[str, Tensor]] = []
         first_group = first_mask = first_sequence = 0
         for rollout in rollouts:
@@ -371,7 +385,7 @@ class Rollout:
             first_sequence += len(rollout)
             if tables and rollout.mask_table is None:  # no mask: every token could be chosen
                 arrays["mask_ids"] = torch.zeros_like(rollout.tokens)
-                arrays["mask_table"] = torch.ones_like(tables[0][:1])
+                arrays["mask_table"] = torch.full_like(tables[0][:1], 255 if sizes else 1)
             if tables:
                 arrays["mask_ids"] = arrays["mask_ids"] + first_mask
                 first_mask += len(arrays["mask_table"])
@@ -387,14 +401,14 @@ class Rollout:
         }
         added = {n.removeprefix(EXTRA): together.pop(n) for n in [*together] if n.startswith(EXTRA)}
         told: dict[str, Any] = {name: _cat_told(rollouts, name) for name in TOLD}
-        return Rollout(**together, extra=added or None, endings=endings, **told)
+        size = sizes[0] if sizes else None
+        return Rollout(**together, extra=added or None, endings=endings, mask_size=size, **told)
 
     def arrays(self) -> dict[str, Any]:
         """Its arrays by name, without those that are None; some are dicts of arrays."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            n: value for n, value in named.items() if not isinstance(value, tuple | float | None)
-        }
+        arrays = (Tensor, dict)
+        return {name: value for name, value in named.items() if isinstance(value, arrays)}
 
     def state_dict(self) -> dict[str, Any]:
         """Its arrays and records; where its sequences start, and their texts, are left out.
@@ -403,7 +417,7 @@ class Rollout:
             PromptError: A record holds something that JSON cannot.
         """
         records = None if self.records is None else [*map(columns_as_json, self.records)]
-        return self.arrays() | {"records": records}
+        return self.arrays() | {"records": records, "mask_size": self.mask_size}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> Rollout:
@@ -435,6 +449,20 @@ def _to(array: Tensor, device: torch.device | str) -> Tensor:
     if array.dtype == torch.float64 and torch.device(device).type == "mps":  # it has no float64
         array = array.float()
     return array.to(device)
+
+
+def _packed_alike(rollouts: Sequence[Rollout]) -> Sequence[Rollout]:
+    """The rollouts with all tables of masks packed if one is."""
+    if all(rollout.mask_size is None for rollout in rollouts):
+        return rollouts
+    alike = []
+    for rollout in rollouts:
+        table = rollout.mask_table
+        if table is not None and rollout.mask_size is None:
+            bits = torch.from_numpy(np.packbits(table.cpu().numpy(), axis=1)).to(table.device)
+            rollout = dataclasses.replace(rollout, mask_table=bits, mask_size=table.shape[1])
+        alike.append(rollout)
+    return alike
 
 
 def _cat_endings(rollouts: Sequence[Rollout]) -> dict[str, Tensor] | None:

@@ -36,6 +36,28 @@ class Store(Protocol):
         ...
 
 
+class Ahead(Protocol):
+    """Hidden states that are known before they are asked for: `policies.drafts.Drafts`."""
+
+    def last_hidden(
+        self,
+        policy: Any,
+        cache: "PrefixCache",
+        observations: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> Tensor:
+        """See `Policy.last_hidden`."""
+        ...
+
+    def give(self, row: int, text: NDArray[np.int64]) -> None:
+        """Let `row` have this draft."""
+        ...
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        ...
+
+
 class Plan(NamedTuple):
     """Tokens to encode, row after row in one flat list of N.
 
@@ -44,12 +66,15 @@ class Plan(NamedTuple):
         rows: The row each belongs to, shape (N,).
         positions: Its position in that row, shape (N,).
         counts: Tokens of each row that takes part, shape (k,); they sum to N.
+        every: The hidden states of all tokens are asked for, (N, n_embd), instead of those of the
+            rows' last tokens. Only stores of the kind `policies.rows.RowStore` are asked so.
     """
 
     tokens: NDArray[np.int64]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
     counts: NDArray[np.int64]
+    every: bool = False
 
 
 def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -75,15 +100,22 @@ class PrefixCache:
 
     Attributes:
         encoded_tokens: How many tokens have been encoded so far; tests and benchmarks read it.
+        drafts: What the rows will probably read; see `policies.drafts`.
     """
 
     def __init__(self, num_rows: int, capacity: int, store: Store, weights: Iterable[Tensor]):
         self.store = store
         self.encoded_tokens = 0
+        self.drafts: Ahead | None = None
         self._tokens = np.full((num_rows, capacity), _NOTHING, dtype=np.int64)
         self._rows, self._partial = np.arange(num_rows), False
         self._weights = list(weights)
         self._version = self._weights_version()
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows that the observations have; all but for a cache of `some`."""
+        return self._rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,7 +131,7 @@ class PrefixCache:
         Args:
             rows: Numbers of rows of this cache, each once, shape (k,), int64.
         """
-        self._drop_if_weights_changed()
+        self.drop_if_weights_changed()
         view = copy.copy(self)
         view._rows, view._partial, view.encoded_tokens = self._rows[rows], True, 0
         return view
@@ -108,6 +140,8 @@ class PrefixCache:
         """Forget what has been encoded."""
         self._tokens.fill(_NOTHING)
         self.store.clear()
+        if self.drafts is not None:
+            self.drafts.forget()
 
     def clear(self) -> None:
         """Forget what has been encoded, and pack weights anew.
@@ -118,7 +152,12 @@ class PrefixCache:
         increment_version(self._weights)
         self.forget()
 
-    def plans(self, observations: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterable[Plan]:
+    def plans(
+        self,
+        observations: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        ends: NDArray[np.int64] | None = None,
+    ) -> Iterable[Plan]:
         """What has to be encoded, in order, so that every row's last token has a hidden state.
 
         Usually that is one plan. Where several rows need the same beginning, as at the start of a
@@ -132,12 +171,18 @@ class PrefixCache:
         Args:
             observations: Shape (num_rows, capacity), int64, right-padded.
             lengths: Tokens in each row, shape (num_rows,), at least 1.
+            ends: If given, the last plan reads on up to here in each row, shape (num_rows,), and
+                asks for the hidden states of all its tokens: from the row's last one, or earlier,
+                to what stands behind it in `observations`.
         """
-        self._drop_if_weights_changed()
+        self.drop_if_weights_changed()
         if self._partial:  # rows that do not take part have nothing new
-            some, ends = observations, lengths
+            some, counts = observations, lengths
             observations, lengths = self._tokens.copy(), np.ones(len(self._tokens), dtype=np.int64)
-            observations[self._rows], lengths[self._rows] = some, ends
+            observations[self._rows], lengths[self._rows] = some, counts
+            if ends is not None:
+                further, ends = ends, lengths.copy()
+                ends[self._rows] = further
         # The last token is always encoded anew, since its hidden state is what is asked for.
         starts = np.minimum(common_prefix(observations, self._tokens), lengths - 1)
         # Rows with one new token have nothing to gain from others: most steps end here.
@@ -150,9 +195,10 @@ class PrefixCache:
                 self._remember(plan, lengths - 1)
                 starts[leaders] = lengths[leaders] - 1
                 self._borrow(observations, lengths, starts, behind)
-        plan = self._plan(observations, lengths, starts, self._rows)
-        yield plan
-        self._remember(plan, lengths)
+        until = lengths if ends is None else ends
+        plan = self._plan(observations, until, starts, self._rows)
+        yield plan if ends is None else plan._replace(every=True)
+        self._remember(plan, until)
 
     def _plan(
         self,
@@ -201,7 +247,8 @@ class PrefixCache:
                 self.store.copy_prefix(source, int(row), int(starts[row]))
                 self._tokens[row, : starts[row]] = observations[row, : starts[row]]
 
-    def _drop_if_weights_changed(self) -> None:
+    def drop_if_weights_changed(self) -> None:
+        """Forget what the weights before have encoded."""
         version = self._weights_version()
         if version != self._version:
             self.forget()

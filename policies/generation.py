@@ -1,7 +1,7 @@
 """Plain generation of answers, for people, evaluation and examples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cache import PrefixCache
-from policies.sampling import Sampler, keep_top, mask_logits, sample
+from policies.sampling import Sampler, forbid, keep_top, mask_logits, sample
 from textenv.errors import EmptyPromptsError, PromptTooLongError, TokenizerError
+from textenv.grammars import AnswerGrammar, GrammarRows, load_grammar
+from textenv.grammars.refusals import check_grammar
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.stop_strings import StopStrings
 from textenv.tokenizers import Tokenizer, decode_answer, encode_prompt
@@ -62,6 +64,7 @@ def generate_tokens(
     forbidden_tokens: Sequence[int] = (),
     allowed_tokens: Sequence[int] | None = None,
     action_masks: NDArray[np.bool_] | None = None,
+    grammar: Any = None,
     batch_size: int = 64,
     generator: np.random.Generator | None = None,
     sampler: Sampler = sample,
@@ -90,6 +93,8 @@ def generate_tokens(
         forbidden_tokens: Ids that are never chosen.
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         action_masks: The same as a table, shape (V,), bool: tokens that may be chosen at all.
+        grammar: Which texts an answer may be, as in `TextVectorEnv`; the policy must have a
+            tokenizer. Where no whole text fits the budget, an answer is cut by it.
         batch_size: How many prompts are answered at a time.
         generator: Source of random numbers; the policy's own if None.
         sampler: How a number becomes a token; see `Policy.act`.
@@ -102,7 +107,8 @@ def generate_tokens(
     Raises:
         EmptyPromptsError: A prompt has no token.
         PromptTooLongError: A prompt and its budget do not fit the policy's context.
-        TokenizerError: There are stop strings and no tokenizer.
+        TokenizerError: There are stop strings or a grammar, and no tokenizer.
+        GrammarError: The grammar cannot be used; see `textenv.grammars.AnswerGrammar`.
         ValueError: A number is out of its range.
     """
     _check_numbers(n, max_new_tokens, temperature, top_k, top_p, batch_size)
@@ -129,9 +135,15 @@ def generate_tokens(
     is_stop = token_marks(stop_tokens, policy.vocab_size, "stop_tokens")
     allowed = torch.from_numpy(mask_table(is_stop, forbidden, min_new_tokens)).to(policy.device)
     masked = not allowed.all()
+    written = None
+    rows = min(batch_size, len(prompts))
+    if grammar is not None:
+        check_grammar(min_new_tokens, stop_strings)
+        never = forbidden.nonzero()[0].tolist()
+        known = _tokenizer_of(policy), stop_tokens, never, max_new_tokens
+        written = GrammarRows(AnswerGrammar(load_grammar(grammar), *known), rows)
     answers: list[list[int]] = [[] for _ in prompts]
     width = max((len(p) for p in prompts), default=0) + max_new_tokens
-    rows = min(batch_size, len(prompts))
     texts = np.full((rows, width), policy.pad_token, dtype=np.int64)
     lengths = np.zeros(rows, dtype=np.int64)
     owner = list(range(rows))  # which prompt each row is answering
@@ -140,6 +152,8 @@ def generate_tokens(
         texts[row] = policy.pad_token
         texts[row, : len(prompts[number])] = prompts[number]
         lengths[row], owner[row] = len(prompts[number]), number
+        if written is not None:
+            written.begin(row, written.begun({}))
 
     for row in range(rows):
         begin(row, row)
@@ -158,6 +172,8 @@ def generate_tokens(
             if masked:
                 may_stop = [len(answers[number]) >= min_new_tokens for number in owner]
                 logits = mask_logits(logits, allowed[torch.tensor(may_stop).long()])
+            if written is not None:
+                logits = forbid(logits, torch.from_numpy(written.masks()).to(logits.device))
             if temperature == 0:
                 chosen = logits.argmax(-1).cpu().numpy()
             else:
@@ -174,6 +190,8 @@ def generate_tokens(
                 and length >= min_new_tokens
                 and strings.completed(prompts[number], answers[number]) is not None
             )
+            if written is not None and written.write([row], [token], [stopped]):
+                stopped = True  # nothing can follow that the grammar allows
             if not stopped and length < max_new_tokens:
                 texts[row, lengths[row]] = token
                 lengths[row] += 1
@@ -182,6 +200,8 @@ def generate_tokens(
                 waiting += 1
             else:
                 running.remove(row)
+                if written is not None:
+                    written.end(row)
     return answers
 
 

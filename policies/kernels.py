@@ -121,6 +121,17 @@ def sample_gumbel(
     return tokens, logprobs
 
 
+def forbid(logits: Tensor, masks: Tensor) -> None:
+    """Minus infinity in place where a token may not be chosen.
+
+    Args:
+        logits: Shape (n, V), contiguous.
+        masks: Which tokens may be chosen, shape (n, V), or (V,) for all rows, bool.
+    """
+    rows = masks.numpy() if masks.ndim == 2 else masks.numpy()[None]
+    _call(_compiled().sampling.forbid, logits.numpy(), rows)
+
+
 def fill_logprobs(logits: Tensor, tokens: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
     """Probabilities in place of logits (n, V); see `policies.compiled.logprobs`.
 

@@ -30,7 +30,7 @@ from policies.policy_files import (
     read_policy,
     write_policy,
 )
-from policies.sampling import Sampler, mask_logits, mask_tensor, sample
+from policies.sampling import Sampler, forbid, mask_logits, mask_tensor, sample
 from policies.sharing import whole_rows
 from policies.token_store import TokenStore
 from textenv.errors import CheckpointError, TokenizerError, UnsupportedModelError
@@ -314,7 +314,7 @@ class Policy(nn.Module):
             if temperature != 1.0:
                 logits = logits / temperature
             if action_masks is not None:
-                logits = mask_logits(logits, mask_tensor(action_masks).to(logits.device))
+                logits = forbid(logits, mask_tensor(action_masks).to(logits.device))
             if deterministic:
                 likeliest = logits.argmax(-1, keepdim=True)
                 logprobs = logits.log_softmax(-1).gather(1, likeliest).squeeze(1).cpu().numpy()
@@ -355,6 +355,8 @@ class Policy(nn.Module):
                 "policy.new_cache(num_rows, length of an observation)"
             )
         lengths = checked_lengths(ids, self.pad_token, self.context)
+        if cache.drafts is not None:
+            return cache.drafts.last_hidden(self, cache, ids, lengths)
         for plan in cache.plans(ids, lengths):
             hidden = self.extend(cache.store, plan)
         return hidden

@@ -150,7 +150,8 @@ class ContinuedRows:
     Attributes:
         tokens: Ids of the new tokens, shape (N,), int64.
         positions: Their positions, virtual tokens included, shape (N,), int64.
-        last: Which of them are the last of their rows, shape (k,), int64; None if all are.
+        last: Whose hidden states are asked for, the last of their rows, shape (k,), int64; None if
+            those of all are.
     """
 
     def __init__(self, store: RowStore, plan: Plan, device: torch.device):
@@ -161,7 +162,7 @@ class ContinuedRows:
             torch.from_numpy(x).to(device) for x in (plan.tokens, positions)
         )
         self.last = None
-        if len(counts) < len(rows):
+        if len(counts) < len(rows) and not plan.every:
             self.last = torch.from_numpy(np.cumsum(counts) - 1).to(device)
         # Long runs, such as prompts, are quicker in torch's blocked products.
         self.short = len(counts) == len(rows) or counts.max() <= SHORT_RUN

@@ -14,6 +14,9 @@ from textenv.worlds import Reply, Turn, World
 STOP, LENGTH = "stop", "length"
 """Values of `info["finish_reason"]`: a stop token was chosen, or the token budget was used up."""
 
+GRAMMAR_UNFINISHED = "grammar_unfinished"
+"""Another value: the answer ended before it was a whole text of the environment's grammar."""
+
 
 @dataclass(frozen=True, eq=False)
 class Episode:
@@ -27,7 +30,8 @@ class Episode:
         tokens: Ids of the answer exactly as they were chosen, shape (answer_length,), int64. A
             sampled stop token is the last of them.
         finish_reason: `"stop"` after a stop token or a stop string, `"length"` when the budget was
-            used up; of a conversation `"world"`, `"turns"`, `"length"` or `"error"`, after what
+            used up, `"grammar_unfinished"` if there is a grammar and the answer is no whole text of
+            it; of a conversation `"world"`, `"turns"`, `"length"` or `"error"`, after what
             ended it.
         turns: Of a conversation the agent's turns and the world's replies, oldest first.
         columns: The other columns of the prompt's record, such as `answer`.

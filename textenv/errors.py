@@ -142,6 +142,13 @@ class ToolError(TextEnvError, ValueError):
     """A function cannot be used as a tool; the message names what is missing."""
 
 
+class GrammarError(TextEnvError, ValueError):
+    """A grammar cannot be used: it has a mistake, the vocabulary cannot write it, or it is refused.
+
+    The message has llguidance's own, which says the place.
+    """
+
+
 class ActionError(TextEnvError, ValueError):
     """An action is not a token of the vocabulary, or the batch of actions has the wrong shape."""
 

@@ -26,11 +26,12 @@ from textenv.arguments import (
 from textenv.components import RewardComponents
 from textenv.conversations import ERROR, Conversations
 from textenv.encoding import PromptEncoder, check_answer
-from textenv.episode import LENGTH, STOP, Episode
+from textenv.episode import GRAMMAR_UNFINISHED, LENGTH, STOP, Episode
 from textenv.errors import (
     ActionError,
     CheckpointError,
     EpisodeOverError,
+    GrammarError,
     ReplayError,
     ResetOptionsError,
     UnmetNeedError,
@@ -38,6 +39,9 @@ from textenv.errors import (
     WorldError,
 )
 from textenv.frames import FrameArgument, load_frame
+from textenv.grammars import AnswerGrammar, GrammarRows, load_grammar
+from textenv.grammars.refusals import check_grammar
+from textenv.grammars.sentences import Sentence
 from textenv.infos import joined, masked_info, object_array, row_marks
 from textenv.masks import ends_of_answers, forbidden_marks, mask_table, token_marks
 from textenv.prompts import NoPrompts, Prompt, PromptSource, Record, load_prompts
@@ -99,7 +103,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     ## Episode end
     The stop token and the spent budget both set `terminated`, since the score has been paid.
-    `info["finish_reason"]` is `"stop"` or `"length"`; a conversation ends with `"world"` (it said
+    `info["finish_reason"]` is `"stop"` or `"length"`. With a grammar an answer that is no whole text
+    of it ends with `"grammar_unfinished"`, either flag as above; a token that the grammar cannot
+    take ends it at once. A conversation ends with `"world"` (it said
     so), `"turns"`, `"length"` or `"error"` (the world failed). With `budget="truncate"` a spent
     budget sets `truncated` instead, for learners that bootstrap there.
 
@@ -153,6 +159,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             stands behind it stay in the ids and are not part of the text.
         forbidden_tokens: Ids that are always masked.
         allowed_tokens: Ids beside which all are masked, except the stop tokens; None allows all.
+        grammar: Which texts an answer may be: a `textenv.grammars.Regex`, `JsonSchema` or `Lark`,
+            an `OfRecord` for a grammar of each prompt's own, or a string such as `"regex:[0-9]+"`;
+            None for any text. What it rules out is masked, and docs/grammars.md describes it.
         budget: Which flag a spent budget sets.
         max_turns: Turns of a conversation; None sets no limit but `max_new_tokens`.
         max_turn_tokens: Token budget of one turn of a conversation; None sets none.
@@ -174,6 +183,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         PromptError: There is no prompt, or one is too long (which one, and its length).
         TokenizerError: The tokenizer cannot be loaded.
         ToolError: A function cannot be used as a tool, or there is a world beside the tools.
+        GrammarError: The grammar cannot be used with this vocabulary, budget or other arguments.
         ObjectNotFoundError: A reward or prompt source given as a string cannot be imported.
         ValueError: A number is out of its range.
     """
@@ -203,6 +213,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         stop_strings: Sequence[str] = (),
         forbidden_tokens: Sequence[int] = (),
         allowed_tokens: Sequence[int] | None = None,
+        grammar: Any = None,
         budget: Literal["terminate", "truncate"] = "terminate",
         max_turns: int | None = None,
         max_turn_tokens: int | None = None,
@@ -262,7 +273,17 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             vocab_size, forbidden_tokens, allowed_tokens, self.stop_tokens
         )
         self._mask_table = mask_table(self._is_stop, is_forbidden, min_new_tokens)
-        self._masked = not self._mask_table.all()
+        self._grammar: AnswerGrammar | None = None
+        if grammar is not None:
+            check_grammar(min_new_tokens, stop_strings, world)
+            self._grammar = AnswerGrammar(
+                load_grammar(grammar),
+                self.tokenizer,
+                self.stop_tokens,
+                is_forbidden.nonzero()[0].tolist(),
+                max_new_tokens,
+            )
+        self._masked = grammar is not None or not self._mask_table.all()
         # These come with no info by themselves: a mask of V entries a row is dear, and a policy
         # knows from its tokenizer that they are no tokens.
         self._mask_table[:, list(unused_tokens_of(self.tokenizer))] = False
@@ -310,6 +331,7 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
         self._over = np.ones(self.num_envs, dtype=bool)
+        self._grammars = self._grammar and GrammarRows(self._grammar, self.num_envs)
         # Rows whose world could not begin: the start that is tried again, and what went wrong.
         self._held_up: dict[int, tuple[Start, str]] = {}
         self._components = RewardComponents(self._terms, self.num_envs)
@@ -394,6 +416,11 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 infos = self._restart_waiting_rows()
         self._texts.append(moving, actions[moving])
         ended = stopped | self._texts.spent()
+        lost: list[int] = []  # rows whose answer can be no text of the grammar any more
+        if self._grammars is not None:
+            written = np.arange(self.num_envs)[moving], actions[moving], stopped[moving]
+            lost = self._grammars.write(*(values.tolist() for values in written))
+            ended[lost] = True
         # Of rows that a stop string has ended, the text before it.
         until: dict[int, str] = {}
         if self.stop_strings.strings:
@@ -414,6 +441,9 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             rows = ended.nonzero()[0]
             stopped[list(until)] = True
             reasons = [STOP if stop else LENGTH for stop in stopped[rows].tolist()]
+            if self._grammars is not None:
+                reasons = self._grammar_reasons(rows, reasons, lost, until)
+                stopped[lost] = True
             infos = joined(infos, self._finish(rows, ended, reasons, rewards, until))
         if over or some_ended:
             infos |= self._waiting_info()
@@ -428,6 +458,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which tokens may be chosen next, shape (num_envs, V), bool; read-only."""
+        if self._grammars is not None:
+            return self._grammars.masks()
         # Two rows of a table serve all texts: too short to stop, or not. Where all have the same
         # one it is not copied: with 150,000 tokens that takes longer than the rest of the step.
         if self.min_new_tokens == 0:
@@ -457,12 +489,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             "stop_strings": self.stop_strings.strings,
             "min_new_tokens": self.min_new_tokens,
             "action_masks": self._mask_table[1].copy(),
+            **({} if self._grammar is None else {"grammar": self._grammar.grammar}),
         }
 
     @property
     def steps_to_an_end(self) -> int:
         """How many steps it takes at least until some row's episode ends; 1: the next may do."""
-        if self._conversations is not None:
+        if self._conversations is not None or self._grammar is not None:
             return 1
         may_stop = bool(self._is_stop.any()) or bool(self.stop_strings)
         fewest = self.min_new_tokens if may_stop else self.max_new_tokens
@@ -657,6 +690,13 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             lost = [row for row in talk.unsaved(state["conversations"]) if not self._over[row]]
             if lost:
                 self._replay(talk, lost)
+        if self._grammars is not None:  # told the same ids again, each has the same masks
+            for row in range(self.num_envs):
+                if self._over[row]:
+                    self._grammars.end(row)
+                else:
+                    prompt, ids = self._texts.prompts[row], self._texts.answer(row).tolist()
+                    self._grammars.begin(row, self._grammars.begun(prompt.columns, ids))
         self._components.sums[...] = state["component_sums"]
         self.moves += 1
         return self._texts.tokens.copy()
@@ -824,13 +864,41 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
-            masks[rows] = self.action_masks()[rows]
+            every = self.action_masks() if self._grammars is None else None
+            masks[rows] = self._grammars.masks(rows) if every is None else every[rows]
             infos |= masked_info({"action_mask": masks}, ended)
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]
         )
         infos = masked_info({"final_obs": observations, "final_info": infos}, ended)
         return infos | self._begin_or_hold(*self._draw(rows))
+
+    def _grammar_reasons(
+        self,
+        rows: NDArray[np.intp],
+        reasons: Sequence[str],
+        lost: Sequence[int],
+        until: dict[int, str],
+    ) -> list[str]:
+        """By what the answers of `rows` have ended, under their grammars.
+
+        Args:
+            rows: Row numbers.
+            reasons: By what without a grammar.
+            lost: Rows whose answer can be no text of the grammar any more.
+            until: Filled with the text of answers that a stop token has ended where it could not.
+        """
+        assert self._grammars is not None
+        told = []
+        for row, reason in zip(rows.tolist(), reasons, strict=True):
+            unfinished = row in lost or not self._grammars.finished(row)
+            if unfinished and reason == STOP:
+                prompt, ids = self._texts.prompt_tokens(row), self._texts.answer(row)[:-1]
+                text = self._texts.prompts[row].text
+                until[row] = decode_answer(self.tokenizer, prompt.tolist(), ids.tolist(), text)
+            told.append(GRAMMAR_UNFINISHED if unfinished else reason)
+            self._grammars.end(row)
+        return told
 
     def _tell_source(self, rows: NDArray[np.intp], episodes: Sequence[Episode]) -> None:
         """Tell the source of the prompts what the episodes that ended in `rows` were paid."""
@@ -896,11 +964,14 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         ids = [self._first_ids(row, start, begun) for row, start, begun in numbered]
         for row, start, _ in numbered:
             self._check_start(start, f"row {row}")
-        for (row, start, begun), prompt_tokens in zip(numbered, ids, strict=True):
+        texts = [self._begun_text(row, start, begun) for row, start, begun in numbered]
+        for (row, start, begun), prompt_tokens, text in zip(numbered, ids, texts, strict=True):
+            if self._grammars is not None and text is not None:
+                self._grammars.begin(row, text)
             prompt = begun.prompt
             if prompt.tokens is not None and not prompt.text:  # rewards and people want a text
-                text = decode_prompt(self.tokenizer, prompt_tokens.tolist())
-                prompt = replace(prompt, text=text, tokens=prompt_tokens)
+                decoded = decode_prompt(self.tokenizer, prompt_tokens.tolist())
+                prompt = replace(prompt, text=decoded, tokens=prompt_tokens)
             answer = None if start.turns else start.answer
             self._texts.begin(row, prompt, prompt_tokens, answer)
         self._over[rows] = False
@@ -933,6 +1004,23 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
                 "follow from them"
             )
         return ids
+
+    def _begun_text(self, row: int, start: Start, begun: Start) -> Sentence | None:
+        """What an answer that begins so is under its grammar; None without grammars.
+
+        Raises:
+            GrammarError: The record has no grammar that can be used.
+            ResetOptionsError: The beginning that was asked for is none of a text of the grammar.
+        """
+        if self._grammars is None:
+            return None
+        answer = [] if start.answer is None else start.answer.tolist()
+        try:
+            return self._grammars.begun(begun.prompt.columns, answer)
+        except GrammarError as error:
+            if not answer:
+                raise
+            raise ResetOptionsError(f"row {row}: {error}") from error
 
     def _check_start(self, start: Start, name: str) -> None:
         """Refuse a start that leaves nothing to choose, or turns without a world."""

@@ -53,7 +53,7 @@ class Advantage(ABC):
         needs: What it cannot be computed without; the algorithm that takes it then needs it, too.
     """
 
-    needs: Needs = Needs()
+    needs: ClassVar[Needs] = Needs()
 
     @abstractmethod
     def __call__(self, rollout: Rollout) -> Tensor:

@@ -19,6 +19,7 @@ from agents.commands.chat import ChatSettings
 from agents.commands.classifier import ClassifierSettings
 from agents.commands.data import DataSettings
 from agents.commands.demonstrate import DemonstrateSettings
+from agents.commands.distil import DistilSettings
 from agents.commands.dpo import DPOSettings
 from agents.commands.errors import errors_as_messages
 from agents.commands.evaluate import EvaluateSettings
@@ -69,6 +70,7 @@ COMMANDS = {
     "agreement": Command(AgreementSettings, "agents.jobs.agreement"),
     "reward-model": Command(RewardModelSettings, "agents.jobs.reward_model", spreads=True),
     "dpo": Command(DPOSettings, "agents.jobs.dpo", spreads=True),
+    "distil": Command(DistilSettings, "agents.jobs.distil"),
     "classifier": Command(ClassifierSettings, "agents.jobs.classifier"),
     "train": Command(train.TrainSettings, "agents.jobs.train", train.complete, True, spreads=True),
     "live": Command(LiveSettings, "agents.jobs.live"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.commands.options import setting
-from agents.commands.shared import Framed, Machine, Masked, OwnClassifier, Published, Sampling
+from agents.commands.shared import Answering, Framed, Masked, OwnClassifier, Published, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Conversation(Framed, OwnClassifier):
 
 
 @dataclass(frozen=True)
-class ChatMachine(Machine):
+class ChatMachine(Answering):
     """Where and how to compute.
 
     Attributes:

@@ -7,9 +7,9 @@ from agents.commands.options import setting
 from agents.commands.shared import (
     MODEL_AS_JUDGE,
     OWN_FUNCTION,
+    Answering,
     Conversation,
     Judging,
-    Machine,
     Masked,
     OwnClassifier,
     Prompted,
@@ -132,5 +132,5 @@ class EvaluateSettings:
     conversation: Conversation
     measures: Measures
     judging: Judging
-    machine: Machine
+    machine: Answering
     output: Output

@@ -10,6 +10,14 @@ from agents.optimisation.settings import Computation
 OWN_FUNCTION = {"file.py:function": "*:*"}
 """What an option takes beside names, with its pattern."""
 
+GRAMMARS = {
+    "regex:PATTERN": "regex:*",
+    "json:FILE": "json:*",
+    "lark:FILE": "lark:*",
+    "record:COLUMN": "record:*",
+}
+"""What says which texts an answer may be, as `textenv.grammars.load_grammar` reads it."""
+
 MODEL_AS_JUDGE = {"judge:POLICY": "judge:*", "judge:URL#MODEL": "judge:*#*"}
 """A language model that compares answers: a policy, or one behind a server."""
 
@@ -28,6 +36,24 @@ class Device:
 @dataclass(frozen=True)
 class Machine(Computation, Device):
     """Where and how to compute."""
+
+
+@dataclass(frozen=True)
+class Answering(Machine):
+    """Where and how to compute, for policies that only answer.
+
+    Attributes:
+        precision: Number format of the weights and the matrix products: bfloat16 is at least twice
+            as fast on processors and GPUs made for it, and rounds more; int8 keeps the weights
+            inside the layers in eight bits, in a quarter of their memory, by torchao.
+    """
+
+    precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their bounds; of the precisions, int8 is of answers alone."""
+        if self.precision != "int8":
+            super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -146,12 +172,16 @@ class Masked:
             those that end an answer. May be given several times.
         stop_strings: A text that ends an answer, wherever tokens begin and end; it is not part of
             the answer. In bash a line end is $'\n'. May be given several times.
+        grammar: Which texts an answer may be: a regular expression, a file with a JSON schema or
+            with rules of Lark, or the column of the prompts' records that has such a name or a
+            schema. Any text if not given.
     """
 
     min_new_tokens: int = setting(0, minimum=0)
     forbidden_tokens: list[int] = setting([], minimum=0)
     allowed_tokens: list[int] = setting([], minimum=0)
     stop_strings: list[str] = setting([])
+    grammar: str | None = setting(None, metavar="GRAMMAR", others=GRAMMARS)
 
 
 @dataclass(frozen=True, kw_only=True)

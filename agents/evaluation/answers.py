@@ -122,6 +122,7 @@ def evaluate(
     temperature: float = 1.0,
     seed: int = 0,
     answer: Answerer | None = None,
+    drafts: Sequence[NDArray[np.int64]] | None = None,
     on_answers: Callable[[int], object] = lambda count: None,
     before: Evaluation | None = None,
     on_batch: Callable[[Evaluation], object] = lambda so_far: None,
@@ -143,6 +144,9 @@ def evaluate(
             `policies.sampling.sample_gumbel`.
         answer: Answers a batch of prompts in place of `answer_prompts`, with the same arguments:
             `agents.search.BySearch(MCTS())` searches for the best answer to each.
+        drafts: An answer to each prompt that the policy probably gives, such as the `answers` of
+            an earlier checkpoint with the same seed. They are encoded as a whole; the answers are
+            the same without them, up to rounding. Only `answer_prompts` takes them.
         on_answers: Called with the number of answers so far after each batch.
         before: What the last `on_batch` of a call with the same arguments was given: its answers
             are not asked for again.
@@ -173,8 +177,9 @@ def evaluate(
     numbers = numbers_of(ListPrompts(prompts).prompts, seed)
     for begin in range(len(samples), len(prompts), envs.num_envs):
         some = slice(begin, begin + envs.num_envs)
+        ahead = {} if drafts is None else {"drafts": drafts[some]}
         batch = (answer or answer_prompts)(
-            policy, envs, prompts[some], temperature=temperature, generators=numbers[some]
+            policy, envs, prompts[some], temperature=temperature, generators=numbers[some], **ahead
         )
         samples += batch.samples
         answers += [row[chosen] for row, chosen in zip(batch.tokens, batch.mask, strict=True)]
@@ -224,6 +229,7 @@ def answer_prompts(
     *,
     temperature: float,
     generators: Sequence[np.random.Generator],
+    drafts: Sequence[NDArray[np.int64]] | None = None,
 ) -> Answers:
     """Answer each of `prompts` once.
 
@@ -233,6 +239,7 @@ def answer_prompts(
         prompts: At least one prompt.
         temperature: Logits are divided by this; 0 takes the likeliest tokens.
         generators: Source of each prompt's random numbers, those of a world's replies included.
+        drafts: Answers that are probably given; see `Collector.read_ahead`.
 
     Raises:
         PromptError: A prompt cannot be used in `envs`.
@@ -247,6 +254,8 @@ def answer_prompts(
     collector = collector_from(
         policy, envs, starts, temperature, uniforms=uniforms, sampler=sample_gumbel
     )
+    if drafts is not None:
+        collector.read_ahead(dict(zip(seeds, drafts, strict=True)))
     rollout = in_order(collector.collect_episodes(len(starts)))
     tokens, mask, rewards = (
         x.cpu().numpy() for x in (rollout.tokens, rollout.mask, rollout.rewards)

@@ -21,6 +21,7 @@ from textenv import Tokenizer
 from textenv.episode import STOP
 from textenv.errors import PromptTooLongError
 from textenv.frames import ChatTemplate, Frame, ModelTemplate
+from textenv.grammars import Grammar, OfRecord
 from textenv.tokenizers import encode_prompt, stop_tokens_of
 from textenv.tools import Tools, ToolWorld
 from textenv.worlds import Reply, Turn
@@ -46,6 +47,7 @@ class Sampling:
         allowed_tokens: Ids beside which none is chosen, except stop tokens; None allows all.
         stop_strings: Texts that end an answer.
         stop_tokens: Ids that end an answer; the tokenizer's own if None.
+        grammar: Which texts an answer may be; any if None.
     """
 
     max_new_tokens: int = 64
@@ -57,6 +59,7 @@ class Sampling:
     allowed_tokens: Sequence[int] | None = None
     stop_strings: Sequence[str] = ()
     stop_tokens: Sequence[int] | None = None
+    grammar: Grammar | OfRecord | None = None
 
 
 @dataclass

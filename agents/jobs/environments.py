@@ -14,6 +14,8 @@ from textenv import ListPrompts, PromptSource, TextVectorEnv
 from textenv.encoding import PromptEncoder
 from textenv.errors import FrameError, OptionError, PromptTooLongError, UnframedError
 from textenv.frames import CHAT, ChatTemplate, Frame, FrameArgument, ModelTemplate, load_frame
+from textenv.grammars import AnswerGrammar, load_grammar
+from textenv.grammars.refusals import check_grammar
 from textenv.loading import load_object
 from textenv.long_prompts import cut_long, drop_long
 from textenv.masks import forbidden_marks, mask_table, token_marks
@@ -232,7 +234,8 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
     """What may be chosen, as arguments of an environment and of `generate`.
 
     Raises:
-        OptionError: A token is not in the vocabulary of `policy`, or nothing is left to choose.
+        OptionError: A token is not in the vocabulary of `policy`, nothing is left to choose, or the
+            grammar cannot be used.
     """
     shortest, vocab_size = masks.min_new_tokens, policy.vocab_size
     if shortest > max_new_tokens:
@@ -244,6 +247,7 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
         "forbidden_tokens": tuple(masks.forbidden_tokens),
         "allowed_tokens": tuple(masks.allowed_tokens) or None,
         "stop_strings": tuple(masks.stop_strings),
+        "grammar": None if masks.grammar is None else load_grammar(masks.grammar),
     }
     stops = stop_tokens_of(policy.tokenizer)
     try:
@@ -252,6 +256,10 @@ def rules_of(masks: Masked, policy: Policy, max_new_tokens: int) -> dict[str, An
         )
         mask_table(token_marks(stops, vocab_size, "stop_tokens"), forbidden, shortest)
         StopStrings(rules["stop_strings"], tokenizer_of(policy))
+        if rules["grammar"] is not None:
+            check_grammar(shortest, rules["stop_strings"])
+            never = forbidden.nonzero()[0].tolist()
+            AnswerGrammar(rules["grammar"], tokenizer_of(policy), stops, never, max_new_tokens)
     except ValueError as error:
         raise OptionError(str(error)) from error
     return rules

@@ -12,6 +12,7 @@ from agents.commands.shared import Machine, Sharded
 from agents.distribution.gathering import gathered
 from policies import Policy
 from policies.adapter_view import AdapterView
+from policies.compression import int8
 from policies.huggingface.base import TransformersPolicy
 from textenv.errors import DeviceError, OptionError
 
@@ -101,5 +102,13 @@ def to_machine(policy: Policy, machine: Machine) -> Policy:
     """The policy on its device, its weights in the precision that was asked for.
 
     For policies that only answer. Those that learn keep their weights in float32.
+
+    Raises:
+        DeviceError: The device cannot be used.
+        MissingExtraError: int8 was asked for, and torchao is not installed.
     """
-    return policy.to(device_named(machine.device), getattr(torch, machine.precision))
+    device = device_named(machine.device)
+    precision: str = machine.precision
+    if precision == "int8":
+        return int8(policy.to(device))
+    return policy.to(device, getattr(torch, precision))

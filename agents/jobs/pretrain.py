@@ -112,7 +112,7 @@ def run(settings: PretrainSettings) -> None:
         model: Policy = load_policy(policy)
     elif network.policy is None:
         text = settings.text
-        if not any(document.strip() for document in _documents(files)):
+        if not any(document.strip() for document in documents_of(files)):
             raise PromptError(f"there is no text in {' and '.join(map(str, files))}")
         vocabulary = _vocabulary(text.tokenizer, files, text.vocab_size, stages)
         model = new_network(network, vocabulary, settings.machine.seed)
@@ -213,11 +213,11 @@ def _check_same(out: Path, settings: dict[str, str], as_given: dict[str, Any]) -
 
 def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -> Tokenizer:
     if name == "characters":
-        return CharacterTokenizer.of_texts(_documents(files))
+        return CharacterTokenizer.of_texts(documents_of(files))
     if name == "bpe":
         with stages.bar("Vocabulary", vocab_size, "tokens") as advance:
             try:
-                made = train_bpe(_documents(files), vocab_size)
+                made = train_bpe(documents_of(files), vocab_size)
             except TokenizerError as error:
                 raise OptionError(f"--vocab-size {vocab_size}: {error}") from error
             advance(vocab_size)
@@ -225,7 +225,8 @@ def _vocabulary(name: str, files: list[Path], vocab_size: int, stages: Stages) -
     return load_tokenizer(name)
 
 
-def _documents(files: list[Path]) -> Iterator[str]:
+def documents_of(files: list[Path]) -> Iterator[str]:
+    """The documents of files of text."""
     for path in files:
         if path.suffix == ".txt":
             yield read_text(path)
@@ -259,7 +260,7 @@ def _streams(
     for number, some in enumerate(together):
         path = out / (f"text-{number}.tokens" if number else "text.tokens")
         if not resumed:
-            Ranks.found().by_first(partial(write_stream, path, _documents(some), tokenizer))
+            Ranks.found().by_first(partial(write_stream, path, documents_of(some), tokenizer))
         stream = open_stream(path, tokenizer)
         cut = int(len(stream) * (1 - settings.text.held_out))
         _check_length(settings, some, cut, len(stream) - cut)

@@ -339,7 +339,7 @@ def _learner(
         algorithm,
         reference=reference,
         # Soft Q-learning and the losses of preferences have a leash of their own.
-        kl_coef=0.0 if algorithm.needs.reference else s.kl_coef,
+        kl_coef=0.0 if type(algorithm).needs.reference else s.kl_coef,
         n_steps=None if whole else settings.answers.max_new_tokens,
         n_episodes=settings.answers.rows if whole else None,
         learning_rate=partial(falling, s.learning_rate),

@@ -8,6 +8,7 @@ precision         matrix products in bfloat16 or float16
 natural_gradient  TRPO's step
 pretraining_term  PPO-ptx's loss on the pretraining text
 distilling        GKD's divergences from a teacher
+smaller_sampler   rollouts by a smaller copy of the policy
 """
 
 from typing import TYPE_CHECKING

@@ -130,7 +130,7 @@ class Worker:
         if rollout is None:
             return Part(None, {}, state, unsaved, self.collector.world_error)
         rollout = rollout.to("cpu")
-        told = {name: getattr(rollout, name) for name in TOLD}
+        told = {name: getattr(rollout, name) for name in (*TOLD, "mask_size")}
         return Part(
             _each(rollout.arrays(), _array), told, state, unsaved, self.collector.world_error
         )

@@ -49,6 +49,8 @@ METRICS = (
     Metric("policy_loss", "loss/policy", "", "the policy's part of it"),
     Metric("value_loss", "loss/value", "score²", "squared error of the values, halved"),
     Metric("ptx_loss", "loss/ptx", "nats/token", "loss on the pretraining text"),
+    Metric("divergence", "loss/divergence", "nats/token", "from the teacher, on own answers"),
+    Metric("data_divergence", "loss/data_divergence", "nats/token", "the same, on others' answers"),
     Metric("pair_accuracy", "preferences/pair_accuracy", "", "share of the pairs ranked rightly"),
     Metric("margin", "preferences/margin", "nats", "lead of the better answer of a pair"),
     Metric("reference_point", "preferences/reference_point", "nats", "KTO's reference point"),

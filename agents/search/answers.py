@@ -3,6 +3,7 @@
 Environments in which an episode is one answer are supported, with any reward, dense ones and
 wrappers included, budgets, stop tokens and strings, and the masks of `TextVectorEnv`. Worlds, tools
 and games are refused: a search would have to ask them for replies to answers that are not given.
+Grammars are refused too.
 """
 
 import copy
@@ -72,6 +73,11 @@ class SingleAnswers:
             )
         self._envs, self._inner, self.tokenizer = envs, inner, inner.tokenizer
         rules = inner.answer_rules
+        if "grammar" in rules:
+            raise UnmetNeedError(
+                "this environment has a grammar, and a search does not know what it allows behind "
+                "each beginning: leave out grammar=, or sample answers from the policy"
+            )
         self.max_new_tokens: int = rules["max_new_tokens"]
         self._stops = frozenset(rules["stop_tokens"])
         self._min_new_tokens: int = rules["min_new_tokens"]

@@ -37,6 +37,7 @@ def distillation_steps(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     seed: int = 0,
+    fitting: Fitting | None = None,
     **options: Unpack[FitOptions],
 ) -> Iterator[FitStep]:
     """Train `student` to predict as `teacher` does, on random windows of a text.
@@ -52,7 +53,10 @@ def distillation_steps(
         text_weight: Weight of the cross-entropy of the text itself.
         learning_rate: Peak learning rate.
         weight_decay: Weight decay, applied to matrices and embeddings only.
-        seed: Seed of the windows, and of what is dropped.
+        seed: Seed of the windows, and of what is dropped; a step's windows depend on the seed and
+            the step's number alone.
+        fitting: A `Fitting` of your own, to save its state or to continue with a loaded one; it
+            takes the place of `learning_rate`, `weight_decay` and `options`.
         **options: Optimiser, schedule, warm-up, clipping, number type, dropout; see `Fitting`.
 
     Raises:
@@ -66,7 +70,7 @@ def distillation_steps(
             f"window is {width}; the contexts are {teacher.context} and {student.context}, the "
             f"text has {len(stream)} tokens"
         )
-    fitting = Fitting(
+    fitting = fitting or Fitting(
         student,
         steps=steps,
         learning_rate=learning_rate,
@@ -74,8 +78,9 @@ def distillation_steps(
         seed=seed,
         **options,
     )
-    generator = np.random.default_rng(seed)
-    for _ in range(steps):
+    while fitting.done < steps:
+        # A generator for each step: a run that is resumed draws the same windows.
+        generator = np.random.default_rng([seed, fitting.done])
         windows = torch.from_numpy(random_windows(stream, generator, batch_size, width))
         yield fitting.step(
             distillation_loss(teacher, student, some, temperature, text_weight)

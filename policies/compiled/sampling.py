@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from policies.compiled.elementwise import BLOCK, SUMS, ZERO, exp, largest_of
 
+LOWEST = np.float32(-np.inf)
+
 
 @njit(error_model="numpy", cache=True, nogil=True)
 def sample(
@@ -75,3 +77,34 @@ def _sample_some(logits, uniforms, tokens, logprobs, begin, end):  # type: ignor
                     break
         tokens[i] = token
         logprobs[i] = np.float64(row[token] - largest) - np.log(total)
+
+
+@njit(error_model="numpy", cache=True, nogil=True)
+def forbid(logits: NDArray[np.float32], masks: NDArray[np.bool_], threads: int) -> None:
+    """Write minus infinity where a token may not be chosen.
+
+    Args:
+        logits: Shape (n, V).
+        masks: Which tokens may be chosen, shape (n, V), or (1, V) for all rows.
+        threads: How many share the work.
+    """
+    if threads == 1:
+        _forbid_some(logits, masks, 0, len(logits))
+    else:
+        _forbid_in_parts(logits, masks, threads)
+
+
+@njit(error_model="numpy", cache=True, nogil=True, parallel=True)
+def _forbid_in_parts(logits, masks, threads):  # type: ignore[no-untyped-def]
+    n = len(logits)
+    for part in prange(threads):
+        _forbid_some(logits, masks, part * n // threads, (part + 1) * n // threads)
+
+
+@njit(error_model="numpy", cache=True, nogil=True)
+def _forbid_some(logits, masks, begin, end):  # type: ignore[no-untyped-def]
+    """The rows from `begin` to `end`."""
+    for i in range(begin, end):
+        row, mask = logits[i], masks[i if len(masks) > 1 else 0]
+        for v in range(len(row)):
+            row[v] = row[v] if mask[v] else LOWEST

@@ -35,8 +35,9 @@ from textenv.tokenizers import (
     provide_ranks,
     train_bpe,
 )
-from textenv.tokenizers.bpe import WORD_PATTERN, _byte_of_character, _ranks, _train
+from textenv.tokenizers.bpe import WORD_PATTERN, _ranks, _train
 from textenv.tokenizers.rank_files import rank_files
+from textenv.tokenizers.spelling import byte_of_character
 
 STOP = "<|endoftext|>"
 # English, Chinese, accents, emoji with joiners, digits in other scripts, odd white space.
@@ -218,7 +219,7 @@ def test_gpt2_and_r50k_base_are_one_vocabulary(tiktoken_files, tmp_path, monkeyp
     """Rebuild GPT-2's own two files from r50k_base; tiktoken's checksums prove them right."""
     served = load_tokenizer("gpt2")
     ranks = tiktoken.get_encoding("r50k_base")._mergeable_ranks
-    character_of = {byte: character for character, byte in _byte_of_character().items()}
+    character_of = {byte: character for character, byte in byte_of_character().items()}
 
     def spell(token: bytes) -> str:
         return "".join(character_of[byte] for byte in token)
@@ -324,7 +325,7 @@ def trained_twice() -> tuple[HubTokenizer, tiktoken.Encoding]:
 def assert_same_tokens(trained: HubTokenizer, encoding: tiktoken.Encoding, text: str) -> None:
     # The library numbers the 256 bytes in another order, so the bytes of the tokens are compared
     # for them; the merges have the same ids.
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     encoded = trained.encode(text)
     ids = encoding.encode_ordinary(text)
     spelt = [bytes(byte_of[character] for character in token) for token in encoded.tokens]

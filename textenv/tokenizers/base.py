@@ -23,6 +23,8 @@ class Tokenizer(Protocol):
         frame: Ids before and after every prompt; may be left out. See `prompt_frame`.
         is_boundary: A function of an id: whether the text of what stands behind it is the same as
             without it. It may be left out; decoding answers is quicker with it.
+        vocabulary_bytes: A function without arguments: the bytes that each id adds to a text, None
+            for those that are no text. It may be left out; grammars need it. See `bytes_of_tokens`.
         fingerprint: Hex digest of the vocabulary; tokenizers with equal fingerprints give equal ids
             for equal texts.
     """
@@ -75,6 +77,25 @@ def prompt_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]
     """Ids before and after every prompt, such as `<s>` before it; both are empty in most."""
     frame: tuple[tuple[int, ...], tuple[int, ...]] = getattr(tokenizer, "frame", ((), ()))
     return frame
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> list[bytes | None]:
+    """The bytes that each id adds to the text before it, one entry for each of `vocab_size`.
+
+    None stands for ids that are no text: what ends an answer, other special tokens and ids that
+    the vocabulary skips.
+
+    Raises:
+        TokenizerError: The tokenizer does not say, or what an id adds depends on its neighbours.
+    """
+    own = getattr(tokenizer, "vocabulary_bytes", None)
+    if own is None:
+        raise TokenizerError(
+            f"the tokenizer {tokenizer.name!r} does not say which bytes its tokens are: give it a "
+            "method vocabulary_bytes(), or take another one, such as 'bytes'"
+        )
+    of_ids: list[bytes | None] = own()
+    return of_ids
 
 
 def new_file(path: str | os.PathLike[str]) -> Path:

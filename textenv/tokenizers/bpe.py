@@ -15,6 +15,7 @@ import tiktoken
 
 from textenv.errors import TokenizerError
 from textenv.imports import optional
+from textenv.tokenizers.spelling import byte_of_character
 from textenv.tokenizers.tiktoken_ranks import STOP_TEXT, TiktokenTokenizer
 
 # Cuts text into words; no token spans two words. This is GPT-4's pattern (contractions, a word with
@@ -95,16 +96,9 @@ def _train(texts: Iterable[str], size: int, pattern: str, progress: bool) -> Any
 
 def _ranks(tokenizer: Any) -> dict[bytes, int]:
     """Ranks for tiktoken of a trained `tokenizers.Tokenizer`: bytes by value, then the merges."""
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     ids = tokenizer.get_vocab()
     merges = sorted((token for token in ids if len(token) > 1), key=ids.__getitem__)
     tokens = [bytes([byte]) for byte in range(256)]
     tokens += [bytes(byte_of[character] for character in token) for token in merges]
     return {token: rank for rank, token in enumerate(tokens)}
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's spelling of bytes: printable ones stay as they are, the rest follow U+00FF."""
-    prints = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
-    rest = [byte for byte in range(256) if byte not in prints]
-    return {chr(byte): byte for byte in prints} | {chr(256 + i): b for i, b in enumerate(rest)}

@@ -28,6 +28,10 @@ class BytesTokenizer:
             data = bytes(i for i in ids if 0 <= i < 256)
         return data.decode("utf-8", errors="replace")
 
+    def vocabulary_bytes(self) -> list[bytes | None]:
+        """Each id is its byte; the stop token is no text."""
+        return [*(bytes([byte]) for byte in range(256)), None]
+
     def is_boundary(self, token: int) -> bool:
         """Whether no character can continue behind `token`."""
         return token < 128

@@ -67,6 +67,10 @@ class CharacterTokenizer:
             self.alphabet[token] if 0 <= token < len(self.alphabet) else "\N{REPLACEMENT CHARACTER}"
         )
 
+    def vocabulary_bytes(self) -> list[bytes | None]:
+        """Each character in UTF-8; the stop token is no text."""
+        return [*(c.encode("utf-8", errors="replace") for c in self.alphabet), None]
+
     def is_boundary(self, token: int) -> bool:
         """No token says anything about another one."""
         return True

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 from textenv.errors import TokenizerError, TokenizerUnavailableError
 from textenv.imports import optional
 from textenv.tokenizers.base import new_file
+from textenv.tokenizers.spelling import byte_of_character
 
 FORMAT = "textenv hugging face 1"
 
@@ -272,6 +274,29 @@ class HuggingFaceTokenizer:
         ends = {*map(chr, range(33, 127)), *map(chr, range(0x100, 0x122))}
         return frozenset(token for name, token in vocabulary.items() if name[-1:] in ends)
 
+    def vocabulary_bytes(self) -> list[bytes | None]:
+        """The bytes that each id adds behind other text; None for special tokens.
+
+        Raises:
+            TokenizerError: How the library decodes is not known to join bytes, as with WordPiece.
+        """
+        rules = json.loads(self._tokenizer.to_str()) if self._is_fast else {}
+        spelling = spelling_of(rules.get("decoder"))
+        if spelling is None:
+            raise TokenizerError(
+                f"the tokens of {self.name!r} are no bytes that are put one behind the other (its "
+                f"decoder is {(rules.get('decoder') or {}).get('type')}): take a model with a "
+                "vocabulary of byte-level BPE or SentencePiece"
+            )
+        added = {token["id"]: token for token in rules["added_tokens"]}
+        of_ids: list[bytes | None] = [None] * self.vocab_size
+        for text, token in self._tokenizer.get_vocab().items():
+            if token not in added:
+                of_ids[token] = spelling(text)
+            elif not added[token]["special"]:
+                of_ids[token] = text.encode()
+        return of_ids
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the vocabulary and of the rules that apply it."""
@@ -328,6 +353,33 @@ class HuggingFaceTokenizer:
 
     def __repr__(self) -> str:
         return f"HuggingFaceTokenizer({self.name!r}, vocab_size={self.vocab_size})"
+
+
+def spelling_of(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes | None] | None:
+    """From a token as a vocabulary spells it to its bytes; None if tokens are not joined bytes.
+
+    Args:
+        decoder: The decoder in a file of the library tokenizers.
+    """
+    steps = [] if decoder is None else decoder.get("decoders", [decoder])
+    kinds = {step["type"] for step in steps}
+    if "ByteLevel" in kinds:
+        byte_of = byte_of_character()
+        return lambda text: (
+            bytes(byte_of[c] for c in text) if byte_of.keys() >= set(text) else text.encode()
+        )
+    spaces = [s["pattern"].get("String") for s in steps if s["type"] == "Replace"]
+    spaces += [s["replacement"] for s in steps if s["type"] == "Metaspace"]
+    if len(spaces) != 1 or not kinds <= {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}:
+        return None
+    space, falls_back = spaces[0], "ByteFallback" in kinds
+
+    def of_piece(text: str) -> bytes:
+        if falls_back and re.fullmatch(r"<0x[0-9A-F]{2}>", text):
+            return bytes([int(text[3:5], 16)])
+        return text.replace(space, " ").encode("utf-8", errors="replace")
+
+    return of_piece
 
 
 def special_tokens(tokenizer: Any) -> set[int]:

@@ -59,6 +59,13 @@ class TiktokenTokenizer:
         """Whether no character can continue behind `token`."""
         return self._token_bytes(token)[-1] < 128
 
+    def vocabulary_bytes(self) -> list[bytes | None]:
+        """The bytes of each id; None for special tokens and those that stand for nothing."""
+        of_ids: list[bytes | None] = [None] * self.vocab_size
+        for token, rank in self._encoding._mergeable_ranks.items():
+            of_ids[rank] = token
+        return of_ids
+
     def _token_bytes(self, token: int) -> bytes:
         try:
             return self._encoding.decode_single_token_bytes(token)

@@ -300,3 +300,16 @@ def test_ways_that_cannot_be_are_refused(shots, line, message):
     ran = ask("long", "--judge", "my.py:judge", *line)
     assert ran.exit_code in (1, 2)
     assert message in ran.output, ran.output
+
+
+def test_weights_of_eight_bits_answer_and_do_not_learn(folder):
+    pytest.importorskip("torchao")
+    common = ("one", "--reward", "my.py:length", "--text", "held.txt")
+    shown = []
+    for name in ("float32", "int8"):
+        result = run(*common, "--precision", name, "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        shown.append(json.loads((folder / "out.json").read_text())[0]["perplexity"])
+    assert shown[0] != shown[1] == pytest.approx(shown[0], rel=1e-2)
+    refused = run_command("train", "--precision", "int8")
+    assert refused.exit_code == 2 and "int8" in refused.output

@@ -249,6 +249,9 @@ def test_what_cannot_be_searched_is_refused():
     with pytest.raises(UnmetNeedError, match="world"):
         talk = environment(prompts=None, reward=None, world=Echo, max_turns=2, max_prompt_tokens=1)
         searched(MCTS(), envs=talk)
+    with pytest.raises(UnmetNeedError, match="grammar"):
+        written = environment(tokenizer="bytes", grammar="regex:[ab]*")
+        searched(MCTS(), envs=written, policy=small_policy(letters=256))
     with pytest.raises(VocabularyMismatchError, match="4"):
         searched(MCTS(), policy=small_policy(letters=3))
     with pytest.raises(UnmetNeedError, match="cannot stop anywhere"):

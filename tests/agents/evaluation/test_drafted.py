@@ -1,0 +1,65 @@
+"""Evaluation with an earlier checkpoint's answers as drafts."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from agents.evaluation import compare, evaluate
+from policies import Policy, TransformerConfig, TransformerPolicy
+from textenv import Prompt, TextVectorEnv
+
+ASKED = [Prompt(text) for text in ("ab", "c", "de", "ab", "f")]
+
+
+def envs(rows=2):
+    return TextVectorEnv(
+        rows,
+        prompts=["unused"],
+        reward=lambda episodes: [float(len(e.tokens)) for e in episodes],
+        max_new_tokens=20,
+        stop_tokens=tuple(range(0, 256, 16)),
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoints():
+    shape = TransformerConfig(envs().pad_token, context=32, n_layer=2, n_head=2, n_embd=16)
+    first = TransformerPolicy(shape, seed=1, tokenizer=envs().tokenizer)
+    with torch.no_grad():
+        first.transformer.token_embedding.weight.mul_(10)
+    second, noise = copy.deepcopy(first), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.add_(0.1 * weight.abs().mean() * torch.randn(weight.shape, generator=noise))
+    return {"first": first, "second": second}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_the_answers_are_those_without_drafts(checkpoints, temperature):
+    first = evaluate(checkpoints["first"], envs(), ASKED, temperature=temperature)
+    second = checkpoints["second"]
+    plain, drafted = (
+        evaluate(second, envs(), ASKED, temperature=temperature, drafts=drafts)
+        for drafts in (None, first.answers)
+    )
+    assert drafted.samples == plain.samples
+    np.testing.assert_allclose(drafted.logprobs, plain.logprobs, atol=1e-4)
+    if temperature:
+        assert drafted.samples != first.samples
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_row_is_compared_by_drafts(checkpoints, rows, monkeypatch):
+    lengths, read = [], Policy.last_hidden
+
+    def last_hidden(policy, observations, cache=None):
+        lengths.append(cache is not None and cache.drafts is not None)
+        return read(policy, observations, cache)
+
+    monkeypatch.setattr(Policy, "last_hidden", last_hidden)
+    table = compare(checkpoints, lambda policy: envs(rows), ASKED)
+    assert any(lengths) == (rows == 1)
+    for row, policy in zip(table, checkpoints.values(), strict=True):
+        np.testing.assert_array_equal(row.scores, evaluate(policy, envs(2), ASKED).scores)
