@@ -23,6 +23,7 @@ from .algorithms import (
     REINFORCEPlusPlus,
     RewardWeightedRegression,
     SoftQLearning,
+    TreePO,
     VinePPO,
 )
 from .collector import Collector
@@ -67,6 +68,7 @@ __all__ = [
     "SoftQLearning",
     "TensorBoardLogger",
     "Trainer",
+    "TreePO",
     "Update",
     "VinePPO",
     "losses",

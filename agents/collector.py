@@ -118,7 +118,7 @@ class Collector:
         self._uniforms = np.empty(shape)
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
-        self._drafts: Mapping[int, NDArray[np.int64]] = {}
+        self._drafts: Mapping[int | None, NDArray[np.int64]] = {}
         self._begin_episodes(self._rows, infos)
         self._open: dict[str, NDArray[Any]] = {
             "actions": np.zeros(shape, dtype=np.int64),
@@ -262,6 +262,19 @@ class Collector:
         rollout = in_order(self._rollout(together_in_order(self.ranks.objects(played))))
         return replace(rollout, groups=rollout.groups // n)
 
+    def branch(self, rollout: Rollout, at: Sequence[tuple[int, int]], n: int = 1) -> Rollout:
+        """A rollout with n continuations from each of the given places of its sequences.
+
+        The whole is one rollout that knows its tree; see `Rollout.branched` and `collect_from`,
+        whose errors it raises.
+
+        Args:
+            rollout: From this collector, or from `branch` itself: trees grow level by level.
+            at: Pairs of a sequence and of the place of a token that was chosen in it.
+            n: Continuations from each place.
+        """
+        return rollout.branched(at, n, self.collect_from)
+
     def play_all(self, n_episodes: int) -> Closed:
         """The sequences of so many episodes, of an environment that plays no more than these."""
         while len(self._closed) < n_episodes:
@@ -361,7 +374,7 @@ class Collector:
             self._uniforms[row] = self._numbers_for(row, int(number))
             self._give_draft(row)
 
-    def read_ahead(self, drafts: Mapping[int, NDArray[np.int64]]) -> Drafts:
+    def read_ahead(self, drafts: Mapping[int | None, NDArray[np.int64]]) -> Drafts:
         """Encode whole answers that are probably coming; the choices stay what they are.
 
         It pays where few rows play and most of a draft is what the policy chooses, since one pass
@@ -374,19 +387,21 @@ class Collector:
         Returns:
             What counts how much of them was kept.
         """
-        self._drafts, self.cache.drafts = drafts, Drafts(*self.cache.shape)
+        self._drafts, ahead = drafts, Drafts(*self.cache.shape)
+        self.cache.drafts = ahead
         for row in self._rows.tolist():
             self._give_draft(row)
-        return self.cache.drafts
+        return ahead
 
     def _give_draft(self, row: int) -> None:
         """Let the episode that has begun in `row` have its draft, if there is one."""
         start, ahead = self._starts[row], self.cache.drafts
-        if ahead is None or start is None or start.episode_seed not in self._drafts:
+        draft = None if start is None else self._drafts.get(start.episode_seed)
+        if ahead is None or draft is None:
             return
-        text = self._observations[row]
-        prompt = text[text != self.policy.pad_token]
-        ahead.give(row, np.concatenate([prompt, self._drafts[start.episode_seed]]))
+        text, begun = self._observations[row], self._prompt_lengths[row]
+        prompt = text[:begun] if begun >= 0 else text[text != self.policy.pad_token]
+        ahead.give(row, np.concatenate([prompt, draft]))
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         """The random numbers of episode `number`, which begins in `row`, one for each place."""

@@ -86,6 +86,9 @@ class Rollout:
             from an environment that cannot play on from anywhere.
         texts: What the environment says the answer is in words, S of them; empty while it runs.
         progress: Share of the training that was done when it is learned from, 0 to 1.
+        parents: Of a tree of answers the sequence that each one branches off, shape (S,), int64; -1
+            for one that does not, or whose parent is not here. It does so before its own first
+            chosen token. None if there is no tree; see `branched`.
     """
 
     tokens: Tensor
@@ -117,6 +120,7 @@ class Rollout:
     starts: tuple[Start, ...] | None = None
     texts: tuple[str, ...] | None = None
     progress: float = 0.0
+    parents: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -207,6 +211,51 @@ class Rollout:
         ids = self.tokens[sequence, :position].cpu().numpy()
         return self.starts[sequence].grown(ids, turns)
 
+    def branched(
+        self,
+        at: Sequence[tuple[int, int]],
+        n: int,
+        collect_from: Callable[[Sequence[Start], int], Rollout],
+    ) -> Rollout:
+        """These sequences, and behind them n continuations from each of the given places.
+
+        A continuation's mask holds its own tokens alone, so that every token of the tree is chosen
+        once. Its group is that of its parent. One without a score is left out.
+
+        Args:
+            at: Pairs of a sequence and of the place of a token that was chosen in it; the
+                continuations choose another one there. The sequence may be a continuation itself.
+            n: Continuations from each place.
+            collect_from: Plays on from starts, such as `collector.collect_from`.
+
+        Returns:
+            A rollout with `parents`.
+
+        Raises:
+            ValueError: A place holds no token that was chosen, or the continuations lack a field
+                that this rollout has, such as `ref_logprobs`.
+            UnmetNeedError: The environment cannot play on from anywhere.
+        """
+        parents = self.parents
+        if parents is None:
+            parents = torch.full_like(self.groups, -1)
+        trunk = dataclasses.replace(self, parents=parents)
+        if not at:
+            return trunk
+        played = collect_from([self.start(sequence, place) for sequence, place in at], n)
+        played = played.select((~played.scores.isnan()).nonzero().squeeze(1))
+        if not len(played):
+            return trunk
+        of = torch.tensor([sequence for sequence, _ in at], device=parents.device)[played.groups]
+        if self.prompt_lengths is not None:
+            played = dataclasses.replace(played, prompt_lengths=self.prompt_lengths[of])
+        joined = Rollout.cat([trunk, dataclasses.replace(played, parents=of)])
+        return dataclasses.replace(
+            joined,
+            groups=torch.cat([self.groups, self.groups[of]]),
+            parents=torch.cat([parents, of]),
+        )
+
     @staticmethod
     def from_log(tokens: Tensor, mask: Tensor, scores: Tensor, groups: Tensor) -> Rollout:
         """Finished answers about which nothing else is known, for losses without old probabilities.
@@ -259,7 +308,7 @@ class Rollout:
         """These sequences alone, cut to the longest of them; `sequences` is (k,) int64."""
         # Up to the last chosen token: what stands behind it is never read.
         places = torch.arange(self.mask.shape[1], device=self.mask.device)
-        length = int((self.mask[sequences] * places).max()) + 1
+        length = int((self.mask[sequences] * places).max()) + 1 if len(sequences) else 0
         parts: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -268,6 +317,10 @@ class Rollout:
             elif value is not None and field.name not in ("mask_table", "mask_size", "progress"):
                 chosen = _each(value, lambda array: array[sequences])
                 parts[field.name] = _each(chosen, lambda a: a[:, :length] if a.dim() == 2 else a)
+        if self.parents is not None:  # those that are not selected are not here
+            now = torch.full((len(self) + 1,), -1, device=sequences.device)  # the last entry: none
+            now[sequences] = torch.arange(len(sequences), device=sequences.device)
+            parts["parents"] = now[parts["parents"]]
         return dataclasses.replace(self, **parts)
 
     def with_answers_of_others(self, context: int) -> Rollout:
@@ -317,7 +370,7 @@ class Rollout:
         tables = [r.mask_table for r in rollouts if r.mask_table is not None]
         sizes = [r.mask_size for r in rollouts if r.mask_size is not None]
         parts: list[dict[str, Tensor]] = []
-        first_group = first_mask = 0
+        first_group = first_mask = first_sequence = 0
         for rollout in rollouts:
             arrays = rollout.arrays()
             arrays.pop("endings", None)
@@ -326,6 +379,10 @@ class Rollout:
             # Both numberings start at 0 in every rollout: shifted, they cannot be confused.
             arrays["groups"] = arrays["groups"] + first_group
             first_group = int(arrays["groups"].max()) + 1
+            if rollout.parents is not None:
+                there = rollout.parents >= 0
+                arrays["parents"] = (rollout.parents + first_sequence).where(there, -1)
+            first_sequence += len(rollout)
             if tables and rollout.mask_table is None:  # no mask: every token could be chosen
                 arrays["mask_ids"] = torch.zeros_like(rollout.tokens)
                 arrays["mask_table"] = torch.full_like(tables[0][:1], 255 if sizes else 1)

@@ -4,17 +4,20 @@ The teacher is what `textenv recipe --size large --budget 0.6` makes with PPO. S
 quarter of its parameters and its vocabulary, begin with new weights, and read as much text as it
 did. Judge and prompts are the recipe's: AFINN, and openings of held-out sentences.
 
-- SFT: pretrained on the text, then fine-tuned on answers of the teacher, which are sampled once.
+- SFT: pretrained on the text, then fine-tuned on answers of the teacher, which are sampled once, at
+  the temperature at which all answer. Its own answers are therefore sharpened a second time.
 - text: learns the teacher's distributions on the text (temperature 2).
 - on-policy: the one before, and then `GKD` on its own answers.
 - pruned: half of the teacher's weights inside the layers are zeros.
 
-Size is that of the weights in memory. Speed is tokens a second of answers to 96 prompts at a time
-and to one, as a ratio to the teacher's, interleaved.
+Size is that of the weights in memory. The KL to the teacher is that of a token in the model's own
+answers. Speed is tokens of answers a second of processor time, 96 and 1 at a time, as a ratio to
+the teacher's, interleaved. Students are kept in the folder.
 
 Run: taskset -c 0 python -m benchmarks.compression --threads 1 [--folder FOLDER]
 """
 
+import copy
 import statistics
 import sys
 import time
@@ -27,18 +30,19 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from agents import GKD, Learner
+from agents import GKD, Collector, Learner, Trainer, losses
 from agents.evaluation import bootstrap_interval, perplexity
 from agents.feedback import sample_answers
 from agents.jobs.recipe.pipeline import Recipe
 from agents.jobs.recipe.settings import Settings
 from agents.jobs.recipe.staged import some
+from agents.optimisation.distilling import divergences
 from agents.optimisation.settings import falling
 from agents.runs.stages import Stages
 from agents.supervised import Example, pretraining_steps, sft_steps
 from agents.supervised.distillation import distillation_steps
 from agents.supervised.pretraining import steps_of_tokens
-from benchmarks.common import command_line, interleaved, median, report
+from benchmarks.common import command_line, interleaved, ratio, report
 from policies import Policy, TransformerConfig, TransformerPolicy, generate_tokens
 from policies.compression import bytes_of, int8, products, pruned
 from textenv.tokenizers import encode_prompt
@@ -146,15 +150,31 @@ def judged(recipe: Recipe, policy: Policy) -> list[float]:
     ]
 
 
-def rate_of(policy: Policy, ids: Sequence[Sequence[int]], length: int) -> Any:
-    """Tokens a second of answers to all prompts together."""
+def rate_of(policy: Policy, ids: Sequence[Sequence[int]], rows: int, length: int) -> Any:
+    """Tokens of answers a second of processor time, `rows` answers at a time."""
 
     def run() -> float:
-        begin = time.perf_counter()
-        found = generate_tokens(policy, ids, length, generator=np.random.default_rng(0))
-        return sum(map(len, found)) / (time.perf_counter() - begin)
+        begin, tokens = time.process_time(), 0
+        for first in range(0, len(ids), rows):
+            some_ids = ids[first : first + rows]
+            found = generate_tokens(policy, some_ids, length, generator=np.random.default_rng(0))
+            tokens += sum(map(len, found))
+        return tokens / (time.process_time() - begin)
 
     return run
+
+
+@torch.no_grad()
+def kl_to(recipe: Recipe, teacher: Policy, policy: TransformerPolicy) -> float:
+    """KL(policy || teacher) of a token in the policy's own answers, in nats, by whole laws."""
+    s = recipe.settings
+    prompts = [prompt.text for prompt in recipe.evaluation_prompts()]
+    envs = recipe.environment(policy, lambda episodes: [0.0] * len(episodes), prompts)
+    rollout = Collector(policy, envs, s.temperature, seed=6).collect_steps(4 * s.max_new_tokens)
+    trainer = Trainer(new_student(recipe, 0), GKD(), reference=teacher, temperature=s.temperature)
+    trainer.policy = policy  # which may be frozen: nothing is trained
+    _, found = divergences(trainer, rollout, 1.0)
+    return float(losses.masked_mean(found, rollout.mask))
 
 
 def rows_of(
@@ -165,10 +185,10 @@ def rows_of(
     ids = [encode_prompt(recipe.vocabulary(), p.text) for p in recipe.evaluation_prompts()[:96]]
     many, one = (
         interleaved(
-            {name: rate_of(policy, asked, s.max_new_tokens) for name, policy in models.items()},
+            {n: rate_of(policy, asked, rows, s.max_new_tokens) for n, policy in models.items()},
             repeats,
         )
-        for asked in (ids, ids[:1])
+        for asked, rows in ((ids, 96), (ids[:8], 1))
     )
     text = recipe.stream("held_out")
     of_teacher, rows = np.array(judged(recipe, models["teacher"])), []
@@ -184,8 +204,9 @@ def rows_of(
                 "share of the teacher's": f"{scores.mean() / of_teacher.mean():.2f} "
                 f"[{low:.2f}, {high:.2f}]",
                 "perplexity": perplexity(policy, text),
-                "speed, 96 rows": median(many[name]) / median(many["teacher"]),
-                "speed, 1 row": median(one[name]) / median(one["teacher"]),
+                "KL to the teacher": kl_to(recipe, models["teacher"], policy),
+                "speed, 96 rows": ratio(many, name, "teacher"),
+                "speed, 1 row": ratio(one, name, "teacher"),
                 "seconds": seconds.get(name, 0.0),
             }
         )
@@ -221,11 +242,25 @@ def main() -> None:
         seconds[name] = time.process_time() - begin
         return made
 
-    add("student, SFT on the teacher's answers", lambda: by_answers(recipe, teacher, seed))
-    read = add("student, distilled on text", lambda: by_text(recipe, teacher, seed))
-    student = new_student(recipe, seed)
-    student.load_state_dict(read.state_dict())
-    add("the same, on-policy", lambda: on_policy(recipe, teacher, student, seed))
+    def kept(name: str, make: Any) -> Any:
+        """A student of an earlier run with this folder, or a new one."""
+        folder = arguments.folder / f"{name}-{seed}"
+        if not folder.exists():
+            make().save(folder)
+        return TransformerPolicy.load(folder)
+
+    add(
+        "student, SFT on the teacher's answers",
+        lambda: kept("sft", lambda: by_answers(recipe, teacher, seed)),
+    )
+    read = add(
+        "student, distilled on text", lambda: kept("text", lambda: by_text(recipe, teacher, seed))
+    )
+    student = copy.deepcopy(read)
+    add(
+        "the same, on-policy",
+        lambda: kept("own", lambda: on_policy(recipe, teacher, student, seed)),
+    )
     add("int8 weights", lambda: int8(teacher))
     add("int8 products", lambda: int8(teacher, products))
     for share in (0.25, 0.5):

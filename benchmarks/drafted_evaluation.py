@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.collector import collector_from, in_order
-from benchmarks.common import command_line, interleaved, make_policy, ratio, report, timed
+from benchmarks.common import Ids, command_line, interleaved, make_policy, ratio, report, timed
 from policies import Policy
 from policies.checkpoint import open_policy
 from policies.observations import padded_rows
@@ -154,7 +154,7 @@ def measured(
             reward=lambda episodes: [0.0] * len(episodes),
             tokenizer=policy.tokenizer,
             max_new_tokens=tokens,
-            **({"stop_tokens": ()} if policy.tokenizer.stop_token is None else {}),
+            stop_tokens=() if isinstance(policy.tokenizer, Ids) else None,
         )
 
     signs = direction(policy, texts)

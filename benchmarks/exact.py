@@ -119,6 +119,12 @@ LEASHED = {
         "REINFORCE++": (algorithms.REINFORCEPlusPlus(), 100),
         "OffPolicyGradient": (algorithms.OffPolicyGradient(), 100),
         "VinePPO": (algorithms.VinePPO(continuations=4, step_tokens=1), 60),
+        "TreePO": (algorithms.TreePO(segment_tokens=1), 40),
+        "TreePO by changes": (algorithms.TreePO(segment_tokens=1, credit="tree_changes"), 40),
+        "TreePO, one left out": (
+            algorithms.TreePO(segment_tokens=1, credit="tree_leave_one_out"),
+            40,
+        ),
     }.items()
 } | {"SoftQLearning": Setting(algorithms.SoftQLearning(beta=BETA), learning_rate=6e-3, updates=60)}
 """Algorithms with a KL leash of `BETA`, compared with the closed form."""

@@ -23,8 +23,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from benchmarks.common import command_line, report
-from benchmarks.corrections import BEGINNINGS, CHOSEN, LETTERS, PLACES, REFERENCE, SCORES
-from benchmarks.exact import MASK
+from benchmarks.corrections import BEGINNINGS, CHOSEN, PLACES, REFERENCE, SCORES
+from benchmarks.exact import LETTERS, MASK
 
 V, DISTANCES = LETTERS + 1, (0.02, 0.2, 2.0)
 LENIENCE = math.exp(0.5)

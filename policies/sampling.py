@@ -122,9 +122,7 @@ def sample_gumbel(
     # Infinitely late at weight 0; a row of NaN has any token.
     chosen = (-torch.log1p(-w) / weights).argmin(-1, keepdim=True)
     of_chosen = less.gather(1, chosen).double() - weights.double().sum(-1, keepdim=True).log()
-    found = (chosen.squeeze(1), of_chosen.squeeze(1).float())
-    tokens, logprobs = (x.cpu().numpy() for x in found)
-    return tokens, logprobs
+    return chosen.squeeze(1).cpu().numpy(), of_chosen.squeeze(1).float().cpu().numpy()
 
 
 def _noise(keys: NDArray[np.uint64], vocab_size: int, device: torch.device) -> Tensor:

@@ -107,6 +107,7 @@ def test_every_example_is_run_here():
         "docs/networks.md",
         "docs/data.md",
         "docs/more_than_one_process.md",
+        "docs/search_and_trees.md",
     ],
 )
 def test_snippets_run_one_after_the_other(page, tmp_path):

@@ -9,6 +9,7 @@ from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
 from agents.algorithms.ratios import CISPO, GSPO
+from agents.algorithms.trees import TreePO
 from agents.algorithms.trpo import TRPO
 from agents.algorithms.vine import VinePPO
 
@@ -35,5 +36,6 @@ __all__ = [
     "REINFORCEPlusPlus",
     "RewardWeightedRegression",
     "SoftQLearning",
+    "TreePO",
     "VinePPO",
 ]

@@ -19,6 +19,7 @@ Credit: TypeAlias = str | Callable[..., Any]
 
 BY_VALUES = ("gae", "gae_by_turn", "gae_by_answer")
 BY_COMPARISON = ("by_answer", "by_turn")
+BY_TREE = ("tree_ancestors", "tree_changes", "tree_leave_one_out")
 
 
 def credit_field(names: tuple[str, ...]) -> Any:
@@ -36,7 +37,7 @@ def check_credit(credit: Credit, names: tuple[str, ...]) -> None:
         ObjectNotFoundError: The module or file, or the function in it, does not exist.
     """
     # Ours of the other kind: values and comparisons are given different things.
-    others = {*BY_VALUES, *BY_COMPARISON} - {*names}
+    others = {*BY_VALUES, *BY_COMPARISON, *BY_TREE} - {*names}
     known = {name for name in others if credit in (name, getattr(returns, name))}
     if (callable(credit) and not known) or credit in names:
         return

@@ -11,6 +11,7 @@ from agents.algorithms.ppo import PPO, PPOPenalty
 from agents.algorithms.preferences import DPO, IPO, KTO
 from agents.algorithms.pretraining_mix import PPOPtx
 from agents.algorithms.ratios import CISPO, GSPO
+from agents.algorithms.trees import TreePO
 from agents.algorithms.trpo import TRPO
 from agents.algorithms.vine import VinePPO
 from textenv.errors import OptionError
@@ -36,6 +37,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "reward-weighted-regression": RewardWeightedRegression,
     "rloo": RLOO,
     "soft-q-learning": SoftQLearning,
+    "tree-po": TreePO,
     "trpo": TRPO,
     "vine-ppo": VinePPO,
 }

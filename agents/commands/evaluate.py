@@ -22,6 +22,9 @@ from agents.commands.shared import (
 JUDGES = ("afinn", "textblob", "chinese", "terminal")
 """Keys of `agents.evaluation.JUDGES`, which needs torch and is not imported here; and a person."""
 
+SEARCHES = ("sample", "best-of-n", "best-first", "mcts")
+"""Keys of `agents.jobs.searches`, which needs torch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers(Prompted, Sampling, Masked, Published):
@@ -69,6 +72,27 @@ class Asking:
     description: str = ""
     reasoning: bool = False
     wordings: Path | None = setting(None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How to look for better answers than samples are.
+
+    Attributes:
+        search: Look for the answer that the reward likes best, instead of sampling one: by Monte
+            Carlo tree search, best-first, or among samples (best-of-n). May be given several times,
+            for one row each; 'sample' is the row without a search.
+        expansions: Beginnings of answers that a search reads for each prompt, or samples of
+            best-of-n.
+        by_value: Judge beginnings by the value head, which PPO and A2C train, instead of by a
+            sampled continuation that is scored.
+        moves: Tokens that are looked at behind each beginning, the likeliest.
+    """
+
+    search: list[str] = setting([], names=SEARCHES)
+    expansions: int = setting(64, minimum=1)
+    by_value: bool = False
+    moves: int = setting(16, minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +148,14 @@ class EvaluateSettings:
 
     Give at least one of --reward, --reward-model and --judge, or a --world that pays. Wins are
     against the first policy, with 95% intervals over prompts, as they are and as they would be if
-    answers were equally long; those against each other are in the file of --json.
+    answers were equally long; those against each other are in the file of --json. How much higher a
+    policy scores ("above" the first) is estimated from answers on the same random numbers that
+    both policies have read.
     """
 
     answers: Answers
     asking: Asking
+    searching: Searching
     conversation: Conversation
     measures: Measures
     judging: Judging

@@ -42,12 +42,12 @@ def timeout() -> timedelta | None:
     if told is None:
         return None
     try:
-        seconds = float(told)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
+        found = timedelta(seconds=float(told))
+    except (ValueError, OverflowError):  # centuries are too much, too
+        found = timedelta()
+    if found <= timedelta():
         raise OptionError(f"{TIMEOUT} is {told!r}; it is a number of seconds, above 0")
-    return timedelta(seconds=seconds)
+    return found
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from agents.evaluation.continuations import (
     score_tokens,
     text_perplexities,
 )
+from agents.evaluation.differences import Pairs, balanced, difference, fitted
 from agents.evaluation.groups import GroupBias, about_groups, group_bias
 from agents.evaluation.intervals import Interval, bootstrap_interval, mean_interval, win_rate
 from agents.evaluation.judges import (
@@ -45,6 +46,7 @@ from agents.evaluation.judges import (
     textblob_judge,
 )
 from agents.evaluation.length_control import length_controlled_win_rate
+from agents.evaluation.numbers import numbers_of
 from agents.evaluation.prompting import (
     LAYOUT,
     Layout,
@@ -98,6 +100,7 @@ __all__ = [
     "Layout",
     "OptionScores",
     "PairJudge",
+    "Pairs",
     "Perplexities",
     "Query",
     "Question",
@@ -121,6 +124,7 @@ __all__ = [
     "ask",
     "ask_for_answer",
     "assistant_exam",
+    "balanced",
     "best_of_n",
     "best_of_n_kl",
     "bootstrap_interval",
@@ -133,11 +137,13 @@ __all__ = [
     "compare_ways",
     "comparison_table",
     "conduct_tables",
+    "difference",
     "distinct_n",
     "evaluate",
     "examine",
     "extract_answer",
     "few_shot",
+    "fitted",
     "gain",
     "group_bias",
     "in_wordings",
@@ -148,6 +154,7 @@ __all__ = [
     "load_judge",
     "majority",
     "mean_interval",
+    "numbers_of",
     "perplexity",
     "profanity_words",
     "read_wordings",

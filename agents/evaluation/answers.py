@@ -153,13 +153,18 @@ def evaluate(
         on_batch: Called with the evaluation so far after each batch.
 
     Raises:
-        ValueError: There are no prompts.
+        ValueError: There are no prompts, or another number of drafts.
         PromptError: A prompt cannot be used in `envs`.
         RewardError: The reward failed.
         WorldError: The world failed in all conversations.
     """
     if not prompts:
         raise ValueError("there are no prompts to answer")
+    if drafts is not None and len(drafts) != len(prompts):
+        raise ValueError(
+            f"there are {len(drafts)} drafts and {len(prompts)} prompts: give one for each, such "
+            "as the answers of an evaluation on the same prompts"
+        )
     nothing = np.zeros(0)
     before = before or Evaluation([], [], nothing, nothing)
     samples, answers = list(before.samples), list(before.answers)

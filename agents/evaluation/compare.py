@@ -8,14 +8,14 @@ or a policy that was prompted in another way.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from agents.evaluation.answers import Evaluation, evaluate
+from agents.evaluation.answers import Answerer, Evaluation, evaluate
 from agents.evaluation.differences import Pairs, fitted
 from agents.evaluation.intervals import (
     Interval,
@@ -102,6 +102,7 @@ def compare(
     refusal_judge: RefusalJudge = refuses,
     temperature: float = 1.0,
     seed: int = 0,
+    answer: Mapping[str, Answerer | None] | None = None,
     on_answers: Callable[[int], object] = lambda count: None,
     before: Mapping[str, Evaluation] | None = None,
     on_batch: Callable[[str, Evaluation], object] = lambda row, so_far: None,
@@ -130,6 +131,8 @@ def compare(
         refusal_judge: Whether an answer declines.
         temperature: Logits are divided by this before sampling.
         seed: Seed of the sampling.
+        answer: Who answers, by the names of further rows, such as `agents.search.BySearch(MCTS())`;
+            None samples.
         on_answers: Called with the number of answers of all policies after each batch.
         before: What the last `on_batch` of an earlier call with the same arguments was given, by
             the names of the rows.
@@ -147,23 +150,25 @@ def compare(
     drafts: dict[tuple[str, str], Sequence[NDArray[np.int64]]] = {}
     for name, policy in policies.items():
         surprise = None if stream is None else perplexity(policy, stream(policy), window)
-        for way, asked in ways.items():
-            title, envs = row_name(name, way), environment(policy)
+        for (way, asked), (by, answers) in product(ways.items(), (answer or {"": None}).items()):
+            title, envs = row_name(row_name(name, way), by), environment(policy)
             alike = way, envs.tokenizer.fingerprint
             evaluations[title] = evaluate(
                 policy,
                 envs,
                 asked,
-                drafts=drafts.get(alike) if envs.num_envs <= DRAFTED_ROWS else None,
+                drafts=drafts.get(alike) if envs.num_envs <= DRAFTED_ROWS and not answers else None,
                 reference=reference,
-                readers=reads.get(title),
+                readers=reads.get(title) if answers is None else None,  # else of another law
                 temperature=temperature,
                 seed=seed,
+                answer=answers,
                 on_answers=lambda count, others=done: on_answers(others + count),  # type: ignore[misc]
                 before=(before or {}).get(title),
                 on_batch=partial(on_batch, title),
             )
-            drafts[alike] = evaluations[title].answers
+            if answers is None:
+                drafts[alike] = evaluations[title].answers
             done += len(asked)
             if surprise is not None:
                 perplexities[title] = surprise

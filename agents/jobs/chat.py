@@ -71,7 +71,8 @@ def run(settings: ChatSettings) -> None:
     if talk_options.refuse_above is not None:
         classifier = own_classifier(talk_options) or profanity_words()
         guard = refuse_toxic(classifier, talk_options.refuse_above)
-    talker: Talker = _talker(settings, answers.folder, guard)
+    one = _talker(settings, answers.folder, guard)
+    talker: Talker = one
     if talk_options.beside is not None:
         names = folder_names([answers.folder, talk_options.beside])
         if len(names) < 2:
@@ -79,12 +80,12 @@ def run(settings: ChatSettings) -> None:
                 f"--beside {talk_options.beside} is the same policy: name another one"
             )
         other = _talker(settings, talk_options.beside, guard)
-        if isinstance(talker, Chat) != isinstance(other, Chat):
+        if isinstance(one, Chat) != isinstance(other, Chat):
             raise OptionError(
                 "one of the two policies has learned from dialogues and the other has not: take "
                 "--plain, or --dialogue if both have"
             )
-        talker = SideBySide(dict(zip(names, (talker, other), strict=True)), settings.machine.seed)
+        talker = SideBySide(dict(zip(names, (one, other), strict=True)), settings.machine.seed)
     log = None
     if talk_options.log is not None:
         if isinstance(_first(talker), Continuation):

@@ -53,6 +53,7 @@ from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import ModelJudge, is_judge, model_judge
 from agents.jobs.outputs import check_file, write_file
 from agents.jobs.reward_models import reward_model_of
+from agents.jobs.searches import searches
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
@@ -104,7 +105,7 @@ def _compare(settings: EvaluateSettings) -> None:
     scored = _reward(measures, machine) or judged or (Unscored() if pair_judge else None)
     source = NoPrompts() if wanted.prompts is None else load_prompts(wanted.prompts)
     asked = _prompts(source, wanted.template, wanted.answers, machine.seed)
-    ways = _ways(asked, asking)
+    ways, answer = _ways(asked, asking), searches(settings.searching)
     if asking.wordings is not None and pair_judge is not None:
         raise OptionError(
             "--wordings compares scores of answers, and a judge of pairs gives none: give --reward "
@@ -157,7 +158,7 @@ def _compare(settings: EvaluateSettings) -> None:
             talk=talk,
         )
 
-    total = len(named) * len(ways) * len(asked)
+    total = len(named) * len(ways) * len(answer) * len(asked)
     kept = KeptAnswers(settings, console)
     with ExitStack() as until_answered:
         advance = until_answered.enter_context(Stages(console).bar("Answers", total, "answers"))
@@ -180,6 +181,7 @@ def _compare(settings: EvaluateSettings) -> None:
             refusal_due=due,
             temperature=wanted.temperature,
             seed=machine.seed,
+            answer=answer,
             on_answers=on_answers,
             before=dict(kept.rows),
             on_batch=on_batch,
@@ -275,6 +277,12 @@ def _check(settings: EvaluateSettings) -> None:
     if asked.prompts is None and asked.template is not None:
         raise OptionError("--template changes prompts: name them with --prompts, or leave it out")
     check_conversation(talk, asked.prompts, pays)
+    if settings.searching.search and (talk.has_turns or not pays):
+        raise OptionError(
+            "--search looks for single answers that a reward likes: leave out --world"
+        )
+    if settings.searching.search and settings.asking.wordings is not None:
+        raise OptionError("--search and --wordings are two ways to make rows: give one at a time")
     if talk.has_turns and measures.reward is not None:
         load_object(measures.reward)  # not tried: it may look at turns, which only a world makes
     if measures.text is not None and not measures.text.is_file():

@@ -233,11 +233,12 @@ def part_of_stage(folder: Path, key: str, options: Saved, console: Console) -> G
         console: Where to say what is saved.
 
     Raises:
-        CheckpointError: All its checkpoints are damaged.
+        CheckpointError: All its checkpoints are damaged, or another process is writing them.
     """
     made_from = {"key": key}
     work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     if work.before != made_from:
-        work.finished()
+        with work.checkpoints.owned():  # which also undoes what a kill within a save has left
+            work.finished()
         work = GoingOn(of_ranks(Checkpoints(folder, options.keep)), options, made_from, console)
     return work

@@ -1,6 +1,7 @@
 """Two policies in one conversation, which answer each text on the same random numbers."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agents.jobs.conversation import Chat, Continuation, Show
@@ -21,7 +22,7 @@ class SideBySide:
         answers: What the two have said last, in their order; empty before.
     """
 
-    talkers: dict[str, Chat] | dict[str, Continuation]
+    talkers: Mapping[str, Chat | Continuation]
     seed: int | None = None
     answers: list[str] = field(default_factory=list)
 

@@ -82,7 +82,8 @@ class Truncated:
 
         w_t min(ratio_t A_t, clip(ratio_t) A_t),    ratio_t = pi_new(a_t) / pi(a_t)
 
-    Use it where few ratios are large: it keeps every answer. `math.inf` truncates nothing.
+    Use it where few ratios are large: it keeps every answer. `math.inf` truncates nothing; from
+    e^20 on ratios grow as a line (`losses.truncated_ratios`).
 
     Attributes:
         cap: The largest weight; smaller has less variance and more bias.

@@ -10,7 +10,8 @@ by 1 are equal in float32. Results keep the dtype.
 
 Credit is a pure function of a rollout that knows its turns: by token (`gae`), by turn
 (`gae_by_turn`) or by answer (`gae_by_answer`) where values are trained, and `by_turn` or
-`by_answer` where answers are compared.
+`by_answer` where answers are compared. In a tree of answers a segment is judged by all answers that
+go through it (`tree_changes`, `tree_leave_one_out`, `tree_ancestors`).
 
 Standard deviations are those of the population (divided by n, not n - 1), so one value has one.
 Nothing here carries a gradient to the policy: the results are constants of the loss.
@@ -37,8 +38,17 @@ from agents.returns.steps import (
     turn_begins,
     turn_returns,
 )
+from agents.returns.trees import (
+    Tree,
+    tree_ancestors,
+    tree_changes,
+    tree_leave_one_out,
+    tree_of,
+    tree_shares,
+)
 
 __all__ = [
+    "Tree",
     "answer_begins",
     "by_answer",
     "by_turn",
@@ -56,6 +66,11 @@ __all__ = [
     "rescale",
     "standardise",
     "standardised_less",
+    "tree_ancestors",
+    "tree_changes",
+    "tree_leave_one_out",
+    "tree_of",
+    "tree_shares",
     "turn_begins",
     "turn_returns",
 ]

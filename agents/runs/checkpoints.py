@@ -191,7 +191,6 @@ class Checkpoints:
 
         Other files that lie in one go to the folder above.
         """
-        shutil.rmtree(self.part, ignore_errors=True)  # of a save that was killed
         for path in (*self._before(), self.folder):  # the newest goes last
             if path.exists():
                 for entry in self._foreign(path) if (path / MANIFEST).exists() else []:

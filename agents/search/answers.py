@@ -88,7 +88,7 @@ class SingleAnswers:
         early[list(self._stops)] = False
         self._tables = torch.stack([early if self._min_new_tokens else late, late])
         # A wrapper or a dense reward may pay at any step; else the last one tells all.
-        self._whole = envs is not inner or inner.pays_every_step
+        self._whole = inner.pays_every_step or envs is not inner
 
     @property
     def stop(self) -> int:

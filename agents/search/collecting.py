@@ -31,7 +31,8 @@ class SearchCollector:
         envs: The environment; prompts are drawn by its resets.
         temperature: Logits are divided by it.
         seed: Seed of the prompts and of the searches.
-        how: How to search. For `visit_counts` take `MCTS(returns=True)` and a bound of visits.
+        how: How to search. For `visit_counts` take `MCTS(returns=True, leaves=1)` and a bound of
+            visits: leaves that are visited together spread more than the counts alone would.
         budget: What may be spent on each prompt.
 
     Collecting raises:

@@ -72,7 +72,7 @@ def soft_targets(
     below: NDArray[np.int64],
     beta: float,
 ) -> NDArray[np.float64]:
-    """The products prior x exp(Q / beta), normalised, in every state of a tree, with soft values from below, shape (m,).
+    """The target prior x exp(Q / beta) of the moves of a tree, with soft values from below, (m,).
 
     Args:
         log_priors: Of each move, shape (m,); made to sum to 1 over the moves of a state.
@@ -103,7 +103,7 @@ class ExpertIteration(Algorithm):
     where a search finds answers that samples hardly ever hit, since it learns from all that the
     search has tried. Each update costs a search of every prompt. Its rollouts come from a search:
 
-        Learner(policy, envs, ExpertIteration(Regularised(0.1)), n_episodes=64,
+        Learner(policy, envs, ExpertIteration(target=Regularised(0.1)), n_episodes=64,
                 collector=partial(SearchCollector, how=MCTS(), budget=Budget(100)))
 
     A state counts as often as it was visited, N(x). Left out: a value head that is trained on the

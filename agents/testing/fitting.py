@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agents.testing.batches import LossBatch, probe
-from agents.testing.laws import Law, advantages_of, fault_names, kl_weights, twice_over_some
+from agents.testing.laws import (
+    Law,
+    advantages_of,
+    fault_names,
+    kl_weights,
+    policy_weights,
+    twice_over_some,
+)
 from agents.testing.parts import (
     BASELINES,
     IN_REWARD,
@@ -58,16 +65,33 @@ class Fit:
     dropped: int = 0
 
 
-def fit(weights: Tensor, batch: LossBatch, formula: Formula | None, kl_coef: float) -> Fit:
-    """The law, known or not, whose weights are nearest; or how near a function's are."""
+class Again(NamedTuple):
+    """The weights of tokens in another batch, of other lengths and scores."""
+
+    weights: Tensor
+    batch: LossBatch
+
+
+def fit(
+    weights: Tensor,
+    batch: LossBatch,
+    formula: Formula | None,
+    kl_coef: float,
+    again: Again | None = None,
+) -> Fit:
+    """The law, known or not, whose weights are nearest; or how near a function's are.
+
+    On one batch a mean over its tokens is one over its answers times a number. The scale of the
+    right one is the same `again`.
+    """
     if formula is not None and not isinstance(formula, Law):
         given = torch.where(batch.mask, formula(batch), 0.0)
         scale = float((weights * given).sum() / given.square().sum())
         return Fit(None, float((weights - scale * given).norm() / weights.norm()), scale)
-    found = _nearest(weights, batch, _known(batch, kl_coef), kl_coef)
+    found = _nearest(weights, batch, _known(batch, kl_coef), kl_coef, formula, again)
     if found.law is not None:
         return found
-    others = [_with_lambda(weights, batch, kl_coef)]
+    others = [_with_lambda(weights, batch, kl_coef, formula, again)]
     silent = (weights.abs() <= NOTHING * weights.abs().max()).all(1)
     if 0 < int(silent.sum()) <= len(batch) - 3:
         others += _of_some(weights, batch, (~silent).nonzero().squeeze(1), kl_coef)
@@ -134,30 +158,36 @@ def _known(batch: LossBatch, kl_coef: float) -> _Design:
     return _of_probe(kl_coef) if same else _of_all(batch, kl_coef)
 
 
-def _nearest(weights: Tensor, batch: LossBatch, design: _Design, kl_coef: float) -> Fit:
-    """Least squares of the policy's and the KL's part for all laws at once (normal equations)."""
+def _nearest(
+    weights: Tensor,
+    batch: LossBatch,
+    design: _Design,
+    kl_coef: float,
+    formula: Law | None = None,
+    again: Again | None = None,
+) -> Fit:
+    """The nearest law, by least squares; of several equal ones that of papers, and of `again`."""
     laws, x, k, due = design
     y, total = weights[batch.mask], weights.square().sum()
-    xx, kk, xk = x.square().sum(1), k.square().sum(1), (x * k).sum(1)
-    xy, ky = x @ y, k @ y
-    with_kl = kk > 0
-    determinant = (xx * kk - xk.square()).clamp(min=1e-300)
-    scale = torch.where(with_kl, (xy * kk - ky * xk) / determinant, xy / xx.clamp(min=1e-300))
-    weight = torch.where(with_kl, (ky * xx - xy * xk) / determinant, 0.0)
+    scale, weight = _coefficients(x, k, y)
+    with_kl = k.square().sum(1) > 0
     left = (y - scale[:, None] * x - weight[:, None] * k).square().sum(1)
     # What the loss does at places that are not in the mask is in no law.
     errors = ((left + (total - y.square().sum()).clamp(min=0)) / total).sqrt()
-    wrong = torch.tensor([len(fault_names(law)) for law in laws])
-    off = (scale - 1).abs() > 0.01
     # A KL term may be a thousandth of all weights: other laws would be within the tolerance then.
     part = kl_coef * scale.abs() * due / total.sqrt()
     limit = torch.where(part > 0, TOLERANCE * part.clamp(LEAST / TOLERANCE, 1), TOLERANCE)
     good = (errors < limit) & (errors <= 3 * errors.min() + NOTHING)
-    if good.any():  # the one of papers, then the one of the right size, then the first
-        rank = torch.where(good, 2.0 * wrong + off, torch.inf)
-        best = int((rank == rank.min()).nonzero()[0])
-    else:
-        best = int(errors.argmin())
+    best = int(errors.argmin())
+    if good.any():
+
+        def rank(number: int) -> tuple[float, ...]:
+            law, times = laws[number], float(scale[number])
+            varies = again is not None and abs(_scale(law, again) - times) > 2e-3 * abs(times)
+            other = formula is not None and law != formula
+            return len(fault_names(law)), varies, other, abs(times - 1) > 0.01
+
+        best = min(good.nonzero().flatten().tolist(), key=rank)
     kl_weight = None
     if bool(with_kl[best]) and float(scale[best]):
         kl_weight = float(weight[best] / scale[best] / kl_coef)
@@ -171,20 +201,43 @@ def _nearest(weights: Tensor, batch: LossBatch, design: _Design, kl_coef: float)
     )
 
 
-def _with_lambda(weights: Tensor, batch: LossBatch, kl_coef: float) -> Fit:
+def _coefficients(x: Tensor, k: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of x and of k, (N, tokens) each, that bring their sum nearest to y.
+
+    By the normal equations of all N at once.
+    """
+    xx, kk, xk = x.square().sum(1), k.square().sum(1), (x * k).sum(1)
+    xy, ky = x @ y, k @ y
+    determinant = (xx * kk - xk.square()).clamp(min=1e-300)
+    scale = torch.where(kk > 0, (xy * kk - ky * xk) / determinant, xy / xx.clamp(min=1e-300))
+    return scale, torch.where(kk > 0, (ky * xx - xy * xk) / determinant, 0.0)
+
+
+def _scale(law: Law, again: Again) -> float:
+    """The multiple of the law that another batch's weights are."""
+    weights, batch = again
+    x, k = (of(law, batch)[batch.mask][None] for of in (policy_weights, kl_weights))
+    return float(_coefficients(x, k, weights[batch.mask])[0])
+
+
+def _with_lambda(
+    weights: Tensor, batch: LossBatch, kl_coef: float, formula: Law | None, again: Again | None
+) -> Fit:
     """The nearest law of generalised advantages, its lambda found to three digits."""
     spreads = [name for name in SPREADS if name == "none" or "over tokens" in name]
 
+    def design(thousandths: int) -> _Design:
+        return _design(batch, kl_coef, of_lambda(thousandths / 1000), spreads)
+
     @cache
-    def of(thousandths: int) -> Fit:
-        design = _design(batch, kl_coef, of_lambda(thousandths / 1000), spreads)
-        return _nearest(weights, batch, design, kl_coef)
+    def error(thousandths: int) -> float:
+        return _nearest(weights, batch, design(thousandths), kl_coef).error
 
     best = 500
     for step, reach in ((50, 10), (10, 5), (1, 10)):
         around = range(best - reach * step, best + reach * step + 1, step)
-        best = min((n for n in around if 0 <= n <= 1000), key=lambda n: of(n).error)
-    return of(best)
+        best = min((n for n in around if 0 <= n <= 1000), key=error)
+    return _nearest(weights, batch, design(best), kl_coef, formula, again)
 
 
 def _of_some(weights: Tensor, batch: LossBatch, kept: Tensor, kl_coef: float) -> list[Fit]:

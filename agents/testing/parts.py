@@ -47,6 +47,18 @@ def _value_centred(x: Tensor, batch: LossBatch) -> Tensor:
     return advantages - _over_tokens(advantages, batch).mean()
 
 
+def _group_centred(x: Tensor, batch: LossBatch) -> Tensor:
+    """REINFORCE++ with baseline (Hu, 2025, arXiv:2501.03262)."""
+    advantages = x - _group_mean(x, batch.groups)
+    return advantages - _over_tokens(advantages, batch).mean()
+
+
+def _by_length(x: Tensor, batch: LossBatch) -> Tensor:
+    """The baseline of least variance, roughly (OPO; Hao et al., 2025, arXiv:2505.23585)."""
+    lengths = batch.lengths.to(x.dtype)
+    return x - _group_mean(lengths * x, batch.groups) / _group_mean(lengths, batch.groups)
+
+
 def _best(x: Tensor, batch: LossBatch) -> Tensor:
     groups = batch.groups
     top = torch.where(groups[:, None] == groups, x, -torch.inf).max(1).values
@@ -78,6 +90,8 @@ BASELINES: dict[str, Centre] = {
     "tokens of the batch": lambda x, batch: x - _over_tokens(x, batch).mean(),
     "values": _value,
     "values, then the tokens' mean": _value_centred,
+    "group, then the tokens' mean": _group_centred,
+    "group, weighed by length": _by_length,
     "none": lambda x, batch: x,
     "the best answer alone": _best,
 }

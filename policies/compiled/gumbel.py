@@ -75,7 +75,7 @@ def _sample_some(logits, keys, tokens, logprobs, begin, end):  # type: ignore[no
                 z = _mixed(key + np.uint64(first + v + 1) * GOLDEN)
                 weights += weight
                 early += np.float32(np.int32(z >> _S40)) * _COARSE < bound * weight
-            total += weights
+            total += np.float64(weights)
             if early == 0:
                 continue
             for v in range(len(block)):

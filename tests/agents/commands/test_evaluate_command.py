@@ -62,6 +62,7 @@ def test_one_table_and_the_same_as_json(folder):
         "reward",
         "judge",
         "wins against one",
+        "above one",
         "KL an answer",
         "perplexity",
         "toxicity",
@@ -73,6 +74,8 @@ def test_one_table_and_the_same_as_json(folder):
     assert one["wins"]["two"]["mean"] + two["wins"]["one"]["mean"] == pytest.approx(1)
     ids = TOKENIZER.encode((folder / "held.txt").read_text())
     assert two["perplexity"] == pytest.approx(perplexity(policy(1), np.array(ids)))
+    assert one["gain"] is None  # as the judge says; for so few answers nothing is fitted
+    assert two["gain"]["mean"] == pytest.approx(two["judge"]["mean"] - one["judge"]["mean"])
     assert one["kl"]["mean"] != 0
     assert f"{one['reward']['mean']:.3f} [" in result.output
 

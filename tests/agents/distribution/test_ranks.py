@@ -22,7 +22,7 @@ def test_the_time_to_wait_for_others_is_told_by_the_environment(monkeypatch):
     assert launch.timeout() is None
     monkeypatch.setenv(launch.TIMEOUT, "90")
     assert launch.timeout().total_seconds() == 90
-    for wrong in ("soon", "0", "inf", "nan"):
+    for wrong in ("soon", "0", "inf", "nan", "1e20"):
         monkeypatch.setenv(launch.TIMEOUT, wrong)
         with pytest.raises(OptionError, match="a number of seconds, above 0"):
             launch.timeout()

@@ -50,6 +50,11 @@ def test_the_answers_are_those_without_drafts(checkpoints, temperature):
         assert drafted.samples != first.samples
 
 
+def test_another_number_of_drafts_is_refused(checkpoints):
+    with pytest.raises(ValueError, match="2 drafts and 5 prompts"):
+        evaluate(checkpoints["first"], envs(), ASKED, drafts=[np.array([1]), np.array([2])])
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_one_row_is_compared_by_drafts(checkpoints, rows, monkeypatch):
     lengths, read = [], Policy.last_hidden

@@ -178,14 +178,6 @@ def test_removed_when_the_run_is_done(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_removed_with_what_a_kill_within_a_save_has_left(tmp_path):
-    """Work that was made from something else begins again without owning what it removes."""
-    checkpoints = saved(tmp_path)
-    writer(9)(checkpoints.begin())
-    Checkpoints(checkpoints.folder).remove()
-    assert list((tmp_path / "run").iterdir()) == []
-
-
 def test_files_of_others_stay_when_the_run_is_done(tmp_path):
     checkpoints = saved(tmp_path)
     run = tmp_path / "run"

@@ -105,7 +105,7 @@ def test_leaves_that_are_visited_together_differ():
 
 
 def test_a_way_under_way_lowers_its_own_move():
-    """Virtual loss: A is worth 1 and asks for 1.22, B 0 and 0.87; after A is taken it asks for 0.64."""
+    """A is worth 1 and asks for 1.22, B is worth 0 and asks for 0.87; with A taken it is 0.64."""
     tree = tree_of(MCTS(leaves=2))
     (root,) = tree.select(2)
     say(tree, root, 0.5, (A, 0.2), (B, 0.8))

@@ -141,6 +141,61 @@ def test_generalised_advantages_are_told(lam):
     assert any("read off the values" in bias for bias in report.biases)
 
 
+SCALED = {
+    "tokens of the batch": lambda x, b: 3.0 * losses.masked_mean(x, b.mask),
+    "answers": lambda x, b: 3.0 * losses.sequence_sum(x, b.mask),
+    "tokens of each answer": lambda x, b: 3.0 * losses.sequence_mean(x, b.mask),
+}
+
+
+@pytest.mark.parametrize("mean", SCALED)
+@pytest.mark.parametrize("spread_by", ["none", "the scores' spread in the batch"])
+def test_a_factor_does_not_hide_what_varies_with_the_batch(mean, spread_by):
+    """On one batch its tokens, and the spread of its scores, are numbers like any other."""
+
+    def advantages(batch):
+        found = leave_one_out(batch)
+        return found if spread_by == "none" else found / batch.scores.std(correction=0)
+
+    def loss(batch):
+        return -SCALED[mean](batch.logprobs * batch.advantages[:, None], batch)
+
+    report = check_loss(loss, advantages)
+    assert report.healthy and report.law == Law("others", spread_by, mean), str(report)
+    assert report.scale == pytest.approx(3)
+    asked = check_loss(loss, advantages, formula=report.law)
+    assert asked.faults == ("scale: 3 times the formula",)
+
+
+def reinforce_with_baseline(batch):
+    """REINFORCE++ with baseline: less the group's mean, then standardised over tokens."""
+    centred = spread(returns.group_centred(batch.scores, batch.groups), batch)
+    return returns.standardise(centred, batch.mask)
+
+
+def with_the_best_baseline(batch):
+    """OPO: the group's mean, each answer weighed by its length."""
+    found = batch.scores.clone()
+    for group in batch.groups.unique():
+        rows = batch.groups == group
+        lengths = batch.lengths[rows].double()
+        found[rows] -= (lengths * batch.scores[rows]).sum() / lengths.sum()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("advantages", "baseline"),
+    [
+        (reinforce_with_baseline, "group, then the tokens' mean"),
+        (with_the_best_baseline, "group, weighed by length"),
+    ],
+)
+def test_baselines_of_other_papers_are_healthy(advantages, baseline):
+    loss, _ = of_algorithm(algorithms.DAPO())
+    report = check_loss(loss, advantages)
+    assert report.healthy and report.law.baseline == baseline, str(report)
+
+
 KL_LOSSES = {
     "k2": (losses.kl_k2, 1.0, ""),
     "k3": (losses.kl_k3, 1.0, ""),
@@ -437,6 +492,19 @@ def test_other_ratios(algorithm, mean, ratio):
     )
     torch.testing.assert_close(ours, theirs)
     assert ours.norm() > 0.01
+
+
+def test_a_narrow_clip_does_not_hide_the_ratio():
+    """GSPO leaves out answers whose ratio went along with their advantage by more than 4e-4."""
+    report = check_loss(*of_algorithm(algorithms.GSPO()))
+    assert report.ratio == "the answer's geometric mean" and report.clipped > 0.5, str(report)
+
+
+def test_where_only_the_kl_is_left_nothing_is_said_of_a_ratio():
+    make, _ = SECOND_SIX["only KL"]
+    loss, advantages, arguments = make()
+    report = check_loss(loss, advantages, **arguments)
+    assert report.faults == ("only the KL term has a gradient",) and report.ratio == "unknown"
 
 
 def test_cispo_with_a_mean_of_its_own():
