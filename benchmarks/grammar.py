@@ -147,12 +147,13 @@ def walk(
     return texts, reasons
 
 
-def walks(count: int) -> None:
+def walks(count: int, name_of_tokenizer: str) -> None:
     """Print, for each schema, how many of `count` walks were whole and valid."""
+    tokenizer = load_tokenizer(name_of_tokenizer)
     ended, valid, began = Counter[str](), 0, time.perf_counter()
     for name, schema in SCHEMAS.items():
         begin = time.perf_counter()
-        texts, reasons = walk(schema, load_tokenizer("bytes"), count)
+        texts, reasons = walk(schema, tokenizer, count)
         for text in texts:
             jsonschema.validate(json.loads(text), schema)  # raises where one is not
         ended, valid = ended + reasons, valid + len(texts)
@@ -229,9 +230,10 @@ if __name__ == "__main__":
     parser = command_line(__doc__ or "")
     parser.add_argument("what", choices=("walks", "step"))
     parser.add_argument("--walks", type=int, default=500, help="answers under each schema")
+    parser.add_argument("--tokenizer", default="bytes", help="of the walks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.what == "walks":
-        walks(options.walks)
+        walks(options.walks, options.tokenizer)
     else:
         step(options.repeats)

@@ -119,23 +119,20 @@ def trees(count: int) -> Iterator[dict[str, Any]]:
         return {"best found": f"{found} of {count}", **figures}
 
     same = [Budget(EXPANSIONS)] * count
-    yield {"task": "trees", "method": "MCTS", **found_by(MCTS(leaves=16), same)}
-    yield {"task": "trees", "method": "best-first", **found_by(BestFirst(leaves=16), same)}
-    two = BestFirst(leaf=ByContinuations(2), leaves=16)
-    yield {"task": "trees", "method": "best-first, 2 continuations", **found_by(two, same)}
+    yield {"method": "MCTS", **found_by(MCTS(leaves=16), same)}
+    yield {"method": "best-first", **found_by(BestFirst(leaves=16), same)}
     as_many = [Budget(None, reward_calls=n) for n in calls]
-    yield {"task": "trees", "method": "best of n", **found_by(BestOf(), as_many)}
+    yield {"method": "best of n", **found_by(BestOf(), as_many)}
     greedy = sum(tree.greedy() >= tree.best - 1e-9 for tree in planted)
     nothing = {"expansions": "", "encoded tokens": "", "reward calls": ""}
-    yield {"task": "trees", "method": "greedy", "best found": f"{greedy} of {count}", **nothing}
+    yield {"method": "greedy", "best found": f"{greedy} of {count}", **nothing}
 
 
 METHODS: dict[str, Search] = {
     "best of n": BestOf(leaves=4),
-    "best-first, tokens": BestFirst(branching=ByToken(4), leaves=4),
-    "best-first, steps": BestFirst(branching=BySegment(3, 4), leaves=4),
-    "MCTS, tokens": MCTS(branching=ByToken(4), leaves=4),
-    "MCTS, steps": MCTS(branching=BySegment(3, 4), leaves=4),
+    "best-first": BestFirst(branching=ByToken(4), leaves=4),
+    "MCTS": MCTS(branching=ByToken(4), leaves=4),
+    "MCTS, segments of 3 tokens": MCTS(branching=BySegment(3, 4), leaves=4),
 }
 
 
@@ -153,7 +150,6 @@ def arithmetic(
             found = search(policy, envs, prompts, how, budget, seed=1, rows=4096)
             bound = "reward calls" if budget.reward_calls else "encoded tokens"
             yield {
-                "task": "arithmetic",
                 "budget": f"{budget.reward_calls or budget.encoded_tokens} {bound}",
                 "method": name,
                 "success": str(bootstrap_interval([one.score for one in found])),
@@ -264,7 +260,7 @@ def main() -> None:
     parts = ("trees", "arithmetic", "expert-iteration")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--trees", type=int, default=50)
-    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--updates", type=int, default=80)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()

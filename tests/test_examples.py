@@ -102,6 +102,7 @@ def test_every_example_is_run_here():
         "docs/recipe.md",
         "docs/reward_models.md",
         "docs/rewards.md",
+        "docs/grammars.md",
         "docs/huggingface.md",
         "docs/networks.md",
         "docs/data.md",

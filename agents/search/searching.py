@@ -21,8 +21,9 @@ from textenv.errors import OptionError
 from textenv.seeding import keyed_generator
 from textenv.starts import Start
 
-ROWS = 512
-"""Beginnings that are kept encoded, of all prompts together; see `PrefixReader`."""
+ROWS, ROWS_A_LEAF = 256, 4
+"""Beginnings that are kept encoded, of all prompts together (see `PrefixReader`), and how many of
+them there are for each leaf that a step visits: more trees would drive out what others hold."""
 
 
 class Search(Protocol):
@@ -75,7 +76,7 @@ def search(
 ) -> list[Found]:
     """The best answer to each prompt that a search finds.
 
-    The trees of all prompts are searched side by side, so that each pass of the policy and each
+    Many trees are searched side by side, so that each pass of the policy and each
     call of the reward has many leaves. They do not see each other: but for the rounding of larger
     batches, a prompt's answer does not depend on the others.
 
@@ -87,8 +88,9 @@ def search(
         budget: What may be spent on each prompt.
         seed: Seed of all random numbers; each prompt has its own.
         temperature: Logits are divided by it, in priors and in samples.
-        rows: Beginnings whose keys and values are kept, of all prompts together. With fewer than
-            there are branches, some are encoded again, which is counted.
+        rows: Beginnings whose keys and values are kept, of all prompts together, each in the memory
+            of one row of a rollout. With fewer than there are branches, some are encoded again,
+            which is counted; with more, more trees are searched side by side.
         generators: Random numbers of each prompt instead of the seed's.
         on_answers: Called with the number of prompts whose search has ended.
 
@@ -114,7 +116,9 @@ def search(
     reader = PrefixReader(policy, rows, min(width, policy.context), temperature)
     visitor = Visitor(Sampler(reader, rules), rules, how)
     calls = how.leaf.continuations + how.leaf.stops
-    going = trees
+    each = ROWS_A_LEAF * how.leaves * max(how.leaf.continuations, 1)
+    together = max(rows // each, 1)
+    going, waiting = trees[:together], trees[together:]
     while going:
         batch = []
         for tree in going:
@@ -127,7 +131,9 @@ def search(
             if leaves:
                 tree.receive(leaves)
         going = [tree for tree, leaves, moved in batch if leaves or moved]
-        on_answers(len(trees) - len(going))
+        begun = together - len(going)
+        going, waiting = going + waiting[:begun], waiting[begun:]
+        on_answers(len(trees) - len(going) - len(waiting))
     visitor.finish([tree for tree in trees if not tree.found])
     return [_found(tree) for tree in trees]
 
