@@ -10,8 +10,9 @@ learned from. A run ends when the mean score of four updates in a row has reache
 Settings are chosen on 4 steps and seed 10 by the mean score of the second half of a short run:
 learning rate and lambda for PPO, learning rate for the others, each algorithm with the same tokens
 for all of its runs together (`--chosen 2 1 1` names them by number instead). Figures are medians
-over the seeds; a run that does not come to the score counts as one that takes longer than all. Tokens are those that were chosen and those that the network read, in
-rollouts and updates; seconds are those of the processor.
+over the seeds; a run that does not come to the score counts as one that takes longer than all.
+Tokens are those that were chosen and those that the network read, in rollouts and updates; seconds
+are those of the processor.
 
 Run: taskset -c 0 python -m benchmarks.trees --threads 1
 """
