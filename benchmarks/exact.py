@@ -105,43 +105,28 @@ class Setting:
         return self.learning_rate * (1 - done)
 
 
-LEASHED = (
-    {
-        name: Setting(algorithm, learning_rate=6e-3, updates=updates, kl_coef=BETA)
-        for name, (algorithm, updates) in {
-            "REINFORCE": (algorithms.REINFORCE(), 100),
-            "A2C": (algorithms.A2C(), 130),
-            "PPO": (algorithms.PPO(n_epochs=2, minibatch_tokens=None), 100),
-            "PPOPenalty": (algorithms.PPOPenalty(n_epochs=2, minibatch_tokens=None), 100),
-            "TRPO": (algorithms.TRPO(), 60),  # it finds the length of its steps by itself
-            "RLOO": (algorithms.RLOO(), 100),
-            "GRPO": (algorithms.GRPO(), 100),
-            "DrGRPO": (algorithms.DrGRPO(), 100),
-            "REINFORCE++": (algorithms.REINFORCEPlusPlus(), 100),
-            "OffPolicyGradient": (algorithms.OffPolicyGradient(), 100),
-            "VinePPO": (algorithms.VinePPO(continuations=4, step_tokens=1), 60),
-        }.items()
-    }
-    | {
-        name: Setting(
-            algorithms.TreePO(segment_tokens=1, credit=credit),
-            learning_rate=6e-3,
-            updates=60,
-            answers=128,
-            kl_coef=BETA,
-        )
-        for name, credit in {
-            "TreePO": "tree_ancestors",
-            "TreePO by changes": "tree_changes",
-            "TreePO, others left": "tree_leave_one_out",
-        }.items()
-    }
-    | {
-        "SoftQLearning": Setting(
-            algorithms.SoftQLearning(beta=BETA), learning_rate=6e-3, updates=60
-        )
-    }
-)
+LEASHED = {
+    name: Setting(algorithm, learning_rate=6e-3, updates=updates, kl_coef=BETA)
+    for name, (algorithm, updates) in {
+        "REINFORCE": (algorithms.REINFORCE(), 100),
+        "A2C": (algorithms.A2C(), 130),
+        "PPO": (algorithms.PPO(n_epochs=2, minibatch_tokens=None), 100),
+        "PPOPenalty": (algorithms.PPOPenalty(n_epochs=2, minibatch_tokens=None), 100),
+        "TRPO": (algorithms.TRPO(), 60),  # it finds the length of its steps by itself
+        "RLOO": (algorithms.RLOO(), 100),
+        "GRPO": (algorithms.GRPO(), 100),
+        "DrGRPO": (algorithms.DrGRPO(), 100),
+        "REINFORCE++": (algorithms.REINFORCEPlusPlus(), 100),
+        "OffPolicyGradient": (algorithms.OffPolicyGradient(), 100),
+        "VinePPO": (algorithms.VinePPO(continuations=4, step_tokens=1), 60),
+        "TreePO": (algorithms.TreePO(segment_tokens=1), 40),
+        "TreePO by changes": (algorithms.TreePO(segment_tokens=1, credit="tree_changes"), 40),
+        "TreePO, one left out": (
+            algorithms.TreePO(segment_tokens=1, credit="tree_leave_one_out"),
+            40,
+        ),
+    }.items()
+} | {"SoftQLearning": Setting(algorithms.SoftQLearning(beta=BETA), learning_rate=6e-3, updates=60)}
 """Algorithms with a KL leash of `BETA`, compared with the closed form."""
 
 FREE = {

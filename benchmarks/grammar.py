@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -147,12 +148,13 @@ def walk(
     return texts, reasons
 
 
-def walks(count: int) -> None:
+def walks(count: int, name_of_tokenizer: str) -> None:
     """Print, for each schema, how many of `count` walks were whole and valid."""
+    tokenizer = load_tokenizer(name_of_tokenizer)
     ended, valid, began = Counter[str](), 0, time.perf_counter()
     for name, schema in SCHEMAS.items():
         begin = time.perf_counter()
-        texts, reasons = walk(schema, load_tokenizer("bytes"), count)
+        texts, reasons = walk(schema, tokenizer, count)
         for text in texts:
             jsonschema.validate(json.loads(text), schema)  # raises where one is not
         ended, valid = ended + reasons, valid + len(texts)
@@ -177,7 +179,7 @@ class PlannedLengths(TextVectorEnv):
                 self.begun += 1
 
 
-def step(repeats: int, steps: int = MAX_ANSWER) -> None:
+def step(repeats: int, schemas: Sequence[str], steps: int = MAX_ANSWER) -> None:
     """Print the seconds of a rollout step of model M with a grammar and without."""
     tokenizer = load_tokenizer("gpt2")
     policy = TransformerPolicy(config("M"), tokenizer=tokenizer, seed=0)
@@ -188,7 +190,7 @@ def step(repeats: int, steps: int = MAX_ANSWER) -> None:
         "max_new_tokens": MAX_ANSWER,
     }
     results = {}
-    for name in ("person", "string", "tree", "call"):
+    for name in schemas:
         lengths: list[int] = []
         grammar = TextVectorEnv(ROWS, grammar=JsonSchema(SCHEMAS[name]), **arguments)
         sides = {"grammar": grammar, "plain": PlannedLengths(lengths, **arguments)}
@@ -229,9 +231,11 @@ if __name__ == "__main__":
     parser = command_line(__doc__ or "")
     parser.add_argument("what", choices=("walks", "step"))
     parser.add_argument("--walks", type=int, default=500, help="answers under each schema")
+    parser.add_argument("--tokenizer", default="bytes", help="of the walks")
+    parser.add_argument("--schemas", nargs="+", default=["person", "string", "tree", "call"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.what == "walks":
-        walks(options.walks)
+        walks(options.walks, options.tokenizer)
     else:
-        step(options.repeats)
+        step(options.repeats, options.schemas)

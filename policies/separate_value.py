@@ -119,7 +119,7 @@ class SeparateValue(Policy):
         self.critic.load_weights(Path(folder) / CRITIC)
 
     @property
-    def encoded_tokens(self) -> int:  # type: ignore[override]
+    def encoded_tokens(self) -> int:
         """Tokens that either network has read."""
         return self.actor.encoded_tokens + self.critic.encoded_tokens
 

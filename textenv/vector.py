@@ -331,7 +331,8 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
             self.num_envs, self.max_prompt_tokens, self.max_new_tokens, self.pad_token
         )
         self._over = np.ones(self.num_envs, dtype=bool)
-        self._grammars = self._grammar and GrammarRows(self._grammar, self.num_envs)
+        made = self._grammar
+        self._grammars = None if made is None else GrammarRows(made, self.num_envs)
         # Rows whose world could not begin: the start that is tried again, and what went wrong.
         self._held_up: dict[int, tuple[Start, str]] = {}
         self._components = RewardComponents(self._terms, self.num_envs)
@@ -864,8 +865,10 @@ class TextVectorEnv(VectorEnv[NDArray[np.int64], NDArray[np.int64], NDArray[Any]
         # From here on a row holds its next episode, so the end is copied first: its mask, its text.
         if self._masked:
             masks = np.zeros((self.num_envs, self.pad_token), dtype=bool)
-            every = self.action_masks() if self._grammars is None else None
-            masks[rows] = self._grammars.masks(rows) if every is None else every[rows]
+            if self._grammars is None:
+                masks[rows] = self.action_masks()[rows]
+            else:
+                masks[rows] = self._grammars.masks(rows)
             infos |= masked_info({"action_mask": masks}, ended)
         observations = object_array(
             self.num_envs, rows, [self._texts.tokens[r].copy() for r in rows]

@@ -159,7 +159,7 @@ def compare(
                 asked,
                 drafts=drafts.get(alike) if envs.num_envs <= DRAFTED_ROWS and not answers else None,
                 reference=reference,
-                readers=reads.get(title),
+                readers=reads.get(title) if answers is None else None,  # else of another law
                 temperature=temperature,
                 seed=seed,
                 answer=answers,

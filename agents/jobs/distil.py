@@ -1,8 +1,6 @@
 """The job of `textenv distil`: a small student from a large teacher, on text and on its answers."""
 
 import json
-import time
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from agents import GKD, Learner
 from agents.commands.distil import DistilSettings, Student
@@ -30,38 +27,26 @@ from agents.jobs.networks import FORMS, check_sizes
 from agents.jobs.outputs import check_folder
 from agents.jobs.preferences import chosen_prompts
 from agents.jobs.pretrain import documents_of
+from agents.jobs.teacher_and_student import numbers_of, speeds_of, table_of
 from agents.optimisation.settings import falling
 from agents.runs.checkpoints import write_whole
 from agents.runs.learner_checkpoint import read_learner, write_learner
 from agents.runs.stages import Stages
 from agents.supervised import Fitting, open_stream, write_stream
 from agents.supervised.distillation import (
-    Lost,
     check_vocabularies,
     distillation_steps,
     what_is_lost,
 )
 from agents.supervised.pretraining import steps_of_tokens
-from policies import Policy, TransformerPolicy, generate_tokens, load_policy, tokenizer_of
-from policies.compression import bytes_of
+from policies import Policy, TransformerPolicy, load_policy, tokenizer_of
 from policies.templates import keep_template
 from textenv import ListPrompts, PromptSource
 from textenv.errors import OptionError, PromptError
 from textenv.files import check_there
 from textenv.frames import CHAT, load_frame
-from textenv.tokenizers import encode_prompt
 
 RESULT, STREAM = "distillation.json", "text.tokens"
-FEWEST, REPEATS = 32, 5
-"""Prompts that are answered together to measure the speed, and how often."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Tokens a second: of one answer, and of several that are written together."""
-
-    one: float
-    many: float
 
 
 def run(settings: DistilSettings) -> None:
@@ -100,10 +85,12 @@ def run(settings: DistilSettings) -> None:
     work.finished()
     lost = None if kept is None else what_is_lost(teacher, student, kept, settings.on_text.window)
     asked = prompts.prompts if isinstance(prompts, ListPrompts) else []
-    speeds = _speeds(teacher, student, [p.text for p in asked], settings.on_answers.max_new_tokens)
-    numbers = _numbers(teacher, student, speeds, lost, divergence)
+    speeds = speeds_of(
+        teacher, student, [p.text for p in asked], settings.on_answers.max_new_tokens
+    )
+    numbers = numbers_of(teacher, student, speeds, lost, divergence)
     write_whole(task.out / RESULT, json.dumps(numbers, indent=2))
-    console.print(_table(numbers))
+    console.print(table_of(numbers))
     console.print(f"Student: {task.out}", soft_wrap=True)
 
 
@@ -307,73 +294,3 @@ class _WithoutTeacher:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._learner, name)
-
-
-# -------------------------------------------------------------------- what came of it
-
-
-def _speeds(teacher: Policy, student: Policy, prompts: list[str], length: int) -> list[Speed]:
-    """How quickly both answer, medians of turns that alternate."""
-    tokenizer = tokenizer_of(teacher)
-    assert teacher.tokenizer is not None and tokenizer.stop_token is not None
-    ids = [encode_prompt(tokenizer, text) for text in prompts[:FEWEST] if text]
-    ids = [some for some in ids if some] or [[tokenizer.stop_token]]
-    ids = (ids * FEWEST)[:FEWEST]
-    length = max(1, min(length, *(p.context - max(map(len, ids)) for p in (teacher, student))))
-    times: dict[tuple[int, int], list[float]] = {}
-    for _ in range(REPEATS):
-        for who, policy in enumerate((teacher, student)):
-            for rows in (1, FEWEST):
-                begin = time.perf_counter()
-                found = generate_tokens(
-                    policy, ids[:rows], length, generator=np.random.default_rng(0)
-                )
-                seconds = time.perf_counter() - begin
-                times.setdefault((who, rows), []).append(sum(map(len, found)) / seconds)
-    return [Speed(*(float(np.median(times[who, rows])) for rows in (1, FEWEST))) for who in (0, 1)]
-
-
-def _numbers(
-    teacher: Policy, student: Policy, speeds: list[Speed], lost: Lost | None, own: list[float]
-) -> dict[str, Any]:
-    """All that is shown, as JSON."""
-    two = {"teacher": teacher, "student": student}
-    return {
-        "parameters": {n: sum(p.numel() for p in policy.parameters()) for n, policy in two.items()},
-        "bytes": {name: bytes_of(policy) for name, policy in two.items()},
-        "tokens_per_second": {
-            name: {"one": speed.one, "together": speed.many}
-            for name, speed in zip(two, speeds, strict=True)
-        },
-        "perplexity": None
-        if lost is None
-        else {"teacher": lost.teacher_perplexity, "student": lost.student_perplexity},
-        "kl": None if lost is None else lost.kl,
-        "agreement": None if lost is None else lost.agreement,
-        "divergence": {"first": own[0], "last": own[-1]} if own else None,
-    }
-
-
-def _table(numbers: dict[str, Any]) -> Table:
-    """Teacher and student, line by line."""
-    table = Table(title="Teacher and student", title_justify="left")
-    for column in ("", "teacher", "student", "student to teacher"):
-        table.add_column(column, justify="left" if not column else "right")
-
-    def add(name: str, of: dict[str, float], form: str) -> None:
-        one, two = of["teacher"], of["student"]
-        table.add_row(name, format(one, form), format(two, form), f"{two / one:.2f}")
-
-    add("parameters", numbers["parameters"], ",")
-    add("bytes of weights", numbers["bytes"], ",")
-    for kind, name in (("one", "tokens a second, 1 row"), ("together", f"{FEWEST} rows")):
-        rates = numbers["tokens_per_second"]
-        add(name, {who: rates[who][kind] for who in rates}, ",.0f")
-    if numbers["perplexity"] is not None:
-        add("perplexity of held-out text", numbers["perplexity"], ".1f")
-        table.add_row("KL of the next token, nats", "", f"{numbers['kl']:.3f}", "")
-        table.add_row("same likeliest token", "", f"{numbers['agreement']:.2f}", "")
-    if numbers["divergence"] is not None:
-        first, last = numbers["divergence"]["first"], numbers["divergence"]["last"]
-        table.add_row("divergence in its answers", "", f"{first:.3f} -> {last:.3f}", "")
-    return table

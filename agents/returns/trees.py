@@ -108,7 +108,7 @@ def tree_of(rewards: Tensor, mask: Tensor, parents: Tensor | None, groups: Tenso
         numbers = np.searchsorted(places, chosen_here, side="right") - 1
         segment_of[sequence, chosen_here] = base[sequence] + numbers
     own_rewards = rewards.double().cpu().numpy()[chosen]
-    paid = np.bincount(segment_of[chosen], own_rewards, minlength=base[-1])
+    paid: Floats = np.bincount(segment_of[chosen], own_rewards, minlength=base[-1]).astype(float)
     children = np.bincount(node, minlength=len(nodes))
     gains, sums = paid.copy(), np.zeros(len(nodes))
     ends = {*(base[1:] - 1).tolist()}
@@ -118,7 +118,7 @@ def tree_of(rewards: Tensor, mask: Tensor, parents: Tensor | None, groups: Tenso
             following = node[segment + 1]
             gains[segment] += sums[following] / children[following]
         sums[node[segment]] += gains[segment]
-    return Tree(segment_of, before, node, paid, gains, sums / np.maximum(children, 1), children)
+    return Tree(segment_of, before, node, paid, gains, sums / children, children)
 
 
 def _check(of: Ints, chosen: NDArray[np.bool_], first: Ints) -> None:

@@ -128,7 +128,8 @@ class MCTSTree(Tree):
 
     def select(self, count: int) -> list[Node]:
         """See `Tree`."""
-        self._ways, leaves = [], []
+        self._ways = []
+        leaves: list[Node] = []
         shut: list[tuple[Node, int]] = []
         if self.root.value is None:
             self._ways.append([])
@@ -170,7 +171,8 @@ class MCTSTree(Tree):
 
     def _descend(self) -> tuple[list[tuple[Node, int]], Node | None]:
         """The way to a leaf; without one where every move is known or under way."""
-        way, node = [], self.root
+        way: list[tuple[Node, int]] = []
+        node = self.root
         while node.value is not None and not node.ended:
             open_moves = ~self._known[node]
             if not open_moves.any():

@@ -38,7 +38,7 @@ def check_loss(
     The exact gradient is that of E[score] - kl_coef KL(policy || reference) on an environment whose
     answers are all listed: every batch of it is tried, nothing is sampled. What the loss does with
     a token is the derivative in that token's log-probability; it is compared with the formulas of
-    papers and of known mistakes on three batches that never change. It takes about a second.
+    papers and of known mistakes on four batches that never change. It takes about a second.
 
     Not covered: how a trainer makes the batch (use `check_agent`), value losses, discounts.
 

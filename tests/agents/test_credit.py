@@ -376,7 +376,7 @@ def test_explained_variance_is_that_of_the_values_that_are_fitted():
 def test_every_algorithm_with_a_credit_names_its_default_first():
     with_credit = {name for name, made in ALGORITHMS.items() if hasattr(made, "credit")}
     by_comparison = {"cispo", "dapo", "dr-grpo", "grpo", "gspo", "rloo"}
-    assert with_credit == by_comparison | {"ppo", "ppo-penalty", "ppo-ptx"}
+    assert with_credit == by_comparison | {"ppo", "ppo-penalty", "ppo-ptx", "tree-po"}
 
 
 @pytest.mark.parametrize(

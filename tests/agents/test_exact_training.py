@@ -17,7 +17,7 @@ from benchmarks import exact as tasks
 from benchmarks import exact_sizes as sizes
 
 torch.set_num_threads(1)
-FIVE_SEEDS = ("RLOO", "DPO")
+FIVE_SEEDS = ("RLOO", "DPO", "TreePO")
 """Trained in full on five seeds, too; `benchmarks/algorithms.py` does so with all."""
 
 

@@ -1,6 +1,7 @@
 """Grammars: which texts an answer may be, as masks over the tokens of any vocabulary."""
 
-from textenv.grammars.kinds import Grammar, GrammarError, JsonSchema, Lark, OfRecord, Regex
+from textenv.errors import GrammarError
+from textenv.grammars.kinds import Grammar, JsonSchema, Lark, OfRecord, Regex
 from textenv.grammars.naming import load_grammar
 from textenv.grammars.rows import AnswerGrammar, GrammarRows
 

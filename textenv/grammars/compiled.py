@@ -17,7 +17,7 @@ from textenv.records import short
 RESERVE = 4
 """Tokens of a budget beyond the shortest completion from which on masks are narrowed, at least."""
 
-STATES = 48
+STATES = 32
 """States with a choice in which it is looked at how much one token may add to the rest."""
 
 _KEPT = 64
@@ -93,11 +93,12 @@ class Compiled:
 
     def _reserve(self, completion: Sequence[int]) -> int:
         """What one token may add to the rest at most, as far as a look at some states can tell."""
-        most = 0
+        most, looked = 0, 0
         layer = deque([(self._matcher, self.first, completion)])
         seen = {self.first.tobytes()}
-        while layer and len(seen) < STATES:
+        while layer and looked < STATES:
             state, bits, known = layer.popleft()
+            looked, alike = looked + 1, set[bytes]()
             for token in self.search.candidates(bits):
                 child, ahead = state.deep_copy(), 0
                 if not child.consume_token(token):
@@ -107,15 +108,16 @@ class Compiled:
                     child.consume_token(int(numbers(following)[0]))  # there is no choice
                     following, ahead = allowed(child, self.vocabulary), ahead + 1
                 mask = following.tobytes()
-                if mask in seen or not following.any():
+                if mask in alike or not following.any():
                     continue
-                seen.add(mask)
+                alike.add(mask)
                 rest = self.search.find(child, known=known)
-                if rest is not None:
-                    most = max(most, ahead + len(rest) - len(known))
+                if rest is None:
+                    continue
+                most = max(most, ahead + len(rest) - len(known))
+                if mask not in seen:
+                    seen.add(mask)
                     layer.append((child, following, rest))
-                if len(seen) >= STATES:
-                    break
         return RESERVE + most
 
 

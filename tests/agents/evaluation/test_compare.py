@@ -9,6 +9,7 @@ from rich.console import Console
 
 from agents.evaluation import (
     Evaluation,
+    answer_prompts,
     compare,
     compare_answers,
     comparison_table,
@@ -144,6 +145,17 @@ def test_the_gain_of_greedy_answers_and_of_other_vocabularies_is_the_plain_diffe
         evaluate(of, environment(of), PROMPTS, temperature=temperature) for of in (one, other)
     ]
     assert second.gain == mean_interval(answers[1].scores - answers[0].scores)
+
+
+def test_answers_that_are_not_samples_are_not_read_by_others():
+    def greedy(of, envs, prompts, *, temperature, generators):
+        return answer_prompts(of, envs, prompts, temperature=0, generators=generators)
+
+    for answer, read in ((None, [{"other"}, {"one"}]), ({"": greedy}, [set(), set()])):
+        found = {}
+        policies = {"one": policy(0), "other": policy(1)}
+        compare(policies, environment, PROMPTS, answer=answer, on_batch=found.__setitem__)
+        assert [set(found[name].read_by) for name in policies] == read
 
 
 def test_the_table_leaves_out_what_nobody_has():

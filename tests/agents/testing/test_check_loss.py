@@ -494,6 +494,19 @@ def test_other_ratios(algorithm, mean, ratio):
     assert ours.norm() > 0.01
 
 
+def test_a_narrow_clip_does_not_hide_the_ratio():
+    """GSPO leaves out answers whose ratio went along with their advantage by more than 4e-4."""
+    report = check_loss(*of_algorithm(algorithms.GSPO()))
+    assert report.ratio == "the answer's geometric mean" and report.clipped > 0.5, str(report)
+
+
+def test_where_only_the_kl_is_left_nothing_is_said_of_a_ratio():
+    make, _ = SECOND_SIX["only KL"]
+    loss, advantages, arguments = make()
+    report = check_loss(loss, advantages, **arguments)
+    assert report.faults == ("only the KL term has a gradient",) and report.ratio == "unknown"
+
+
 def test_cispo_with_a_mean_of_its_own():
     class ByAnswer(algorithms.CISPO):
         def mean(self, surrogate, mask):
