@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -178,7 +179,7 @@ class PlannedLengths(TextVectorEnv):
                 self.begun += 1
 
 
-def step(repeats: int, steps: int = MAX_ANSWER) -> None:
+def step(repeats: int, schemas: Sequence[str], steps: int = MAX_ANSWER) -> None:
     """Print the seconds of a rollout step of model M with a grammar and without."""
     tokenizer = load_tokenizer("gpt2")
     policy = TransformerPolicy(config("M"), tokenizer=tokenizer, seed=0)
@@ -189,7 +190,7 @@ def step(repeats: int, steps: int = MAX_ANSWER) -> None:
         "max_new_tokens": MAX_ANSWER,
     }
     results = {}
-    for name in ("person", "string", "tree", "call"):
+    for name in schemas:
         lengths: list[int] = []
         grammar = TextVectorEnv(ROWS, grammar=JsonSchema(SCHEMAS[name]), **arguments)
         sides = {"grammar": grammar, "plain": PlannedLengths(lengths, **arguments)}
@@ -231,9 +232,10 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("walks", "step"))
     parser.add_argument("--walks", type=int, default=500, help="answers under each schema")
     parser.add_argument("--tokenizer", default="bytes", help="of the walks")
+    parser.add_argument("--schemas", nargs="+", default=["person", "string", "tree", "call"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.what == "walks":
         walks(options.walks, options.tokenizer)
     else:
-        step(options.repeats)
+        step(options.repeats, options.schemas)

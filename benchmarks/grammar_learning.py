@@ -24,6 +24,9 @@ from textenv import TextVectorEnv
 from textenv.grammars import JsonSchema
 
 TOOLS, MOST = ("add", "mul"), 3
+ANSWERS = 64
+"""In an update."""
+
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -66,13 +69,15 @@ def curve(grammar: JsonSchema | None, seed: int, updates: int) -> list[float]:
         group_size=8,
         grammar=grammar,
     )
-    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=32, seed=seed)
-    learner = Learner(policy, envs, GRPO(), learning_rate=1e-2, n_episodes=128, seed=seed)
+    policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=32, seed=seed)
+    learner = Learner(
+        policy, envs, GRPO(n_epochs=4), learning_rate=3e-3, n_episodes=ANSWERS, seed=seed
+    )
     stream = learner.updates(total_tokens=10**9)
     return [next(stream).score for _ in range(updates)]
 
 
-def draw(curves: dict[str, Sequence[Sequence[float]]], file: Path, answers: int) -> None:
+def draw(curves: dict[str, Sequence[Sequence[float]]], file: Path) -> None:
     """The figure: the mean over the seeds, and each seed as a thin line."""
     import matplotlib
 
@@ -82,7 +87,7 @@ def draw(curves: dict[str, Sequence[Sequence[float]]], file: Path, answers: int)
 
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for colour, (name, seeds) in zip(("tab:blue", "tab:red"), curves.items(), strict=True):
-        at = answers * np.arange(1, len(seeds[0]) + 1)
+        at = ANSWERS * np.arange(1, len(seeds[0]) + 1)
         axes.plot(at, np.mean(seeds, 0), color=colour, label=name, linewidth=2)
         for one in seeds:
             axes.plot(at, one, color=colour, alpha=0.25, linewidth=0.7)
@@ -93,8 +98,8 @@ def draw(curves: dict[str, Sequence[Sequence[float]]], file: Path, answers: int)
 
 if __name__ == "__main__":
     parser = command_line(__doc__ or "")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=80)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=150)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -104,5 +109,5 @@ if __name__ == "__main__":
         curves[name] = seeds
         print(f"{name}: last ten updates {[round(float(np.mean(s[-10:])), 3) for s in seeds]}")
     if options.figure is not None:
-        draw(curves, options.figure, 128)
+        draw(curves, options.figure)
     print(json.dumps({"benchmark": "grammar_learning", "curves": curves}))

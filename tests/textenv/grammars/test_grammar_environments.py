@@ -23,7 +23,7 @@ from textenv.errors import (
     TokenizerError,
 )
 from textenv.grammars import JsonSchema, Lark, OfRecord, load_grammar
-from textenv.tokenizers import BytesTokenizer, CharacterTokenizer
+from textenv.tokenizers import BytesTokenizer, CharacterTokenizer, train_bpe
 from textenv.tokenizers.base import bytes_of_tokens
 
 COUNT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -57,6 +57,16 @@ def type_out(envs, text):
 def test_random_walks_give_valid_json(name):
     texts, reasons = walk(SCHEMAS[name], BytesTokenizer(), walks=8, budget=48)
     assert set(reasons) == {"stop"} and len(texts) >= 8
+    for text in texts:
+        jsonschema.validate(json.loads(text), SCHEMAS[name])
+
+
+@pytest.mark.parametrize("name", ["tree", "optional", "call", "any object", "map"])
+def test_random_walks_of_words_give_valid_json(name):
+    lines = ['{"v":1,"c":[{"v":-20,"c":[]},{"v":3,"c":[]}]}', '{"best":{"x":0,"y":1.5}}']
+    # Tokens such as `{"v":`, which open more than one part at once.
+    texts, reasons = walk(SCHEMAS[name], train_bpe(lines * 4, 280, pattern=".+"), walks=24)
+    assert set(reasons) == {"stop"} and len(texts) >= 24
     for text in texts:
         jsonschema.validate(json.loads(text), SCHEMAS[name])
 
