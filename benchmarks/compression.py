@@ -4,8 +4,7 @@ The teacher is what `textenv recipe --size large --budget 0.6` makes with PPO. S
 quarter of its parameters and its vocabulary, begin with new weights, and read as much text as it
 did. Judge and prompts are the recipe's: AFINN, and openings of held-out sentences.
 
-- SFT: pretrained on the text, then fine-tuned on answers of the teacher, which are sampled once, at
-  the temperature at which all answer. Its own answers are therefore sharpened a second time.
+- SFT: pretrained on the text, then fine-tuned on answers of the teacher, which are sampled once.
 - text: learns the teacher's distributions on the text (temperature 2).
 - on-policy: the one before, and then `GKD` on its own answers.
 - pruned: half of the teacher's weights inside the layers are zeros.
@@ -76,8 +75,9 @@ def by_answers(recipe: Recipe, teacher: Policy, seed: int) -> TransformerPolicy:
     ):
         pass
     prompts = some(recipe.training_prompts, ANSWERS, seed)
+    # At 1: what is learned from answers at 0.8 and sampled at 0.8 would be sharpened twice.
     answers = sample_answers(
-        teacher, prompts, 1, max_new_tokens=s.max_new_tokens, temperature=s.temperature, seed=seed
+        teacher, prompts, 1, max_new_tokens=s.max_new_tokens, temperature=1.0, seed=seed
     )
     examples = [
         Example(((prompt, False), (answer, True)))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.collector import collector_from, in_order
+from agents.evaluation.answers import kept_of_drafts
 from benchmarks.common import Ids, command_line, interleaved, make_policy, ratio, report, timed
 from policies import Policy
 from policies.checkpoint import open_policy
@@ -124,16 +125,6 @@ def _seconds(*arguments: Any) -> float:
     return timed(lambda: Played(*arguments))
 
 
-def kept(answers: Sequence[NDArray[np.int64]], drafts: Sequence[NDArray[np.int64]]) -> float:
-    """Share of the answers' tokens that stand before the first difference."""
-    common = 0
-    for answer, draft in zip(answers, drafts, strict=True):
-        length = min(len(answer), len(draft))
-        differ = answer[:length] != draft[:length]
-        common += int(differ.argmax()) if differ.any() else length
-    return common / sum(map(len, answers))
-
-
 def measured(
     name: str,
     made: tuple[Policy, list[Prompt], list[list[int]]],
@@ -175,7 +166,7 @@ def measured(
                 "nats": f"{found:.3f}",
                 "numbers": numbers,
                 "rows": count,
-                "kept": f"{kept(plain.answers, drafts):.2f}",
+                "kept": f"{kept_of_drafts(plain.answers, drafts):.2f}",
                 "plain s": f"{statistics.median(seconds['plain']):.2f}",
                 "drafted s": f"{statistics.median(seconds['drafted']):.2f}",
                 "drafted/plain": f"{ratio(seconds, 'drafted', 'plain'):.2f}",

@@ -97,6 +97,7 @@ def test_every_example_is_run_here():
         "docs/conversations.md",
         "docs/libraries.md",
         "docs/checking.md",
+        "docs/compression.md",
         "docs/testing.md",
         "docs/algorithms.md",
         "docs/recipe.md",

@@ -15,6 +15,7 @@ from agents.evaluation.numbers import numbers_of
 from agents.evaluation.text_measures import distinct_n
 from agents.runs.samples import Sample, turns_of
 from policies import Policy, PolicyOutputs
+from policies.cache import common_prefix
 from policies.sampling import sample_gumbel
 from textenv import ListPrompts, Prompt, TextVectorEnv
 from textenv.errors import WorldError
@@ -23,6 +24,11 @@ from textenv.starts import Start
 
 Answerer: TypeAlias = Callable[..., "Answers"]
 """What `answer_prompts` is: a policy, an environment, prompts, temperature=, generators=."""
+
+
+TRIED_DRAFTS = 8
+WORTH_DRAFTS = 0.2
+"""Below this share of kept tokens drafts were not quicker than plain steps in one row either."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,10 @@ def evaluate(
         answer: Answers a batch of prompts in place of `answer_prompts`, with the same arguments:
             `agents.search.BySearch(MCTS())` searches for the best answer to each.
         drafts: An answer to each prompt that the policy probably gives, such as the `answers` of
-            an earlier checkpoint with the same seed. They are encoded as a whole; the answers are
-            the same without them, up to rounding. Only `answer_prompts` takes them.
+            an earlier checkpoint with the same seed. They are encoded ahead; the answers are the
+            same without them, up to rounding. Once `TRIED_DRAFTS` answers have kept less than
+            `WORTH_DRAFTS` of their tokens, the rest is answered without. Only `answer_prompts`
+            takes them.
         on_answers: Called with the number of answers so far after each batch.
         before: What the last `on_batch` of a call with the same arguments was given: its answers
             are not asked for again.
@@ -196,11 +204,25 @@ def evaluate(
         world_error = batch.world_error or world_error
         on_batch(so_far())
         on_answers(len(samples))
+        if drafts is not None and len(answers) >= TRIED_DRAFTS:
+            if kept_of_drafts(answers, drafts[: len(answers)]) < WORTH_DRAFTS:
+                drafts = None
     if failed == len(prompts):
         raise WorldError(
             f"the world failed in all {failed} conversations, the last time so: {world_error}"
         )
     return so_far()
+
+
+def kept_of_drafts(
+    answers: Sequence[NDArray[np.int64]], drafts: Sequence[NDArray[np.int64]]
+) -> float:
+    """Share of the answers' tokens that stand before the first difference to their drafts."""
+    common = 0
+    for answer, draft in zip(answers, drafts, strict=True):
+        length = min(len(answer), len(draft))
+        common += int(common_prefix(answer[:length], draft[:length]))
+    return common / sum(map(len, answers))
 
 
 class Answers(NamedTuple):

@@ -23,7 +23,7 @@ from test_exact_gradients import (
 
 from agents import Collector, Learner, TreePO, returns
 from agents.rollout import Rollout
-from policies import Policy, TransformerPolicy
+from policies import Policy, SeparateValue, TransformerPolicy
 from policies.cache import WORTH_A_PASS
 from textenv import Prompt, Start, TextVectorEnv
 from textenv.errors import OptionError, ResetOptionsError
@@ -371,7 +371,7 @@ def test_where_nothing_can_branch():
 # ---------------------------------------------------------------- encoded once
 
 
-def texts_before_choices(rollout, behind=0):
+def texts_before_choices(rollout):
     """All distinct texts that end before a chosen token."""
     return {
         tuple(rollout.tokens[s, : p - n].tolist())
@@ -401,6 +401,13 @@ def a_policy(kind):
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=3, n_positions=16, n_embd=16, n_layer=2, n_head=2)
     return HuggingFacePolicy(transformers.GPT2LMHeadModel(config), Letters(2, stop=True))
+
+
+def test_both_networks_of_a_policy_with_a_critic_read():
+    tree, ours = grown(a_collector()), a_policy("ours")
+    both = SeparateValue(ours, a_policy("ours"))
+    both.outputs(tree.tokens, tree.mask)
+    assert both.encoded_tokens == 2 * ours.encoded_tokens == 2 * len(texts_before_choices(tree))
 
 
 @pytest.mark.parametrize("kind", ["ours", "gpt2"])

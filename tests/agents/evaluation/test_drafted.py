@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from agents.collector import Collector
 from agents.evaluation import compare, evaluate
+from agents.evaluation.answers import kept_of_drafts
 from policies import Policy, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
 
@@ -53,6 +55,25 @@ def test_the_answers_are_those_without_drafts(checkpoints, temperature):
 def test_another_number_of_drafts_is_refused(checkpoints):
     with pytest.raises(ValueError, match="2 drafts and 5 prompts"):
         evaluate(checkpoints["first"], envs(), ASKED, drafts=[np.array([1]), np.array([2])])
+
+
+def test_drafts_that_are_not_kept_are_left_out(checkpoints, monkeypatch):
+    given = []
+    monkeypatch.setattr(Collector, "read_ahead", lambda self, drafts: given.append(len(drafts)))
+    asked = ASKED * 3
+    first = evaluate(checkpoints["first"], envs(4), asked)
+    evaluate(checkpoints["first"], envs(4), asked, drafts=first.answers)
+    assert given == [4, 4, 4, 3]
+    given.clear()
+    wrong = [(answer + 1) % 256 for answer in first.answers]
+    evaluate(checkpoints["first"], envs(4), asked, drafts=wrong)
+    assert given == [4, 4]  # after eight answers it is known
+
+
+def test_kept_tokens_by_hand():
+    answers, drafts = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 9]], [[1, 2, 4], [4, 5, 6], [7], [7, 8]]
+    pairs = ([np.array(ids) for ids in side] for side in (answers, drafts))
+    assert kept_of_drafts(*pairs) == (2 + 2 + 0 + 2) / 10
 
 
 @pytest.mark.parametrize("rows", [1, 2])
