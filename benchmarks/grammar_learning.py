@@ -71,7 +71,7 @@ def curve(grammar: JsonSchema | None, seed: int, updates: int) -> list[float]:
     )
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=32, seed=seed)
     learner = Learner(
-        policy, envs, GRPO(n_epochs=4), learning_rate=3e-3, n_episodes=ANSWERS, seed=seed
+        policy, envs, GRPO(n_epochs=4), learning_rate=5e-3, n_episodes=ANSWERS, seed=seed
     )
     stream = learner.updates(total_tokens=10**9)
     return [next(stream).score for _ in range(updates)]

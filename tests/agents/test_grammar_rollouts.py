@@ -9,9 +9,13 @@ import torch
 
 from agents import GRPO, PPO, Learner
 from agents.collector import Collector
+from agents.commands.shared import Conversation, Masked
+from agents.jobs.conversation import Continuation, Sampling, Voice
+from agents.jobs.environments import environment_for, rules_of
 from agents.rollout import Rollout
 from policies import TransformerPolicy
 from textenv import TextVectorEnv
+from textenv.errors import OptionError
 from textenv.grammars import JsonSchema, Regex
 
 SCHEMA = JsonSchema({"type": "array", "items": {"type": "integer"}, "maxItems": 3})
@@ -122,3 +126,19 @@ def test_a_policy_without_masks_is_told_that_its_answers_are_unfinished():
     _, rewards, over, _, infos = envs.step(np.full(4, ord("x")))
     assert over.all() and (rewards == -100).all()
     assert set(infos["final_info"]["finish_reason"]) == {"grammar_unfinished"}
+
+
+def test_commands_refuse_a_grammar_before_anything_runs_and_hand_it_on():
+    policy = policy_for(make())
+    with pytest.raises(OptionError, match=r"does not compile.*at 1\(8\)"):
+        rules_of(Masked(grammar="regex:a("), policy, 9)
+    with pytest.raises(OptionError, match="min_new_tokens"):
+        rules_of(Masked(grammar="regex:a+", min_new_tokens=3), policy, 9)
+    masks = Masked(grammar="regex:a{1,3}")
+    envs = environment_for(
+        policy, ["b"], whole, rows=2, max_new_tokens=6, masks=masks, talk=Conversation()
+    )
+    mask = envs.reset(seed=0)[1]["action_mask"]
+    assert mask.sum(1).tolist() == [1, 1] and mask[:, ord("a")].all()
+    voice = Voice(policy, Sampling(6, **rules_of(masks, policy, 6)), np.random.default_rng(0))
+    assert set(Continuation(voice).answer("b", lambda piece: None)) == {"a"}

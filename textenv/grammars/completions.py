@@ -121,12 +121,9 @@ class Search:
                         return [*state.path, *end]
             tried = [(s, [*self.candidates(s.bits, width == WIDTHS[0])]) for s in layer]
             # Masks take the most time, and what is one token from an end is found without them.
-            for end in ends[1:]:
-                for state, tokens in tried:
-                    takes, whole = state.matcher.validate_tokens, 1 + len(end)
-                    for token in tokens:
-                        if takes([token, *end]) == whole:
-                            return [*state.path, token, *end]
+            bridged = [one for state, tokens in tried if (one := _bridged(state, tokens, ends[1:]))]
+            if bridged:
+                return min(bridged, key=len)
             layer = self._best(tried, width)
             if not layer:
                 return None
@@ -187,3 +184,17 @@ class Search:
             written.append(token)
             begin += length
         return [*written, words.stop] if len(written) < len(path) else list(path)
+
+
+def _bridged(
+    state: _State, tokens: Sequence[int], ends: Sequence[Sequence[int]]
+) -> list[int] | None:
+    """The path with one of `tokens` and the shortest of `ends` that finish the text."""
+    takes = state.matcher.validate_tokens
+    begins = {end[0] for end in ends}
+    pairs = {(a, b) for b in begins for a in tokens if takes([a, b]) == 2}
+    for end in ends:
+        for token in tokens:
+            if (token, end[0]) in pairs and takes([token, *end]) == 1 + len(end):
+                return [*state.path, token, *end]
+    return None

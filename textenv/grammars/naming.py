@@ -34,9 +34,9 @@ def load_grammar(given: Any) -> Grammar | OfRecord:
     if colon and rest and kind == "record":
         return OfRecord(rest)
     if colon and rest and kind == "json":
-        return JsonSchema(rest if rest.lstrip()[:1] == "{" else read_text(rest))
+        return JsonSchema(rest if rest.lstrip()[:1] == "{" else read_text(rest, "a grammar"))
     if colon and rest and kind == "lark":
-        return Lark(rest if "start:" in rest else read_text(rest))
+        return Lark(rest if "start:" in rest else read_text(rest, "a grammar"))
     raise GrammarError(f"{short(given)} is no grammar: give {FORMS}, or a textenv.grammars.Regex")
 
 

@@ -153,8 +153,9 @@ class Sentence:
         good = np.full(256, beyond_ascii and self._takes_beyond_ascii(rest))
         near = list(rest[:2])  # what follows was checked, and is again at the next place
         takes, whole = self._matcher.validate_tokens, 1 + len(near)
-        for byte, token in enumerate(words.single[:128]):
-            good[byte] = token >= 0 and takes([token, *near]) == whole
+        good[:128] = False
+        for byte, token in words.ascii_tokens(self.bits):
+            good[byte] = takes([token, *near]) == whole
         good_bits = np.packbits(good, bitorder="little").view(np.uint64)
         marks = np.zeros(32 * words.words, dtype=bool)
         beside = ~good_bits

@@ -106,6 +106,13 @@ class Vocabulary:
         np.bitwise_or.at(sets, (text >> 6, owner), np.uint64(1) << (text & 63).astype(np.uint64))
         return sets
 
+    def ascii_tokens(self, bits: NDArray[np.int32]) -> list[tuple[int, int]]:
+        """The bytes of ASCII that a packed mask holds as tokens of their own, and these tokens."""
+        tokens = np.array(self.single[:128])
+        may = (tokens >= 0) & (bits[tokens >> 5] >> (tokens & 31) & 1).astype(bool)
+        bytes_ = may.nonzero()[0]
+        return [*zip(bytes_.tolist(), tokens[bytes_].tolist(), strict=True)]
+
     def parts(self, tokens: Sequence[int]) -> list[int]:
         """The same text in single bytes as far as there are tokens for them."""
         several: list[int] = []
