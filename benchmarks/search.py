@@ -1,9 +1,9 @@
 """Search over the beginnings of answers: planted trees, arithmetic, and expert iteration.
 
-Trees: 4 letters and a stop token, at most 8 of them, 87,381 answers. Behind each beginning one
-letter, drawn at random, is worth 1 more than the others; each letter also has a value of its own
-from a normal distribution of standard deviation `NOISE`. An answer earns the sum along its way, and
-the best of all answers is listed. The policy is an untrained network, nearly uniform: it knows
+Trees: 4 letters and a stop token, at most 8 of them, 87,381 answers. Each letter behind each
+beginning has a value of its own, from a normal distribution whose standard deviation is 1 for the
+first letter and falls by `FALL` with each. An answer earns the sum along its way, and the best of
+all answers is listed. The policy is an untrained network, nearly uniform: it knows
 nothing of all this. Beside the searches stand best of n, with as many scored answers as MCTS had,
 all different; and the greedy way, which takes the letter of the largest value at every step.
 
@@ -53,7 +53,7 @@ from policies import Policy, TransformerConfig, TransformerPolicy
 from textenv import Prompt, TextVectorEnv
 from textenv.testing import exact
 
-DEPTH, WIDTH, NOISE, EXPANSIONS = 8, 4, 0.3, 2000
+DEPTH, WIDTH, FALL, EXPANSIONS = 8, 4, 0.6, 2000
 TWO_EACH, COUNTS = MCTS(leaf=ByContinuations(2)), MCTS(returns=True, leaves=1)
 STEPS, ENOUGH = 6, 0.12
 CALLS, TOKENS = (4, 16, 64), (60, 240, 960)
@@ -62,12 +62,11 @@ CALLS, TOKENS = (4, 16, 64), (60, 240, 960)
 class Planted:
     """A tree of answers with values along the way; see the module's docstring."""
 
-    def __init__(self, seed: int, noise: float = NOISE):
+    def __init__(self, seed: int, fall: float = FALL):
         rng = np.random.default_rng([5, seed])
         self.earned = [np.zeros(1)]
         for depth in range(1, DEPTH + 1):
-            good = rng.integers(WIDTH, size=(WIDTH ** (depth - 1), 1)) == np.arange(WIDTH)
-            value = good.ravel() + noise * rng.standard_normal(WIDTH**depth)
+            value = fall ** (depth - 1) * rng.standard_normal(WIDTH**depth)
             self.earned.append(np.repeat(self.earned[-1], WIDTH) + value)
         self.best = max(level.max() for level in self.earned)
 
@@ -122,7 +121,7 @@ def trees(count: int) -> Iterator[dict[str, Any]]:
     yield {"method": "MCTS", **found_by(MCTS(leaves=16), same)}
     yield {"method": "best-first", **found_by(BestFirst(leaves=16), same)}
     as_many = [Budget(None, reward_calls=n) for n in calls]
-    yield {"method": "best of n", **found_by(BestOf(), as_many)}
+    yield {"method": "best of n", **found_by(BestOf(256), as_many)}
     greedy = sum(tree.greedy() >= tree.best - 1e-9 for tree in planted)
     nothing = {"expansions": "", "encoded tokens": "", "reward calls": ""}
     yield {"method": "greedy", "best found": f"{greedy} of {count}", **nothing}
@@ -266,7 +265,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if "trees" in arguments.parts:
-        report("search in planted trees", trees(arguments.trees), noise=NOISE)
+        report("search in planted trees", trees(arguments.trees), fall=FALL)
     if "arithmetic" in arguments.parts:
         policy = fine_tuned(STEPS, enough=ENOUGH)
         rows = arithmetic(policy, arguments.problems, METHODS)
