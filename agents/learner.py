@@ -237,12 +237,7 @@ class Learner(Trainer):
                     stacklevel=3,  # who called `update`
                 )
         self._played.clear()
-        rollout = self.algorithm.gather(self._play)
-        if self.settings.importance_cap is not None:
-            begin = self._now()
-            rollout = self.with_proximal(rollout)
-            self._proximal_seconds = self._now() - begin
-        rollout = self._with_penalty(rollout)
+        rollout = self._with_penalty(self._with_proximal(self.algorithm.gather(self._play)))
         return self.algorithm.look_ahead(rollout, self._play_from)
 
     def with_replay(self, rollout: Rollout) -> Rollout:
@@ -255,6 +250,15 @@ class Learner(Trainer):
         if self.reference is None or together.present_logprobs is None:
             return together
         return self._penalised(together, together.present_logprobs)
+
+    def _with_proximal(self, rollout: Rollout) -> Rollout:
+        """See `with_proximal`, whose time is measured here."""
+        if self.settings.importance_cap is None:
+            return rollout
+        begin = self._now()
+        rollout = self.with_proximal(rollout)
+        self._proximal_seconds += self._now() - begin
+        return rollout
 
     def _with_penalty(self, rollout: Rollout) -> Rollout:
         """A new rollout with the reference's log-probabilities and the KL penalty, if any."""
@@ -309,7 +313,8 @@ class Learner(Trainer):
             rollout = self.collector.collect_from(starts, n)
         # They are no episodes of the environment's own: their scores are in no mean.
         self._played.append(Played(rollout.num_tokens, rollout.scores[:0].cpu(), {}))
-        return self._with_penalty(rollout)
+        # Some are learned from: they need all that the answers from the prompt have.
+        return self._with_penalty(self._with_proximal(rollout))
 
     def _check_worlds(self) -> None:
         """Refuse a rollout in which every episode that ended did so because its world failed."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import letters_env
 
-from agents import RLOO, Learner
+from agents import RLOO, Learner, TreePO
 from agents.optimisation.smaller_sampler import SmallerSampler
 from policies import TransformerPolicy
 from policies.compression import layers_of, pruned
@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 COARSE = partial(pruned, share=0.7)
 
 
-def learner(**more):
+def learner(algorithm=RLOO(), **more):  # noqa: B008  # frozen
     envs = letters_env(
         32, 4, group_size=4, reward=lambda episodes: [e.text.count("a") for e in episodes]
     )
@@ -26,7 +26,7 @@ def learner(**more):
             layer.weight.mul_(8)
     options = {"n_episodes": 64, "learning_rate": 1e-2, "importance_cap": 5.0} | more
     return Learner(
-        policy, envs, RLOO(), collector=partial(SmallerSampler, smaller=COARSE), **options
+        policy, envs, algorithm, collector=partial(SmallerSampler, smaller=COARSE), **options
     )
 
 
@@ -58,3 +58,17 @@ def test_it_learns_and_wants_a_correction():
     assert scores[-1] > scores[0] + 0.7
     with pytest.raises(UnmetNeedError, match=r"importance_cap=2\.0"):
         learner(importance_cap=None)
+
+
+def test_continuations_are_corrected_too():
+    """A tree of which some answers had no weights would be none that can be learned from."""
+    made = learner(TreePO(segment_tokens=1))
+    rollout = made.collect()
+    branches = rollout.parents >= 0
+    assert branches.any()
+    with torch.no_grad():
+        learns = made.policy.outputs(rollout.tokens, rollout.mask).logprobs
+    torch.testing.assert_close(rollout.logprobs, learns, atol=1e-5, rtol=1e-4)
+    own = rollout.mask & branches[:, None]
+    assert (rollout.importance_weights[own] - 1).abs().max() > 0.01
+    made.learn_from(rollout)
