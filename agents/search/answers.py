@@ -47,6 +47,7 @@ class SingleAnswers:
 
     Attributes:
         max_new_tokens: Token budget of an answer.
+        min_new_tokens: Length from which an answer may end.
         tokenizer: The environment's.
 
     Raises:
@@ -80,13 +81,13 @@ class SingleAnswers:
             )
         self.max_new_tokens: int = rules["max_new_tokens"]
         self._stops = frozenset(rules["stop_tokens"])
-        self._min_new_tokens: int = rules["min_new_tokens"]
+        self.min_new_tokens: int = rules["min_new_tokens"]
         strings = rules["stop_strings"]
         self._strings = StopStrings(strings, inner.tokenizer) if strings else None
         late = torch.from_numpy(rules["action_masks"]).to(policy.device)
         early = late.clone()
         early[list(self._stops)] = False
-        self._tables = torch.stack([early if self._min_new_tokens else late, late])
+        self._tables = torch.stack([early if self.min_new_tokens else late, late])
         # A wrapper or a dense reward may pay at any step; else the last one tells all.
         self._whole = inner.pays_every_step or envs is not inner
 
@@ -97,10 +98,10 @@ class SingleAnswers:
         Raises:
             UnmetNeedError: There is none, or answers may not end yet.
         """
-        if not self._stops or self._min_new_tokens:
+        if not self._stops or self.min_new_tokens:
             raise UnmetNeedError(
                 f"an answer cannot stop anywhere here: there are {len(self._stops)} stop tokens, "
-                f"and min_new_tokens is {self._min_new_tokens}. Judge leaves by continuations or "
+                f"and min_new_tokens is {self.min_new_tokens}. Judge leaves by continuations or "
                 "by values"
             )
         return min(self._stops)
@@ -124,14 +125,14 @@ class SingleAnswers:
 
     def masked(self, logits: Tensor, lengths: Sequence[int]) -> Tensor:
         """Logits (n, V) of what may follow answers of these lengths; minus infinity elsewhere."""
-        rows = [int(length >= self._min_new_tokens) for length in lengths]
+        rows = [int(length >= self.min_new_tokens) for length in lengths]
         return logits.masked_fill(~self._tables[torch.tensor(rows)], -torch.inf)
 
     def masks(self, lengths: Sequence[int]) -> NDArray[np.bool_] | None:
         """What may follow answers of these lengths, shape (n, V); None if that is everything."""
         if self._tables.all():
             return None
-        rows = [int(length >= self._min_new_tokens) for length in lengths]
+        rows = [int(length >= self.min_new_tokens) for length in lengths]
         return self._tables.cpu().numpy()[rows]
 
     def ended(self, prompt: Sequence[int], answer: Text) -> bool:
@@ -140,7 +141,7 @@ class SingleAnswers:
             return False
         if len(answer) >= self.max_new_tokens or answer[-1] in self._stops:
             return True
-        if self._strings is None or len(answer) < self._min_new_tokens:
+        if self._strings is None or len(answer) < self.min_new_tokens:
             return False
         return self._strings.completed(prompt, answer) is not None
 

@@ -9,6 +9,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from agents.rollout import Rollout
+from agents.search.answers import SingleAnswers
 from agents.search.budget import SOME, Budget
 from agents.search.mcts import MCTS
 from agents.search.searching import Found, search
@@ -52,13 +53,14 @@ class SearchCollector:
     ):
         self.policy, self.envs, self.temperature = policy, envs, temperature
         self.how, self.budget, self.world_error = how, budget, ""
-        self._seed, self._searches = seed or 0, 0
+        self._seed, self._searches, self._encoded = seed or 0, 0, 0
         self._spent = {"encoded_tokens": 0.0, "reward_calls": 0.0}
         envs.reset(seed=seed)
         self._fresh = True
 
     def collect_episodes(self, n_episodes: int) -> Rollout:
         """The moves that the searches of this many prompts have looked at."""
+        before = self.policy.encoded_tokens
         found = search(
             self.policy,
             self.envs,
@@ -71,7 +73,22 @@ class SearchCollector:
         self._searches += 1
         for name in self._spent:
             self._spent[name] = float(sum(getattr(one.spent, name) for one in found))
-        return self._with_logprobs(rollout_of(found, self.policy.pad_token))
+        rollout = self._with_logprobs(
+            self._with_masks(rollout_of(found, self.policy.pad_token)).to(self.policy.device)
+        )
+        self._encoded += self.policy.encoded_tokens - before
+        return rollout
+
+    def _with_masks(self, rollout: Rollout) -> Rollout:
+        """The rollout with what could be chosen, to which the searches kept."""
+        rules = SingleAnswers(self.envs, self.policy)
+        table = rules.masks([0, rules.min_new_tokens])  # before an answer may end, and from then on
+        if table is None:
+            return rollout
+        assert rollout.prompt_lengths is not None
+        answered = torch.arange(rollout.tokens.shape[1]) - rollout.prompt_lengths[:, None]
+        late = rollout.mask & (answered >= rules.min_new_tokens)
+        return replace(rollout, mask_ids=late.long(), mask_table=torch.from_numpy(table))
 
     def _prompts(self, count: int) -> list[Prompt]:
         envs: Any = self.envs
@@ -85,10 +102,12 @@ class SearchCollector:
         return prompts
 
     def _with_logprobs(self, rollout: Rollout) -> Rollout:
-        rollout = rollout.to(self.policy.device)
         with torch.no_grad():
             outputs = self.policy.outputs(
-                rollout.tokens, rollout.mask, temperature=self.temperature
+                rollout.tokens,
+                rollout.mask,
+                temperature=self.temperature,
+                action_masks=rollout.action_masks,
             )
         return replace(rollout, logprobs=outputs.logprobs)
 
@@ -96,8 +115,9 @@ class SearchCollector:
         """Nothing is kept from one search to the next."""
 
     def report(self) -> dict[str, float]:
-        """Nothing that has a name among the metrics; `spent` says what the last searches cost."""
-        return {}
+        """Tokens that were encoded since the last report; `spent` says more of the last searches."""
+        encoded, self._encoded = self._encoded, 0
+        return {"rollout_encoded_tokens": float(encoded)}
 
     @property
     def spent(self) -> dict[str, float]:

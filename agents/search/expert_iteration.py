@@ -118,9 +118,18 @@ class ExpertIteration(Algorithm):
     target: Target = visit_counts
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        """The weight of each move: its target, times the visits of its state, shape (S,)."""
+        """The weight of each move: its target, times the visits of its state, shape (S,).
+
+        Raises:
+            UnmetNeedError: The rollout is of no search, or of searches that took no move.
+        """
         state = _array(rollout, "state").astype(int)
         visits = np.bincount(state, _array(rollout, "visits"))[state]
+        if not visits.any():
+            raise UnmetNeedError(
+                "no move was taken in any of the searches, so there is nothing to imitate: give "
+                "the SearchCollector a larger budget"
+            )
         weights = torch.from_numpy(self.target(rollout) * visits)
         return weights.to(rollout.logprobs.device, rollout.logprobs.dtype)
 
@@ -128,7 +137,8 @@ class ExpertIteration(Algorithm):
         """Cross-entropy to the targets."""
         assert batch.advantages is not None
         logprobs = outputs.logprobs.where(batch.mask, 0.0).sum(1)
-        return -(batch.advantages * logprobs).sum() / batch.advantages.sum()
+        # Weights sum to visits: below 1 is none, of prompts whose budget the root has used up.
+        return -(batch.advantages * logprobs).sum() / batch.advantages.sum().clamp(min=1)
 
 
 def _array(rollout: Rollout, name: str) -> NDArray[np.float64]:

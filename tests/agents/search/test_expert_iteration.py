@@ -45,10 +45,10 @@ def logprobs_of(policy):
     return policy.outputs(TOKENS, MASK).logprobs.double().sum(1).numpy()
 
 
-def learner(policy, target, how, budget, reference=None, **options):
+def learner(policy, target, how, budget, reference=None, env=None, **options):
     return Learner(
         policy,
-        environment(),
+        env or environment(),
         ExpertIteration(target=target, n_epochs=4),
         reference=reference,
         n_episodes=4,
@@ -118,6 +118,34 @@ def test_the_loss_is_the_cross_entropy_to_the_targets():
         by_state += visits.sum() * -(visits / visits.sum() * chosen[moves]).sum()
         total += visits.sum()
     assert made.algorithm.loss(batch, outputs).item() == pytest.approx((by_state / total).item())
+
+
+@pytest.mark.parametrize("rules", [{"min_new_tokens": 2}, {"allowed_tokens": [1, 2]}])
+def test_log_probabilities_are_of_what_the_search_may_choose(rules):
+    """A move is one token here, and all are looked at: its prior is the policy's probability."""
+    made = learner(small_policy(), Regularised(BETA), MCTS(), Budget(30), env=environment(**rules))
+    rollout = made.collect()
+    said = rollout.logprobs.double().sum(1).exp()
+    torch.testing.assert_close(said, rollout.extra["prior"], atol=1e-5, rtol=1e-4)
+    again = made.outputs(rollout).logprobs.detach()
+    torch.testing.assert_close(again, rollout.logprobs, atol=1e-5, rtol=1e-4)
+    assert torch.isfinite(torch.tensor(made.update().metrics["loss"]))
+
+
+def test_an_update_tells_what_its_searches_have_read():
+    made = learner(small_policy(), Regularised(BETA), MCTS(), Budget(30))
+    told = made.update().metrics["rollout_encoded_tokens"]
+    assert told >= made.collector.spent["encoded_tokens"] > 0
+    assert made.collector.report() == {"rollout_encoded_tokens": 0.0}
+
+
+def test_searches_that_take_no_move_are_named_and_a_prompt_of_none_counts_nothing():
+    with pytest.raises(UnmetNeedError, match="larger budget"):
+        learner(small_policy(), Regularised(BETA), MCTS(), Budget(1)).update()
+    made = learner(small_policy(), Regularised(BETA), MCTS(), Budget(30))
+    rollout = made.collect()
+    batch = type(rollout)(**{**vars(rollout), "advantages": torch.zeros(len(rollout))})
+    assert made.algorithm.loss(batch, made.outputs(rollout)).item() == 0
 
 
 def distance(policy, law):
