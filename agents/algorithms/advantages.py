@@ -9,8 +9,8 @@ own, `extra` holds what an `annotate` hook has added, `progress` is the share of
 is done.
 
 A policy gradient is linear in the advantages, so that of a mixture is the mixture of the gradients.
-Where the loss standardises what it is given (`PPO`, `VinePPO`), only the proportions of the parts
-count.
+Where the loss standardises what it is given (`PPO`, `VinePPO`, `TreePO`), only the proportions of
+the parts count.
 
 Nothing here imports torch, so the command line can show an algorithm's fields at once.
 """

@@ -174,8 +174,9 @@ def tree_leave_one_out(
 
     `leave_one_out` at every node (Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!",
     2019). Use it where the gradient must be unbiased: times `tree_shares`, its expectation is that
-    of the exact gradient, if where a tree branches depends on no more than the text before. A
-    single child has 0.
+    of the exact gradient, if where a tree branches depends on no more than the text before and each
+    text has two children or more. A single child has 0: of a prompt's only answer the beginning
+    teaches nothing.
 
     Args and errors are those of `tree_changes`.
 

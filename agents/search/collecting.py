@@ -82,7 +82,8 @@ class SearchCollector:
     def _with_masks(self, rollout: Rollout) -> Rollout:
         """The rollout with what could be chosen, to which the searches kept."""
         rules = SingleAnswers(self.envs, self.policy)
-        table = rules.masks([0, rules.min_new_tokens])  # before an answer may end, and from then on
+        # Before an answer may end, and from then on.
+        table = rules.masks([0, rules.min_new_tokens])
         if table is None:
             return rollout
         assert rollout.prompt_lengths is not None
@@ -91,13 +92,15 @@ class SearchCollector:
         return replace(rollout, mask_ids=late.long(), mask_table=torch.from_numpy(table))
 
     def _prompts(self, count: int) -> list[Prompt]:
+        """So many, one of each group of rows, since a search has many answers to each."""
         envs: Any = self.envs
+        apart = envs.unwrapped.group_size
         prompts: list[Prompt] = []
         while len(prompts) < count:
             if not self._fresh:
                 envs.reset()
             self._fresh = False
-            rows = range(min(envs.num_envs, count - len(prompts)))
+            rows = range(0, envs.num_envs, apart)[: count - len(prompts)]
             prompts += [envs.unwrapped.start_of(row).prompt for row in rows]
         return prompts
 
@@ -115,7 +118,7 @@ class SearchCollector:
         """Nothing is kept from one search to the next."""
 
     def report(self) -> dict[str, float]:
-        """Tokens that were encoded since the last report; `spent` says more of the last searches."""
+        """Tokens that were encoded since the last report; `spent` is of the last rollout."""
         encoded, self._encoded = self._encoded, 0
         return {"rollout_encoded_tokens": float(encoded)}
 

@@ -139,6 +139,21 @@ def test_an_update_tells_what_its_searches_have_read():
     assert made.collector.report() == {"rollout_encoded_tokens": 0.0}
 
 
+def test_prompts_of_groups_are_searched_once():
+    """Four rows are two groups, so four prompts are those of two resets."""
+    asked = {"prompts": ["a", "b", "aa", "bb", "ab"], "group_size": 2}
+    how = {"how": MCTS(), "budget": Budget(5)}
+    collector = SearchCollector(small_policy(), environment(**asked), seed=3, **how)
+    rollout = collector.collect_episodes(4)
+    rows = [int((rollout.groups == group).nonzero()[0]) for group in range(4)]
+    found = [rollout.tokens[row, : int(rollout.prompt_lengths[row])].tolist() for row in rows]
+    envs, expected = environment(**asked), []
+    for seed in (3, None):
+        envs.reset(seed=seed)
+        expected += [envs.start_of(row).opening.tokens.tolist() for row in (0, 2)]
+    assert found == expected
+
+
 def test_searches_that_take_no_move_are_named_and_a_prompt_of_none_counts_nothing():
     with pytest.raises(UnmetNeedError, match="larger budget"):
         learner(small_policy(), Regularised(BETA), MCTS(), Budget(1)).update()
@@ -177,8 +192,11 @@ def test_visit_counts_end_at_one_answer():
 
 
 def test_a_run_is_resumed_bit_for_bit(tmp_path):
+    """With more prompts than an update searches, which are drawn in a random order."""
+
     def make():
-        return learner(small_policy(), visit_counts, MCTS(returns=True), Budget(None, visits=20))
+        how, env = MCTS(returns=True), environment(prompts=["a", "b", "ab", "ba", "aa", "bb"])
+        return learner(small_policy(), visit_counts, how, Budget(None, visits=20), env=env)
 
     straight, first = make(), make()
     for _ in range(2):
