@@ -1,6 +1,7 @@
 """Answers of given lengths, which the benchmarks of rollouts are measured on."""
 
 import numpy as np
+
 from benchmarks.common import no_reward
 from benchmarks.rollout import PlannedLengths
 
