@@ -53,7 +53,7 @@ from agents.jobs.machine import device_named, to_machine
 from agents.jobs.models import ModelJudge, is_judge, model_judge
 from agents.jobs.outputs import check_file, write_file
 from agents.jobs.reward_models import reward_model_of
-from agents.jobs.searches import searches
+from agents.jobs.searches import check_values, searches
 from agents.report import TableData, token_traces, write_report
 from agents.runs.stages import Stages
 from agents.supervised.token_stream import open_stream
@@ -120,6 +120,8 @@ def _compare(settings: EvaluateSettings) -> None:
             try_reward(tried, next(iter(ways.values()))[0], tokenizer)
     names = folder_names(wanted.policies)
     named = {name: named_policy(folder, machine, wanted) for name, folder in names.items()}
+    if settings.searching.by_value:
+        check_values(named)
     for policy in named.values():
         # What does not fit a policy is refused before anything is answered.
         rules_of(wanted, policy, talk.longest_turn(wanted.max_new_tokens))

@@ -1,5 +1,7 @@
 """The searches that a command line names."""
 
+from collections.abc import Mapping
+
 from agents.commands.evaluate import Searching
 from agents.evaluation.answers import Answerer
 from agents.search import (
@@ -13,6 +15,7 @@ from agents.search import (
     ByValue,
     Search,
 )
+from policies import Policy
 from textenv.errors import OptionError
 
 SAMPLE = "sample"
@@ -41,3 +44,17 @@ def searches(wanted: Searching) -> dict[str, Answerer | None]:
     }
     budget = Budget(wanted.expansions)
     return {n: BySearch(known[n], budget) if n in known else None for n in names}
+
+
+def check_values(policies: Mapping[str, Policy]) -> None:
+    """Refuse to judge by a value head that finds all texts alike, as a new one does.
+
+    Raises:
+        OptionError: One of the policies has such a head.
+    """
+    for name, policy in policies.items():
+        if not policy.value_head.weight.any():
+            raise OptionError(
+                f"--by-value: the value head of {name} was never trained, and finds all beginnings "
+                "alike: leave out --by-value, or train the policy with PPO or A2C"
+            )

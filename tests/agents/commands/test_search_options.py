@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 from command_line import run_command
 
-from policies import TransformerConfig, TransformerPolicy
+from policies import TransformerConfig, TransformerPolicy, load_policy
 from textenv import load_tokenizer
 
 TOKENIZER = load_tokenizer("bytes")
@@ -41,7 +42,18 @@ def test_a_row_for_each_search(folder):
     best_of_n = rows["policy, best-of-n"]["reward"]["mean"]
     assert best_of_n >= rows["policy, sample"]["reward"]["mean"]
     assert rows["policy, mcts"]["tokens_per_answer"] <= 3
-    result = run("--search", "mcts", "--by-value", "--expansions", "4")
+
+
+def test_by_value_asks_for_a_head_that_was_trained(folder):
+    given = "--search", "mcts", "--by-value", "--expansions", "4"
+    result = run(*given)
+    assert result.exit_code == 2
+    assert "value head of policy was never trained" in result.output
+    policy = load_policy("policy")
+    with torch.no_grad():
+        policy.value_head.weight.fill_(0.1)
+    policy.save("policy")
+    result = run(*given)
     assert result.exit_code == 0, result.output
 
 
