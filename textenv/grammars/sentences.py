@@ -115,10 +115,9 @@ class Sentence:
         state = matcher.deep_copy()
         for token in self._tokens[begin:]:
             state.consume_token(token)
-            if rest is not None:
-                rest = (
-                    rest[1:] if rest[0] == token else self._grammar.search.find(state, known=rest)
-                )
+            if rest is None:
+                return None
+            rest = rest[1:] if rest[0] == token else self._grammar.search.find(state, known=rest)
         return None if rest is None or len(rest) > self._room else rest
 
     def _fitting(self, rest: list[int]) -> NDArray[np.int32]:
