@@ -32,6 +32,7 @@ from benchmarks.common import (
     random_prompts,
     ratios,
 )
+from benchmarks.rollout import PlannedLengths
 from policies import TransformerConfig, TransformerPolicy
 from textenv import TextVectorEnv
 from textenv.grammars import JsonSchema
@@ -162,21 +163,6 @@ def walks(count: int, name_of_tokenizer: str) -> None:
         print(f"{name:16} {dict(reasons)} all valid, {seconds:.1f} s", flush=True)
     result = {"walks": ended.total(), "valid": valid, "ends": dict(ended)}
     print(json.dumps(result | {"seconds": round(time.perf_counter() - began)}))
-
-
-class PlannedLengths(TextVectorEnv):
-    """Any text, in answers as long as those that another environment's rollouts have had."""
-
-    def __init__(self, lengths: list[int], **arguments: Any):
-        super().__init__(ROWS, **arguments)
-        self.lengths, self.begun = lengths, 0
-
-    def _fill(self, rows: Any, starts: Any, opened: Any) -> None:
-        super()._fill(rows, starts, opened)
-        for row in rows.tolist():
-            if self.lengths:
-                self._texts.limit_turn(row, self.lengths[self.begun % len(self.lengths)])
-                self.begun += 1
 
 
 def step(repeats: int, schemas: Sequence[str], steps: int = MAX_ANSWER) -> None:

@@ -71,7 +71,7 @@ def curve(grammar: JsonSchema | None, seed: int, updates: int) -> list[float]:
     )
     policy = TransformerPolicy.for_env(envs, n_layer=2, n_head=2, n_embd=32, seed=seed)
     learner = Learner(
-        policy, envs, GRPO(n_epochs=4), learning_rate=5e-3, n_episodes=ANSWERS, seed=seed
+        policy, envs, GRPO(n_epochs=4), learning_rate=3e-3, n_episodes=ANSWERS, seed=seed
     )
     stream = learner.updates(total_tokens=10**9)
     return [next(stream).score for _ in range(updates)]
@@ -92,7 +92,7 @@ def draw(curves: dict[str, Sequence[Sequence[float]]], file: Path) -> None:
         for one in seeds:
             axes.plot(at, one, color=colour, alpha=0.25, linewidth=0.7)
     axes.set(xlabel="answers", ylabel="right values, share", ylim=(-0.03, 1.03))
-    axes.legend(loc="center right")
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.25))
     figure.savefig(file, metadata={"Date": None})
 
 

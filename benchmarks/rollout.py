@@ -34,17 +34,22 @@ from textenv import TextVectorEnv
 
 
 class PlannedLengths(TextVectorEnv):
-    """Answers end at lengths drawn beforehand, as if a stop token had been chosen there."""
+    """Answers end at given lengths, one after the other, as if a stop token had been chosen there.
 
-    def __init__(self, lengths: np.ndarray, **kwargs):
+    Args:
+        lengths: Tokens of each answer that begins, from the first on again and again; while it is
+            empty they have the environment's budget.
+    """
+
+    def __init__(self, lengths: Sequence[int], **kwargs):
         super().__init__(ROWS, **kwargs)
         self.lengths, self.begun = lengths, 0
 
-    def _begin(self, rows, starts):
-        super()._begin(rows, starts)
-        numbers = (self.begun + np.arange(len(rows))) % len(self.lengths)
-        self._texts._limits[rows] += self.lengths[numbers] - MAX_ANSWER
-        self.begun += len(rows)
+    def _fill(self, rows, starts, opened):
+        super()._fill(rows, starts, opened)
+        for row in rows.tolist() if len(self.lengths) else ():
+            self._texts.limit_turn(row, int(self.lengths[self.begun % len(self.lengths)]))
+            self.begun += 1
 
 
 def textenv_rate(policy: TransformerPolicy, prompts, lengths, tokens: int):
