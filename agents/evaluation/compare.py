@@ -210,8 +210,8 @@ def _alike(one: TextVectorEnv, other: TextVectorEnv, asked: Sequence[Prompt]) ->
     """Whether answers begin with the same ids, and are of the same tokens and end alike."""
     if one.tokenizer.fingerprint != other.tokenizer.fingerprint:
         return False
-    rules = one.answer_rules, other.answer_rules
-    if not all(np.array_equal(rules[0].get(name), rules[1].get(name)) for name in rules[0]):
+    own, others = one.answer_rules, other.answer_rules
+    if own.keys() != others.keys() or not all(np.array_equal(own[n], others[n]) for n in own):
         return False
     if one.world is not None or not asked:
         return True  # a world would have to speak
