@@ -32,6 +32,7 @@ from agents.evaluation.text_measures import distinct_n, perplexity
 from policies import Policy
 from textenv import Prompt, TextVectorEnv
 from textenv.errors import UnscoredError
+from textenv.starts import Start
 
 DRAFTED_ROWS = 1
 """Up to this many rows drafts are quicker than plain steps where that was measured."""
@@ -109,8 +110,8 @@ def compare(
 ) -> list[Row]:
     """Let every policy answer the same prompts with the same seed, and measure the answers.
 
-    The first policy reads the answers of the others and they read its own, where the vocabulary is
-    the same: so their gains over it have narrower intervals.
+    The first policy reads the answers of the others and they read its own, where vocabulary, stop
+    tokens, budget and beginnings are the same: so their gains over it have narrower intervals.
 
     In an environment of one row a policy's answers are the drafts of the next one with the same
     vocabulary: see `evaluate`. With more rows that takes longer than plain steps.
@@ -145,13 +146,15 @@ def compare(
     ways = prompts if isinstance(prompts, Mapping) else {"": prompts}
     evaluations: dict[str, Evaluation] = {}
     perplexities: dict[str, float] = {}
-    reads = _readers(policies, next(iter(ways))) if temperature > 0 else {}
+    way, asked = next(iter(ways.items()))
+    made = {name: environment(policy) for name, policy in policies.items()}
+    reads = _readers(policies, made, way, asked[:1]) if temperature > 0 else {}
     done = 0
     drafts: dict[tuple[str, str], Sequence[NDArray[np.int64]]] = {}
     for name, policy in policies.items():
         surprise = None if stream is None else perplexity(policy, stream(policy), window)
         for (way, asked), (by, answers) in product(ways.items(), (answer or {"": None}).items()):
-            title, envs = row_name(row_name(name, way), by), environment(policy)
+            title, envs = row_name(row_name(name, way), by), made[name]
             alike = way, envs.tokenizer.fingerprint
             evaluations[title] = evaluate(
                 policy,
@@ -183,17 +186,39 @@ def compare(
     )
 
 
-def _readers(policies: Mapping[str, Policy], way: str) -> dict[str, dict[str, Policy]]:
-    """Who reads the answers of each row, by the names of rows: of the first way to ask alone."""
-    first, *others = policies.items()
-    told = first[1].tokenizer
-    reads: dict[str, dict[str, Policy]] = {row_name(first[0], way): {}}
-    for name, policy in others:
-        own = policy.tokenizer
-        if told is not None and own is not None and told.fingerprint == own.fingerprint:
-            reads[row_name(name, way)] = {row_name(first[0], way): first[1]}
-            reads[row_name(first[0], way)][row_name(name, way)] = policy
+def _readers(
+    policies: Mapping[str, Policy],
+    environments: Mapping[str, TextVectorEnv],
+    way: str,
+    asked: Sequence[Prompt],
+) -> dict[str, dict[str, Policy]]:
+    """Who reads the answers of each row, by the names of rows: of the first way to ask alone.
+
+    Only where the two might give the same answers: with other stop tokens, another budget or
+    another frame an answer is not as likely as its tokens are.
+    """
+    first, *others = policies
+    reads: dict[str, dict[str, Policy]] = {row_name(first, way): {}}
+    for name in others:
+        if _alike(environments[first], environments[name], asked):
+            reads[row_name(name, way)] = {row_name(first, way): policies[first]}
+            reads[row_name(first, way)][row_name(name, way)] = policies[name]
     return reads
+
+
+def _alike(one: TextVectorEnv, other: TextVectorEnv, asked: Sequence[Prompt]) -> bool:
+    """Whether answers begin with the same ids, and are of the same tokens and end alike."""
+    if one.tokenizer.fingerprint != other.tokenizer.fingerprint:
+        return False
+    own, others = one.answer_rules, other.answer_rules
+    if own.keys() != others.keys() or not all(np.array_equal(own[n], others[n]) for n in own):
+        return False
+    if one.world is not None or not asked:
+        return True  # a world would have to speak
+    starts = [Start(prompt, draw_seed=0, episode_seed=0) for prompt in asked]
+    texts = [envs.playing(starts).reset()[0][0] for envs in (one, other)]
+    lengths = [int((text != one.pad_token).sum()) for text in texts]
+    return np.array_equal(texts[0][: lengths[0]], texts[1][: lengths[1]])
 
 
 def row_name(policy: str, way: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textenv.grammars.compiled import Compiled
+from textenv.grammars.compiled import RESERVE, Compiled
 from textenv.grammars.completions import WIDTHS, count, finishes, marked, numbers
 from textenv.tokenizers.texts import LONGEST_PART
 
@@ -17,7 +17,8 @@ TRIED = 256
 """Up to this many are tried each with the completion that is known; of more, their bytes are."""
 
 PACE = 4
-"""A completion is assumed to grow by no more tokens than this in a step, until it is looked at."""
+"""Until it is looked at, a completion is assumed to grow by no more tokens than this in a step, or
+by no more than what one token was seen to add to one."""
 
 
 class Sentence:
@@ -42,6 +43,8 @@ class Sentence:
         self._rest: list[int] | None = grammar.completion
         self._begun_with, self._tokens = room, list[int]()
         self._narrowed: tuple[Any, NDArray[np.int32]] | None = None
+        # Where it was looked at last: the matcher, what finished the text there, tokens before.
+        self._looked: tuple[Any, list[int] | None, int] = self._matcher, self._rest, 0
         self.bits = grammar.first
         self._narrow()
 
@@ -80,12 +83,15 @@ class Sentence:
             return
         rest = self._rest
         if len(rest) > self._room or not self._takes(rest):
-            self._rest = self._found(self._matcher, self._room, rest)
+            self._rest = self._found(self._matcher, self._room, rest) or self._followed()
             if self._rest is None:
                 return
             rest = self._rest
+        self._looked = self._matcher.deep_copy(), rest, len(self._tokens)
         spare = self._room - len(rest) - self._grammar.reserve
-        self._look = self._room - max(1, spare // PACE)
+        # A step takes a token of the room, too.
+        pace = 1 + max(PACE, self._grammar.reserve - RESERVE)
+        self._look = self._room - max(1, spare // pace)
         if spare <= 0:
             self.bits = self._fitting(rest)
 
@@ -99,6 +105,20 @@ class Sentence:
         if rest is None or len(rest) > room:
             rest = find(matcher, room)
         return None if rest is None or len(rest) > room else rest
+
+    def _followed(self) -> list[int] | None:
+        """A completion that fits, from that of the last look on, token by token.
+
+        One search over all of them may miss it: deep in nested parts each layer has many states.
+        """
+        matcher, rest, begin = self._looked
+        state = matcher.deep_copy()
+        for token in self._tokens[begin:]:
+            state.consume_token(token)
+            if rest is None:
+                return None
+            rest = rest[1:] if rest[0] == token else self._grammar.search.find(state, known=rest)
+        return None if rest is None or len(rest) > self._room else rest
 
     def _fitting(self, rest: list[int]) -> NDArray[np.int32]:
         """Of the tokens that may come next, those behind which a completion fits, packed.

@@ -21,7 +21,8 @@ from agents.evaluation import (
 from agents.evaluation.differences import Pairs, difference, fitted
 from agents.runs.samples import Sample
 from policies import TransformerConfig, TransformerPolicy
-from textenv import Prompt, TextVectorEnv, load_tokenizer
+from textenv import ListPrompts, Prompt, TextVectorEnv, load_tokenizer
+from textenv.frames import ChatTemplate
 from textenv.rewards import per_text
 
 TOKENIZER = load_tokenizer("bytes")
@@ -144,6 +145,35 @@ def test_the_gain_of_greedy_answers_and_of_other_vocabularies_is_the_plain_diffe
     answers = [
         evaluate(of, environment(of), PROMPTS, temperature=temperature) for of in (one, other)
     ]
+    assert second.gain == mean_interval(answers[1].scores - answers[0].scores)
+
+
+@pytest.mark.parametrize(
+    "other_rules",
+    [
+        {"stop_tokens": [10, TOKENIZER.stop_token]},
+        {"max_new_tokens": 4},
+        {"frame": ChatTemplate(user="U: {content}\n")},
+    ],
+    ids=["stop tokens", "budget", "frame"],
+)
+def test_the_gain_of_answers_under_other_rules_is_the_plain_difference(other_rules):
+    rules = {"max_new_tokens": 6, "frame": ChatTemplate(), "stop_tokens": [TOKENIZER.stop_token]}
+
+    def made(of):
+        own = rules if of is one else {**rules, **other_rules}
+        return TextVectorEnv(
+            4,
+            prompts=asked,
+            reward=per_text(lambda text: sum(map(ord, text))),
+            max_prompt_tokens=26,
+            **own,
+        )
+
+    one, other = policy(0), policy(1)
+    asked = ListPrompts([{"prompt": [{"role": "user", "content": str(n)}]} for n in range(12)])
+    _, second = compare({"one": one, "other": other}, made, asked.prompts)
+    answers = [evaluate(of, made(of), asked.prompts) for of in (one, other)]
     assert second.gain == mean_interval(answers[1].scores - answers[0].scores)
 
 

@@ -100,6 +100,18 @@ def test_a_text_that_was_begun_too_late_is_never_narrowed_to_nothing():
     assert late.write(0) and late.write(0) and not late.finished
 
 
+@pytest.mark.parametrize("close", ["b", "bbbb", "bababbbb"])
+def test_parts_that_are_opened_wherever_they_may_be_are_closed_in_time(close):
+    nested = Compiled(Lark(f'start: "(" start "{close}" | "a"'), vocabulary_of(LETTERS, [STOP], []))
+    (opening,), text = LETTERS.encode("("), Sentence(nested, 64)
+    for _ in range(63):
+        may = numbers(text.bits).tolist()
+        if STOP in may:
+            break
+        assert text.write(opening if opening in may else may[0])
+    assert text.finished
+
+
 def test_what_was_refused_is_not_asked_again():
     made = written(Regex("ab"), "", 9)
     assert not made.write(LETTERS.encode("b")[0])
