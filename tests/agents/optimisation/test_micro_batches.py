@@ -57,9 +57,9 @@ def trained(name, size, *, rollout=ROLLOUT, epochs=2, **options):
     """Weights and metrics after two epochs of two minibatches, and the sequences of each pass."""
     policy, passes = copy.deepcopy(POLICY), []
     policy.transformer.recompute = options.pop("recompute", False)
-    outputs = policy.outputs
-    policy.outputs = lambda tokens, *a, **b: (
-        passes.append((torch.is_grad_enabled(), len(tokens))) or outputs(tokens, *a, **b)
+    read = policy.hidden_before
+    policy.hidden_before = lambda tokens, *a, **b: (
+        passes.append((torch.is_grad_enabled(), len(tokens))) or read(tokens, *a, **b)
     )
     trainer = Trainer(
         policy,

@@ -1,6 +1,7 @@
 """What an update says of the episodes that ended in it, counted anew from what the reward saw."""
 
 import math
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -147,7 +148,7 @@ def test_endings_go_where_their_sequences_go():
         torch.testing.assert_close(
             values, rollout.endings[name][chosen], rtol=0, atol=0, equal_nan=True
         )
-    plain = Rollout(**{k: v for k, v in rollout.arrays().items() if k != "endings"})
+    plain = replace(rollout, endings=None)
     together = Rollout.cat([rollout, plain, rollout.select(chosen)]).endings
     count = len(rollout)
     assert set(together) == {"tokens", "by_budget", "component.a", "component.size"}
