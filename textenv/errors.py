@@ -67,6 +67,10 @@ class FailedWorldWarning(UserWarning):
     """Conversations ended because their world failed; the message says how many, and one reason."""
 
 
+class NothingToLearnWarning(UserWarning):
+    """An update has nothing to learn from; the message says why, and what would change that."""
+
+
 class NotSavedWarning(UserWarning):
     """A run goes on, and something of it cannot be saved; the message says what, and why."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +16,7 @@ from agents.algorithms.advantages import PolicyGradient
 from agents.algorithms.clipping import clipped_loss
 from agents.algorithms.credit import BY_TREE, Credit, check_credit, credit_field, credit_function
 from agents.optimisation.bounds import bounded
+from textenv.errors import NothingToLearnWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +60,9 @@ class TreePO(PolicyGradient):
             smaller is more careful.
         credit: What a segment is compared with. A function of your own takes what
             `returns.tree_changes` takes.
+
+    Warns:
+        NothingToLearnWarning: No answer branches, and none has another to its prompt.
     """
 
     needs: ClassVar[Needs] = Needs(whole_episodes=True)
@@ -88,6 +93,14 @@ class TreePO(PolicyGradient):
                 if 0 < behind < len(own):
                     at.append((sequence, int(own[behind])))
                     following.append(len(own) - behind)
+            if level == 1 and not at and len(rollout.groups.unique()) == len(rollout):
+                warnings.warn(
+                    f"no answer has more than segment_tokens={self.segment_tokens} tokens, so none "
+                    "branches, and there is no other answer to its prompt to compare it with: take "
+                    "fewer segment_tokens, or a group_size of 2 or more",
+                    NothingToLearnWarning,
+                    stacklevel=2,
+                )
             affordable = int(left / (self.branches * np.mean(following))) if at else 0
             if affordable <= 0:
                 return rollout.branched([], 1, collect_from)

@@ -26,7 +26,7 @@ from agents.rollout import Rollout
 from policies import Policy, SeparateValue, TransformerPolicy
 from policies.cache import WORTH_A_PASS
 from textenv import Prompt, Start, TextVectorEnv
-from textenv.errors import OptionError, ResetOptionsError
+from textenv.errors import NothingToLearnWarning, OptionError, ResetOptionsError
 
 torch.set_num_threads(1)
 CREDITS = {
@@ -498,3 +498,12 @@ def test_options():
         TreePO(credit="gae")
     assert TreePO(credit=returns.tree_changes).credit is returns.tree_changes
     assert Start(Prompt("a")).ids == []
+
+
+def test_who_is_alone_and_cannot_branch_is_told_so():
+    envs = TextVectorEnv(8, **{**OPTIONS, "group_size": 1})
+    policy = TransformerPolicy.for_env(envs, n_layer=1, n_head=2, n_embd=16)
+    learner = Learner(policy, envs, TreePO(segment_tokens=4), n_episodes=8, seed=0)
+    with pytest.warns(NothingToLearnWarning, match="segment_tokens=4"):
+        update = learner.update()
+    assert update.metrics["grad_norm"] == 0

@@ -72,6 +72,8 @@ def learner_of(
         fields = {"stream": np.arange(400) % 97, "ptx_window": 8, "ptx_batch": 3}
     if name == "vine-ppo":
         fields = {"continuations": 2, "step_tokens": 3}
+    if name == "tree-po":
+        fields = {"segment_tokens": 2}
     chosen = {
         n: settings.pop(n) for n in ("n_epochs", "minibatch_tokens", "target_kl") if n in settings
     }
