@@ -58,7 +58,7 @@ class OnText(Fit):
 
     Attributes:
         tokens: Tokens of the text to learn from in all.
-        window: Tokens read in a row; the context if not given.
+        window: Tokens read in a row; the context, or 256 if that is shorter, if not given.
         batch_size: Windows of an optimiser step.
         softness: The temperature by which both sides' logits are divided; more tells more of what
             the teacher thinks less likely.

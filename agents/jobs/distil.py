@@ -161,6 +161,10 @@ def _text(
     return stream[:cut], stream[cut:] if task.held_out else None
 
 
+WINDOW = 256
+"""Tokens read in a row where nothing is said: logits of long contexts fill the memory."""
+
+
 def _window(settings: DistilSettings, teacher: Policy, student: Policy) -> int:
     """Tokens that both read in a row.
 
@@ -168,7 +172,7 @@ def _window(settings: DistilSettings, teacher: Policy, student: Policy) -> int:
         OptionError: A context is shorter.
     """
     most = min(teacher.context, student.context)
-    window = settings.on_text.window or most
+    window = settings.on_text.window or min(most, WINDOW)
     if window > most:
         raise OptionError(f"--window {window} is more than a context, {most}: take that or less")
     return window
