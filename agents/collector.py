@@ -116,6 +116,7 @@ class Collector:
         # The uniform number for the choice at each place; those of an episode depend on nothing
         # but the seed and the episode.
         self._uniforms = np.empty(shape)
+        self._sampler: Sampler = sample
         self._seed, self._episodes = seed or 0, np.zeros(rows, dtype=np.int64)
         self._starts: list[Start | None] = [None] * rows
         self._drafts: Mapping[int | None, NDArray[np.int64]] = {}
@@ -350,6 +351,7 @@ class Collector:
             temperature=self.temperature,
             action_masks=action_masks,
             uniforms=uniforms,
+            sampler=self._sampler,
         )
 
     def _note_turns(self, rows: NDArray[np.intp], infos: dict[str, Any]) -> None:
@@ -842,8 +844,9 @@ class _GivenNumbers(Collector):
         numbers: Mapping[int | None, NDArray[np.float64]],
         sampler: Sampler,
     ):
-        self._numbers, self._sampler = numbers, sampler
+        self._numbers = numbers
         super().__init__(policy, envs, temperature)
+        self._sampler = sampler
 
     def _numbers_for(self, row: int, number: int) -> NDArray[np.float64]:
         placed = np.zeros(self._uniforms.shape[1])
@@ -851,22 +854,6 @@ class _GivenNumbers(Collector):
         given = self._numbers[number][: len(placed) - begin]
         placed[begin : begin + len(given)] = given
         return placed
-
-    def _act(
-        self,
-        observations: NDArray[Any],
-        cache: PrefixCache,
-        action_masks: NDArray[np.bool_] | None,
-        uniforms: NDArray[np.float64],
-    ) -> Step:
-        return self.policy.act(
-            observations,
-            cache,
-            temperature=self.temperature,
-            action_masks=action_masks,
-            uniforms=uniforms,
-            sampler=self._sampler,
-        )
 
 
 def _plain(start: Start | None) -> dict[str, Any] | None:
